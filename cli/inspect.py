@@ -1,0 +1,184 @@
+"""Commands that only look: inspect, check, operators, env."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+
+from hfgrow import __version__
+from hfgrow.checkpoint.read import read
+from hfgrow.errors import UsageError, printable
+from hfgrow.families import FAMILIES
+from hfgrow.hub.client import HubClient
+from hfgrow.lineage import non_embedding_parameters
+from hfgrow.operators import OPERATORS
+from hfgrow.plan import GrowthPlan
+from hfgrow.source import base_name, files_of, locate
+
+from . import options
+from .grow import argument_helps
+from .output import Console, size
+
+_PACKAGES = ("huggingface_hub", "hf-xet", "transformers", "torch", "safetensors", "accelerate")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    panel = "Look"
+    app.command("inspect", rich_help_panel=panel)(inspect)
+    app.command("check", rich_help_panel=panel)(check)
+    app.command("operators", rich_help_panel=panel)(operators)
+    app.command("env", rich_help_panel=panel)(env)
+
+
+def inspect(
+    model: options.ModelArgument,
+    revision: options.RevisionOption = None,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Show a model's family, size and what can grow; of a Hub model no weight is downloaded."""
+    console = Console(as_json=json, quiet=quiet)
+    name, plan = _read(model, revision, token, console)
+    document = _document(name, plan)
+    sizes = document["sizes"]
+    lines = [
+        f"model        {printable(name)}",
+        f"family       {plan.family} ({FAMILIES[plan.family].architecture})",
+        f"layers       {plan.num_hidden_layers}",
+        f"hidden_size  {sizes['hidden']}   intermediate_size {sizes['ffn']}   "
+        f"vocab_size {sizes['vocab']}",
+        f"heads        {sizes['heads']} query, {sizes['kv_heads']} key-value, "
+        f"head_dim {sizes['head_dim']}",
+        f"parameters   {plan.num_parameters:,} ({document['num_non_embedding_parameters']:,} "
+        "non-embedding)",
+        f"weights      {size(plan.nbytes)} in {len(plan.files)} "
+        f"file{'s' if len(plan.files) > 1 else ''}, {', '.join(document['dtypes'])}",
+        f"head         {'tied to the embeddings' if document['tied'] else 'its own'}",
+        f"can grow     {', '.join(OPERATORS)}",
+        *(f"note         {note}" for note in plan.notes),
+    ]
+    console.result("\n".join(lines), document)
+
+
+def check(
+    model: options.ModelArgument,
+    revision: options.RevisionOption = None,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Run the strict reader alone: config, index and every header, checked together."""
+    console = Console(as_json=json, quiet=quiet)
+    name, plan = _read(model, revision, token, console)
+    for note in plan.notes:
+        console.say(f"Note: {note}")
+    console.result(
+        f"{printable(name)}: {len(plan.tensors)} tensors in {len(plan.files)} files agree with "
+        "config.json",
+        {"model": name, "num_tensors": len(plan.tensors), "notes": list(plan.notes), "ok": True},
+    )
+
+
+def operators(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One operator.")] = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """List the growth operators, or explain one."""
+    console = Console(as_json=json, quiet=quiet)
+    if name is None:
+        width = max(map(len, OPERATORS))
+        lines = [
+            f"{row.name:{width}}  {row.axis}  {_promise(row.preserves_function):13}  {row.summary}"
+            for row in OPERATORS.values()
+        ]
+        console.result("\n".join(lines), {"operators": [_row(key) for key in OPERATORS]})
+        return
+    if name not in OPERATORS:
+        raise UsageError(
+            f"there is no operator {printable(name)}", hint=f"one of {', '.join(OPERATORS)}"
+        )
+    row = OPERATORS[name]
+    lines = [
+        f"{row.name}: {row.summary}",
+        f"axis       {row.axis}",
+        f"function   {_promise(row.preserves_function)}",
+        f"layer map  {row.formula}",
+        f"paper      {row.paper}",
+        "arguments",
+        *(f"  {key}: {text}" for key, text in _arguments(name).items()),
+    ]
+    console.result("\n".join(lines), _row(name))
+
+
+def env(json: options.JsonOption = False, quiet: options.QuietOption = False) -> None:
+    """Show versions, the Hub endpoint and what is installed; never the token."""
+    from huggingface_hub import constants, get_token
+
+    console = Console(as_json=json, quiet=quiet)
+    found: dict[str, str] = {"hfgrow": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    found |= {
+        "platform": platform.platform(),
+        "endpoint": constants.ENDPOINT,
+        "logged in": "yes" if get_token() else "no",
+        "offline": "yes" if constants.HF_HUB_OFFLINE else "no",
+    }
+    width = max(map(len, found))
+    console.result("\n".join(f"{key:{width}}  {text}" for key, text in found.items()), dict(found))
+
+
+def _read(
+    model: str, revision: str | None, token: str | None, console: Console
+) -> tuple[str, GrowthPlan]:
+    client = HubClient(token=token)
+    ref = locate(model, revision, client, console)
+    return ref.repo_id or base_name(ref), read(files_of(ref, client))
+
+
+def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:
+    family = FAMILIES[plan.family]
+    return {
+        "model": name,
+        "family": plan.family,
+        "architecture": family.architecture,
+        "num_hidden_layers": plan.num_hidden_layers,
+        "sizes": family.sizes(plan.config),
+        "num_parameters": plan.num_parameters,
+        "num_non_embedding_parameters": non_embedding_parameters(plan),
+        "nbytes": plan.nbytes,
+        "dtypes": sorted({tensor.dtype for tensor in plan.tensors.values()}),
+        "tied": family.head.tensor not in plan.tensors,
+        "files": {name: file.nbytes for name, file in plan.files.items()},
+        "operators": list(OPERATORS),
+        "notes": list(plan.notes),
+    }
+
+
+def _row(name: str) -> dict[str, Any]:
+    row = OPERATORS[name]
+    return {
+        "name": row.name,
+        "axis": row.axis,
+        "preserves_function": row.preserves_function,
+        "summary": row.summary,
+        "formula": row.formula,
+        "paper": row.paper,
+        "arguments": _arguments(name),
+    }
+
+
+def _arguments(name: str) -> dict[str, str]:
+    helps = argument_helps(OPERATORS[name].function)
+    return {key: text for key, text in helps.items() if key != "base"}
+
+
+def _promise(preserves_function: bool) -> str:
+    return "preserved" if preserves_function else "not preserved"

@@ -1,0 +1,108 @@
+"""What a command prints: the result on stdout, everything else on stderr, escaped."""
+
+import json
+import os
+import re
+import sys
+from typing import Any
+
+from hfgrow.errors import GrowthError, printable
+
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
+_SMALL_NBYTES = 64 << 20
+_PLAIN_INTERVAL_S = 30.0
+
+
+class Console:
+    """Where one command's words go.
+
+    Attributes:
+        as_json: Whether stdout gets exactly one JSON document.
+        quiet: Whether stderr stays empty but for errors.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet or as_json
+
+    def say(self, text: str) -> None:
+        """Tell a line on stderr."""
+        if not self.quiet:
+            print(redacted(text), file=sys.stderr, flush=True)
+
+    def result(self, text: str, document: dict[str, Any]) -> None:
+        """Print the result on stdout: text for people and scripts, or the JSON document."""
+        print(json.dumps(document, ensure_ascii=False) if self.as_json else text, flush=True)
+
+    def fail(self, error: GrowthError) -> None:
+        """Print an error: one line and a hint on stderr, or a JSON document on stdout."""
+        if self.as_json:
+            document = {"message": redacted(str(error)), "hint": redacted(error.hint)}
+            document |= {"exit_code": error.exit_code, **error.details}
+            print(json.dumps({"error": document}, ensure_ascii=False), flush=True)
+            return
+        print(f"Error: {redacted(printable(error, 2000))}", file=sys.stderr)
+        if error.hint:
+            print(f"Hint: {redacted(printable(error.hint, 2000))}", file=sys.stderr)
+
+    def bytes(self, what: str, total: int) -> "Bar":
+        """Start a progress bar on stderr; small amounts of bytes get none."""
+        return Bar(what, total, shown=not self.quiet and total > _SMALL_NBYTES)
+
+
+class Bar:
+    """A progress bar by bytes: moving on a terminal, one line every 30 s elsewhere."""
+
+    def __init__(self, what: str, total: int, *, shown: bool) -> None:
+        self._bar: Any = None
+        if not shown or os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "") in ("1", "true", "True"):
+            return
+        from tqdm import tqdm
+
+        plain = not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
+        self._bar = tqdm(
+            total=total,
+            desc=what,
+            unit="B",
+            unit_scale=True,
+            file=sys.stderr,
+            delay=_PLAIN_INTERVAL_S if plain else 0.5,
+            mininterval=_PLAIN_INTERVAL_S if plain else 0.1,
+            ascii=True if plain else None,
+            leave=False,
+        )
+
+    def advance(self, nbytes: int) -> None:
+        """Count."""
+        if self._bar is not None:
+            self._bar.update(nbytes)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def redacted(text: str) -> str:
+    """Hide anything that looks like a Hub token."""
+    return _TOKEN.sub("hf_***", text)
+
+
+def count(number: int) -> str:
+    """Return a number of parameters as people say it: 134.5 M."""
+    for limit, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= limit:
+            return (
+                f"{number / limit:.3g} {unit}"
+                if number < 1000 * limit
+                else f"{number / limit:,.0f} {unit}"
+            )
+    return str(number)
+
+
+def size(nbytes: int) -> str:
+    """Return a number of bytes as people say it: 8.01 GB."""
+    for limit, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if nbytes >= limit:
+            return f"{nbytes / limit:.3g} {unit}"
+    return f"{nbytes} B"

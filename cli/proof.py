@@ -1,0 +1,162 @@
+"""Commands about a model that was grown: verify, lineage, reproduce, card."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hfgrow import proof
+from hfgrow.card import card_files, command_line
+from hfgrow.checkpoint.strictjson import read_json_object
+from hfgrow.checkpoint.write import write_text
+from hfgrow.errors import ModelError, UsageError, printable
+from hfgrow.hub.client import HubClient
+from hfgrow.lineage import MANIFEST, Manifest, parse_manifest
+from hfgrow.release import require_manifest
+from hfgrow.source import files_of, locate
+
+from . import options
+from .output import Console, count, size
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    panel = "Prove"
+    app.command("verify", rich_help_panel=panel)(verify)
+    app.command("lineage", rich_help_panel=panel)(lineage)
+    app.command("reproduce", rich_help_panel=panel)(reproduce)
+    app.command("card", rich_help_panel=panel)(card)
+
+
+def verify(
+    folder: options.FolderArgument,
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="MODEL", help="The base, if it has moved.")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option("--text", metavar="FILE", help="Probe text, UTF-8.")
+    ] = None,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Derive every tensor again from base and plan, compare bytes, load, and measure the logits."""
+    console = Console(as_json=json, quiet=quiet)
+    outcome = proof.verify(folder, HubClient(token=token), console, base=base, text=_text_of(text))
+    link, measured = outcome.manifest.link, outcome.measured
+    preserves = all(step.preserves_function for step in link.steps)
+    converted = outcome.provenance.num_converted
+    lines = [
+        f"bytes         {outcome.provenance.num_tensors} tensors, "
+        f"{size(outcome.provenance.nbytes)}, equal to their source layers"
+        + (f" ({converted} converted)" if converted else ""),
+        f"transformers  expects exactly these {outcome.num_transformers_tensors} tensors",
+        f"loss          {measured.base_loss:.4f} -> {measured.grown_loss:.4f} nats per token on "
+        f"{measured.num_tokens} tokens, {measured.dtype}",
+        f"logits        max |d| {measured.max_abs_dlogit:.3g}, mean |d| "
+        f"{measured.mean_abs_dlogit:.3g}, argmax agrees at {measured.argmax_agreement:.1%}",
+        "function      "
+        + ("promised to be preserved" if preserves else "not promised to be preserved"),
+    ]
+    console.result(
+        "\n".join(lines),
+        {
+            "folder": str(folder),
+            "provenance": asdict(outcome.provenance),
+            "num_transformers_tensors": outcome.num_transformers_tensors,
+            "measured": asdict(measured),
+            "preserves_function": preserves,
+            "ok": True,
+        },
+    )
+
+
+def lineage(
+    model: options.ModelArgument,
+    revision: options.RevisionOption = None,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Walk from a grown model to its root."""
+    console = Console(as_json=json, quiet=quiet)
+    manifest = _manifest_of(model, revision, token, console)
+    lines = []
+    for i, link in enumerate(manifest.chain):
+        at = f" @ {link.base.revision[:12]}" if link.base.revision else ""
+        name = printable(link.base.repo_id or link.base.name)
+        lines.append(
+            f"{'root' if i == 0 else '    '}  {name}{at}: "
+            f"{link.base.num_hidden_layers} layers, {count(link.base.num_parameters)} parameters"
+        )
+        lines.append(f"      | {command_line(link)}")
+    result = manifest.link.result
+    lines.append(
+        f"this  {printable(result.name)}: {result.num_hidden_layers} layers, "
+        f"{count(result.num_parameters)} parameters"
+    )
+    document = {"root_layer_map": list(manifest.root_layer_map)}
+    console.result("\n".join(lines), {**_loads(manifest), **document})
+
+
+def reproduce(
+    model: options.ModelArgument,
+    root: Annotated[
+        str | None, typer.Option("--root", metavar="MODEL", help="The root, if it has moved.")
+    ] = None,
+    out: options.OutOption = None,
+    revision: options.RevisionOption = None,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Rebuild a grown model from the root of its chain and compare the sha256 of its weights."""
+    console = Console(as_json=json, quiet=quiet)
+    client = HubClient(token=token)
+    manifest = _manifest_of(model, revision, token, console)
+    folder = Path(model) if Path(model).is_dir() else None
+    outcome = proof.reproduce(manifest, client, console, folder=folder, root=root, out=out)
+    console.result(
+        "\n".join(f"{name}: sha256 {digest}, equal" for name, digest in outcome.items()),
+        {"model": model, "sha256": dict(outcome), "ok": True},
+    )
+
+
+def card(
+    folder: options.FolderArgument,
+    repo: Annotated[
+        str | None, typer.Option("--repo", metavar="NAME", help="Where the model will lie.")
+    ] = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Write README.md and its picture again from hfgrow.json."""
+    console = Console(as_json=json, quiet=quiet)
+    for name, text in card_files(require_manifest(folder), repo).items():
+        write_text(folder / name, text)
+    console.result(str(folder / "README.md"), {"card": str(folder / "README.md")})
+
+
+def _manifest_of(model: str, revision: str | None, token: str | None, console: Console) -> Manifest:
+    client = HubClient(token=token)
+    files = files_of(locate(model, revision, client, console), client)
+    if MANIFEST not in files.names():
+        raise ModelError(f"{files.label} has no {MANIFEST}: it was not grown by hfgrow")
+    return parse_manifest(read_json_object(files, MANIFEST))
+
+
+def _loads(manifest: Manifest) -> dict[str, object]:
+    import json
+
+    content: dict[str, object] = json.loads(manifest.to_json())
+    return content
+
+
+def _text_of(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the text {printable(path, 200)}: {error}") from error

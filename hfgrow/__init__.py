@@ -1,0 +1,67 @@
+"""Grow Llama-style Hugging Face checkpoints: exact, as fast as the disk, with proof and lineage.
+
+The main job from Python::
+
+    import hfgrow
+
+    growth = hfgrow.grow(hfgrow.GrowthRequest(model="demo", operator="stack", arguments={"g": 4}))
+    hfgrow.verify(growth.out)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hfgrow.checkpoint.files import LocalFolder
+    from hfgrow.checkpoint.read import read
+    from hfgrow.errors import GrowthError
+    from hfgrow.families import FAMILIES
+    from hfgrow.job import Growth, GrowthRequest, grow
+    from hfgrow.lineage import Manifest, read_manifest
+    from hfgrow.operators import OPERATORS
+    from hfgrow.plan import GrowthPlan
+    from hfgrow.proof import reproduce, verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FAMILIES",
+    "OPERATORS",
+    "Growth",
+    "GrowthError",
+    "GrowthPlan",
+    "GrowthRequest",
+    "LocalFolder",
+    "Manifest",
+    "__version__",
+    "grow",
+    "read",
+    "read_manifest",
+    "reproduce",
+    "verify",
+]
+
+# Loaded when first asked for, so that importing hfgrow costs nothing.
+_HOMES = {
+    "FAMILIES": "families",
+    "Growth": "job",
+    "GrowthError": "errors",
+    "GrowthPlan": "plan",
+    "GrowthRequest": "job",
+    "LocalFolder": "checkpoint.files",
+    "Manifest": "lineage",
+    "OPERATORS": "operators",
+    "grow": "job",
+    "read": "checkpoint.read",
+    "read_manifest": "lineage",
+    "reproduce": "proof",
+    "verify": "proof",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hfgrow' has no attribute {name!r}")
+    value = getattr(import_module(f"hfgrow.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,1 @@
+"""Checkpoints on disk: strict reading, in-kernel writing."""

@@ -1,0 +1,149 @@
+"""config.json, checked before anything is believed of it."""
+
+from typing import Any
+
+from hfgrow.checkpoint.files import Files
+from hfgrow.checkpoint.strictjson import is_int, read_json_object
+from hfgrow.errors import ModelError, printable
+from hfgrow.families import FAMILIES
+from hfgrow.families.table import Family
+
+_COUNTS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "vocab_size",
+)
+_OPTIONAL_COUNTS = ("num_key_value_heads", "head_dim")
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size")
+# Lists that say nothing about single layers, whatever their length.
+_GLOBAL_LISTS = frozenset(
+    {
+        "architectures",
+        "bad_words_ids",
+        "begin_suppress_tokens",
+        "bos_token_id",
+        "eos_token_id",
+        "forced_eos_token_id",
+        "keys_to_ignore_at_inference",
+        "pad_token_id",
+        "suppress_tokens",
+    }
+)
+# The dtypes config.json may name, as safetensors spells them.
+CONFIG_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
+
+
+def read_config(files: Files) -> tuple[dict[str, Any], Family, list[str]]:
+    """Read and check config.json.
+
+    Returns:
+        The config without `auto_map`, its family, and notes for the user.
+
+    Raises:
+        ModelError: The model is of a kind that hfgrow cannot grow, or the config contradicts
+            itself.
+    """
+    names = files.names()
+    if "config.json" not in names:
+        if "adapter_config.json" in names:
+            raise ModelError(
+                f"{files.label} holds a LoRA adapter, not a model", hint="merge it into its base"
+            )
+        raise ModelError(f"there is no config.json in {files.label}")
+    config = read_json_object(files, "config.json")
+    family = _family(config)
+    _refuse_kinds(config)
+    _check_counts(config, family)
+    _check_per_layer_lists(config, family)
+    notes = []
+    if config.pop("auto_map", None) is not None:
+        notes.append("auto_map was dropped: code in a model repository is never run")
+    return config, family, notes
+
+
+def _family(config: dict[str, Any]) -> Family:
+    model_type = config.get("model_type")
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        found = "is missing" if model_type is None else f"{printable(repr(model_type))} is unknown"
+        raise ModelError(
+            f"config.json: model_type {found}; hfgrow grows {', '.join(sorted(FAMILIES))}"
+        )
+    architectures = config.get("architectures")
+    if architectures is not None and architectures != [family.architecture]:
+        raise ModelError(
+            f"config.json: architectures is {printable(repr(architectures))}, but model_type "
+            f"{model_type} is a {family.architecture} here",
+            hint="only causal language models can be grown",
+        )
+    return family
+
+
+def _refuse_kinds(config: dict[str, Any]) -> None:
+    if config.get("quantization_config") is not None:
+        method = config["quantization_config"]
+        kind = method.get("quant_method") if isinstance(method, dict) else method
+        raise ModelError(
+            f"config.json: the model is quantised ({printable(kind)})",
+            hint="grow the unquantised base and quantise the result",
+        )
+    for key in _EXPERTS:
+        if config.get(key):
+            raise ModelError(
+                f"config.json: {key} says this is a mixture of experts, which cannot be grown"
+            )
+    if (config.get("pretraining_tp") or 1) != 1:
+        raise ModelError("config.json: pretraining_tp must be 1; the weights are split otherwise")
+    for key in ("dtype", "torch_dtype"):
+        if config.get(key) is not None and config[key] not in CONFIG_DTYPES:
+            raise ModelError(f"config.json: {key} {printable(repr(config[key]))} is no dtype")
+
+
+def _check_counts(config: dict[str, Any], family: Family) -> None:
+    for key in (*_COUNTS, *_OPTIONAL_COUNTS):
+        value = config.get(key)
+        if value is None and (key in _OPTIONAL_COUNTS):
+            continue
+        if value is None:
+            raise ModelError(f"config.json: {key} is missing")
+        if not is_int(value) or not 0 < value < 1 << 31:
+            raise ModelError(
+                f"config.json: {key} must be a positive integer, not {printable(value)}"
+            )
+    sizes = family.sizes(config)
+    if sizes["heads"] % sizes["kv_heads"]:
+        raise ModelError(
+            f"config.json: num_attention_heads {sizes['heads']} is no multiple of "
+            f"num_key_value_heads {sizes['kv_heads']}"
+        )
+    if config.get("head_dim") is None and sizes["hidden"] % sizes["heads"]:
+        raise ModelError(
+            f"config.json: hidden_size {sizes['hidden']} is no multiple of num_attention_heads "
+            f"{sizes['heads']}, and there is no head_dim"
+        )
+    if sizes["head_dim"] % 2:
+        raise ModelError(
+            f"config.json: head_dim {sizes['head_dim']} is odd; rotary embeddings need pairs"
+        )
+
+
+def _check_per_layer_lists(config: dict[str, Any], family: Family) -> None:
+    num_layers = config["num_hidden_layers"]
+    for key, value in config.items():
+        if not isinstance(value, list) or key in _GLOBAL_LISTS:
+            if key in family.per_layer_lists and value is not None and not isinstance(value, list):
+                raise ModelError(f"config.json: {key} must be a list")
+            continue
+        if key in family.per_layer_lists:
+            if len(value) != num_layers:
+                raise ModelError(
+                    f"config.json: {key} has {len(value)} entries for {num_layers} layers"
+                )
+        elif len(value) == num_layers:
+            raise ModelError(
+                f"config.json: {printable(key)} has one entry for each layer, and hfgrow does not "
+                "know how it grows",
+                hint="remove the key if the model does not need it",
+            )

@@ -1,0 +1,237 @@
+"""Read a checkpoint into the identity plan: config, index and every header, checked together.
+
+transformers loads a checkpoint whose layers are missing and fills them at random, reads whichever
+shard comes last, and follows paths out of the folder. This reader refuses instead.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hfgrow.checkpoint.config import read_config
+from hfgrow.checkpoint.files import Files
+from hfgrow.checkpoint.header import Entry, read_header
+from hfgrow.checkpoint.strictjson import read_json_object
+from hfgrow.errors import ModelError, printable
+from hfgrow.families.table import Family
+from hfgrow.plan import GrowthPlan, LayerSource, SourceFile, Stored, TensorPlan
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+EMBEDDINGS = "model.embed_tokens.weight"
+_SHARD = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
+# Buffers that old checkpoints store and every model class recomputes.
+_RECOMPUTED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+_FOREIGN = {
+    ".bin": "PyTorch pickle files",
+    ".pt": "PyTorch pickle files",
+    ".pth": "PyTorch pickle files",
+    ".ckpt": "PyTorch pickle files",
+    ".gguf": "GGUF files",
+    ".h5": "Keras files",
+    ".msgpack": "Flax files",
+    ".npz": "NumPy files",
+}
+_COMPARE_NBYTES = 1 << 22
+
+
+def read(files: Files) -> GrowthPlan:
+    """Read a checkpoint strictly, without reading a weight.
+
+    The one exception: where the config ties the head to the embeddings and both are stored, their
+    bytes are compared.
+
+    Args:
+        files: A folder or a repository.
+
+    Returns:
+        The plan that reproduces the checkpoint.
+
+    Raises:
+        ModelError: The config, the index and the tensors do not agree exactly.
+    """
+    config, family, notes = read_config(files)
+    weight_map = _weight_map(files)
+    names = [SINGLE] if weight_map is None else sorted(set(weight_map.values()))
+    headers = {name: read_header(files, name) for name in names}
+    tensors = _merge(headers, weight_map)
+    dropped = [name for name in tensors if _RECOMPUTED.fullmatch(name)]
+    for name in dropped:
+        del tensors[name]
+    if dropped:
+        notes.append(f"{len(dropped)} inv_freq buffers were dropped: they are recomputed")
+    tied = _settle_head(files, config, family, tensors, notes)
+    _check_tensors(family, config, tensors, tied=tied)
+    return GrowthPlan(
+        folder=files.folder,
+        config=config,
+        family=family.model_type,
+        layer_map=tuple(LayerSource(i) for i in range(config["num_hidden_layers"])),
+        tensors=tensors,
+        files={name: SourceFile(files.nbytes(name), files.stamp(name)) for name in headers},
+        notes=tuple(notes),
+    )
+
+
+def _weight_map(files: Files) -> dict[str, str] | None:
+    """Return the checked index, or None for a checkpoint of one file."""
+    names = set(files.names())
+    single, indexed = SINGLE in names, INDEX in names
+    if single and indexed:
+        raise ModelError(
+            f"{files.label} has both {SINGLE} and {INDEX}, which may be two different models",
+            hint="remove the one that does not belong there",
+        )
+    if indexed:
+        return _checked_index(read_json_object(files, INDEX), names)
+    if not single:
+        _refuse_without_weights(files, names)
+    return None
+
+
+def _refuse_without_weights(files: Files, names: set[str]) -> None:
+    for name in sorted(names):
+        for suffix, what in _FOREIGN.items():
+            if name.endswith(suffix):
+                raise ModelError(
+                    f"{files.label} holds only {what} ({printable(name)}), no safetensors",
+                    hint="convert it: load it where you trust it, then save_pretrained()",
+                )
+    raise ModelError(f"there is neither {SINGLE} nor {INDEX} in {files.label}")
+
+
+def _checked_index(index: Mapping[str, Any], names: set[str]) -> dict[str, str]:
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{INDEX} has no weight_map")
+    for tensor, shard in weight_map.items():
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+            raise ModelError(
+                f"{INDEX}: {printable(tensor)} lies in {printable(repr(shard))}, which points "
+                "outside the model folder or is no file name"
+            )
+    missing = sorted(set(weight_map.values()) - names)
+    if missing:
+        listed = ", ".join(printable(name) for name in missing[:3])
+        raise ModelError(
+            f"{len(missing)} of {len(set(weight_map.values()))} shards are missing: {listed}",
+            hint="download the model again",
+        )
+    return weight_map
+
+
+def _merge(
+    headers: Mapping[str, Mapping[str, Entry]], weight_map: Mapping[str, str] | None
+) -> dict[str, TensorPlan]:
+    if weight_map is None:
+        weight_map = dict.fromkeys(headers[SINGLE], SINGLE)
+    tensors: dict[str, TensorPlan] = {}
+    for file, entries in headers.items():
+        for name, entry in entries.items():
+            if name in tensors:
+                raise ModelError(
+                    f"{printable(name)} lies in two shards, {tensors[name].recipe.file} and {file}"
+                )
+            if name not in weight_map:
+                raise ModelError(f"{file}: {printable(name)} is not in {INDEX}")
+            if weight_map[name] != file:
+                raise ModelError(
+                    f"{INDEX} puts {printable(name)} in {printable(weight_map[name])}, "
+                    f"but it lies in {file}"
+                )
+            stored = Stored(file, name, entry.offset, entry.nbytes, entry.dtype)
+            tensors[name] = TensorPlan(entry.shape, entry.dtype, stored)
+    if len(tensors) != len(weight_map):
+        absent = next(name for name in weight_map if name not in tensors)
+        raise ModelError(f"{INDEX} names {printable(absent)}, which is in no shard")
+    return tensors
+
+
+def _settle_head(
+    files: Files,
+    config: dict[str, Any],
+    family: Family,
+    tensors: dict[str, TensorPlan],
+    notes: list[str],
+) -> bool:
+    """Decide from the tensors whether the head is tied, and make config and tensors say so."""
+    head = family.head.tensor
+    if not family.is_tied(config):
+        if head not in tensors and EMBEDDINGS in tensors:
+            raise ModelError(
+                f"{head} is missing and tie_word_embeddings is false: the head would be random",
+                hint='set "tie_word_embeddings": true in config.json if the model is tied',
+            )
+        return False
+    if head not in tensors or EMBEDDINGS not in tensors:
+        return True
+    if not files.folder:
+        notes.append(f"{head} is stored although tied; whether it differs shows after download")
+        config["tie_word_embeddings"] = False
+        return False
+    if _same_bytes(files, tensors[head].recipe, tensors[EMBEDDINGS].recipe):
+        del tensors[head]
+        notes.append(f"{head} equals the embeddings it is tied to and is stored once")
+        return True
+    config["tie_word_embeddings"] = False
+    notes.append(
+        f"{head} differs from the embeddings although config.json ties them: "
+        "both are kept and tie_word_embeddings is false now"
+    )
+    return False
+
+
+def _same_bytes(files: Files, one: Stored, other: Stored) -> bool:
+    if one.nbytes != other.nbytes or one.dtype != other.dtype:
+        return False
+    return all(
+        files.read(one.file, one.offset + at, min(_COMPARE_NBYTES, one.nbytes - at))
+        == files.read(other.file, other.offset + at, min(_COMPARE_NBYTES, one.nbytes - at))
+        for at in range(0, one.nbytes, _COMPARE_NBYTES)
+    )
+
+
+def _check_tensors(
+    family: Family, config: Mapping[str, Any], tensors: Mapping[str, TensorPlan], *, tied: bool
+) -> None:
+    _check_depth(config["num_hidden_layers"], tensors)
+    expected = family.shapes(config, tied=tied)
+    for name, shape in expected.items():
+        if name not in tensors:
+            raise ModelError(f"{name} is missing; config.json demands it, shape {list(shape)}")
+        if tensors[name].shape != shape:
+            raise ModelError(
+                f"{tensors[name].recipe.file}: {name} has shape {list(tensors[name].shape)}, "
+                f"but config.json demands {list(shape)}"
+            )
+    for name, tensor in tensors.items():
+        if name not in expected:
+            raise ModelError(
+                f"{tensor.recipe.file}: {printable(name)} is no tensor of a {family.model_type} "
+                f"with this config{_explain(name)}"
+            )
+
+
+def _check_depth(num_layers: int, tensors: Mapping[str, TensorPlan]) -> None:
+    found = {
+        int(match[1])
+        for name in tensors
+        if (match := re.match(r"model\.layers\.(\d{1,9})\.", name))
+    }
+    if len(found) == num_layers and max(found) == num_layers - 1:
+        return
+    gaps = found != set(range(len(found)))
+    shown = f"layers {sorted(found)[:8]}, with gaps" if gaps else f"{len(found)} layers"
+    raise ModelError(
+        f"config.json says num_hidden_layers {num_layers}, but the tensors show {shown}"
+    )
+
+
+def _explain(name: str) -> str:
+    if "lora_" in name or name.startswith("base_model."):
+        return ": a LoRA adapter; merge it into its base first"
+    if re.search(r"scale|qweight|qzeros|absmax|quant", name):
+        return ": a quantised checkpoint; grow the unquantised base"
+    if "expert" in name or ".router" in name:
+        return ": a mixture of experts, which cannot be grown"
+    return ""

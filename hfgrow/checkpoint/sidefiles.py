@@ -1,0 +1,30 @@
+"""Which files beside the weights travel with a model: an allow-list, never everything there is."""
+
+import fnmatch
+
+SIDE_FILES = frozenset(
+    {
+        "added_tokens.json",
+        "chat_template.jinja",
+        "generation_config.json",
+        "merges.txt",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "vocab.json",
+    }
+)
+LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY.md")
+
+
+def is_side_file(name: str) -> bool:
+    """Say whether a file of a base model belongs to the grown model too.
+
+    Tokenizer, generation settings and licence texts do; code, pickles and the base's own card do
+    not.
+    """
+    return name in SIDE_FILES or (
+        not name.endswith((".py", ".pkl", ".bin"))
+        and any(fnmatch.fnmatchcase(name, pattern) for pattern in LICENCE_FILES)
+    )

@@ -1,0 +1,185 @@
+"""Carry a plan out: weights by in-kernel copies, config and side files, all in a staging folder."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hfgrow.checkpoint.convert import convert
+from hfgrow.checkpoint.copying import Advance, Copier
+from hfgrow.checkpoint.files import file_stamp, open_regular
+from hfgrow.checkpoint.layout import Layout, Placed, Shard, runs
+from hfgrow.checkpoint.read import INDEX
+from hfgrow.checkpoint.sidefiles import is_side_file
+from hfgrow.checkpoint.staging import staged
+from hfgrow.errors import ModelError, OutputError, printable
+from hfgrow.plan import GrowthPlan, SourceFile
+
+# What config, card, lineage and tokenizer take at most; part of the free-space check.
+_SLACK_NBYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written: the names of all files, and how the weights' bytes got there."""
+
+    files: tuple[str, ...]
+    cloned_nbytes: int
+    copied_nbytes: int
+
+
+def write(
+    plan: GrowthPlan,
+    layout: Layout,
+    target: Path,
+    *,
+    finish: Callable[[Path], Mapping[str, str]],
+    advance: Advance = lambda nbytes: None,
+) -> Written:
+    """Write a grown model so that it appears complete or not at all.
+
+    Args:
+        plan: What to write; its folder holds the base.
+        layout: Where every tensor goes.
+        target: The folder to create or, if it exists, to replace.
+        finish: Called with the staging folder when weights and config lie there; it verifies them
+            and returns the text files to add (card, lineage, picture).
+        advance: Called with the number of bytes as they are written.
+
+    Raises:
+        ModelError: The base changed while it was read.
+        OutputError: The file system refuses, or has too little space.
+    """
+    base = Path(plan.folder)
+    _check_free_space(layout, base, target)
+    side_files = sorted(name for name in os.listdir(base) if is_side_file(name))
+    with staged(target) as staging:
+        copier = Copier(advance)
+        for shard in layout.shards:
+            _write_shard(shard, plan.files, base, staging / shard.name, copier, advance)
+        texts = {"config.json": json.dumps(plan.config, indent=2, ensure_ascii=False) + "\n"}
+        if layout.index is not None:
+            texts[INDEX] = layout.index
+        for name, text in texts.items():
+            write_text(staging / name, text)
+        for name in side_files:
+            _copy_file(base / name, staging / name)
+        finished = finish(staging)
+        for name, text in finished.items():
+            write_text(staging / name, text)
+    names = [*(shard.name for shard in layout.shards), *texts, *side_files, *finished]
+    return Written(tuple(dict.fromkeys(names)), copier.cloned_nbytes, copier.copied_nbytes)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file and flush it to the disk."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def config_with(config: Mapping[str, Any], record: Mapping[str, object]) -> dict[str, Any]:
+    """Return a config with the small `hfgrow` record that survives load and save_pretrained."""
+    return {**config, "hfgrow": dict(record)}
+
+
+def _write_shard(
+    shard: Shard,
+    sources: Mapping[str, SourceFile],
+    base: Path,
+    path: Path,
+    copier: Copier,
+    advance: Advance,
+) -> None:
+    with _opened(base, sources) as descriptor_of:
+        target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            os.pwrite(target, shard.header, 0)
+            for item in runs(shard):
+                if isinstance(item, Placed):
+                    recipe = item.tensor.recipe
+                    convert(
+                        descriptor_of(recipe.file),
+                        target,
+                        recipe.offset,
+                        item.offset,
+                        item.tensor.num_elements,
+                        from_dtype=recipe.dtype,
+                        to_dtype=item.tensor.dtype,
+                        name=item.name,
+                        advance=advance,
+                    )
+                else:
+                    source = descriptor_of(item.file)
+                    copier.copy(source, target, item.source_offset, item.offset, item.nbytes)
+            os.fsync(target)
+        finally:
+            os.close(target)
+
+
+@contextmanager
+def _opened(base: Path, sources: Mapping[str, SourceFile]) -> Iterator[Callable[[str], int]]:
+    """Open each source once; check before and after that it is the file whose header was read."""
+    opened: dict[str, int] = {}
+
+    def check(name: str) -> None:
+        if sources[name].stamp != file_stamp(os.fstat(opened[name])):
+            raise ModelError(
+                f"the input changed while it was read: {name}",
+                hint="run again when nothing writes to the base",
+            )
+
+    def descriptor_of(name: str) -> int:
+        if name not in opened:
+            opened[name] = open_regular(base / name)
+            check(name)
+        return opened[name]
+
+    try:
+        yield descriptor_of
+        for name in opened:
+            check(name)
+    finally:
+        for descriptor in opened.values():
+            os.close(descriptor)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    descriptor = open_regular(source)
+    with os.fdopen(descriptor, "rb") as reading, target.open("xb") as writing:
+        shutil.copyfileobj(reading, writing)
+        writing.flush()
+        os.fsync(writing.fileno())
+
+
+def _check_free_space(layout: Layout, base: Path, target: Path) -> None:
+    parent = target.parent
+    while not parent.exists():
+        parent = parent.parent
+    need = layout.nbytes + _SLACK_NBYTES
+    free = shutil.disk_usage(parent).free
+    if need > free and not _shares_blocks(base, parent):
+        raise OutputError(
+            f"the output takes {layout.nbytes / 1e9:.2f} GB, but {printable(parent, 200)} has "
+            f"{free / 1e9:.2f} GB free",
+            hint="choose another disk with --out DIR, or halve it with --dtype bfloat16",
+        )
+
+
+def _shares_blocks(base: Path, parent: Path) -> bool:
+    """Say whether the output can share the base's blocks: one file system that clones ranges."""
+    import tempfile
+
+    if base.stat().st_dev != parent.stat().st_dev:
+        return False
+    with tempfile.TemporaryFile(dir=parent) as one, tempfile.TemporaryFile(dir=parent) as other:
+        one.write(bytes(1 << 13))
+        one.flush()
+        copier = Copier(lambda nbytes: None)
+        copier.copy(one.fileno(), other.fileno(), 0, 0, 1 << 13)
+        return copier.cloned_nbytes > 0

@@ -1,0 +1,85 @@
+"""The errors of hfgrow: one class for each exit code.
+
+GrowthError                  1  a bug, or the base of the tree
+├── UsageError               2  an option or argument that cannot be
+├── ModelError               3  bad model input: weights, index, config, tokenizer, card
+├── HubRefusedError          4  the Hub said no: 401, 403, gated, not found
+├── HubUnreachableError      5  no answer: timeout, 429 after retries, 5xx, offline and not cached
+├── HubConflictError         6  409 or 412: somebody else changed the repository
+├── OutputError              7  the output exists, is locked, read-only, or the disk is full
+└── VerificationError        9  what was written is not what was planned
+
+The command line turns these, and only these, into one line and an exit code. A message says what
+is wrong, with the offending name and value and what was expected; the hint is what to do next.
+"""
+
+import re
+
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u1fff\u2030-\u205e\u2070-\ud7ff\uf900-\ufdcf]")
+
+
+class GrowthError(Exception):
+    """Something that the user can act on.
+
+    Args:
+        message: What is wrong, in one line.
+        hint: What to do about it, or an empty string.
+        details: Machine-readable additions for ``--json``, such as the candidates for a name.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, message: str, *, hint: str = "", details: dict[str, object] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.details = details or {}
+
+
+class UsageError(GrowthError):
+    """An option, argument or name that cannot be."""
+
+    exit_code = 2
+
+
+class ModelError(GrowthError):
+    """A checkpoint that must not be grown as it is."""
+
+    exit_code = 3
+
+
+class HubRefusedError(GrowthError):
+    """The Hub answered no."""
+
+    exit_code = 4
+
+
+class HubUnreachableError(GrowthError):
+    """The Hub did not answer, or not in time."""
+
+    exit_code = 5
+
+
+class HubConflictError(GrowthError):
+    """The repository changed, or belongs to something else."""
+
+    exit_code = 6
+
+
+class OutputError(GrowthError):
+    """The output could not be written where it was asked for."""
+
+    exit_code = 7
+
+
+class VerificationError(GrowthError):
+    """What lies on disk is not what the plan says."""
+
+    exit_code = 9
+
+
+def printable(text: object, limit: int = 80) -> str:
+    """Make foreign text safe to print: no control characters, at most `limit` long."""
+    clean = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", str(text))
+    return clean if len(clean) <= limit else clean[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,125 @@
+"""The one edge to huggingface_hub: a client that says who it is, and whose failures are ours."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from hfgrow import __version__
+from hfgrow.errors import GrowthError, UsageError
+from hfgrow.hub import failures
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+T = TypeVar("T")
+_WAITS_S = (1.0, 2.0, 4.0, 8.0)
+_LONGEST_WAIT_S = 60
+_log = logging.getLogger(__name__)
+
+
+class HubClient:
+    """A connection to the Hub. Making one costs nothing: the client library loads on first use.
+
+    Args:
+        token: The token to send; None is the one that `hf auth login` stored, or HF_TOKEN.
+        endpoint: The address of the Hub; None is HF_ENDPOINT, or the public one.
+
+    Raises:
+        UsageError: The token cannot be sent in a header.
+    """
+
+    def __init__(self, token: str | None = None, endpoint: str | None = None) -> None:
+        token = token.strip() if token else None
+        if token and not (token.isascii() and token.isprintable() and " " not in token):
+            raise UsageError("the token holds characters that no token has", hint="hf auth login")
+        self._token = token or None
+        self._endpoint = endpoint
+
+    @cached_property
+    def api(self) -> "HfApi":
+        """The client of huggingface_hub."""
+        from huggingface_hub import HfApi
+
+        return HfApi(
+            endpoint=self._endpoint,
+            token=self._token,
+            library_name="hfgrow",
+            library_version=__version__,
+        )
+
+    @property
+    def endpoint(self) -> str:
+        """The address of the Hub, without a trailing slash."""
+        return self.api.endpoint
+
+    @property
+    def has_token(self) -> bool:
+        """Whether requests carry a token."""
+        from huggingface_hub import get_token
+
+        return bool(self._token or get_token())
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of a request to the Hub itself, the token among them."""
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        return build_hf_headers(
+            token=self._token, library_name="hfgrow", library_version=__version__
+        )
+
+    @contextmanager
+    def translating(self, what: str, repo_id: str = "") -> Iterator[None]:
+        """Turn every failure of the client inside the block into one of ours.
+
+        Args:
+            what: What is being done, such as "pulling org/name": the start of the message.
+            repo_id: The repository whose page a hint may name.
+
+        Raises:
+            HubRefusedError: The Hub answered no.
+            HubUnreachableError: No answer came, or one that makes no sense.
+            HubConflictError: The repository changed, or exists.
+            ModelError: The model card is not valid.
+            OutputError: The cache cannot be written.
+        """
+        try:
+            yield
+        except GrowthError:
+            raise
+        except Exception as error:
+            ours = failures.translated(
+                error,
+                what,
+                endpoint=self.endpoint,
+                repo_id=repo_id,
+                sent_token=self.has_token,
+            )
+            if ours is None:
+                raise
+            raise ours from error
+
+    def ask(self, what: str, call: Callable[[], T], repo_id: str = "") -> T:
+        """Return what a repeatable request returns, with patience for a busy server.
+
+        The client library repeats uploads and downloads, but not the questions before and after
+        them, and one 503 must not cost a run of hours.
+
+        Raises:
+            GrowthError: As in `translating`.
+        """
+        with self.translating(what, repo_id):
+            for wait_s in _WAITS_S:
+                try:
+                    return call()
+                except Exception as error:
+                    asked_s = failures.retry_after_s(error)
+                    if not failures.is_transient(error) or asked_s > _LONGEST_WAIT_S:
+                        raise
+                    pause_s = max(wait_s, asked_s)
+                    cause = failures.http_status(error) or type(error).__name__
+                _log.warning("%s: %s; trying again in %g s", what, cause, pause_s)
+                time.sleep(pause_s)
+            return call()

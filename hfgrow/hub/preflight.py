@@ -1,0 +1,158 @@
+"""Ask everything that could refuse a push before anything is downloaded or grown."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hfgrow.errors import HubConflictError, HubRefusedError, UsageError, printable
+from hfgrow.hub.client import HubClient
+from hfgrow.hub.listing import Listing, list_commit
+from hfgrow.hub.resolve import ModelRef, check_repo_id
+
+LINEAGE = "hfgrow.json"
+_LOGIN = "hf auth login"
+
+
+@dataclass(frozen=True)
+class PushTarget:
+    """Where a push will go.
+
+    Args:
+        repo_id: The repository.
+        private: Whether it is, or will be made, private.
+        exists: Whether it is there already.
+        head: The commit of its main branch, which must not have moved when the push arrives.
+        create_pr: Whether the push opens a pull request instead of changing the main branch.
+    """
+
+    repo_id: str
+    private: bool
+    exists: bool
+    head: str | None
+    create_pr: bool
+
+
+def preflight(
+    base: ModelRef,
+    repo: str | None,
+    default_name: str,
+    client: HubClient,
+    *,
+    private: bool | None,
+    exist_ok: bool,
+    create_pr: bool,
+) -> PushTarget:
+    """Check that a push can succeed, without writing anything on the Hub.
+
+    Args:
+        base: The model that is grown; the target must not be it.
+        repo: `org/name`, a bare name in the caller's own namespace, or None for `default_name`.
+        default_name: The name in the caller's namespace if `repo` is None.
+        client: The connection.
+        private: Whether the target shall be private; None is as private as the base.
+        exist_ok: Whether a repository that hfgrow did not make may be pushed to.
+        create_pr: Whether the push shall open a pull request.
+
+    Raises:
+        HubRefusedError: No token, or one that may not write there.
+        UsageError: The name cannot be, is that of the base, or contradicts the visibility.
+        HubConflictError: The target exists and holds something else.
+        HubUnreachableError: No answer.
+    """
+    caller = _caller(client)
+    name = str(caller["name"])
+    repo_id = _target_id(repo, default_name, name)
+    if base.repo_id is not None and repo_id.casefold() == base.repo_id.casefold():
+        raise UsageError(
+            f"{repo_id} is the base itself, which a push would overwrite",
+            hint=f"--repo {name}/{default_name}",
+        )
+    existing = _existing(client, repo_id)
+    if not (create_pr and existing):
+        _check_namespace(caller, repo_id)
+    if existing is None:
+        hidden = (base.private or base.gated) if private is None else private
+        return PushTarget(repo_id, hidden, False, None, create_pr)
+    what = f"pushing to {repo_id}"
+    if not create_pr:
+        client.ask(what, lambda: client.api.auth_check(repo_id, write=True), repo_id)
+        _check_ours(existing, exist_ok)
+    _check_visibility(existing, base, private)
+    return PushTarget(repo_id, existing.private, True, existing.sha, create_pr)
+
+
+def _caller(client: HubClient) -> dict[str, Any]:
+    if not client.has_token:
+        raise HubRefusedError("a push needs a login, and there is no token", hint=_LOGIN)
+    caller = client.ask("asking the Hub who is logged in", client.api.whoami)
+    token = (caller.get("auth") or {}).get("accessToken") or {}
+    if token.get("role") == "read" or not _may_write_somewhere(token):
+        raise HubRefusedError(
+            "the token may only read, and a push needs one that may write",
+            hint=f"make one at {client.endpoint}/settings/tokens, then {_LOGIN}",
+        )
+    return caller
+
+
+def _may_write_somewhere(token: dict[str, Any]) -> bool:
+    """Say whether a fine-grained token has any right to write; other tokens do."""
+    rights = token.get("fineGrained")
+    if token.get("role") != "fineGrained" or not isinstance(rights, dict):
+        return True
+    scopes = [scope.get("permissions") or [] for scope in rights.get("scoped") or []]
+    return any("repo.write" in scope for scope in [*scopes, rights.get("global") or []])
+
+
+def _target_id(repo: str | None, default_name: str, name: str) -> str:
+    repo_id = repo if repo and "/" in repo else f"{name}/{repo or default_name}"
+    if repo_id.startswith("-") or "/-" in repo_id:
+        raise UsageError(f"{printable(repo_id)!r} is no name of a repository", hint="--repo NAME")
+    check_repo_id(repo_id)
+    return repo_id
+
+
+def _existing(client: HubClient, repo_id: str) -> Listing | None:
+    what = f"looking up {repo_id}"
+    if not client.ask(what, lambda: client.api.repo_exists(repo_id), repo_id):
+        return None
+    return list_commit(client, repo_id)
+
+
+def _check_namespace(caller: dict[str, Any], repo_id: str) -> None:
+    namespace = repo_id.partition("/")[0].casefold()
+    if namespace == str(caller["name"]).casefold():
+        return
+    for org in caller.get("orgs") or []:
+        if str(org.get("name")).casefold() == namespace:
+            if org.get("roleInOrg") != "read":
+                return
+            raise HubRefusedError(f"you may only read in {org['name']}, so not push to {repo_id}")
+    raise HubRefusedError(
+        f"{repo_id} is neither yours ({caller['name']}) nor of one of your organisations",
+        hint="--repo NAME pushes to your own namespace",
+    )
+
+
+def _check_ours(existing: Listing, exist_ok: bool) -> None:
+    # A push that was cut off leaves a repository with nothing but what the Hub puts there.
+    is_empty = not existing.files and existing.num_files <= 1
+    if exist_ok or is_empty or LINEAGE in existing.files:
+        return
+    raise HubConflictError(
+        f"{existing.repo_id} exists and was not made by hfgrow: it has no {LINEAGE}",
+        hint="another --repo NAME, --create-pr, or --exist-ok to add to it; nothing is deleted",
+    )
+
+
+def _check_visibility(existing: Listing, base: ModelRef, private: bool | None) -> None:
+    now = "private" if existing.private else "public"
+    if private is None and not existing.private and (base.private or base.gated):
+        kind = "private" if base.private else "gated"
+        raise UsageError(
+            f"{existing.repo_id} is public, and {base.label} is {kind}",
+            hint="another --repo NAME, or --public if everybody may see it",
+        )
+    if private is not None and private != existing.private:
+        raise UsageError(
+            f"{existing.repo_id} exists and is {now}; a push does not change that",
+            hint=f"change it in its settings, or leave out --{'private' if private else 'public'}",
+        )

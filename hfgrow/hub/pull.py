@@ -1,0 +1,197 @@
+"""Pull a model: the files we know by name, all of one commit, each compared with its checksum."""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from hfgrow.checkpoint.sidefiles import is_side_file
+from hfgrow.checkpoint.strictjson import MAX_JSON_NBYTES, parse_json_object
+from hfgrow.errors import HubUnreachableError, ModelError, OutputError, VerificationError, printable
+from hfgrow.hub.cache import forget, missing_from, repo_folder
+from hfgrow.hub.client import HubClient
+from hfgrow.hub.listing import RemoteFile
+from hfgrow.hub.resolve import ModelRef
+
+CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+_CARD_AND_LINEAGE = frozenset({"README.md", "hfgrow.json"})
+_SHARD = re.compile(r"[\w.\-]+\.safetensors", re.ASCII)
+_MAX_NUM_SIDE_FILES = 100
+_MAX_SIDE_NBYTES = 500 * 1000 * 1000
+_CONVERTER = "https://huggingface.co/spaces/safetensors/convert"
+_FORMATS = {
+    ".bin": "PyTorch pickle",
+    ".pt": "PyTorch pickle",
+    ".pth": "PyTorch pickle",
+    ".ckpt": "PyTorch pickle",
+    ".gguf": "GGUF",
+    ".h5": "TensorFlow",
+    ".msgpack": "Flax",
+    ".npz": "NumPy",
+    ".onnx": "ONNX",
+    ".safetensors": "safetensors under another name than model.safetensors",
+}
+_NUM_THREADS = 4
+
+
+def pull(
+    ref: ModelRef, client: HubClient, *, progress: Callable[[str], None] | None = None
+) -> Path:
+    """Bring a pinned model into the cache and return the folder of its files.
+
+    Args:
+        ref: A model that `pin` has returned.
+        client: The connection.
+        progress: Is told, in one line each, what is about to take long.
+
+    Raises:
+        ModelError: The repository holds no weights in safetensors, or an ambiguous set of them.
+        HubRefusedError: Access is refused.
+        HubUnreachableError: No answer, or offline and not completely in the cache.
+        OutputError: The cache has no room.
+        VerificationError: A file is not the one that the Hub lists; it is removed from the cache.
+    """
+    small = side_files(ref)
+    folder = _fetch(ref, client, small, progress)
+    names = [*small, *_weights(ref, folder)]
+    _fetch(ref, client, names, progress)
+    return folder
+
+
+def side_files(ref: ModelRef) -> list[str]:
+    """Return the files to pull besides the weights, or refuse a model that cannot be grown.
+
+    Raises:
+        ModelError: There is no config or no safetensors: the message names what there is.
+    """
+    names = ref.files
+    if SINGLE not in names and INDEX not in names:
+        raise _no_weights(ref)
+    if CONFIG not in names:
+        raise ModelError(f"{ref.label} has no {CONFIG}, so it is no transformers model")
+    chosen = [CONFIG] + [name for name in names if name in _CARD_AND_LINEAGE or is_side_file(name)]
+    if INDEX in names:
+        chosen.append(INDEX)
+        if names[INDEX].nbytes > MAX_JSON_NBYTES:
+            raise ModelError(f"{INDEX} of {ref.label} has {names[INDEX].nbytes} bytes: no real one")
+    for name in chosen:
+        if names[name].nbytes > _MAX_SIDE_NBYTES:
+            raise ModelError(f"{name} of {ref.label} has {names[name].nbytes} bytes: no real one")
+    if len(chosen) > _MAX_NUM_SIDE_FILES:
+        raise ModelError(f"{ref.label} has {len(chosen)} tokenizer and licence files: no real one")
+    return sorted(chosen)
+
+
+def _weights(ref: ModelRef, folder: Path) -> list[str]:
+    if INDEX not in ref.files:
+        return [SINGLE]
+    index = parse_json_object((folder / INDEX).read_bytes(), f"{INDEX} of {ref.label}")
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{INDEX} of {ref.label} has no weight_map")
+    shards = sorted({str(shard) for shard in weight_map.values()})
+    for shard in shards:
+        if not _SHARD.fullmatch(shard):
+            raise ModelError(f"{INDEX} of {ref.label} names the file {printable(shard)!r}")
+    if SINGLE in ref.files and SINGLE not in shards:
+        raise ModelError(
+            f"{ref.label} has both {SINGLE} and {INDEX}, which may be two different models",
+            hint="pull it by hand, remove the wrong one, and give the folder",
+        )
+    if absent := [shard for shard in shards if shard not in ref.files]:
+        raise ModelError(f"{ref.label} lacks {', '.join(absent)}, which {INDEX} names")
+    return shards
+
+
+def _no_weights(ref: ModelRef) -> ModelError:
+    if "adapter_config.json" in ref.files:
+        return ModelError(
+            f"{ref.label} is an adapter (LoRA), not a model",
+            hint="merge it into its base first: PeftModel.merge_and_unload, then save_pretrained",
+        )
+    suffixes = sorted({Path(name).suffix for name in ref.files} & _FORMATS.keys())
+    if not suffixes:
+        return ModelError(f"{ref.label} has no weights: neither {SINGLE} nor {INDEX}")
+    found = ", ".join(f"{suffix} ({_FORMATS[suffix]})" for suffix in suffixes)
+    return ModelError(
+        f"{ref.label} has no {SINGLE}, only {found}; other formats are not read",
+        hint=f"{_CONVERTER} opens a pull request with safetensors: then --revision refs/pr/N",
+    )
+
+
+def _fetch(
+    ref: ModelRef, client: HubClient, names: Sequence[str], progress: Callable[[str], None] | None
+) -> Path:
+    from huggingface_hub import is_offline_mode
+
+    assert ref.repo_id is not None
+    assert ref.revision is not None
+    repo_id, sha = ref.repo_id, ref.revision
+    folder = repo_folder(repo_id) / "snapshots" / sha
+    absent = missing_from(folder, names)
+    if absent and is_offline_mode():
+        raise HubUnreachableError(
+            f"{', '.join(absent)} of {ref.label} is not in the cache, and offline mode is on",
+            hint="unset HF_HUB_OFFLINE",
+        )
+    _check_room(sum(ref.files[name].nbytes for name in absent), folder)
+    if absent and progress:
+        total = sum(ref.files[name].nbytes for name in absent)
+        progress(f"downloading {len(absent)} files of {ref.label}, {total / 1e6:,.1f} MB")
+
+    def download() -> Path:
+        found = client.api.snapshot_download(repo_id, revision=sha, allow_patterns=list(names))
+        return Path(str(found))
+
+    if absent:
+        folder = client.ask(f"pulling {repo_id}", download, repo_id)
+    if absent := missing_from(folder, names):
+        raise HubUnreachableError(
+            f"pulling {repo_id}: {', '.join(absent)} did not arrive", hint="run it again"
+        )
+    if progress:
+        progress(f"comparing checksums of {len(names)} files")
+    _compare(folder, {name: ref.files[name] for name in names}, ref.label)
+    return folder
+
+
+def _check_room(needed_nbytes: int, folder: Path) -> None:
+    existing = next(parent for parent in folder.parents if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if needed_nbytes > free:
+        raise OutputError(
+            f"the download needs {needed_nbytes / 1e9:,.1f} GB and the cache has room for "
+            f"{free / 1e9:,.1f} GB",
+            hint="free space, or set HF_HOME to a larger disk",
+        )
+
+
+def _compare(folder: Path, expected: dict[str, RemoteFile], label: str) -> None:
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        same = list(pool.map(lambda name: is_same(folder / name, expected[name]), expected))
+    bad = [name for name, good in zip(expected, same, strict=True) if not good]
+    for name in bad:
+        forget(folder / name)
+    if bad:
+        raise VerificationError(
+            f"{', '.join(bad)} of {label} is not what the Hub lists (checksum differs)",
+            hint="run it again: the file was removed from the cache and will be fetched anew",
+        )
+
+
+def is_same(path: Path, remote: RemoteFile) -> bool:
+    """Compare a local file with what a listing says: size and SHA-256, or size and git id."""
+    nbytes = path.stat().st_size
+    if nbytes != remote.nbytes:
+        return False
+    with path.open("rb") as file:
+        if remote.sha256 is not None:
+            return hashlib.file_digest(file, "sha256").hexdigest() == remote.sha256
+        if not remote.oid:
+            return True
+        digest = hashlib.sha1(b"blob %d\0" % nbytes, usedforsecurity=False)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+        return digest.hexdigest() == remote.oid

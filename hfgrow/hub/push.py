@@ -1,0 +1,205 @@
+"""Push a grown model: an explicit list of files, in one commit that is guarded by its parent."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hfgrow.errors import (
+    GrowthError,
+    HubConflictError,
+    HubRefusedError,
+    HubUnreachableError,
+    ModelError,
+    VerificationError,
+    printable,
+)
+from hfgrow.hub.card import check_card
+from hfgrow.hub.client import HubClient
+from hfgrow.hub.listing import Listing, list_commit
+from hfgrow.hub.preflight import PushTarget
+from hfgrow.hub.pull import is_same
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+
+CARD = "README.md"
+_NUM_PULL_REQUESTS = 5
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push has led to.
+
+    Args:
+        url: The page of the repository.
+        commit: The commit that holds the files.
+        already: Whether they were there before, so that nothing was sent.
+        pull_request: The page of the pull request, if one was asked for.
+        notes: What the user should be told, one line each.
+    """
+
+    url: str
+    commit: str
+    already: bool = False
+    pull_request: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def push(
+    folder: Path, files: Sequence[str], target: PushTarget, client: HubClient, *, message: str
+) -> Pushed:
+    """Bring files to the Hub in one commit, or say that they are there.
+
+    Nothing on the Hub is ever deleted. A push that was cut off can be repeated: what has arrived
+    is not sent again, and no second commit is made.
+
+    Args:
+        folder: Where the files lie.
+        files: Their names; nothing else in the folder is looked at.
+        target: What `preflight` has found.
+        client: The connection.
+        message: The title of the commit.
+
+    Raises:
+        ModelError: A file is a link or lies elsewhere, or the card is not valid.
+        HubRefusedError: The Hub says no.
+        HubUnreachableError: No answer; the repository is as it was.
+        HubConflictError: The repository changed since `preflight`.
+        VerificationError: What the Hub has afterwards is not what was sent.
+    """
+    paths = _checked_paths(folder, files)
+    notes = check_card(paths[CARD], client) if CARD in paths else ()
+    head = _head(target, client)
+    url = f"{client.endpoint}/{target.repo_id}"
+    if _holds(head, paths):
+        return Pushed(url, head.sha, already=True, notes=notes)
+    if target.create_pr and (found := _pull_request(target, client, message, paths)):
+        return Pushed(url, found[1].sha, True, found[0], notes)
+    if target.head not in (None, head.sha) and not target.create_pr:
+        raise HubConflictError(
+            f"pushing to {target.repo_id}: its main branch changed meanwhile",
+            hint="run the same command again, or add --create-pr",
+        )
+    try:
+        info = _commit(paths, target.repo_id, head.sha, target.create_pr, client, message)
+    except (HubUnreachableError, HubConflictError) as error:
+        # The commit may have been made and only its answer lost: then this push has succeeded.
+        done = _arrived(target, client, message, paths)
+        if done is None:
+            raise error
+        return Pushed(url, done[1].sha, pull_request=done[0], notes=notes)
+    found_now = list_commit(client, target.repo_id, info.oid, what=f"verifying {target.repo_id}")
+    if not _holds(found_now, paths):
+        raise VerificationError(
+            f"{target.repo_id} at {info.oid} does not hold the files that were sent",
+            hint="a .gitignore or a hook there may have changed them; look at the commit",
+        )
+    return Pushed(url, info.oid, pull_request=info.pr_url, notes=notes)
+
+
+def _checked_paths(folder: Path, files: Sequence[str]) -> dict[str, Path]:
+    paths: dict[str, Path] = {}
+    for name in files:
+        path = folder / name
+        shown = printable(name)
+        if not name or Path(name).name != name or name in (".", "..") or name.startswith(".git"):
+            raise ModelError(f"{shown!r} is not the name of a file in the folder to push")
+        if path.is_symlink():
+            raise ModelError(f"{shown} is a link; only files of the folder itself are pushed")
+        if not path.is_file():
+            raise ModelError(f"{shown} is not a file in {printable(folder, 200)}")
+        paths[name] = path
+    if not paths:
+        raise ModelError(f"there is nothing to push in {printable(folder, 200)}")
+    return paths
+
+
+def _head(target: PushTarget, client: HubClient) -> Listing:
+    """Return the commit to build on, making the repository if need be."""
+    repo_id = target.repo_id
+    if target.exists:
+        return list_commit(client, repo_id)
+    what = f"creating {repo_id}"
+    raced: HubConflictError | None = None
+    try:
+        client.ask(what, lambda: client.api.create_repo(repo_id, private=target.private), repo_id)
+    except HubConflictError as error:
+        raced = error
+    head = list_commit(client, repo_id)
+    if head.private != target.private:
+        raise HubRefusedError(
+            f"{what}: it is {'private' if head.private else 'public'}, which was not asked for",
+            hint="nothing was uploaded; look at its settings",
+        )
+    if raced is not None and (head.files or head.num_files > 1):
+        raise HubConflictError(
+            f"{repo_id} did not exist a moment ago, and holds files of somebody now",
+            hint="another --repo NAME, or --exist-ok to add to it",
+        ) from raced
+    return head
+
+
+def _commit(
+    paths: Mapping[str, Path],
+    repo_id: str,
+    parent: str,
+    create_pr: bool,
+    client: HubClient,
+    message: str,
+) -> "CommitInfo":
+    from huggingface_hub import CommitOperationAdd
+
+    with client.translating(f"pushing to {repo_id}", repo_id), warnings.catch_warnings():
+        # The client repeats the warnings of the card, which check_card has returned as notes.
+        warnings.simplefilter("ignore", UserWarning)
+        operations = [
+            CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)
+            for name, path in paths.items()
+        ]
+        return client.api.create_commit(
+            repo_id,
+            operations,
+            commit_message=message,
+            parent_commit=parent,
+            create_pr=create_pr,
+        )
+
+
+def _holds(found: Listing, paths: Mapping[str, Path]) -> bool:
+    return all(name in found.files for name in paths) and all(
+        is_same(path, found.files[name]) for name, path in paths.items()
+    )
+
+
+def _arrived(
+    target: PushTarget, client: HubClient, message: str, paths: Mapping[str, Path]
+) -> tuple[str | None, Listing] | None:
+    """Return the commit that holds the files after a failure, None if there is none."""
+    try:
+        if target.create_pr:
+            return _pull_request(target, client, message, paths)
+        head = list_commit(client, target.repo_id)
+    except GrowthError:
+        return None
+    return (None, head) if _holds(head, paths) else None
+
+
+def _pull_request(
+    target: PushTarget, client: HubClient, message: str, paths: Mapping[str, Path]
+) -> tuple[str, Listing] | None:
+    """Return the open pull request of this title that holds exactly these files."""
+
+    def search() -> list[int]:
+        found = client.api.get_repo_discussions(
+            target.repo_id, discussion_type="pull_request", discussion_status="open"
+        )
+        return [request.num for request in found if request.title == message]
+
+    what = f"looking for pull requests of {target.repo_id}"
+    for num in client.ask(what, search, target.repo_id)[:_NUM_PULL_REQUESTS]:
+        found = list_commit(client, target.repo_id, f"refs/pr/{num}")
+        if _holds(found, paths):
+            return f"{client.endpoint}/{target.repo_id}/discussions/{num}", found
+    return None

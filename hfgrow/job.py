@@ -1,0 +1,253 @@
+"""The main job: resolve, preflight, pull, read, grow, write, verify, describe, push."""
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hfgrow import card, lineage
+from hfgrow.behaviour import check_transformers_view, measure
+from hfgrow.checkpoint.convert import with_dtype
+from hfgrow.checkpoint.files import LocalFolder, hash_file
+from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES, Layout, lay_out
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import check_target
+from hfgrow.checkpoint.write import config_with, write
+from hfgrow.errors import UsageError
+from hfgrow.hub.client import HubClient
+from hfgrow.hub.preflight import PushTarget, preflight
+from hfgrow.hub.push import Pushed
+from hfgrow.hub.resolve import ModelRef
+from hfgrow.lineage import Manifest, WeightFile
+from hfgrow.operators import OPERATORS
+from hfgrow.plan import GrowthPlan
+from hfgrow.progress import Progress, Silent, counting
+from hfgrow.provenance import check_headers
+from hfgrow.release import push_folder, sealed
+from hfgrow.source import base_name, files_of, local_folder, locate
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowthRequest:
+    """Everything that a growing command was asked for.
+
+    Attributes:
+        model: Folder, alias, org/name, hf:// or Hub URL.
+        operator: A name in the table of operators.
+        arguments: The operator's arguments.
+        out: The output folder; None means `./<base>-<operator>-...`.
+        overwrite: Whether an existing output may be replaced.
+        revision: Branch, tag or commit of the base.
+        dtype: Convert every tensor, as config.json names dtypes.
+        max_shard_nbytes: The most tensor bytes in one file.
+        verify: Ask transformers too, and measure logits; None means only with a push.
+        push: Whether to push the result.
+        repo: The repository to push to; None means `<you>/<name of the output>`.
+        private: The visibility of a new repository; None means that of the base.
+        create_pr: Push as a pull request.
+        exist_ok: Push into a repository that hfgrow did not make.
+        token: The Hub token; None takes the environment's or the logged-in one.
+        dry_run: Stop when the plan is made.
+    """
+
+    model: str
+    operator: str
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    out: Path | None = None
+    overwrite: bool = False
+    revision: str | None = None
+    dtype: str | None = None
+    max_shard_nbytes: int = DEFAULT_MAX_SHARD_NBYTES
+    verify: bool | None = None
+    push: bool = False
+    repo: str | None = None
+    private: bool | None = None
+    create_pr: bool = False
+    exist_ok: bool = False
+    token: str | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """What a growing command did, or would do.
+
+    Attributes:
+        base: The plan of the base.
+        plan: The plan of the grown model.
+        layout: Its files.
+        name: Its short name.
+        manifest: Its lineage; None in a dry run.
+        out: Where it lies, or would.
+        target: Where it is pushed, if asked for.
+        pushed: What the push did.
+        num_transformers_tensors: How many tensors transformers expected and found, if asked.
+        cloned_nbytes: Bytes that share the base's blocks.
+    """
+
+    base: GrowthPlan
+    plan: GrowthPlan
+    layout: Layout
+    name: str
+    out: Path
+    manifest: Manifest | None = None
+    target: PushTarget | None = None
+    pushed: Pushed | None = None
+    num_transformers_tensors: int | None = None
+    cloned_nbytes: int = 0
+
+
+def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
+    """Run the main job.
+
+    Args:
+        request: What to grow, how, and where to.
+        progress: Told how it goes on; None tells nobody.
+
+    Raises:
+        GrowthError: Anything that the user can act on; nothing is left behind.
+    """
+    progress = progress or Silent()
+    client = HubClient(token=request.token)
+    ref = locate(request.model, request.revision, client, progress)
+    suffix = suffix_of(request.operator, request.arguments)
+    name = f"{base_name(ref)}-{suffix}"
+    out = request.out or Path(name)
+    if request.out is not None:
+        name = out.absolute().name
+    target = None
+    if request.push:
+        target = preflight(
+            ref,
+            request.repo,
+            name,
+            client,
+            private=request.private,
+            exist_ok=request.exist_ok,
+            create_pr=request.create_pr,
+        )
+    if request.dry_run:
+        base = read(files_of(ref, client))
+        plan = planned(base, request)
+        layout = lay_out(plan, request.max_shard_nbytes)
+        return Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
+    check_target(out, ref.path, overwrite=request.overwrite)
+    folder = local_folder(ref, client, progress)
+    base = read(LocalFolder(folder))
+    for note in base.notes:
+        progress.say(f"Note: {note}")
+    plan = planned(base, request)
+    layout = lay_out(plan, request.max_shard_nbytes)
+    growth = Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
+    growth = _write(growth, request, ref, folder, progress)
+    if target is not None:
+        growth = replace(growth, pushed=push_folder(growth.out, target, client, progress))
+    return growth
+
+
+def planned(base: GrowthPlan, request: GrowthRequest) -> GrowthPlan:
+    """Return the plan of the grown model."""
+    operator = OPERATORS[request.operator]
+    return with_dtype(operator.function(base, **request.arguments), request.dtype)
+
+
+def _write(
+    growth: Growth, request: GrowthRequest, ref: ModelRef, folder: Path, progress: Progress
+) -> Growth:
+    deep = request.push if request.verify is None else request.verify
+    if deep:
+        require_transformers()
+    manifest = _manifest(growth, request, ref, folder, progress, hash_base=deep or request.push)
+    plan = replace(
+        growth.plan, config=config_with(growth.plan.config, lineage.config_record(manifest.link))
+    )
+    done: dict[str, int] = {}
+
+    def finish(staging: Path) -> dict[str, str]:
+        nonlocal manifest
+        check_headers(staging, plan)
+        if deep:
+            done["tensors"] = check_transformers_view(staging)
+        if deep or request.push:
+            manifest = sealed(staging, manifest, progress)
+        if deep:
+            progress.say("Measuring logits of base and grown model")
+            manifest = manifest.with_measured(measure(folder, staging))
+        repo_id = growth.target.repo_id if growth.target else None
+        local = {lineage.LOCAL_BASE: f"{folder.absolute()}\n"}
+        return {lineage.MANIFEST: manifest.to_json(), **local, **card.card_files(manifest, repo_id)}
+
+    with counting(progress, f"Writing {growth.name}", growth.layout.nbytes) as advance:
+        written = write(plan, growth.layout, growth.out, finish=finish, advance=advance)
+    return replace(
+        growth,
+        plan=plan,
+        manifest=manifest,
+        num_transformers_tensors=done.get("tensors"),
+        cloned_nbytes=written.cloned_nbytes,
+    )
+
+
+def _manifest(
+    growth: Growth,
+    request: GrowthRequest,
+    ref: ModelRef,
+    folder: Path,
+    progress: Progress,
+    *,
+    hash_base: bool,
+) -> Manifest:
+    base_files = {}
+    for name, file in growth.base.files.items():
+        known = ref.files[name].sha256 if name in ref.files else None
+        if known is None and hash_base:
+            with counting(progress, f"Hashing {name}", file.nbytes) as advance:
+                known = hash_file(folder / name, advance=advance)
+        base_files[name] = WeightFile(file.nbytes, known)
+    earlier = lineage.read_manifest(folder)
+    link = lineage.Link(
+        base=lineage.describe(
+            growth.base,
+            base_name(ref),
+            files=base_files,
+            repo_id=ref.repo_id,
+            revision=ref.revision,
+        ),
+        steps=growth.plan.steps,
+        dtype=request.dtype,
+        max_shard_nbytes=request.max_shard_nbytes,
+        result=lineage.describe(
+            growth.plan, growth.name, files=lineage.layout_files(growth.layout)
+        ),
+        versions=lineage.versions(),
+        card=card.inherited(folder),
+    )
+    return Manifest((*(earlier.chain if earlier else ()), link))
+
+
+def suffix_of(operator: str, arguments: Mapping[str, object]) -> str:
+    """Return how an output is named after its operator, such as `stack-g4`."""
+    parts = [operator]
+    for key, value in arguments.items():
+        if value is None or (key == "remainder" and value == "tail"):
+            continue
+        text = re.sub(r"[^\w.-]", "", str(value).replace("*", "x").replace(":", "to"))
+        parts.append(text if key in ("pattern", "remainder") else f"{key[0]}{text}")
+    return "-".join(parts)
+
+
+def require_transformers() -> None:
+    """Refuse a check that needs torch and transformers before any work is done without them.
+
+    Raises:
+        UsageError: One of them is not installed.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "transformers", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"this check needs {' and '.join(missing)}",
+            hint=f"{Path(sys.executable).name} -m pip install 'hfgrow[train]', or add --no-verify",
+        )

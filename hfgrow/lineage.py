@@ -1,0 +1,303 @@
+"""hfgrow.json: the chain from the root model to this one, every growth reproducible.
+
+A manifest is a list of links, the root's first. A link says what was grown (repository, commit,
+sha256 of each weight file), by which steps (operator, arguments, layer map), how it was written,
+what came out, and what was measured. A grown model that grows again appends one link.
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from hfgrow import __version__
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.layout import Layout
+from hfgrow.checkpoint.strictjson import read_json_object
+from hfgrow.errors import ModelError, printable
+from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource
+
+MANIFEST = "hfgrow.json"
+# Where the base lies on this machine; stays beside the model and is never pushed.
+LOCAL_BASE = ".hfgrow-base"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A weight file: its size, and its sha256 once somebody has read it."""
+
+    nbytes: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of the chain.
+
+    Attributes:
+        name: Its short name: an alias, the last part of its repository, or its folder's name.
+        repo_id: Its repository on the Hub, if it came from there.
+        revision: The commit it was taken at.
+        num_hidden_layers: Its depth.
+        num_parameters: All its parameters.
+        num_non_embedding_parameters: Those outside embeddings and head.
+        files: Its weight files.
+    """
+
+    name: str
+    num_hidden_layers: int
+    num_parameters: int
+    num_non_embedding_parameters: int
+    files: Mapping[str, WeightFile]
+    repo_id: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a forward pass over a probe text said of base and grown model.
+
+    Attributes:
+        num_tokens: Tokens of the probe text.
+        dtype: What the models computed in.
+        base_loss: Cross-entropy of the base in nats per token.
+        grown_loss: Cross-entropy of the grown model.
+        max_abs_dlogit: The largest difference of two logits.
+        mean_abs_dlogit: Their mean difference.
+        argmax_agreement: Share of the tokens with the same most likely successor.
+    """
+
+    num_tokens: int
+    dtype: str
+    base_loss: float
+    grown_loss: float
+    max_abs_dlogit: float
+    mean_abs_dlogit: float
+    argmax_agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One growth: from `base` by `steps` to `result`.
+
+    Attributes:
+        base: The model that was grown.
+        steps: The operators, in order.
+        dtype: The dtype asked for, or None if every tensor kept its own.
+        max_shard_nbytes: The shard size asked for.
+        result: The model that came out.
+        versions: What it was done with.
+        measured: Base against grown model, if that was measured.
+        card: What the model card inherits of the base's: licence, languages.
+    """
+
+    base: Model
+    steps: tuple[GrowthStep, ...]
+    dtype: str | None
+    max_shard_nbytes: int
+    result: Model
+    versions: Mapping[str, str]
+    measured: Measured | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The chain of links, the root's first."""
+
+    chain: tuple[Link, ...]
+
+    @property
+    def root(self) -> Model:
+        """The model that the first growth started from."""
+        return self.chain[0].base
+
+    @property
+    def link(self) -> Link:
+        """The last growth."""
+        return self.chain[-1]
+
+    def to_json(self) -> str:
+        """Return the text of hfgrow.json."""
+        content = {"schema": SCHEMA, "chain": [asdict(link) for link in self.chain]}
+        return json.dumps(_compact(content), indent=2, ensure_ascii=False) + "\n"
+
+    def with_measured(self, measured: Measured) -> "Manifest":
+        """Return the manifest with a measurement in its last link."""
+        return Manifest((*self.chain[:-1], replace(self.link, measured=measured)))
+
+    def with_result_files(self, files: Mapping[str, WeightFile]) -> "Manifest":
+        """Return the manifest with other records of the result's weight files."""
+        result = replace(self.link.result, files=files)
+        return Manifest((*self.chain[:-1], replace(self.link, result=result)))
+
+    @property
+    def root_layer_map(self) -> tuple[int, ...]:
+        """For every layer, the 0-based layer of the root it comes from."""
+        current = tuple(range(self.root.num_hidden_layers))
+        for link in self.chain:
+            for step in link.steps:
+                current = tuple(current[source.layer] for source in step.layer_map)
+        return current
+
+
+def describe(
+    plan: GrowthPlan,
+    name: str,
+    *,
+    files: Mapping[str, WeightFile],
+    repo_id: str | None = None,
+    revision: str | None = None,
+) -> Model:
+    """Return the record of the model that a plan describes."""
+    return Model(
+        name=name,
+        repo_id=repo_id,
+        revision=revision,
+        num_hidden_layers=plan.num_hidden_layers,
+        num_parameters=plan.num_parameters,
+        num_non_embedding_parameters=non_embedding_parameters(plan),
+        files=files,
+    )
+
+
+def non_embedding_parameters(plan: GrowthPlan) -> int:
+    """Return the parameters outside the embeddings and the output head."""
+    outside = {"model.embed_tokens.weight", "lm_head.weight"}
+    return sum(t.num_elements for name, t in plan.tensors.items() if name not in outside)
+
+
+def layout_files(layout: Layout) -> dict[str, WeightFile]:
+    """Return the records of the files of a layout, before anyone has read them."""
+    return {shard.name: WeightFile(shard.nbytes) for shard in layout.shards}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a growth depends on."""
+    return {"hfgrow": __version__, "python": platform.python_version()}
+
+
+def config_record(link: Link) -> dict[str, object]:
+    """Return the small record that goes into config.json."""
+    record: dict[str, object] = {
+        "schema": SCHEMA,
+        "base": link.base.repo_id or link.base.name,
+        "operators": [step.operator for step in link.steps],
+    }
+    if link.base.revision:
+        record["base_revision"] = link.base.revision
+    return record
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read hfgrow.json of a model folder.
+
+    Returns:
+        The manifest, or None if the folder has none.
+
+    Raises:
+        ModelError: The file is there and is no manifest of a version this hfgrow reads.
+    """
+    if not (folder / MANIFEST).is_file():
+        return None
+    return parse_manifest(read_json_object(LocalFolder(folder), MANIFEST))
+
+
+def parse_manifest(content: Mapping[str, Any]) -> Manifest:
+    """Make a manifest from the JSON of hfgrow.json.
+
+    Raises:
+        ModelError: A field is missing or of the wrong kind.
+    """
+    if content.get("schema") != SCHEMA:
+        raise ModelError(
+            f"{MANIFEST} has schema {printable(content.get('schema'))}, this hfgrow reads {SCHEMA}",
+            hint="upgrade hfgrow",
+        )
+    try:
+        chain = tuple(_link(link) for link in content["chain"])
+        if not chain:
+            raise ValueError("the chain is empty")
+        manifest = Manifest(chain)
+        _check_chain(manifest)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ModelError(
+            f"{MANIFEST} is damaged: {printable(repr(error))}",
+            hint="remove it if the model's history does not matter",
+        ) from error
+    return manifest
+
+
+def _check_chain(manifest: Manifest) -> None:
+    for link in manifest.chain:
+        depth = link.base.num_hidden_layers
+        for step in link.steps:
+            if not all(0 <= source.layer < depth for source in step.layer_map):
+                raise ValueError(f"a layer map of {step.operator} leaves its base")
+            depth = len(step.layer_map)
+        if depth != link.result.num_hidden_layers:
+            raise ValueError(f"the layer maps give {depth} layers")
+
+
+def _link(content: Mapping[str, Any]) -> Link:
+    measured = content.get("measured")
+    return Link(
+        base=_model(content["base"]),
+        steps=tuple(_step(step) for step in content["steps"]),
+        dtype=None if content.get("dtype") is None else str(content["dtype"]),
+        max_shard_nbytes=int(content["max_shard_nbytes"]),
+        result=_model(content["result"]),
+        versions={str(key): str(value) for key, value in content["versions"].items()},
+        measured=None if measured is None else _measured(measured),
+        card=dict(content.get("card") or {}),
+    )
+
+
+def _measured(content: Mapping[str, Any]) -> Measured:
+    known = {item.name for item in fields(Measured)}
+    values = {key: value for key, value in content.items() if key in known}
+    for key, value in values.items():
+        if not isinstance(value, str if key == "dtype" else int | float):
+            raise TypeError(f"measured {key} is {value!r}")
+    return Measured(**values)
+
+
+def _model(content: Mapping[str, Any]) -> Model:
+    def text(key: str) -> str | None:
+        return None if content.get(key) is None else str(content[key])
+
+    return Model(
+        name=str(content["name"]),
+        repo_id=text("repo_id"),
+        revision=text("revision"),
+        num_hidden_layers=int(content["num_hidden_layers"]),
+        num_parameters=int(content["num_parameters"]),
+        num_non_embedding_parameters=int(content["num_non_embedding_parameters"]),
+        files={
+            str(name): WeightFile(int(file["nbytes"]), file.get("sha256"))
+            for name, file in content["files"].items()
+        },
+    )
+
+
+def _step(content: Mapping[str, Any]) -> GrowthStep:
+    return GrowthStep(
+        operator=str(content["operator"]),
+        arguments=dict(content["arguments"]),
+        layer_map=tuple(LayerSource(int(i), str(mode)) for i, mode in content["layer_map"]),
+        preserves_function=bool(content["preserves_function"]),
+    )
+
+
+def _compact(value: Any) -> Any:
+    """Write a layer source as [layer, mode], and leave out what is not known."""
+    if isinstance(value, dict):
+        if set(value) == {"layer", "mode"}:
+            return [value["layer"], value["mode"]]
+        return {key: _compact(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_compact(item) for item in value]
+    return value

@@ -1,0 +1,69 @@
+"""The growth operators: one file each, one line in the table here.
+
+An operator is a typed function from plan to plan. Its signature makes its subcommand: arguments
+without a default are positional, the others are options, and the `Args` section is their help.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hfgrow.operators.interpolate import interpolate
+from hfgrow.operators.partial import partial
+from hfgrow.operators.solar import solar
+from hfgrow.operators.stack import stack
+from hfgrow.plan import GrowthPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A row of the table.
+
+    Attributes:
+        name: The subcommand.
+        function: Plan to plan.
+        axis: `depth` or `width`.
+        preserves_function: Whether the grown model computes what the base does.
+        formula: The layer map, 0-based, `l` layers to `L`.
+        paper: The work it comes from, with its address.
+        tags: What the model card says of it.
+    """
+
+    name: str
+    function: Callable[..., GrowthPlan]
+    axis: str
+    preserves_function: bool
+    formula: str
+    paper: str
+    tags: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return (self.function.__doc__ or "").partition("\n")[0]
+
+
+_STACKING = "Du et al. 2024, Stacking Your Transformers, https://arxiv.org/abs/2405.15319"
+_SOLAR = "Kim et al. 2023, SOLAR 10.7B, https://arxiv.org/abs/2312.15166"
+_DEPTH = ("depth-upscaling",)
+
+OPERATORS: dict[str, Operator] = {
+    row.name: row
+    for row in (
+        Operator(
+            "stack", stack, "depth", False, "o[i] = i mod l", _STACKING, (*_DEPTH, "stacking")
+        ),
+        Operator(
+            "interpolate", interpolate, "depth", False, "o[i] = floor(i l / L)", _STACKING, _DEPTH
+        ),
+        Operator(
+            "partial",
+            partial,
+            "depth",
+            False,
+            "o = A ++ B * r ++ C, the layers cut in runs A B C",
+            _STACKING,
+            (*_DEPTH, "stacking"),
+        ),
+        Operator("solar", solar, "depth", False, "o = 0 .. l-n-1 ++ n .. l-1", _SOLAR, _DEPTH),
+    )
+}

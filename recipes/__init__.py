@@ -1,0 +1,1 @@
+"""Training recipes of hfgrow, installed as `hfgrow_recipes`."""
