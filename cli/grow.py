@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
+from operator import getitem
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -110,7 +111,7 @@ def _own_parameters(operator: Operator) -> dict[str, inspect.Parameter]:
             declared: Any = typer.Argument(metavar=parameter.name.upper(), help=text)
         else:
             declared = typer.Option(f"--{parameter.name.replace('_', '-')}", help=text)
-        annotation = Annotated[hints[parameter.name], declared]
+        annotation: Any = getitem(Annotated, (hints[parameter.name], declared))
         found[parameter.name] = _parameter(parameter.name, annotation, parameter.default)
     return found
 

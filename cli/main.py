@@ -3,15 +3,18 @@
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from hfgrow import __version__
-from hfgrow.errors import GrowthError
+from hfgrow.errors import GrowthError, UsageError
 
 from . import grow, hub, inspect, proof
-from .output import Console, redacted
+from .output import Console, moving_bars, redacted
+
+# What typer raises for wrong options; it exports the class below it, not the class itself.
+_OPTION_ERROR: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="hfgrow",
@@ -44,37 +47,51 @@ def _program(
 def main() -> None:
     """Run the program and end with the exit code of the error, if there is one."""
     signal.signal(signal.SIGTERM, _stop)
-    # A command's own --json is not parsed yet when its options are wrong.
-    console = Console(as_json="--json" in sys.argv)
+    signal.signal(signal.SIGHUP, _stop)
+    # The options are not parsed yet when they are wrong.
+    quiet = not {"--json", "-q", "--quiet"}.isdisjoint(sys.argv)
+    console = Console(as_json="--json" in sys.argv, quiet=quiet)
+    if quiet or not moving_bars():
+        # Read by huggingface_hub when it is imported, which happens later and not always.
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except GrowthError as error:
-        _trace_if_asked()
-        console.fail(error)
-        sys.exit(error.exit_code)
+        _end(error, console)
+    except _OPTION_ERROR as error:
+        message = error.format_message()
+        if message.startswith("Usage:"):
+            print(message, file=sys.stderr)
+            sys.exit(UsageError.exit_code)
+        _end(UsageError(message.rstrip("."), hint=_help_command(error)), console)
+    except (KeyboardInterrupt, typer.Abort):
+        print("Stopped; nothing was left behind.", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output went away; nothing is left to say, and nowhere to say it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except KeyboardInterrupt:
-        print("Stopped; nothing was left behind.", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:
-        _trace_if_asked()
-        name = f"{type(error).__name__}: {error}"
         bug = GrowthError(
-            f"a bug in hfgrow: {name}", hint="run again with HF_DEBUG=1 and report the traceback"
+            f"a bug in hfgrow: {type(error).__name__}: {error}",
+            hint="run again with HF_DEBUG=1 and report the traceback",
         )
-        console.fail(bug)
-        sys.exit(bug.exit_code)
+        _end(bug, console)
+
+
+def _end(error: GrowthError, console: Console) -> NoReturn:
+    if os.environ.get("HF_DEBUG", "").upper() in ("1", "ON", "YES", "TRUE"):
+        import traceback
+
+        print(redacted(traceback.format_exc()), file=sys.stderr)
+    console.fail(error)
+    sys.exit(error.exit_code)
+
+
+def _help_command(error: Any) -> str:
+    path = error.ctx.command_path if error.ctx else "hfgrow"
+    return f"{path} --help"
 
 
 def _stop(number: int, frame: object) -> None:
     sys.exit(128 + number)
-
-
-def _trace_if_asked() -> None:
-    if os.environ.get("HF_DEBUG", "") in ("1", "true", "True"):
-        import traceback
-
-        print(redacted(traceback.format_exc()), file=sys.stderr)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import time
 from typing import Any
 
 from hfgrow.errors import GrowthError, printable
@@ -11,6 +12,7 @@ from hfgrow.errors import GrowthError, printable
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 _SMALL_NBYTES = 64 << 20
 _PLAIN_INTERVAL_S = 30.0
+_TRUE = ("1", "ON", "YES", "TRUE")
 
 
 class Console:
@@ -37,8 +39,9 @@ class Console:
     def fail(self, error: GrowthError) -> None:
         """Print an error: one line and a hint on stderr, or a JSON document on stdout."""
         if self.as_json:
-            document = {"message": redacted(str(error)), "hint": redacted(error.hint)}
-            document |= {"exit_code": error.exit_code, **error.details}
+            document: dict[str, object] = {"message": redacted(str(error))}
+            document |= {"hint": redacted(error.hint), "exit_code": error.exit_code}
+            document |= error.details
             print(json.dumps({"error": document}, ensure_ascii=False), flush=True)
             return
         print(f"Error: {redacted(printable(error, 2000))}", file=sys.stderr)
@@ -51,36 +54,41 @@ class Console:
 
 
 class Bar:
-    """A progress bar by bytes: moving on a terminal, one line every 30 s elsewhere."""
+    """A progress bar by bytes: moving on a terminal, one plain line every 30 s elsewhere."""
 
     def __init__(self, what: str, total: int, *, shown: bool) -> None:
+        self._what = what
+        self._total = total
+        self._done = 0
+        self._next_s = time.monotonic() + _PLAIN_INTERVAL_S if shown else float("inf")
         self._bar: Any = None
-        if not shown or os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "") in ("1", "true", "True"):
-            return
-        from tqdm import tqdm
+        if shown and moving_bars():
+            from tqdm import tqdm
 
-        plain = not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
-        self._bar = tqdm(
-            total=total,
-            desc=what,
-            unit="B",
-            unit_scale=True,
-            file=sys.stderr,
-            delay=_PLAIN_INTERVAL_S if plain else 0.5,
-            mininterval=_PLAIN_INTERVAL_S if plain else 0.1,
-            ascii=True if plain else None,
-            leave=False,
-        )
+            self._bar = tqdm(
+                total=total, desc=what, unit="B", unit_scale=True, delay=0.5, leave=False
+            )
 
     def advance(self, nbytes: int) -> None:
         """Count."""
+        self._done += nbytes
         if self._bar is not None:
             self._bar.update(nbytes)
+        elif time.monotonic() >= self._next_s:
+            self._next_s += _PLAIN_INTERVAL_S
+            done = f"{size(self._done)} of {size(self._total)}"
+            print(f"{self._what}: {done}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
+
+
+def moving_bars() -> bool:
+    """Say whether stderr is a place for bars that move: a terminal where nobody said no."""
+    disabled = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in _TRUE
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not disabled
 
 
 def redacted(text: str) -> str:

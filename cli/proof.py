@@ -12,7 +12,7 @@ from hfgrow.checkpoint.strictjson import read_json_object
 from hfgrow.checkpoint.write import write_text
 from hfgrow.errors import ModelError, UsageError, printable
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage import MANIFEST, Manifest, parse_manifest
+from hfgrow.lineage import MANIFEST, Manifest, Measured, parse_manifest
 from hfgrow.release import require_manifest
 from hfgrow.source import files_of, locate
 
@@ -52,10 +52,7 @@ def verify(
         f"{size(outcome.provenance.nbytes)}, equal to their source layers"
         + (f" ({converted} converted)" if converted else ""),
         f"transformers  expects exactly these {outcome.num_transformers_tensors} tensors",
-        f"loss          {measured.base_loss:.4f} -> {measured.grown_loss:.4f} nats per token on "
-        f"{measured.num_tokens} tokens, {measured.dtype}",
-        f"logits        max |d| {measured.max_abs_dlogit:.3g}, mean |d| "
-        f"{measured.mean_abs_dlogit:.3g}, argmax agrees at {measured.argmax_agreement:.1%}",
+        *_measured_lines(measured),
         "function      "
         + ("promised to be preserved" if preserves else "not promised to be preserved"),
     ]
@@ -65,7 +62,7 @@ def verify(
             "folder": str(folder),
             "provenance": asdict(outcome.provenance),
             "num_transformers_tensors": outcome.num_transformers_tensors,
-            "measured": asdict(measured),
+            "measured": asdict(measured) if measured else None,
             "preserves_function": preserves,
             "ok": True,
         },
@@ -136,6 +133,17 @@ def card(
     for name, text in card_files(require_manifest(folder), repo).items():
         write_text(folder / name, text)
     console.result(str(folder / "README.md"), {"card": str(folder / "README.md")})
+
+
+def _measured_lines(measured: Measured | None) -> list[str]:
+    if measured is None:
+        return ["logits        not measured"]
+    return [
+        f"loss          {measured.base_loss:.4f} -> {measured.grown_loss:.4f} nats per token on "
+        f"{measured.num_tokens} tokens of {measured.text}, {measured.dtype}",
+        f"logits        max |d| {measured.max_abs_dlogit:.3g}, mean |d| "
+        f"{measured.mean_abs_dlogit:.3g}, argmax agrees at {measured.argmax_agreement:.1%}",
+    ]
 
 
 def _manifest_of(model: str, revision: str | None, token: str | None, console: Console) -> Manifest:

@@ -1,5 +1,6 @@
 """Plans and growths in words, and as JSON."""
 
+from dataclasses import asdict
 from typing import Any
 
 from hfgrow.card import describe_step, layer_rows, step_sources
@@ -86,17 +87,7 @@ def growth_document(growth: Growth, request: GrowthRequest) -> dict[str, Any]:
         "push_nbytes_estimate": _unique_nbytes(growth),
         "files": list(growth.layout.file_names),
         "notes": list(base.notes),
-        "measured": None
-        if measured is None
-        else {
-            "num_tokens": measured.num_tokens,
-            "dtype": measured.dtype,
-            "base_loss": measured.base_loss,
-            "grown_loss": measured.grown_loss,
-            "max_abs_dlogit": measured.max_abs_dlogit,
-            "mean_abs_dlogit": measured.mean_abs_dlogit,
-            "argmax_agreement": measured.argmax_agreement,
-        },
+        "measured": asdict(measured) if measured else None,
         "repo": growth.target.repo_id if growth.target else None,
         "private": growth.target.private if growth.target else None,
         "url": growth.pushed.url if growth.pushed else None,

@@ -3,6 +3,7 @@
 torch and transformers are loaded here and nowhere before; code in a model folder never runs.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, VerificationError, printable
 from hfgrow.lineage import Measured
+from hfgrow.progress import Progress
 
 _MAX_TOKENS = 512
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def check_transformers_view(folder: Path) -> int:
@@ -55,26 +58,43 @@ def check_transformers_view(folder: Path) -> int:
     return len(stored)
 
 
-def measure(base: Path, grown: Path, text: str | None = None) -> Measured:
+def measure(
+    base: Path, grown: Path, progress: Progress, text: str | None = None
+) -> Measured | None:
     """Run base and grown model over the same tokens and compare.
 
-    Both are loaded in the dtype they are stored in, one after the other, on the CPU.
+    Both are loaded in the dtype they are stored in, one after the other, on the CPU. A base
+    without a tokenizer is measured on pseudo-random tokens.
 
     Args:
         base: Folder of the base.
         grown: Folder of the grown model.
+        progress: Told what is done, or why it is not.
         text: The probe text; the first 512 tokens count. None takes the one that comes with the
             base, if it is the demo model, and otherwise a page of English shipped with hfgrow.
 
+    Returns:
+        The comparison, or None if the grown model does not fit in the free memory.
+
     Raises:
-        ModelError: The base has no tokenizer that can be loaded.
-        VerificationError: transformers cannot load the grown model, or it lacks tensors.
+        ModelError: The base's tokenizer cannot be loaded, or does not belong to it.
+        VerificationError: transformers cannot load the grown model, it lacks tensors, or its
+            logits are not finite.
     """
-    tokens = _tokenize(base, probe_text(base) if text is None else text)
+    needed, free = _weights_nbytes(grown), _available_nbytes()
+    if needed > free:
+        progress.say(
+            f"Note: logits were not measured: the grown model takes {needed / 1e9:.1f} GB of "
+            f"memory, {free / 1e9:.1f} GB are free"
+        )
+        return None
+    progress.say("Measuring logits of base and grown model")
+    tokens, name = _tokens(base, text)
     base_logits, _ = _logits(base, tokens)
     grown_logits, dtype = _logits(grown, tokens)
     difference = (grown_logits - base_logits).abs()
     return Measured(
+        text=name,
         num_tokens=tokens.shape[1],
         dtype=dtype,
         base_loss=_loss(base_logits, tokens),
@@ -85,11 +105,41 @@ def measure(base: Path, grown: Path, text: str | None = None) -> Measured:
     )
 
 
-def probe_text(base: Path) -> str:
-    """Return the text to measure a base on."""
+def _tokens(base: Path, text: str | None) -> tuple[Any, str]:
+    """Return token ids [1, num_tokens] and what they came from."""
+    import torch
+
+    config = read(LocalFolder(base)).config
+    vocab_size = config["vocab_size"]
+    limit = min(_MAX_TOKENS, int(config.get("max_position_embeddings") or _MAX_TOKENS))
+    if not any((base / name).is_file() for name in _TOKENIZERS):
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, min(limit, _MAX_TOKENS // 4))
+        return torch.randint(vocab_size, shape, generator=generator), "random tokens"
     own = base / "probe.txt"
-    path = own if own.is_file() else Path(__file__).with_name("probe.txt")
-    return path.read_text(encoding="utf-8")
+    if text is not None:
+        tokens, name = _tokenize(base, text), "the given text"
+    elif own.is_file():
+        tokens, name = _tokenize(base, own.read_text(encoding="utf-8")), "its held-out text"
+    else:
+        shipped = Path(__file__).with_name("probe.txt").read_text(encoding="utf-8")
+        tokens, name = _tokenize(base, shipped), "a probe text"
+    if int(tokens.max()) >= vocab_size:
+        raise ModelError("the tokenizer gives tokens beyond the model's vocab_size")
+    return tokens[:, :limit], name
+
+
+def _weights_nbytes(folder: Path) -> int:
+    return read(LocalFolder(folder)).nbytes
+
+
+def _available_nbytes() -> int:
+    """Return the memory that can be had without swapping."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        found = None
+    return int(found[1]) * 1024 if found else 1 << 62
 
 
 def _auto_classes() -> tuple[Any, Any]:
@@ -110,7 +160,7 @@ def _tokenize(base: Path, text: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             base, trust_remote_code=False, local_files_only=True
         )
-        tokens = tokenizer(text, return_tensors="pt").input_ids[:, :_MAX_TOKENS]
+        tokens = tokenizer(text, return_tensors="pt").input_ids
     except Exception as error:
         raise ModelError(
             f"{base.name} has no tokenizer that can be loaded: {printable(error, 200)}",
@@ -142,13 +192,13 @@ def _logits(folder: Path, tokens: Any) -> tuple[Any, str]:
         if info.get(fault):
             names = ", ".join(printable(name) for name in sorted(map(str, info[fault]))[:3])
             raise VerificationError(f"loading {folder.name}: {fault.replace('_', ' ')} {names}")
-    limit = model.config.max_position_embeddings
-    if tokens.shape[1] > limit:
-        raise ModelError(f"the probe text has {tokens.shape[1]} tokens, the model takes {limit}")
-    if int(tokens.max()) >= model.config.vocab_size:
-        raise ModelError("the tokenizer gives tokens beyond the model's vocab_size")
     with torch.inference_mode():
         logits = model(tokens).logits[0].float()
+    if not logits.isfinite().all():
+        raise VerificationError(
+            f"{folder.name}: its logits are not finite",
+            hint="the weights hold NaN or infinity, or overflow in this dtype",
+        )
     return logits, str(model.dtype).removeprefix("torch.")
 
 

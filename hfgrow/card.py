@@ -150,7 +150,7 @@ def _numbers(link: Link) -> list[str]:
     measured = link.measured
     if measured:
         lines += [
-            f"| loss on a probe text, nats per token | {measured.base_loss:.4f} "
+            f"| loss on {_plain(measured.text)}, nats per token | {measured.base_loss:.4f} "
             f"| {measured.grown_loss:.4f} |",
             "",
             f"Measured on {measured.num_tokens} tokens in {_plain(measured.dtype)}: logits differ "
@@ -272,7 +272,7 @@ def _range(first: int, last: int) -> str:
 
 def _model_link(model: Model) -> str:
     if model.repo_id:
-        return f"[{_plain(model.repo_id)}](https://huggingface.co/{model.repo_id})"
+        return f"[{_plain(model.repo_id)}](/{model.repo_id})"
     return f"`{_plain(model.name)}`"
 
 

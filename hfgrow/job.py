@@ -14,7 +14,7 @@ from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES, Layout, lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target
 from hfgrow.checkpoint.write import config_with, write
-from hfgrow.errors import UsageError
+from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import PushTarget, preflight
 from hfgrow.hub.push import Pushed
@@ -109,6 +109,8 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         GrowthError: Anything that the user can act on; nothing is left behind.
     """
     progress = progress or Silent()
+    if wants_proof(request):
+        require_transformers()
     client = HubClient(token=request.token)
     ref = locate(request.model, request.revision, client, progress)
     suffix = suffix_of(request.operator, request.arguments)
@@ -132,6 +134,12 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         plan = planned(base, request)
         layout = lay_out(plan, request.max_shard_nbytes)
         return Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
+    if request.push and not request.overwrite and (out / lineage.MANIFEST).is_file():
+        raise OutputError(
+            f"the output folder {printable(out, 200)} exists",
+            hint=f"to push what lies there: hfgrow push {printable(out, 200)}; to grow it again "
+            "add --overwrite",
+        )
     check_target(out, ref.path, overwrite=request.overwrite)
     folder = local_folder(ref, client, progress)
     base = read(LocalFolder(folder))
@@ -146,6 +154,11 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     return growth
 
 
+def wants_proof(request: GrowthRequest) -> bool:
+    """Say whether transformers is asked too; before a push it is, unless somebody said no."""
+    return not request.dry_run and (request.push if request.verify is None else request.verify)
+
+
 def planned(base: GrowthPlan, request: GrowthRequest) -> GrowthPlan:
     """Return the plan of the grown model."""
     operator = OPERATORS[request.operator]
@@ -155,9 +168,7 @@ def planned(base: GrowthPlan, request: GrowthRequest) -> GrowthPlan:
 def _write(
     growth: Growth, request: GrowthRequest, ref: ModelRef, folder: Path, progress: Progress
 ) -> Growth:
-    deep = request.push if request.verify is None else request.verify
-    if deep:
-        require_transformers()
+    deep = wants_proof(request)
     manifest = _manifest(growth, request, ref, folder, progress, hash_base=deep or request.push)
     plan = replace(
         growth.plan, config=config_with(growth.plan.config, lineage.config_record(manifest.link))
@@ -172,8 +183,7 @@ def _write(
         if deep or request.push:
             manifest = sealed(staging, manifest, progress)
         if deep:
-            progress.say("Measuring logits of base and grown model")
-            manifest = manifest.with_measured(measure(folder, staging))
+            manifest = manifest.with_measured(measure(folder, staging, progress))
         repo_id = growth.target.repo_id if growth.target else None
         local = {lineage.LOCAL_BASE: f"{folder.absolute()}\n"}
         return {lineage.MANIFEST: manifest.to_json(), **local, **card.card_files(manifest, repo_id)}

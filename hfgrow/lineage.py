@@ -7,6 +7,7 @@ what came out, and what was measured. A grown model that grows again appends one
 
 import json
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ MANIFEST = "hfgrow.json"
 # Where the base lies on this machine; stays beside the model and is never pushed.
 LOCAL_BASE = ".hfgrow-base"
 SCHEMA = 1
+# A list of numbers spread over lines, as json.dumps writes a layer map.
+_NUMBERS = re.compile(r"\[\s+\d+(?:,\s+\d+)*\s+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ class Measured:
     """What a forward pass over a probe text said of base and grown model.
 
     Attributes:
-        num_tokens: Tokens of the probe text.
+        text: What the tokens came from.
+        num_tokens: How many there were.
         dtype: What the models computed in.
         base_loss: Cross-entropy of the base in nats per token.
         grown_loss: Cross-entropy of the grown model.
@@ -70,6 +74,7 @@ class Measured:
         argmax_agreement: Share of the tokens with the same most likely successor.
     """
 
+    text: str
     num_tokens: int
     dtype: str
     base_loss: float
@@ -123,9 +128,10 @@ class Manifest:
     def to_json(self) -> str:
         """Return the text of hfgrow.json."""
         content = {"schema": SCHEMA, "chain": [asdict(link) for link in self.chain]}
-        return json.dumps(_compact(content), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(_compact(content), indent=2, ensure_ascii=False)
+        return _NUMBERS.sub(lambda match: " ".join(match[0].split()), text) + "\n"
 
-    def with_measured(self, measured: Measured) -> "Manifest":
+    def with_measured(self, measured: Measured | None) -> "Manifest":
         """Return the manifest with a measurement in its last link."""
         return Manifest((*self.chain[:-1], replace(self.link, measured=measured)))
 
@@ -260,7 +266,7 @@ def _measured(content: Mapping[str, Any]) -> Measured:
     known = {item.name for item in fields(Measured)}
     values = {key: value for key, value in content.items() if key in known}
     for key, value in values.items():
-        if not isinstance(value, str if key == "dtype" else int | float):
+        if not isinstance(value, str if key in ("dtype", "text") else int | float):
             raise TypeError(f"measured {key} is {value!r}")
     return Measured(**values)
 
@@ -287,16 +293,24 @@ def _step(content: Mapping[str, Any]) -> GrowthStep:
     return GrowthStep(
         operator=str(content["operator"]),
         arguments=dict(content["arguments"]),
-        layer_map=tuple(LayerSource(int(i), str(mode)) for i, mode in content["layer_map"]),
+        layer_map=tuple(_layer_source(item) for item in content["layer_map"]),
         preserves_function=bool(content["preserves_function"]),
     )
 
 
+def _layer_source(item: Any) -> LayerSource:
+    if isinstance(item, list):
+        layer, mode = item
+        return LayerSource(int(layer), str(mode))
+    return LayerSource(int(item))
+
+
 def _compact(value: Any) -> Any:
-    """Write a layer source as [layer, mode], and leave out what is not known."""
+    """Write a layer source as its number, or as [layer, mode]; leave out what is not known."""
     if isinstance(value, dict):
         if set(value) == {"layer", "mode"}:
-            return [value["layer"], value["mode"]]
+            copied = value["mode"] == "copy"
+            return value["layer"] if copied else [value["layer"], value["mode"]]
         return {key: _compact(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
         return [_compact(item) for item in value]

@@ -1,7 +1,7 @@
 """The layer map as a picture: base layers on the left, grown layers on the right."""
 
 from collections.abc import Sequence
-from xml.sax.saxutils import escape
+from html import escape
 
 _HEIGHT = 420
 _TOP = 34

@@ -31,13 +31,13 @@ class Verified:
         manifest: The model's lineage.
         provenance: Every tensor compared with its source, byte for byte.
         num_transformers_tensors: The tensors that transformers expects, and finds.
-        measured: Logits and loss of base and grown model.
+        measured: Logits and loss of base and grown model; None if there is too little memory.
     """
 
     manifest: Manifest
     provenance: Provenance
     num_transformers_tensors: int
-    measured: Measured
+    measured: Measured | None
 
 
 def verify(
@@ -69,8 +69,8 @@ def verify(
     with counting(progress, "Comparing bytes", plan.nbytes) as advance:
         provenance = check_provenance(folder, plan, advance=advance)
     num_tensors = check_transformers_view(folder)
-    progress.say("Measuring logits of base and grown model")
-    return Verified(manifest, provenance, num_tensors, measure(base_folder, folder, text))
+    measured = measure(base_folder, folder, progress, text)
+    return Verified(manifest, provenance, num_tensors, measured)
 
 
 def reproduce(

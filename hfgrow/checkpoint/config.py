@@ -97,8 +97,9 @@ def _refuse_kinds(config: dict[str, Any]) -> None:
     if (config.get("pretraining_tp") or 1) != 1:
         raise ModelError("config.json: pretraining_tp must be 1; the weights are split otherwise")
     for key in ("dtype", "torch_dtype"):
-        if config.get(key) is not None and config[key] not in CONFIG_DTYPES:
-            raise ModelError(f"config.json: {key} {printable(repr(config[key]))} is no dtype")
+        dtype = config.get(key)
+        if dtype is not None and (not isinstance(dtype, str) or dtype not in CONFIG_DTYPES):
+            raise ModelError(f"config.json: {key} {printable(repr(dtype))} is no dtype")
 
 
 def _check_counts(config: dict[str, Any], family: Family) -> None:

@@ -96,12 +96,16 @@ class Copier:
     ) -> int:
         if self._can_copy:
             try:
-                return os.copy_file_range(
+                step = os.copy_file_range(
                     source, target, min(nbytes, _CHUNK_NBYTES), source_offset, target_offset
                 )
             except OSError as error:
                 if error.errno not in _CANNOT:
                     raise
-                self._can_copy = False
+                step = 0
+            if step:
+                return step
+            # Some file systems answer 0 instead of an error; only a plain read tells the end.
+            self._can_copy = False
         buffer = os.pread(source, min(nbytes, _BUFFER_NBYTES), source_offset)
         return os.pwrite(target, buffer, target_offset) if buffer else 0

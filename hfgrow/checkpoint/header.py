@@ -67,9 +67,11 @@ def read_header(files: Files, name: str) -> dict[str, Entry]:
     nbytes = files.nbytes(name)
     shown = printable(name)
     start = files.read(name, 0, 16)
-    for magic, what in _MAGIC:
-        if start.startswith(magic):
-            raise ModelError(f"{shown} is {what}, not a safetensors file")
+    # The length of a true header can begin with the bytes of a pickle: 1152 is 80 04.
+    if start[8:9] != b"{":
+        for magic, what in _MAGIC:
+            if start.startswith(magic):
+                raise ModelError(f"{shown} is {what}, not a safetensors file")
     if len(start) < 8:
         raise ModelError(f"{shown} is not a safetensors file ({nbytes} bytes)")
     length = int.from_bytes(start[:8], "little")
@@ -136,7 +138,7 @@ def _entry(shown: str, key: str, value: Any, data_start: int) -> Entry:
         raise ModelError(f"{where} must have exactly the fields dtype, shape and data_offsets")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_NBYTES:
-        if dtype in _QUANTISED:
+        if isinstance(dtype, str) and dtype in _QUANTISED:
             raise ModelError(
                 f"{where} has dtype {dtype}: quantised or integer weights cannot be grown",
                 hint="grow the unquantised base and quantise the result",

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from math import isfinite
 from typing import Any
 
 from hfgrow.checkpoint.files import Files
@@ -43,10 +44,22 @@ def parse_json_object(raw: bytes, where: str) -> dict[str, Any]:
     def refuse_constant(text: str) -> Any:
         raise ModelError(f"{printable(where)}: {text} is no JSON value")
 
+    def finite(text: str) -> float:
+        number = float(text)
+        return number if isfinite(number) else refuse_constant(text)
+
     try:
         value = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse_constant
+            raw.decode("utf-8"),
+            object_pairs_hook=unique,
+            parse_constant=refuse_constant,
+            parse_float=finite,
         )
+        # Half of a surrogate pair is JSON, but no text that could be written again.
+        if rb"\ud" in raw.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ModelError(f"{printable(where)} holds half of a surrogate pair") from error
     except UnicodeDecodeError as error:
         raise ModelError(f"{printable(where)} is not UTF-8 (byte {error.start})") from error
     except RecursionError as error:

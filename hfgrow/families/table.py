@@ -77,7 +77,8 @@ class Family:
     def sizes(self, config: Config) -> dict[str, int]:
         """Return the size of every named axis."""
         heads = int(config["num_attention_heads"])
-        kv_heads = config.get("num_key_value_heads") or self.kv_heads_default or heads
+        # An explicit null means as many as query heads, whatever the default for a missing key.
+        kv_heads = config.get("num_key_value_heads", self.kv_heads_default) or heads
         head_dim = (
             config.get("head_dim") or self.head_dim_default or int(config["hidden_size"]) // heads
         )

@@ -24,14 +24,14 @@ class Alias:
         repo_id: The repository.
         revision: The commit that the alias means, None for the newest.
         note: What one should know of the model.
-        origin: The table it stands in, for messages.
+        origin: The table of the user that it stands in; None is the one of this package.
     """
 
     name: str
     repo_id: str
     revision: str | None = None
     note: str = ""
-    origin: str = "built-in alias"
+    origin: str | None = None
 
 
 def load_aliases() -> dict[str, Alias]:
@@ -41,7 +41,7 @@ def load_aliases() -> dict[str, Alias]:
         UsageError: The user's own table is not what it should be.
     """
     builtin = (files("hfgrow.hub") / "aliases.toml").read_text(encoding="utf-8")
-    return _own_aliases() | _table(builtin, "the built-in table", "built-in alias")
+    return _own_aliases() | _table(builtin, "the built-in table", None)
 
 
 def _own_aliases() -> dict[str, Alias]:
@@ -53,10 +53,10 @@ def _own_aliases() -> dict[str, Alias]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the aliases in {printable(path, 200)}: {error}") from error
-    return _table(text, printable(path, 200), f"alias of {printable(path, 200)}")
+    return _table(text, printable(path, 200), printable(path, 200))
 
 
-def _table(text: str, where: str, origin: str) -> dict[str, Alias]:
+def _table(text: str, where: str, origin: str | None) -> dict[str, Alias]:
     try:
         entries = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -64,7 +64,7 @@ def _table(text: str, where: str, origin: str) -> dict[str, Alias]:
     return {name.casefold(): _alias(name, entry, where, origin) for name, entry in entries.items()}
 
 
-def _alias(name: str, entry: Any, where: str, origin: str) -> Alias:
+def _alias(name: str, entry: Any, where: str, origin: str | None) -> Alias:
     entry = {"repo": entry} if isinstance(entry, str) else entry
     shown = f"the alias {printable(name)!r} in {where}"
     if not isinstance(entry, dict) or not all(isinstance(text, str) for text in entry.values()):

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 T = TypeVar("T")
-_WAITS_S = (1.0, 2.0, 4.0, 8.0)
+QUESTION_WAITS_S = (1.0, 2.0, 4.0, 8.0)
+# Most of a download the client library repeats by itself, up to 23 s each time.
+TRANSFER_WAITS_S = (2.0, 4.0)
 _LONGEST_WAIT_S = 60
 _log = logging.getLogger(__name__)
 
@@ -58,9 +60,12 @@ class HubClient:
     @property
     def has_token(self) -> bool:
         """Whether requests carry a token."""
+        return bool(self._sent_token())
+
+    def _sent_token(self) -> str:
         from huggingface_hub import get_token
 
-        return bool(self._token or get_token())
+        return self._token or get_token() or ""
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a request to the Hub itself, the token among them."""
@@ -99,19 +104,35 @@ class HubClient:
             )
             if ours is None:
                 raise
+            # A server may repeat what it was sent, and not every token begins with hf_.
+            if (token := self._sent_token()) and token in str(ours):
+                ours.args = (str(ours).replace(token, "***"),)
             raise ours from error
 
-    def ask(self, what: str, call: Callable[[], T], repo_id: str = "") -> T:
+    def ask(
+        self,
+        what: str,
+        call: Callable[[], T],
+        repo_id: str = "",
+        *,
+        waits_s: Sequence[float] = QUESTION_WAITS_S,
+    ) -> T:
         """Return what a repeatable request returns, with patience for a busy server.
 
         The client library repeats uploads and downloads, but not the questions before and after
         them, and one 503 must not cost a run of hours.
 
+        Args:
+            what: As in `translating`.
+            call: Performs the request.
+            repo_id: As in `translating`.
+            waits_s: The pauses between the attempts, in seconds.
+
         Raises:
             GrowthError: As in `translating`.
         """
         with self.translating(what, repo_id):
-            for wait_s in _WAITS_S:
+            for wait_s in waits_s:
                 try:
                     return call()
                 except Exception as error:

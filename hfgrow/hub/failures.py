@@ -28,7 +28,8 @@ _HOPELESS = frozenset({"ConnectError", "ConnectTimeout", "UnsupportedProtocol", 
 _LOCAL_DISK = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 )
-_STATUS_IN_TEXT = re.compile(r"\b([45]\d\d) [A-Z]")
+# hf_xet tells the status in its text only. A 404 there is a Hub without Xet, not a refusal.
+_REFUSAL_IN_TEXT = re.compile(r"\b(401|403) [A-Z]")
 _RESET = re.compile(r";\s*t\s*=\s*(\d+)")
 
 
@@ -68,7 +69,7 @@ def http_status(error: BaseException) -> int | None:
     for link in _chain(error):
         if isinstance(link, HfHubHTTPError):
             return int(link.response.status_code)
-    if _is_xet(error) and (found := _STATUS_IN_TEXT.search(str(error))):
+    if _is_xet(error) and (found := _REFUSAL_IN_TEXT.search(str(error))):
         return int(found[1])
     return None
 

@@ -6,7 +6,8 @@ from typing import Any
 from hfgrow.errors import HubConflictError, HubRefusedError, UsageError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import Listing, list_commit
-from hfgrow.hub.resolve import ModelRef, check_repo_id
+from hfgrow.hub.names import check_repo_id
+from hfgrow.hub.resolve import ModelRef
 
 LINEAGE = "hfgrow.json"
 _LOGIN = "hf auth login"
@@ -85,7 +86,7 @@ def _caller(client: HubClient) -> dict[str, Any]:
         raise HubRefusedError("a push needs a login, and there is no token", hint=_LOGIN)
     caller = client.ask("asking the Hub who is logged in", client.api.whoami)
     token = (caller.get("auth") or {}).get("accessToken") or {}
-    if token.get("role") == "read" or not _may_write_somewhere(token):
+    if token.get("role") == "read" or not may_write_somewhere(token):
         raise HubRefusedError(
             "the token may only read, and a push needs one that may write",
             hint=f"make one at {client.endpoint}/settings/tokens, then {_LOGIN}",
@@ -93,7 +94,7 @@ def _caller(client: HubClient) -> dict[str, Any]:
     return caller
 
 
-def _may_write_somewhere(token: dict[str, Any]) -> bool:
+def may_write_somewhere(token: dict[str, Any]) -> bool:
     """Say whether a fine-grained token has any right to write; other tokens do."""
     rights = token.get("fineGrained")
     if token.get("role") != "fineGrained" or not isinstance(rights, dict):

@@ -11,7 +11,7 @@ from hfgrow.checkpoint.sidefiles import is_side_file
 from hfgrow.checkpoint.strictjson import MAX_JSON_NBYTES, parse_json_object
 from hfgrow.errors import HubUnreachableError, ModelError, OutputError, VerificationError, printable
 from hfgrow.hub.cache import forget, missing_from, repo_folder
-from hfgrow.hub.client import HubClient
+from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
 from hfgrow.hub.listing import RemoteFile
 from hfgrow.hub.resolve import ModelRef
 
@@ -54,10 +54,10 @@ def pull(
         VerificationError: A file is not the one that the Hub lists; it is removed from the cache.
     """
     small = side_files(ref)
+    if INDEX not in ref.files:
+        return _fetch(ref, client, [*small, SINGLE], progress)
     folder = _fetch(ref, client, small, progress)
-    names = [*small, *_weights(ref, folder)]
-    _fetch(ref, client, names, progress)
-    return folder
+    return _fetch(ref, client, [*small, *_shards(ref, folder)], progress)
 
 
 def side_files(ref: ModelRef) -> list[str]:
@@ -84,9 +84,7 @@ def side_files(ref: ModelRef) -> list[str]:
     return sorted(chosen)
 
 
-def _weights(ref: ModelRef, folder: Path) -> list[str]:
-    if INDEX not in ref.files:
-        return [SINGLE]
+def _shards(ref: ModelRef, folder: Path) -> list[str]:
     index = parse_json_object((folder / INDEX).read_bytes(), f"{INDEX} of {ref.label}")
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -146,7 +144,7 @@ def _fetch(
         return Path(str(found))
 
     if absent:
-        folder = client.ask(f"pulling {repo_id}", download, repo_id)
+        folder = client.ask(f"pulling {repo_id}", download, repo_id, waits_s=TRANSFER_WAITS_S)
     if absent := missing_from(folder, names):
         raise HubUnreachableError(
             f"pulling {repo_id}: {', '.join(absent)} did not arrive", hint="run it again"

@@ -6,7 +6,6 @@ and taken: search results change by the day and can be gamed, so they are only s
 """
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,13 +13,10 @@ from pathlib import Path
 from hfgrow.errors import UsageError, printable
 from hfgrow.hub.aliases import Alias, load_aliases
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.failures import redact
 from hfgrow.hub.listing import RemoteFile, list_commit
+from hfgrow.hub.names import check_repo_id, check_revision, edit_distance, shown
 
 DEMO = "demo"
-_REVISION = re.compile(r"[\w.\-]+(/[\w.\-]+)*", re.ASCII)
-_LONGEST_REVISION = 200
-_NOT_MODELS = frozenset({"datasets", "spaces", "buckets", "kernels", "models"})
 
 
 class UnknownNameError(UsageError):
@@ -68,7 +64,7 @@ def parse(name: str, revision: str | None = None) -> ModelRef:
     if revision is not None:
         check_revision(revision)
     if not name or "\0" in name or name.startswith("-"):
-        raise UsageError(f"{_shown(name)} is no model", hint="give a folder, an alias or org/name")
+        raise UsageError(f"{shown(name)} is no model", hint="give a folder, an alias or org/name")
     if name.startswith(("/", "./", "../", "~")) or name in (".", ".."):
         return _folder(Path(name), revision)
     if name.startswith(("hf://", "https://", "http://")):
@@ -79,7 +75,7 @@ def parse(name: str, revision: str | None = None) -> ModelRef:
     if is_folder and (alias or is_demo):
         target = alias.repo_id if alias else "the demo model of this package"
         raise UsageError(
-            f"{_shown(name)} is a folder here, and also an alias of {target}",
+            f"{shown(name)} is a folder here, and also an alias of {target}",
             hint=f"type ./{name} for the folder" + (f", or {alias.repo_id}" if alias else ""),
         )
     if is_folder:
@@ -92,7 +88,7 @@ def parse(name: str, revision: str | None = None) -> ModelRef:
     if "/" in name:
         return _repository(name, revision)
     raise UnknownNameError(
-        f"{_shown(name)} is neither a folder with a config.json nor an alias",
+        f"{shown(name)} is neither a folder with a config.json nor an alias",
         hint="give org/name as on the Hub, or a folder as ./name",
     )
 
@@ -149,57 +145,16 @@ def resolve(name: str, client: HubClient, revision: str | None = None) -> ModelR
         raise with_candidates(error, name, client) from None
 
 
-def check_revision(revision: str) -> None:
-    """Refuse what cannot be a revision, before it becomes part of a path or an address.
-
-    Raises:
-        UsageError: It holds other characters than a branch can, a `..`, or is too long.
-    """
-    segments = revision.split("/")
-    if (
-        len(revision) > _LONGEST_REVISION
-        or revision.startswith("-")
-        or not _REVISION.fullmatch(revision)
-        or "." in segments
-        or any(".." in segment for segment in segments)
-    ):
-        raise UsageError(
-            f"{_shown(revision)} is no revision",
-            hint="give a branch, a tag, a commit hash or refs/pr/N",
-        )
-
-
-def check_repo_id(repo_id: str) -> None:
-    """Refuse what cannot be the id of a model.
-
-    Raises:
-        UsageError: It is not org/name by the rules of the Hub.
-    """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    namespace, slash, _ = repo_id.partition("/")
-    if slash and namespace in _NOT_MODELS:
-        raise UsageError(f"{_shown(repo_id)} is no model: {namespace}/ is a type of repository")
-    rule = "org/name, each at most 96 letters, digits, - _ . (no --, no .., not ending in .git)"
-    if not repo_id.isascii() or repo_id.count("/") != 1 or repo_id.endswith("\n"):
-        raise UsageError(f"{_shown(repo_id)} is neither a folder nor a model id", hint=rule)
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise UsageError(f"{_shown(repo_id)} is no model id", hint=rule) from error
-
-
 def _folder(path: Path, revision: str | None) -> ModelRef:
     try:
         path = path.expanduser()
     except RuntimeError as error:
-        raise UsageError(f"{_shown(str(path))} has no home folder to start from") from error
+        raise UsageError(f"{shown(str(path))} has no home folder to start from") from error
     if revision is not None:
-        raise UsageError(f"--revision is for models on the Hub; {_shown(str(path))} is a folder")
+        raise UsageError(f"--revision is for models on the Hub; {shown(str(path))} is a folder")
     if not path.is_dir():
         found = "is not a folder" if path.exists() else "does not exist"
-        raise UsageError(f"{_shown(str(path))} {found}")
+        raise UsageError(f"{shown(str(path))} {found}")
     return ModelRef(printable(path, 200), path=path)
 
 
@@ -214,7 +169,7 @@ def _aliased(alias: Alias, revision: str | None) -> ModelRef:
         repo_id=alias.repo_id,
         revision=revision or alias.revision,
         alias=alias.name,
-        notes=(f"{alias.name} is {alias.repo_id} ({alias.origin})",),
+        notes=() if alias.origin is None else (f"{alias.name} is an alias of {alias.origin}",),
     )
 
 
@@ -226,17 +181,17 @@ def _uri(uri: str, revision: str | None) -> ModelRef:
         parsed = parse_hf_uri(uri, endpoint=constants.ENDPOINT)
     except HfUriError as error:
         raise UsageError(
-            f"{_shown(uri)} is no address of a model",
+            f"{shown(uri)} is no address of a model",
             hint="hf://org/name or hf://org/name@revision",
         ) from error
     if parsed.type != "model":
-        raise UsageError(f"{_shown(uri)} is a {parsed.type}, not a model")
+        raise UsageError(f"{shown(uri)} is a {parsed.type}, not a model")
     if parsed.path_in_repo:
-        raise UsageError(f"{_shown(uri)} is a file of a model", hint=f"give hf://{parsed.id}")
+        raise UsageError(f"{shown(uri)} is a file of a model", hint=f"give hf://{parsed.id}")
     if parsed.revision is not None:
         check_revision(parsed.revision)
         if revision not in (None, parsed.revision):
-            raise UsageError(f"{_shown(uri)} names another revision than --revision {revision}")
+            raise UsageError(f"{shown(uri)} names another revision than --revision {revision}")
     return _repository(parsed.id, parsed.revision or revision)
 
 
@@ -249,21 +204,3 @@ def _repository(repo_id: str, revision: str | None) -> ModelRef:
         and edit_distance(repo_id, alias.repo_id, limit=2) <= 2
     )
     return ModelRef(repo_id, repo_id=repo_id, revision=revision, notes=notes)
-
-
-def edit_distance(one: str, other: str, *, limit: int) -> int:
-    """Return how many letters must change to turn one text into the other, or limit + 1."""
-    if abs(len(one) - len(other)) > limit:
-        return limit + 1
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
-        above, row[0] = row[0], i
-        for j, wanted in enumerate(other, 1):
-            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (letter != wanted))
-        if min(row) > limit:
-            return limit + 1
-    return min(row[-1], limit + 1)
-
-
-def _shown(text: str) -> str:
-    return repr(printable(redact(text)))

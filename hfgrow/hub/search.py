@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hfgrow.errors import GrowthError, HubUnreachableError, UsageError, printable
 from hfgrow.families import FAMILIES
 from hfgrow.hub.aliases import load_aliases
-from hfgrow.hub.client import HubClient
+from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -75,7 +75,7 @@ def _on_hub(name: str, client: HubClient) -> list[str]:
 
     if not name.isascii() or not name.isprintable():
         return []
-    models = client.ask(f"searching for {printable(name)}", search)
+    models = client.ask(f"searching for {printable(name)}", search, waits_s=TRANSFER_WAITS_S)
     return _ranked(name, models)
 
 

@@ -1,0 +1,77 @@
+"""README.md says what is true: its commands run, its tables are complete."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hfgrow.families import FAMILIES
+from hfgrow.operators import OPERATORS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> list[list[str]]:
+    """Every hfgrow command of the README, comments cut."""
+    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
+    lines = re.findall(r"^(hfgrow [^#\n]*)", blocks, re.MULTILINE)
+    lines += re.findall(r"^    (hfgrow [^#\n]*)", README, re.MULTILINE)
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def hfgrow_help() -> dict[str, str]:
+    """The help text of every command that the README names."""
+    program = Path(sys.executable).with_name("hfgrow")
+    names = {words[1] for words in commands()}
+    return {
+        name: subprocess.run(
+            [program, name, "--help"], check=True, capture_output=True, text=True
+        ).stdout
+        for name in names
+    }
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(commands()) >= 6
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_of_the_readme_is_one(words: list[str], hfgrow_help: dict[str, str]) -> None:
+    for option in (word for word in words[2:] if word.startswith("--")):
+        assert option in hfgrow_help[words[1]]
+
+
+def test_every_operator_is_in_the_readme() -> None:
+    for name in OPERATORS:
+        assert f"| `{name} " in README
+
+
+def test_every_family_is_in_the_readme() -> None:
+    for family in FAMILIES.values():
+        assert family.architecture.removesuffix("ForCausalLM") in README
+
+
+def test_every_file_of_the_code_tree_exists() -> None:
+    tree = re.search(r"^```\nhfgrow/\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    assert tree is not None
+    for line in tree[1].splitlines():
+        inside, name = re.match(r"( *)([\w./]+)", line).groups()  # type: ignore[union-attr]
+        assert (ROOT / ("hfgrow" if inside else "") / name).exists(), name
+
+
+def test_the_first_commands_are_the_two_that_set_up_everything() -> None:
+    found = re.findall(r"^    make (\w+)", README, re.MULTILINE)
+    assert found == ["demo", "test"]
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code is not None
+    exec(compile(code[1], "README.md", "exec"), {})
+    assert (tmp_path / "demo-stack-g4" / "hfgrow.json").is_file()
