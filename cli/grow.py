@@ -97,6 +97,8 @@ def _print(growth: Growth, request: GrowthRequest, console: Console) -> None:
         return
     for line in growth_text(growth):
         console.say(line)
+    for note in growth.pushed.notes if growth.pushed else ():
+        console.say(f"Note: {note}")
     console.result(str(growth.out), growth_document(growth, request))
 
 

@@ -1,13 +1,13 @@
 """The two ends of the road, alone: pull and push."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import preflight
-from hfgrow.hub.resolve import ModelRef
-from hfgrow.release import push_folder, require_manifest
+from hfgrow.release import push_folder, require_manifest, visible_as
 from hfgrow.source import local_folder, locate
 
 from . import options
@@ -54,10 +54,9 @@ def push(
     client = HubClient(token=token)
     manifest = require_manifest(folder)
     base = manifest.link.base
+    ref = replace(visible_as(base.name, manifest, client, console), repo_id=base.repo_id)
     target = preflight(
-        locate(base.repo_id, base.revision, client, console)
-        if base.repo_id
-        else ModelRef(base.name),
+        ref,
         repo,
         manifest.link.result.name,
         client,
@@ -68,7 +67,14 @@ def push(
     pushed = push_folder(folder, target, client, console)
     if pushed.already:
         console.say("Already there: every file is the same, nothing was pushed")
+    for note in pushed.notes:
+        console.say(f"Note: {note}")
     console.result(
-        pushed.url,
-        {"url": pushed.url, "commit": pushed.commit, "already_pushed": pushed.already},
+        pushed.pull_request or pushed.url,
+        {
+            "url": pushed.url,
+            "commit": pushed.commit,
+            "already_pushed": pushed.already,
+            "pull_request": pushed.pull_request,
+        },
     )

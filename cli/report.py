@@ -52,7 +52,7 @@ def growth_text(growth: Growth) -> list[str]:
     ]
     if growth.pushed:
         state = "already there, nothing to push" if growth.pushed.already else "pushed"
-        lines.append(f"  Hub       {state}: {growth.pushed.url}")
+        lines.append(f"  Hub       {state}: {growth.pushed.pull_request or growth.pushed.url}")
     following = f"hfgrow push {out}" if growth.manifest and growth.manifest.link.measured else ""
     if not growth.pushed:
         lines.append(f"Next: {following or f'hfgrow verify {out}'}")
@@ -93,6 +93,7 @@ def growth_document(growth: Growth, request: GrowthRequest) -> dict[str, Any]:
         "url": growth.pushed.url if growth.pushed else None,
         "commit": growth.pushed.commit if growth.pushed else None,
         "already_pushed": growth.pushed.already if growth.pushed else None,
+        "pull_request": growth.pushed.pull_request if growth.pushed else None,
     }
 
 

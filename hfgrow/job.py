@@ -24,7 +24,7 @@ from hfgrow.operators import OPERATORS
 from hfgrow.plan import GrowthPlan
 from hfgrow.progress import Progress, Silent, counting
 from hfgrow.provenance import check_headers
-from hfgrow.release import push_folder, sealed
+from hfgrow.release import push_folder, sealed, visible_as
 from hfgrow.source import base_name, files_of, local_folder, locate
 
 
@@ -120,6 +120,10 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         name = out.absolute().name
     target = None
     if request.push:
+        if ref.path is not None:
+            ancestors = lineage.read_manifest(ref.path)
+            flags = visible_as(ref.label, ancestors, client, progress)
+            ref = replace(ref, private=flags.private, gated=flags.gated)
         target = preflight(
             ref,
             request.repo,

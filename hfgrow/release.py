@@ -7,12 +7,14 @@ from hfgrow.checkpoint.files import hash_file
 from hfgrow.checkpoint.read import INDEX
 from hfgrow.checkpoint.sidefiles import is_side_file
 from hfgrow.checkpoint.write import write_text
-from hfgrow.errors import ModelError, printable
+from hfgrow.errors import HubRefusedError, ModelError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import PushTarget
 from hfgrow.hub.push import Pushed, push
+from hfgrow.hub.resolve import ModelRef
 from hfgrow.lineage import MANIFEST, Manifest, WeightFile, read_manifest
 from hfgrow.progress import Progress, counting
+from hfgrow.source import locate
 
 
 def push_folder(folder: Path, target: PushTarget, client: HubClient, progress: Progress) -> Pushed:
@@ -32,6 +34,27 @@ def push_folder(folder: Path, target: PushTarget, client: HubClient, progress: P
             write_text(folder / name, text)
     name = manifest.link.result.name
     return push(folder, own_files(folder, manifest), target, client, message=f"Add {name}")
+
+
+def visible_as(
+    name: str, manifest: Manifest | None, client: HubClient, progress: Progress
+) -> ModelRef:
+    """Return a base that lies on this machine, with the visibility that its ancestors ask for.
+
+    A model grown from a private or gated one is private by default, however many growths lie
+    between; an ancestor that this token does not see counts as private.
+    """
+    private = gated = False
+    for link in manifest.chain if manifest else ():
+        if link.base.repo_id is None:
+            continue
+        try:
+            ref = locate(link.base.repo_id, link.base.revision, client, progress)
+        except HubRefusedError:
+            private = True
+        else:
+            private, gated = private or ref.private, gated or ref.gated
+    return ModelRef(name, private=private, gated=gated)
 
 
 def sealed(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:

@@ -16,6 +16,9 @@ _COUNTS = (
     "vocab_size",
 )
 _OPTIONAL_COUNTS = ("num_key_value_heads", "head_dim")
+_SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window")
+# What the rules for lists of layers count with, and its least value.
+_RULES = {"max_window_layers": 0, "no_rope_layer_interval": 1}
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size")
 # Lists that say nothing about single layers, whatever their length.
 _GLOBAL_LISTS = frozenset(
@@ -112,6 +115,17 @@ def _check_counts(config: dict[str, Any], family: Family) -> None:
         if not is_int(value) or not 0 < value < 1 << 31:
             raise ModelError(
                 f"config.json: {key} must be a positive integer, not {printable(value)}"
+            )
+    for key in _SWITCHES:
+        if config.get(key) is not None and not isinstance(config[key], bool):
+            raise ModelError(
+                f"config.json: {key} must be true or false, not {printable(repr(config[key]))}"
+            )
+    for key, least in _RULES.items():
+        value = config.get(key, least)
+        if family.derived_lists and (not is_int(value) or value < least):
+            raise ModelError(
+                f"config.json: {key} must be an integer from {least}, not {printable(repr(value))}"
             )
     sizes = family.sizes(config)
     if sizes["heads"] % sizes["kv_heads"]:

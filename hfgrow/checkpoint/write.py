@@ -56,7 +56,9 @@ def write(
     """
     base = Path(plan.folder)
     _check_free_space(layout, base, target)
-    side_files = sorted(name for name in os.listdir(base) if is_side_file(name))
+    side_files = sorted(
+        name for name in os.listdir(base) if is_side_file(name) and not (base / name).is_dir()
+    )
     with staged(target) as staging:
         copier = Copier(advance)
         for shard in layout.shards:

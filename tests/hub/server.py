@@ -42,7 +42,7 @@ class Hub:
         self.store = Store(self.folder)
         connections: dict[Address, asyncio.Transport] = {}
         self._layer = Faults(build(Site(self.store, self.knobs)), connections)
-        self._socket = socket.create_server(("127.0.0.1", port))
+        self._socket = _listen(port)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
@@ -185,6 +185,15 @@ class Hub:
         if commit is None:
             raise KeyError(f"{repo_id} has no revision {revision}")
         return commit
+
+
+def _listen(port: int) -> socket.socket:
+    # asyncio sends small answers at once (TCP_NODELAY) only on a socket that names its protocol.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    listening.listen()
+    return listening
 
 
 def _size_and_sample(data: bytes | Path) -> tuple[int, bytes]:
