@@ -133,6 +133,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
             exist_ok=request.exist_ok,
             create_pr=request.create_pr,
         )
+        name = target.repo_id.rpartition("/")[2]
     if request.dry_run:
         base = read(files_of(ref, client))
         plan = planned(base, request)

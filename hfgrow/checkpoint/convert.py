@@ -24,8 +24,8 @@ def with_dtype(plan: GrowthPlan, dtype: str | None) -> GrowthPlan:
     tensors = {
         name: replace(tensor, dtype=CONFIG_DTYPES[dtype]) for name, tensor in plan.tensors.items()
     }
-    key = "torch_dtype" if "torch_dtype" in plan.config else "dtype"
-    return replace(plan, tensors=tensors, config={**plan.config, key: dtype})
+    keys = [key for key in ("dtype", "torch_dtype") if key in plan.config] or ["dtype"]
+    return replace(plan, tensors=tensors, config={**plan.config, **dict.fromkeys(keys, dtype)})
 
 
 def convert(

@@ -58,7 +58,8 @@ def list_commit(
         HubRefusedError: There is no such repository or revision, or access is refused.
         HubUnreachableError: No sensible answer came.
     """
-    what = what or f"looking up {printable(repo_id, 200)}"
+    at = f" at {printable(revision, 200)}" if revision else ""
+    what = what or f"looking up {printable(repo_id, 200)}{at}"
     info = client.ask(
         what,
         lambda: client.api.model_info(repo_id, revision=revision, files_metadata=True),
