@@ -198,8 +198,8 @@ grown in seconds and without a download: `hfgrow stack demo --g 4`.
 docstrings of its standard library, PSF License 2.0. {len(training)} documents are trained on and
 the unigram models counted on: {seen_tokens.total():,} tokens, {seen_bytes.total():,} bytes.
 {len(validation)} are held out by their sha256: {num_bytes:,} bytes. A document is one topic or all
-docstrings of one module; a paragraph found again elsewhere is dropped, so none is on both sides.
-`probe.txt` begins a held-out topic; measure the loss on it before and after growth.
+docstrings of one module. A paragraph of 24 characters or more is on one side only, and once; near
+repetitions remain. `probe.txt` begins a held-out topic, to measure the loss around a growth step.
 
 **Training.** {num_steps:,} steps, {num_steps * BATCH_TOKENS:,} tokens, float32, AdamW with
 warmup-stable-decay, {60 * options.minutes:,.0f} seconds on {torch.get_num_threads()} CPU cores:
