@@ -13,6 +13,8 @@ from hfgrow.errors import ModelError, VerificationError, printable
 from hfgrow.lineage import Measured
 from hfgrow.progress import Progress
 
+# What this module imports, for those who ask before they call.
+TRANSFORMERS = ("torch", "transformers", "safetensors")
 _MAX_TOKENS = 512
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 

@@ -1,20 +1,20 @@
 """The main job: resolve, preflight, pull, read, grow, write, verify, describe, push."""
 
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hfgrow import card, lineage
-from hfgrow.behaviour import check_transformers_view, measure
+from hfgrow.behaviour import TRANSFORMERS, check_transformers_view, measure
 from hfgrow.checkpoint.convert import with_dtype
 from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES, Layout, lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target
 from hfgrow.checkpoint.write import config_with, write
-from hfgrow.errors import OutputError, UsageError, printable
+from hfgrow.errors import OutputError, printable
+from hfgrow.extras import require
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import PushTarget, preflight
 from hfgrow.hub.push import Pushed
@@ -110,7 +110,9 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     """
     progress = progress or Silent()
     if wants_proof(request):
-        require_transformers()
+        require("the check with transformers (--no-verify leaves it out)", *TRANSFORMERS)
+    if request.dtype is not None and not request.dry_run:
+        require("--dtype", "torch", "numpy")
     client = HubClient(token=request.token)
     ref = locate(request.model, request.revision, client, progress)
     suffix = suffix_of(request.operator, request.arguments)
@@ -250,19 +252,3 @@ def suffix_of(operator: str, arguments: Mapping[str, object]) -> str:
         text = re.sub(r"[^\w.-]", "", str(value).replace("*", "x").replace(":", "to"))
         parts.append(text if key in ("pattern", "remainder") else f"{key[0]}{text}")
     return "-".join(parts)
-
-
-def require_transformers() -> None:
-    """Refuse a check that needs torch and transformers before any work is done without them.
-
-    Raises:
-        UsageError: One of them is not installed.
-    """
-    from importlib.util import find_spec
-
-    missing = [name for name in ("torch", "transformers", "safetensors") if find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"this check needs {' and '.join(missing)}",
-            hint=f"{Path(sys.executable).name} -m pip install 'hfgrow[train]', or add --no-verify",
-        )

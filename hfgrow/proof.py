@@ -4,7 +4,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfgrow.behaviour import check_transformers_view, measure
+from hfgrow.behaviour import TRANSFORMERS, check_transformers_view, measure
 from hfgrow.checkpoint.convert import with_dtype
 from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.layout import lay_out
@@ -12,8 +12,8 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target
 from hfgrow.checkpoint.write import config_with, write
 from hfgrow.errors import ModelError, VerificationError, printable
+from hfgrow.extras import require
 from hfgrow.hub.client import HubClient
-from hfgrow.job import require_transformers
 from hfgrow.lineage import LOCAL_BASE, Link, Manifest, Measured, Model, config_record
 from hfgrow.operators import OPERATORS
 from hfgrow.plan import GrowthPlan
@@ -62,7 +62,7 @@ def verify(
         ModelError: There is no lineage, or the base is not to be found.
     """
     client, progress = client or HubClient(), progress or Silent()
-    require_transformers()
+    require("verify", *TRANSFORMERS)
     manifest = require_manifest(folder)
     base_folder = _base_folder(folder, manifest.link.base, base, client, progress)
     plan = replay(read(LocalFolder(base_folder)), manifest.link)

@@ -75,12 +75,12 @@ def test_the_wheel_grows_the_demo_model_in_a_fresh_environment(
     (libraries / "dependencies.pth").write_text(f"{here}\n")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    command = [environment / "bin" / "hfgrow", "stack", "demo", "--g", "2", "--out", "grown"]
+    command = [str(environment / "bin" / "hfgrow"), "stack", "demo", "--g", "2", "--out", "grown"]
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "grown\n"), done.stderr
     assert (elsewhere / "grown" / "model.safetensors").is_file()
-    where = [python, "-c", "import hfgrow; print(hfgrow.__file__)"]
+    where = [str(python), "-c", "import hfgrow; print(hfgrow.__file__)"]
     found = subprocess.run(where, cwd=elsewhere, capture_output=True, text=True, check=True)
     assert found.stdout.startswith(str(libraries))
-    clash = [python, "-c", "import importlib.util as u; assert u.find_spec('cli') is None"]
+    clash = [str(python), "-c", "import importlib.util as u; assert u.find_spec('cli') is None"]
     subprocess.run(clash, cwd=elsewhere, check=True)
