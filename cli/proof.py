@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from hfgrow import proof
-from hfgrow.card import card_files, command_line
+from hfgrow.card import card_files
 from hfgrow.checkpoint.strictjson import read_json_object
 from hfgrow.checkpoint.write import write_text
+from hfgrow.describe import command_line
 from hfgrow.errors import ModelError, UsageError, printable
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage import MANIFEST, Manifest, Measured, parse_manifest
+from hfgrow.lineage import MANIFEST, Manifest, Measured
+from hfgrow.manifest import parse_manifest
 from hfgrow.release import require_manifest
 from hfgrow.source import files_of, locate
 

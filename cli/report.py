@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from hfgrow.card import describe_step, layer_rows, step_sources
+from hfgrow.describe import describe_step, layer_rows, step_sources
 from hfgrow.errors import printable
 from hfgrow.job import Growth, GrowthRequest
 from hfgrow.lineage import non_embedding_parameters

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from hfgrow.errors import GrowthError
     from hfgrow.families import FAMILIES
     from hfgrow.job import Growth, GrowthRequest, grow
-    from hfgrow.lineage import Manifest, read_manifest
+    from hfgrow.lineage import Manifest
+    from hfgrow.manifest import read_manifest
     from hfgrow.operators import OPERATORS
     from hfgrow.plan import GrowthPlan
     from hfgrow.proof import reproduce, verify
@@ -53,7 +54,7 @@ _HOMES = {
     "OPERATORS": "operators",
     "grow": "job",
     "read": "checkpoint.read",
-    "read_manifest": "lineage",
+    "read_manifest": "manifest",
     "reproduce": "proof",
     "verify": "proof",
 }

@@ -1,14 +1,8 @@
-"""The model card: README.md made from hfgrow.json, nothing of it written by hand.
+"""The model card: README.md made from hfgrow.json, nothing of it written by hand."""
 
-Of the base's card only the licence and the languages are inherited, as checked values; its text
-is never copied and never rendered.
-"""
-
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
+from hfgrow.describe import command_line, describe_step, layer_rows, plain, step_sources
 from hfgrow.errors import printable
 from hfgrow.lineage import Link, Manifest, Model
 from hfgrow.operators import OPERATORS
@@ -17,45 +11,6 @@ from hfgrow.plan import connection_rate, seams
 
 CARD = "README.md"
 PICTURE = "layers.svg"
-_MAX_CARD_NBYTES = 1 << 20
-_PLAIN = re.compile(r"[\w.+-]{1,64}", re.ASCII)
-_URL = re.compile(r"(https?://)?[\w./#~%+-]{1,300}", re.ASCII)
-
-
-def inherited(folder: Path) -> dict[str, Any]:
-    """Return what a grown model's card takes from its base's: licence and languages.
-
-    A card that cannot be read gives nothing: it is the base's fault, and no reason not to grow.
-    """
-    import yaml
-
-    path = folder / CARD
-    if not path.is_file() or path.stat().st_size > _MAX_CARD_NBYTES:
-        return {}
-    text = path.read_text(encoding="utf-8", errors="replace")
-    match = re.match(r"---\r?\n(.*?)\r?\n---\s*(\r?\n|$)", text, re.DOTALL)
-    # Anchors can blow up a small text; no card's metadata needs them.
-    if match is None or re.search(r"(^|[\s\[{,:-])[&*]\w", match[1]):
-        return {}
-    try:
-        metadata = yaml.safe_load(match[1])
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return {}
-    if not isinstance(metadata, dict):
-        return {}
-    found: dict[str, Any] = {}
-    for key, shape in (("license", _PLAIN), ("license_name", _PLAIN), ("license_link", _URL)):
-        value = metadata.get(key)
-        if isinstance(value, str) and shape.fullmatch(value):
-            found[key] = value
-    languages = metadata.get("language")
-    if isinstance(languages, str):
-        languages = [languages]
-    if isinstance(languages, list):
-        kept = [text for text in languages if isinstance(text, str) and _PLAIN.fullmatch(text)]
-        if kept:
-            found["language"] = kept
-    return found
 
 
 def card_files(manifest: Manifest, repo_id: str | None = None) -> dict[str, str]:
@@ -104,7 +59,7 @@ def _introduction(link: Link) -> list[str]:
         f"`{describe_step(step.operator, step.arguments)}`" for step in link.steps
     )
     return [
-        f"# {_plain(link.result.name)}",
+        f"# {plain(link.result.name)}",
         "",
         f"{_model_link(link.base)} grown from {link.base.num_hidden_layers} to "
         f"{link.result.num_hidden_layers} layers by {steps}, and not trained since.",
@@ -131,7 +86,7 @@ def _changed(link: Link) -> list[str]:
         if operator:
             lines += ["", f"Operator: {operator.summary} ({operator.paper})"]
     lines += ["", "Embeddings, final norm and head are the base's. Every tensor keeps its bytes"]
-    lines[-1] += f", converted to {_plain(link.dtype)}." if link.dtype else "."
+    lines[-1] += f", converted to {plain(link.dtype)}." if link.dtype else "."
     return lines
 
 
@@ -150,10 +105,10 @@ def _numbers(link: Link) -> list[str]:
     measured = link.measured
     if measured:
         lines += [
-            f"| loss on {_plain(measured.text)}, nats per token | {measured.base_loss:.4f} "
+            f"| loss on {plain(measured.text)}, nats per token | {measured.base_loss:.4f} "
             f"| {measured.grown_loss:.4f} |",
             "",
-            f"Measured on {measured.num_tokens} tokens in {_plain(measured.dtype)}: logits differ "
+            f"Measured on {measured.num_tokens} tokens in {plain(measured.dtype)}: logits differ "
             f"by {measured.mean_abs_dlogit:.3g} on average, {measured.max_abs_dlogit:.3g} at most; "
             f"the most likely next token agrees at {measured.argmax_agreement:.1%} of the places.",
         ]
@@ -168,7 +123,7 @@ def _numbers(link: Link) -> list[str]:
 
 
 def _use(link: Link, repo_id: str | None) -> list[str]:
-    name = repo_id or f"./{_plain(link.result.name)}"
+    name = repo_id or f"./{plain(link.result.name)}"
     return [
         "## How to use",
         "",
@@ -183,8 +138,8 @@ def _use(link: Link, repo_id: str | None) -> list[str]:
 
 def _reproduce(manifest: Manifest, repo_id: str | None) -> list[str]:
     link = manifest.link
-    name = repo_id or f"./{_plain(link.result.name)}"
-    made = ", ".join(f"{_plain(key)} {_plain(value)}" for key, value in link.versions.items())
+    name = repo_id or f"./{plain(link.result.name)}"
+    made = ", ".join(f"{plain(key)} {plain(value)}" for key, value in link.versions.items())
     lines = [
         "## How to reproduce",
         "",
@@ -201,7 +156,7 @@ def _reproduce(manifest: Manifest, repo_id: str | None) -> list[str]:
     hashes = [(name, file.sha256) for name, file in link.base.files.items() if file.sha256]
     if hashes:
         lines += ["", "Weight files of the base:", ""]
-        lines += [f"- `{_plain(name)}` sha256 `{_plain(digest)}`" for name, digest in hashes]
+        lines += [f"- `{plain(name)}` sha256 `{plain(digest)}`" for name, digest in hashes]
     return lines
 
 
@@ -225,62 +180,12 @@ def _picture(link: Link) -> str:
     return layer_picture(link.base.num_hidden_layers, sources, title)
 
 
-def describe_step(operator: str, arguments: Any) -> str:
-    """Return an operator with its arguments as one types them."""
-    options = [
-        printable(value) if key == "pattern" else f"--{key} {printable(value)}"
-        for key, value in dict(arguments).items()
-    ]
-    return " ".join([printable(operator), *options])
-
-
-def command_line(link: Link) -> str:
-    """Return the command that makes a link's growth again."""
-    step = link.steps[0]
-    words = ["hfgrow", step.operator, link.base.repo_id or _plain(link.base.name)]
-    for key, value in step.arguments.items():
-        words += [f"'{printable(value)}'"] if key == "pattern" else [f"--{key}", printable(value)]
-    if link.base.revision:
-        words += ["--revision", printable(link.base.revision)]
-    if link.dtype:
-        words += ["--dtype", printable(link.dtype)]
-    return " ".join(words)
-
-
-def step_sources(layer_map: Sequence[Any]) -> list[int]:
-    """Return the 0-based base layers of a layer map."""
-    return [source.layer for source in layer_map]
-
-
-def layer_rows(sources: Sequence[int]) -> Iterator[tuple[str, str]]:
-    """Yield the rows of a layer map: runs that climb through the base, or that stay on a layer."""
-    start = 0
-    while start < len(sources):
-        end = start + 1
-        stride = sources[end] - sources[start] if end < len(sources) else 0
-        while end < len(sources) and stride in (0, 1) and sources[end] - sources[end - 1] == stride:
-            end += 1
-        source = _range(sources[start], sources[end - 1])
-        times = f", {end - start} times" if stride == 0 and end - start > 1 else ""
-        yield _range(start, end - 1), source + times
-        start = end
-
-
-def _range(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first}-{last}"
-
-
 def _model_link(model: Model) -> str:
     if model.repo_id:
-        return f"[{_plain(model.repo_id)}](/{model.repo_id})"
-    return f"`{_plain(model.name)}`"
+        return f"[{plain(model.repo_id)}](/{model.repo_id})"
+    return f"`{plain(model.name)}`"
 
 
 def _lineage_row(model: Model) -> str:
-    at = f" at commit `{_plain(model.revision)}`" if model.revision else ""
+    at = f" at commit `{plain(model.revision)}`" if model.revision else ""
     return f"{_model_link(model)}{at}, {model.num_hidden_layers} layers"
-
-
-def _plain(text: object) -> str:
-    """Keep a value from being read as Markdown or HTML."""
-    return re.sub(r"[^\w ./@:+=,-]", "_", printable(text, 200))

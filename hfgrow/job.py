@@ -19,7 +19,9 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import PushTarget, preflight
 from hfgrow.hub.push import Pushed
 from hfgrow.hub.resolve import ModelRef
+from hfgrow.inherited import inherited
 from hfgrow.lineage import Manifest, WeightFile
+from hfgrow.manifest import read_manifest
 from hfgrow.operators import OPERATORS
 from hfgrow.plan import GrowthPlan
 from hfgrow.progress import Progress, Silent, counting
@@ -123,7 +125,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     target = None
     if request.push:
         if ref.path is not None:
-            ancestors = lineage.read_manifest(ref.path)
+            ancestors = read_manifest(ref.path)
             flags = visible_as(ref.label, ancestors, client, progress)
             ref = replace(ref, private=flags.private, gated=flags.gated)
         target = preflight(
@@ -222,7 +224,7 @@ def _manifest(
             with counting(progress, f"Hashing {name}", file.nbytes) as advance:
                 known = hash_file(folder / name, advance=advance)
         base_files[name] = WeightFile(file.nbytes, known)
-    earlier = lineage.read_manifest(folder)
+    earlier = read_manifest(folder)
     link = lineage.Link(
         base=lineage.describe(
             growth.base,
@@ -238,7 +240,7 @@ def _manifest(
             growth.plan, growth.name, files=lineage.layout_files(growth.layout)
         ),
         versions=lineage.versions(),
-        card=card.inherited(folder),
+        card=inherited(folder),
     )
     return Manifest((*(earlier.chain if earlier else ()), link))
 

@@ -9,16 +9,12 @@ import json
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from hfgrow import __version__
-from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.layout import Layout
-from hfgrow.checkpoint.strictjson import read_json_object
-from hfgrow.errors import ModelError, printable
-from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource
+from hfgrow.plan import GrowthPlan, GrowthStep
 
 MANIFEST = "hfgrow.json"
 # Where the base lies on this machine; stays beside the model and is never pushed.
@@ -196,113 +192,6 @@ def config_record(link: Link) -> dict[str, object]:
     if link.base.revision:
         record["base_revision"] = link.base.revision
     return record
-
-
-def read_manifest(folder: Path) -> Manifest | None:
-    """Read hfgrow.json of a model folder.
-
-    Returns:
-        The manifest, or None if the folder has none.
-
-    Raises:
-        ModelError: The file is there and is no manifest of a version this hfgrow reads.
-    """
-    if not (folder / MANIFEST).is_file():
-        return None
-    return parse_manifest(read_json_object(LocalFolder(folder), MANIFEST))
-
-
-def parse_manifest(content: Mapping[str, Any]) -> Manifest:
-    """Make a manifest from the JSON of hfgrow.json.
-
-    Raises:
-        ModelError: A field is missing or of the wrong kind.
-    """
-    if content.get("schema") != SCHEMA:
-        raise ModelError(
-            f"{MANIFEST} has schema {printable(content.get('schema'))}, this hfgrow reads {SCHEMA}",
-            hint="upgrade hfgrow",
-        )
-    try:
-        chain = tuple(_link(link) for link in content["chain"])
-        if not chain:
-            raise ValueError("the chain is empty")
-        manifest = Manifest(chain)
-        _check_chain(manifest)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ModelError(
-            f"{MANIFEST} is damaged: {printable(repr(error))}",
-            hint="remove it if the model's history does not matter",
-        ) from error
-    return manifest
-
-
-def _check_chain(manifest: Manifest) -> None:
-    for link in manifest.chain:
-        depth = link.base.num_hidden_layers
-        for step in link.steps:
-            if not all(0 <= source.layer < depth for source in step.layer_map):
-                raise ValueError(f"a layer map of {step.operator} leaves its base")
-            depth = len(step.layer_map)
-        if depth != link.result.num_hidden_layers:
-            raise ValueError(f"the layer maps give {depth} layers")
-
-
-def _link(content: Mapping[str, Any]) -> Link:
-    measured = content.get("measured")
-    return Link(
-        base=_model(content["base"]),
-        steps=tuple(_step(step) for step in content["steps"]),
-        dtype=None if content.get("dtype") is None else str(content["dtype"]),
-        max_shard_nbytes=int(content["max_shard_nbytes"]),
-        result=_model(content["result"]),
-        versions={str(key): str(value) for key, value in content["versions"].items()},
-        measured=None if measured is None else _measured(measured),
-        card=dict(content.get("card") or {}),
-    )
-
-
-def _measured(content: Mapping[str, Any]) -> Measured:
-    known = {item.name for item in fields(Measured)}
-    values = {key: value for key, value in content.items() if key in known}
-    for key, value in values.items():
-        if not isinstance(value, str if key in ("dtype", "text") else int | float):
-            raise TypeError(f"measured {key} is {value!r}")
-    return Measured(**values)
-
-
-def _model(content: Mapping[str, Any]) -> Model:
-    def text(key: str) -> str | None:
-        return None if content.get(key) is None else str(content[key])
-
-    return Model(
-        name=str(content["name"]),
-        repo_id=text("repo_id"),
-        revision=text("revision"),
-        num_hidden_layers=int(content["num_hidden_layers"]),
-        num_parameters=int(content["num_parameters"]),
-        num_non_embedding_parameters=int(content["num_non_embedding_parameters"]),
-        files={
-            str(name): WeightFile(int(file["nbytes"]), file.get("sha256"))
-            for name, file in content["files"].items()
-        },
-    )
-
-
-def _step(content: Mapping[str, Any]) -> GrowthStep:
-    return GrowthStep(
-        operator=str(content["operator"]),
-        arguments=dict(content["arguments"]),
-        layer_map=tuple(_layer_source(item) for item in content["layer_map"]),
-        preserves_function=bool(content["preserves_function"]),
-    )
-
-
-def _layer_source(item: Any) -> LayerSource:
-    if isinstance(item, list):
-        layer, mode = item
-        return LayerSource(int(layer), str(mode))
-    return LayerSource(int(item))
 
 
 def _compact(value: Any) -> Any:

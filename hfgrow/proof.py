@@ -1,17 +1,18 @@
 """Prove a model that lies on disk: verify it against its base, or rebuild it from its root."""
 
+import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hfgrow.behaviour import TRANSFORMERS, check_transformers_view, measure
 from hfgrow.checkpoint.convert import with_dtype
-from hfgrow.checkpoint.files import LocalFolder, hash_file
+from hfgrow.checkpoint.files import LocalFolder, hash_file, open_regular
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target
 from hfgrow.checkpoint.write import config_with, write
-from hfgrow.errors import ModelError, VerificationError, printable
+from hfgrow.errors import ModelError, UsageError, VerificationError, printable
 from hfgrow.extras import require
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage import LOCAL_BASE, Link, Manifest, Measured, Model, config_record
@@ -21,6 +22,8 @@ from hfgrow.progress import Progress, Silent, counting
 from hfgrow.provenance import Provenance, check_provenance
 from hfgrow.release import require_manifest
 from hfgrow.source import local_folder, locate
+
+_MAX_PATH_NBYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +153,10 @@ def replay(base: GrowthPlan, link: Link) -> GrowthPlan:
             )
         try:
             plan = operator.function(plan, **step.arguments)
-        except TypeError as error:
-            raise ModelError(f"hfgrow.json: {printable(error, 200)}") from error
+        except (UsageError, TypeError, AttributeError, ValueError) as error:
+            raise ModelError(
+                f"hfgrow.json: {step.operator} cannot be run again: {printable(error, 200)}"
+            ) from error
         if plan.steps[-1].layer_map != step.layer_map:
             raise ModelError(
                 f"{step.operator} gives another layer map than hfgrow.json records",
@@ -180,11 +185,9 @@ def _base_folder(
     """Find the base: where the user says, on the Hub, or where it lay when the model was grown."""
     if given is None and base.repo_id is not None:
         return local_folder(locate(base.repo_id, base.revision, client, progress), client, progress)
-    if given is None and folder is not None and (folder / LOCAL_BASE).is_file():
-        candidate = Path((folder / LOCAL_BASE).read_text(encoding="utf-8").strip())
-        candidate = _first_of_chain(candidate) if root else candidate
-        if candidate.is_dir():
-            return candidate
+    noted = None if given is not None or folder is None else _noted_base(folder)
+    if noted is not None:
+        return _first_of_chain(noted) if root else noted
     if given is None and base.name == "demo":
         given = "demo"
     if given is None:
@@ -199,7 +202,21 @@ def _base_folder(
 def _first_of_chain(folder: Path) -> Path:
     """Follow the notes of where each base lay, down to one that has no base itself."""
     seen = set()
-    while (folder / LOCAL_BASE).is_file() and folder not in seen:
+    while (noted := _noted_base(folder)) is not None and folder not in seen:
         seen.add(folder)
-        folder = Path((folder / LOCAL_BASE).read_text(encoding="utf-8").strip())
+        folder = noted
     return folder
+
+
+def _noted_base(folder: Path) -> Path | None:
+    """Return the folder that a grown model's base lay in, if it still does."""
+    try:
+        fd = open_regular(folder / LOCAL_BASE)
+    except ModelError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        path = Path(os.fsdecode(file.read(_MAX_PATH_NBYTES).rstrip(b"\n")))
+    try:
+        return path if path.is_absolute() and path.is_dir() else None
+    except (OSError, ValueError):
+        return None

@@ -12,7 +12,8 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import PushTarget
 from hfgrow.hub.push import Pushed, push
 from hfgrow.hub.resolve import ModelRef
-from hfgrow.lineage import MANIFEST, Manifest, WeightFile, read_manifest
+from hfgrow.lineage import MANIFEST, Manifest, WeightFile
+from hfgrow.manifest import read_manifest
 from hfgrow.progress import Progress, counting
 from hfgrow.source import locate
 

@@ -63,6 +63,9 @@ def read_config(files: Files) -> tuple[dict[str, Any], Family, list[str]]:
     notes = []
     if config.pop("auto_map", None) is not None:
         notes.append("auto_map was dropped: code in a model repository is never run")
+    if config.get("pretraining_tp") not in (None, 1):
+        # Weights are stored whole whatever it says; SmolLM3 is published with 2.
+        notes.append("pretraining_tp is kept, and ignored by transformers 5")
     return config, family, notes
 
 
@@ -97,8 +100,6 @@ def _refuse_kinds(config: dict[str, Any]) -> None:
             raise ModelError(
                 f"config.json: {key} says this is a mixture of experts, which cannot be grown"
             )
-    if (config.get("pretraining_tp") or 1) != 1:
-        raise ModelError("config.json: pretraining_tp must be 1; the weights are split otherwise")
     for key in ("dtype", "torch_dtype"):
         dtype = config.get(key)
         if dtype is not None and (not isinstance(dtype, str) or dtype not in CONFIG_DTYPES):

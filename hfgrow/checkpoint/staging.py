@@ -26,8 +26,11 @@ def check_target(target: Path, base: Path | None, *, overwrite: bool) -> None:
         OutputError: The target exists, is the base or inside it, or has no writable parent.
     """
     shown = printable(target, 200)
-    real = Path(os.path.realpath(target))
-    if real == real.parent or real == Path.cwd() or real == Path.home():
+    try:
+        real, here = Path(os.path.realpath(target)), Path.cwd()
+    except FileNotFoundError as error:
+        raise OutputError("the working folder does not exist any more", hint="cd to one") from error
+    if real in (real.parent, here, Path.home()):
         raise OutputError(
             f"{shown} cannot be an output folder", hint="name a new folder: --out DIR"
         )

@@ -78,8 +78,8 @@ def write(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file and flush it to the disk."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
+    """Write a small text file and flush it to the disk; a path in it may hold any bytes."""
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
