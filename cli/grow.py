@@ -3,14 +3,12 @@
 import inspect
 import re
 from collections.abc import Callable
-from operator import getitem
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from hfgrow.checkpoint.config import CONFIG_DTYPES
 from hfgrow.checkpoint.layout import parse_nbytes
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError
 from hfgrow.job import Growth, GrowthRequest, grow
 from hfgrow.operators import OPERATORS, Operator
 
@@ -69,19 +67,14 @@ def _command(operator: Operator) -> Callable[..., None]:
 def _request(
     operator: Operator, arguments: dict[str, object], values: dict[str, Any]
 ) -> GrowthRequest:
-    dtype = values["dtype"]
-    if dtype is not None and dtype not in CONFIG_DTYPES:
-        raise UsageError(
-            f"--dtype {printable(dtype)} is unknown; choose one of {', '.join(CONFIG_DTYPES)}"
-        )
     if not values["push"]:
         for name in ("repo", "private", "create_pr", "exist_ok"):
-            if values[name]:
-                raise UsageError(f"--{name.replace('_', '-')} says how to push", hint="add --push")
+            if values[name] != _SHARED[name][1]:
+                option = "public" if values[name] is False else name.replace("_", "-")
+                raise UsageError(f"--{option} says how to push", hint="add --push")
     return GrowthRequest(
         model=values["model"],
-        operator=operator.name,
-        arguments=arguments,
+        steps=[(operator.name, arguments)],
         max_shard_nbytes=parse_nbytes(values["max_shard_size"]),
         **{
             name: values[name]
@@ -93,13 +86,13 @@ def _request(
 
 def _print(growth: Growth, request: GrowthRequest, console: Console) -> None:
     if request.dry_run:
-        console.result(plan_text(growth), growth_document(growth, request))
+        console.result(plan_text(growth), growth_document(growth, dry_run=request.dry_run))
         return
     for line in growth_text(growth):
         console.say(line)
     for note in growth.pushed.notes if growth.pushed else ():
         console.say(f"Note: {note}")
-    console.result(str(growth.out), growth_document(growth, request))
+    console.result(str(growth.out), growth_document(growth, dry_run=request.dry_run))
 
 
 def _own_parameters(operator: Operator) -> dict[str, inspect.Parameter]:
@@ -113,7 +106,7 @@ def _own_parameters(operator: Operator) -> dict[str, inspect.Parameter]:
             declared: Any = typer.Argument(metavar=parameter.name.upper(), help=text)
         else:
             declared = typer.Option(f"--{parameter.name.replace('_', '-')}", help=text)
-        annotation: Any = getitem(Annotated, (hints[parameter.name], declared))
+        annotation = annotated(hints[parameter.name], declared)
         found[parameter.name] = _parameter(parameter.name, annotation, parameter.default)
     return found
 
@@ -129,6 +122,12 @@ def argument_helps(function: Callable[..., object]) -> dict[str, str]:
         re.DOTALL | re.MULTILINE,
     )
     return {name: " ".join(text.split()) for name, text in entries}
+
+
+def annotated(hint: Any, declared: Any) -> Any:
+    """Return `Annotated[hint, declared]` for a type that is known only when this runs."""
+    subscript: Any = Annotated
+    return subscript[hint, declared]
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -1,13 +1,11 @@
 """The two ends of the road, alone: pull and push."""
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.preflight import preflight
-from hfgrow.release import push_folder, require_manifest, visible_as
+from hfgrow.release import publish
 from hfgrow.source import local_folder, locate
 
 from . import options
@@ -52,19 +50,15 @@ def push(
     """Push a grown model in one commit; a second push of the same is none."""
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
-    manifest = require_manifest(folder)
-    base = manifest.link.base
-    ref = replace(visible_as(base.name, manifest, client, console), repo_id=base.repo_id)
-    target = preflight(
-        ref,
+    pushed = publish(
+        folder,
         repo,
-        manifest.link.result.name,
         client,
+        console,
         private=private,
         exist_ok=exist_ok,
         create_pr=create_pr,
     )
-    pushed = push_folder(folder, target, client, console)
     if pushed.already:
         console.say("Already there: every file is the same, nothing was pushed")
     for note in pushed.notes:

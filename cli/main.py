@@ -13,6 +13,7 @@ from hfgrow.errors import GrowthError, UsageError
 from . import grow, hub, inspect, proof
 from .output import Console, moving_bars, redacted
 
+_stopped_by: list[int] = []
 # What typer raises for wrong options; it exports the class below it, not the class itself.
 _OPTION_ERROR: Any = typer.BadParameter.__bases__[0]
 
@@ -46,8 +47,10 @@ def _program(
 
 def main() -> None:
     """Run the program and end with the exit code of the error, if there is one."""
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGHUP, _stop)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Whoever ignores a signal for us, as nohup does, wants it ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
     # The options are not parsed yet when they are wrong.
     quiet = not {"--json", "-q", "--quiet"}.isdisjoint(sys.argv)
     console = Console(as_json="--json" in sys.argv, quiet=quiet)
@@ -57,6 +60,9 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except GrowthError as error:
+        if _stopped_by:
+            # A library caught our exit and made an error of it.
+            sys.exit(128 + _stopped_by[0])
         _end(error, console)
     except _OPTION_ERROR as error:
         message = error.format_message()
@@ -65,7 +71,7 @@ def main() -> None:
             sys.exit(UsageError.exit_code)
         _end(UsageError(message.rstrip("."), hint=_help_command(error)), console)
     except (KeyboardInterrupt, typer.Abort):
-        print("Stopped; nothing was left behind.", file=sys.stderr)
+        print("Stopped.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output went away; nothing is left to say, and nowhere to say it.
@@ -94,4 +100,5 @@ def _help_command(error: Any) -> str:
 
 
 def _stop(number: int, frame: object) -> None:
+    _stopped_by.append(number)
     sys.exit(128 + number)

@@ -6,16 +6,16 @@ from typing import Annotated
 
 import typer
 
-from hfgrow import proof
+from hfgrow import proof, rebuild
 from hfgrow.card import card_files
-from hfgrow.checkpoint.strictjson import read_json_object
+from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.write import write_text
 from hfgrow.describe import command_line
-from hfgrow.errors import ModelError, UsageError, printable
+from hfgrow.errors import UsageError, printable
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage import MANIFEST, Manifest, Measured
-from hfgrow.manifest import parse_manifest
-from hfgrow.release import require_manifest
+from hfgrow.lineage import Manifest, Measured
+from hfgrow.manifest import manifest_of
+from hfgrow.names import CARD
 from hfgrow.source import files_of, locate
 
 from . import options
@@ -47,7 +47,7 @@ def verify(
     console = Console(as_json=json, quiet=quiet)
     outcome = proof.verify(folder, HubClient(token=token), console, base=base, text=_text_of(text))
     link, measured = outcome.manifest.link, outcome.measured
-    preserves = all(step.preserves_function for step in link.steps)
+    preserves = link.preserves_function
     converted = outcome.provenance.num_converted
     lines = [
         f"bytes         {outcome.provenance.num_tensors} tensors, "
@@ -80,7 +80,8 @@ def lineage(
 ) -> None:
     """Walk from a grown model to its root."""
     console = Console(as_json=json, quiet=quiet)
-    manifest = _manifest_of(model, revision, token, console)
+    client = HubClient(token=token)
+    manifest = manifest_of(files_of(locate(model, revision, client, console), client))
     lines = []
     for i, link in enumerate(manifest.chain):
         at = f" @ {link.base.revision[:12]}" if link.base.revision else ""
@@ -112,10 +113,9 @@ def reproduce(
 ) -> None:
     """Rebuild a grown model from the root of its chain and compare the sha256 of its weights."""
     console = Console(as_json=json, quiet=quiet)
-    client = HubClient(token=token)
-    manifest = _manifest_of(model, revision, token, console)
-    folder = Path(model) if Path(model).is_dir() else None
-    outcome = proof.reproduce(manifest, client, console, folder=folder, root=root, out=out)
+    outcome = rebuild.reproduce(
+        model, HubClient(token=token), console, revision=revision, root=root, out=out
+    )
     console.result(
         "\n".join(f"{name}: sha256 {digest}, equal" for name, digest in outcome.items()),
         {"model": model, "sha256": dict(outcome), "ok": True},
@@ -132,9 +132,9 @@ def card(
 ) -> None:
     """Write README.md and its picture again from hfgrow.json."""
     console = Console(as_json=json, quiet=quiet)
-    for name, text in card_files(require_manifest(folder), repo).items():
+    for name, text in card_files(manifest_of(LocalFolder(folder)), repo).items():
         write_text(folder / name, text)
-    console.result(str(folder / "README.md"), {"card": str(folder / "README.md")})
+    console.result(str(folder / CARD), {"card": str(folder / CARD)})
 
 
 def _measured_lines(measured: Measured | None) -> list[str]:
@@ -146,14 +146,6 @@ def _measured_lines(measured: Measured | None) -> list[str]:
         f"logits        max |d| {measured.max_abs_dlogit:.3g}, mean |d| "
         f"{measured.mean_abs_dlogit:.3g}, argmax agrees at {measured.argmax_agreement:.1%}",
     ]
-
-
-def _manifest_of(model: str, revision: str | None, token: str | None, console: Console) -> Manifest:
-    client = HubClient(token=token)
-    files = files_of(locate(model, revision, client, console), client)
-    if MANIFEST not in files.names():
-        raise ModelError(f"{files.label} has no {MANIFEST}: it was not grown by hfgrow")
-    return parse_manifest(read_json_object(files, MANIFEST))
 
 
 def _loads(manifest: Manifest) -> dict[str, object]:

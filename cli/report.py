@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
-from hfgrow.describe import describe_step, layer_rows, step_sources
+from hfgrow.describe import describe_step, layer_rows
 from hfgrow.errors import printable
-from hfgrow.job import Growth, GrowthRequest
+from hfgrow.job import Growth
 from hfgrow.lineage import non_embedding_parameters
 from hfgrow.plan import Stored, connection_rate, seams
 
@@ -61,15 +61,16 @@ def growth_text(growth: Growth) -> list[str]:
     return lines
 
 
-def growth_document(growth: Growth, request: GrowthRequest) -> dict[str, Any]:
+def growth_document(growth: Growth, *, dry_run: bool) -> dict[str, Any]:
     """Return a growth as JSON."""
     base, plan = growth.base, growth.plan
     measured = growth.manifest.link.measured if growth.manifest else None
     return {
         "out": str(growth.out),
-        "dry_run": request.dry_run,
-        "operator": request.operator,
-        "arguments": dict(plan.steps[-1].arguments),
+        "dry_run": dry_run,
+        "steps": [
+            {"operator": step.operator, "arguments": dict(step.arguments)} for step in plan.steps
+        ],
         "preserves_function": plan.preserves_function,
         "num_hidden_layers": {
             "base": base.num_hidden_layers,
@@ -80,9 +81,9 @@ def growth_document(growth: Growth, request: GrowthRequest) -> dict[str, Any]:
             "base": non_embedding_parameters(base),
             "grown": non_embedding_parameters(plan),
         },
-        "layer_map": step_sources(plan.steps[-1].layer_map),
-        "connection_rate": connection_rate(plan.steps[-1].layer_map),
-        "seams": seams(plan.steps[-1].layer_map),
+        "layer_map": list(plan.sources),
+        "connection_rate": connection_rate(plan.sources),
+        "seams": seams(plan.sources),
         "nbytes": growth.layout.nbytes,
         "push_nbytes_estimate": _unique_nbytes(growth),
         "files": list(growth.layout.file_names),
@@ -98,21 +99,20 @@ def growth_document(growth: Growth, request: GrowthRequest) -> dict[str, Any]:
 
 
 def _step(growth: Growth) -> str:
-    step = growth.plan.steps[-1]
-    return describe_step(step.operator, step.arguments)
+    steps = growth.plan.steps
+    return ", then ".join(describe_step(step.operator, step.arguments) for step in steps)
 
 
 def _connections(growth: Growth) -> str:
-    layer_map = growth.plan.steps[-1].layer_map
-    found = seams(layer_map)
+    sources = growth.plan.sources
+    found = seams(sources)
     shown = ", ".join(map(str, found[:_MOST_ROWS])) + (", ..." if len(found) > _MOST_ROWS else "")
     where = f"seams before layers {shown}" if found else "no seam"
-    return f"Rc {connection_rate(layer_map):.1%}, {where}"
+    return f"Rc {connection_rate(sources):.1%}, {where}"
 
 
 def _layer_map(growth: Growth) -> list[str]:
-    sources = step_sources(growth.plan.steps[-1].layer_map)
-    return [f"{left} <- {right}" for left, right in layer_rows(sources)]
+    return [f"{left} <- {right}" for left, right in layer_rows(growth.plan.sources)]
 
 
 def _promise(growth: Growth) -> str:

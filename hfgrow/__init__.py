@@ -4,7 +4,7 @@ The main job from Python::
 
     import hfgrow
 
-    growth = hfgrow.grow(hfgrow.GrowthRequest(model="demo", operator="stack", arguments={"g": 4}))
+    growth = hfgrow.grow(hfgrow.GrowthRequest(model="demo", steps=[("stack", {"g": 4})]))
     hfgrow.verify(growth.out)
 """
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from hfgrow.manifest import read_manifest
     from hfgrow.operators import OPERATORS
     from hfgrow.plan import GrowthPlan
-    from hfgrow.proof import reproduce, verify
+    from hfgrow.proof import verify
+    from hfgrow.rebuild import reproduce
 
 __version__ = "0.1.0"
 
@@ -55,7 +56,7 @@ _HOMES = {
     "grow": "job",
     "read": "checkpoint.read",
     "read_manifest": "manifest",
-    "reproduce": "proof",
+    "reproduce": "rebuild",
     "verify": "proof",
 }
 

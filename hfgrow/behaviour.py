@@ -4,6 +4,7 @@ torch and transformers are loaded here and nowhere before; code in a model folde
 """
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hfgrow.progress import Progress
 # What this module imports, for those who ask before they call.
 TRANSFORMERS = ("torch", "transformers", "safetensors")
 _MAX_TOKENS = 512
+_DEMO = Path(__file__).resolve().with_name("demo")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -118,10 +120,10 @@ def _tokens(base: Path, text: str | None) -> tuple[Any, str]:
         generator = torch.Generator().manual_seed(0)
         shape = (1, min(limit, _MAX_TOKENS // 4))
         return torch.randint(vocab_size, shape, generator=generator), "random tokens"
-    own = base / "probe.txt"
+    own = _DEMO / "probe.txt"
     if text is not None:
         tokens, name = _tokenize(base, text), "the given text"
-    elif own.is_file():
+    elif base.resolve() == _DEMO:
         tokens, name = _tokenize(base, own.read_text(encoding="utf-8")), "its held-out text"
     else:
         shipped = Path(__file__).with_name("probe.txt").read_text(encoding="utf-8")
@@ -136,12 +138,14 @@ def _weights_nbytes(folder: Path) -> int:
 
 
 def _available_nbytes() -> int:
-    """Return the memory that can be had without swapping."""
-    try:
+    """Return the memory that can be had without swapping, and inside the container's limit."""
+    limits = [1 << 62]
+    with suppress(OSError, ValueError):
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    except OSError:
-        found = None
-    return int(found[1]) * 1024 if found else 1 << 62
+        limits += [int(found[1]) * 1024] if found else []
+    with suppress(OSError, ValueError):
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)
 
 
 def _auto_classes() -> tuple[Any, Any]:
@@ -194,8 +198,13 @@ def _logits(folder: Path, tokens: Any) -> tuple[Any, str]:
         if info.get(fault):
             names = ", ".join(printable(name) for name in sorted(map(str, info[fault]))[:3])
             raise VerificationError(f"loading {folder.name}: {fault.replace('_', ' ')} {names}")
-    with torch.inference_mode():
-        logits = model(tokens).logits[0].float()
+    try:
+        with torch.inference_mode():
+            logits = model(tokens).logits[0].float()
+    except Exception as error:
+        raise VerificationError(
+            f"transformers cannot run {folder.name}: {printable(error, 300)}"
+        ) from error
     if not logits.isfinite().all():
         raise VerificationError(
             f"{folder.name}: its logits are not finite",

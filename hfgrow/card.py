@@ -2,15 +2,13 @@
 
 from typing import Any
 
-from hfgrow.describe import command_line, describe_step, layer_rows, plain, step_sources
+from hfgrow.describe import command_line, describe_step, layer_rows, plain
 from hfgrow.errors import printable
 from hfgrow.lineage import Link, Manifest, Model
+from hfgrow.names import CARD, PICTURE
 from hfgrow.operators import OPERATORS
 from hfgrow.picture import layer_picture
 from hfgrow.plan import connection_rate, seams
-
-CARD = "README.md"
-PICTURE = "layers.svg"
 
 
 def card_files(manifest: Manifest, repo_id: str | None = None) -> dict[str, str]:
@@ -70,21 +68,20 @@ def _introduction(link: Link) -> list[str]:
 
 def _changed(link: Link) -> list[str]:
     lines = ["## What changed", "", f"![layer map]({PICTURE})", ""]
-    for step in link.steps:
-        operator = OPERATORS.get(step.operator)
-        lines += ["| layers | come from the base's layers |", "|---|---|"]
-        lines += [
-            f"| {left} | {right} |" for left, right in layer_rows(step_sources(step.layer_map))
-        ]
-        found = seams(step.layer_map)
-        shown = ", ".join(map(str, found[:12])) + (", ..." if len(found) > 12 else "")
-        lines += [
-            "",
-            f"Layers are counted from 0. Connection rate Rc {connection_rate(step.layer_map):.1%}; "
-            + (f"seams before layers {shown}." if found else "no seam."),
-        ]
-        if operator:
-            lines += ["", f"Operator: {operator.summary} ({operator.paper})"]
+    sources = link.layer_map
+    lines += ["| layers | come from the base's layers |", "|---|---|"]
+    lines += [f"| {left} | {right} |" for left, right in layer_rows(sources)]
+    found = seams(sources)
+    shown = ", ".join(map(str, found[:12])) + (", ..." if len(found) > 12 else "")
+    lines += [
+        "",
+        f"Layers are counted from 0. Connection rate Rc {connection_rate(sources):.1%}; "
+        + (f"seams before layers {shown}." if found else "no seam."),
+        "",
+    ]
+    for name in dict.fromkeys(step.operator for step in link.steps):
+        if name in OPERATORS:
+            lines += [f"{name}: {OPERATORS[name].summary} ({OPERATORS[name].paper})"]
     lines += ["", "Embeddings, final norm and head are the base's. Every tensor keeps its bytes"]
     lines[-1] += f", converted to {plain(link.dtype)}." if link.dtype else "."
     return lines
@@ -112,11 +109,10 @@ def _numbers(link: Link) -> list[str]:
             f"by {measured.mean_abs_dlogit:.3g} on average, {measured.max_abs_dlogit:.3g} at most; "
             f"the most likely next token agrees at {measured.argmax_agreement:.1%} of the places.",
         ]
-    preserves = all(step.preserves_function for step in link.steps)
     lines += [
         "",
         "The growth is function preserving."
-        if preserves
+        if link.preserves_function
         else "The growth is not function preserving: the loss jumps, and falls again in training.",
     ]
     return lines
@@ -173,16 +169,13 @@ def _limits(manifest: Manifest) -> list[str]:
 
 
 def _picture(link: Link) -> str:
-    sources = list(range(link.base.num_hidden_layers))
-    for step in link.steps:
-        sources = [sources[source.layer] for source in step.layer_map]
     title = f"{printable(link.base.name, 30)} to {printable(link.result.name, 40)}"
-    return layer_picture(link.base.num_hidden_layers, sources, title)
+    return layer_picture(link.base.num_hidden_layers, link.layer_map, title)
 
 
 def _model_link(model: Model) -> str:
     if model.repo_id:
-        return f"[{plain(model.repo_id)}](/{model.repo_id})"
+        return f"[{plain(model.repo_id)}](/{plain(model.repo_id)})"
     return f"`{plain(model.name)}`"
 
 

@@ -4,9 +4,9 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
+from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES
 from hfgrow.errors import printable
 from hfgrow.lineage import Link
-from hfgrow.plan import LayerSource
 
 
 def describe_step(operator: str, arguments: Mapping[str, object]) -> str:
@@ -23,12 +23,9 @@ def command_line(link: Link) -> str:
         words += ["--revision", link.base.revision]
     if link.dtype:
         words += ["--dtype", link.dtype]
+    if link.max_shard_nbytes != DEFAULT_MAX_SHARD_NBYTES:
+        words += ["--max-shard-size", str(link.max_shard_nbytes)]
     return shlex.join(words)
-
-
-def step_sources(layer_map: Sequence[LayerSource]) -> list[int]:
-    """Return the 0-based base layers of a layer map."""
-    return [source.layer for source in layer_map]
 
 
 def layer_rows(sources: Sequence[int]) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,9 @@ is wrong, with the offending name and value and what was expected; the hint is w
 
 import re
 
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u1fff\u2030-\u205e\u2070-\ud7ff\uf900-\ufdcf]")
+_UNPRINTABLE = re.compile(
+    r"[^\x20-\x7e\u00a1-\u061b\u061d-\u1fff\u2010-\u2027\u2030-\u205e\u2070-\ud7ff\uf900-\ufdcf]"
+)
 
 
 class GrowthError(Exception):

@@ -10,12 +10,14 @@ from typing import Any
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.errors import ModelError
+from hfgrow.names import CARD
 
-_CARD = "README.md"
-_MAX_CARD_NBYTES = 1 << 20
-_PLAIN = re.compile(r"[\w.+-]{1,64}", re.ASCII)
+# Where the metadata of a card must end; the text after it is not even read.
+_MAX_HEAD_NBYTES = 1 << 16
+_PLAIN = re.compile(r"[A-Za-z][\w.+-]{0,63}", re.ASCII)
 _URL = re.compile(r"(https?://)?[\w./#~%+-]{1,300}", re.ASCII)
 _TEXTS = (("license", _PLAIN), ("license_name", _PLAIN), ("license_link", _URL))
+_NOTHING = frozenset({"no", "yes", "true", "false", "null", "none"})
 _MAX_LANGUAGES = 300
 
 
@@ -28,9 +30,7 @@ def inherited(folder: Path) -> dict[str, Any]:
 
     files = LocalFolder(folder)
     try:
-        if files.nbytes(_CARD) > _MAX_CARD_NBYTES:
-            return {}
-        text = files.read(_CARD, 0, _MAX_CARD_NBYTES).decode("utf-8", errors="replace")
+        text = files.read(CARD, 0, _MAX_HEAD_NBYTES).decode("utf-8", errors="replace")
     except ModelError:
         return {}
     match = re.match(r"---\r?\n(.*?)\r?\n---\s*(\r?\n|$)", text, re.DOTALL)
@@ -38,7 +38,8 @@ def inherited(folder: Path) -> dict[str, Any]:
     if match is None or re.search(r"(^|[\s\[{,:-])[&*]\w", match[1]):
         return {}
     try:
-        metadata = yaml.safe_load(match[1])
+        # Every scalar stays the text it is: no is Norwegian, and no tag makes anything else.
+        metadata = yaml.load(match[1], Loader=yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return checked_metadata(metadata) if isinstance(metadata, dict) else {}
@@ -49,13 +50,14 @@ def checked_metadata(metadata: Mapping[Any, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, shape in _TEXTS:
         value = metadata.get(key)
-        if isinstance(value, str) and shape.fullmatch(value):
+        if isinstance(value, str) and shape.fullmatch(value) and value.lower() not in _NOTHING:
             found[key] = value
     languages = metadata.get("language")
     if isinstance(languages, str):
         languages = [languages]
     if isinstance(languages, list):
         kept = [text for text in languages if isinstance(text, str) and _PLAIN.fullmatch(text)]
+        kept = [text for text in kept if text == "no" or text.lower() not in _NOTHING]
         if kept:
             found["language"] = kept[:_MAX_LANGUAGES]
     return found

@@ -1,19 +1,19 @@
 """The main job: resolve, preflight, pull, read, grow, write, verify, describe, push."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hfgrow import card, lineage
 from hfgrow.behaviour import TRANSFORMERS, check_transformers_view, measure
 from hfgrow.checkpoint.convert import with_dtype
-from hfgrow.checkpoint.files import LocalFolder, hash_file
+from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES, Layout, lay_out
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.staging import check_target
+from hfgrow.checkpoint.target import check_target
 from hfgrow.checkpoint.write import config_with, write
-from hfgrow.errors import OutputError, printable
+from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.extras import require
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import PushTarget, preflight
@@ -22,11 +22,12 @@ from hfgrow.hub.resolve import ModelRef
 from hfgrow.inherited import inherited
 from hfgrow.lineage import Manifest, WeightFile
 from hfgrow.manifest import read_manifest
-from hfgrow.operators import OPERATORS
+from hfgrow.names import LOCAL_BASE, MANIFEST
+from hfgrow.operators import apply
 from hfgrow.plan import GrowthPlan
 from hfgrow.progress import Progress, Silent, counting
 from hfgrow.provenance import check_headers
-from hfgrow.release import push_folder, sealed, visible_as
+from hfgrow.release import hashed, is_same, push_files, visible_as
 from hfgrow.source import base_name, files_of, local_folder, locate
 
 
@@ -36,8 +37,7 @@ class GrowthRequest:
 
     Attributes:
         model: Folder, alias, org/name, hf:// or Hub URL.
-        operator: A name in the table of operators.
-        arguments: The operator's arguments.
+        steps: The operators to apply, in order: a name in the table, and its arguments by name.
         out: The output folder; None means `./<base>-<operator>-...`.
         overwrite: Whether an existing output may be replaced.
         revision: Branch, tag or commit of the base.
@@ -54,8 +54,7 @@ class GrowthRequest:
     """
 
     model: str
-    operator: str
-    arguments: Mapping[str, object] = field(default_factory=dict)
+    steps: Sequence[tuple[str, Mapping[str, object]]]
     out: Path | None = None
     overwrite: bool = False
     revision: str | None = None
@@ -108,7 +107,8 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         progress: Told how it goes on; None tells nobody.
 
     Raises:
-        GrowthError: Anything that the user can act on; nothing is left behind.
+        GrowthError: Anything that the user can act on. Nothing is left behind, unless the output
+            is complete and only its push failed: then it stays, and can be pushed again.
     """
     progress = progress or Silent()
     if wants_proof(request):
@@ -117,8 +117,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         require("--dtype", "torch", "numpy")
     client = HubClient(token=request.token)
     ref = locate(request.model, request.revision, client, progress)
-    suffix = suffix_of(request.operator, request.arguments)
-    name = f"{base_name(ref)}-{suffix}"
+    name = "-".join((base_name(ref), *(suffix_of(*step) for step in request.steps)))
     out = request.out or Path(name)
     if request.out is not None:
         name = out.absolute().name
@@ -126,7 +125,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     if request.push:
         if ref.path is not None:
             ancestors = read_manifest(ref.path)
-            flags = visible_as(ref.label, ancestors, client, progress)
+            flags = visible_as(ref.label, ancestors, client)
             ref = replace(ref, private=flags.private, gated=flags.gated)
         target = preflight(
             ref,
@@ -143,7 +142,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         plan = planned(base, request)
         layout = lay_out(plan, request.max_shard_nbytes)
         return Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
-    if request.push and not request.overwrite and (out / lineage.MANIFEST).is_file():
+    if request.push and not request.overwrite and (out / MANIFEST).is_file():
         raise OutputError(
             f"the output folder {printable(out, 200)} exists",
             hint=f"to push what lies there: hfgrow push {printable(out, 200)}; to grow it again "
@@ -151,6 +150,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         )
     check_target(out, ref.path, overwrite=request.overwrite)
     folder = local_folder(ref, client, progress)
+    check_target(out, folder, overwrite=request.overwrite)
     base = read(LocalFolder(folder))
     for note in base.notes:
         progress.say(f"Note: {note}")
@@ -158,8 +158,9 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     layout = lay_out(plan, request.max_shard_nbytes)
     growth = Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
     growth = _write(growth, request, ref, folder, progress)
-    if target is not None:
-        growth = replace(growth, pushed=push_folder(growth.out, target, client, progress))
+    if target is not None and growth.manifest is not None:
+        pushed = push_files(growth.out, growth.manifest, target, client)
+        growth = replace(growth, pushed=pushed)
     return growth
 
 
@@ -169,9 +170,17 @@ def wants_proof(request: GrowthRequest) -> bool:
 
 
 def planned(base: GrowthPlan, request: GrowthRequest) -> GrowthPlan:
-    """Return the plan of the grown model."""
-    operator = OPERATORS[request.operator]
-    return with_dtype(operator.function(base, **request.arguments), request.dtype)
+    """Return the plan of the grown model.
+
+    Raises:
+        UsageError: There is no step, or one of them cannot be.
+    """
+    if not request.steps:
+        raise UsageError("there is no growth step")
+    plan = base
+    for operator, arguments in request.steps:
+        plan = apply(plan, operator, arguments)
+    return with_dtype(plan, request.dtype)
 
 
 def _write(
@@ -190,15 +199,23 @@ def _write(
         if deep:
             done["tensors"] = check_transformers_view(staging)
         if deep or request.push:
-            manifest = sealed(staging, manifest, progress)
+            files = hashed(staging, manifest.link.result.files, progress)
+            manifest = manifest.with_result_files(files)
         if deep:
             manifest = manifest.with_measured(measure(folder, staging, progress))
         repo_id = growth.target.repo_id if growth.target else None
-        local = {lineage.LOCAL_BASE: f"{folder.absolute()}\n"}
-        return {lineage.MANIFEST: manifest.to_json(), **local, **card.card_files(manifest, repo_id)}
+        local = {LOCAL_BASE: f"{folder.absolute()}\n"}
+        return {MANIFEST: manifest.to_json(), **local, **card.card_files(manifest, repo_id)}
 
     with counting(progress, f"Writing {growth.name}", growth.layout.nbytes) as advance:
-        written = write(plan, growth.layout, growth.out, finish=finish, advance=advance)
+        written = write(
+            plan,
+            growth.layout,
+            growth.out,
+            finish=finish,
+            overwrite=request.overwrite,
+            advance=advance,
+        )
     return replace(
         growth,
         plan=plan,
@@ -217,14 +234,19 @@ def _manifest(
     *,
     hash_base: bool,
 ) -> Manifest:
-    base_files = {}
-    for name, file in growth.base.files.items():
-        known = ref.files[name].sha256 if name in ref.files else None
-        if known is None and hash_base:
-            with counting(progress, f"Hashing {name}", file.nbytes) as advance:
-                known = hash_file(folder / name, advance=advance)
-        base_files[name] = WeightFile(file.nbytes, known)
     earlier = read_manifest(folder)
+    base_files = {
+        name: WeightFile(file.nbytes, ref.files[name].sha256 if name in ref.files else None)
+        for name, file in growth.base.files.items()
+    }
+    if (hash_base or earlier) and not all(file.sha256 for file in base_files.values()):
+        base_files = hashed(folder, base_files, progress)
+    if earlier and not _describes(earlier, base_files):
+        progress.say(
+            f"Note: {MANIFEST} of the base describes other weights (trained since?); the lineage "
+            "starts anew here"
+        )
+        earlier = None
     link = lineage.Link(
         base=lineage.describe(
             growth.base,
@@ -243,6 +265,11 @@ def _manifest(
         card=inherited(folder),
     )
     return Manifest((*(earlier.chain if earlier else ()), link))
+
+
+def _describes(manifest: Manifest, files: Mapping[str, WeightFile]) -> bool:
+    known = manifest.link.result.files
+    return known.keys() == files.keys() and all(is_same(known[n], files[n]) for n in files)
 
 
 def suffix_of(operator: str, arguments: Mapping[str, object]) -> str:

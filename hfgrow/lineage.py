@@ -16,12 +16,11 @@ from hfgrow import __version__
 from hfgrow.checkpoint.layout import Layout
 from hfgrow.plan import GrowthPlan, GrowthStep
 
-MANIFEST = "hfgrow.json"
-# Where the base lies on this machine; stays beside the model and is never pushed.
-LOCAL_BASE = ".hfgrow-base"
 SCHEMA = 1
+# What a link of the chain is; other kinds will follow, and a reader must not take them for this.
+GROWTH = "growth"
 # A list of numbers spread over lines, as json.dumps writes a layer map.
-_NUMBERS = re.compile(r"\[\s+\d+(?:,\s+\d+)*\s+\]")
+_NUMBERS = re.compile(r"\[\n\s+\d+(?:,\s+\d+)*\s+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +103,19 @@ class Link:
     measured: Measured | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def preserves_function(self) -> bool:
+        """Whether every step promises the same function as the base."""
+        return all(step.preserves_function for step in self.steps)
+
+    @property
+    def layer_map(self) -> tuple[int, ...]:
+        """For every layer of the result, the 0-based layer of the base it comes from."""
+        current = tuple(range(self.base.num_hidden_layers))
+        for step in self.steps:
+            current = tuple(current[source.layer] for source in step.layer_map)
+        return current
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -123,8 +135,8 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the text of hfgrow.json."""
-        content = {"schema": SCHEMA, "chain": [asdict(link) for link in self.chain]}
-        text = json.dumps(_compact(content), indent=2, ensure_ascii=False)
+        content = {"schema": SCHEMA, "chain": [_link_json(link) for link in self.chain]}
+        text = json.dumps(content, indent=2, ensure_ascii=False)
         return _NUMBERS.sub(lambda match: " ".join(match[0].split()), text) + "\n"
 
     def with_measured(self, measured: Measured | None) -> "Manifest":
@@ -141,8 +153,7 @@ class Manifest:
         """For every layer, the 0-based layer of the root it comes from."""
         current = tuple(range(self.root.num_hidden_layers))
         for link in self.chain:
-            for step in link.steps:
-                current = tuple(current[source.layer] for source in step.layer_map)
+            current = tuple(current[i] for i in link.layer_map)
         return current
 
 
@@ -194,13 +205,40 @@ def config_record(link: Link) -> dict[str, object]:
     return record
 
 
-def _compact(value: Any) -> Any:
-    """Write a layer source as its number, or as [layer, mode]; leave out what is not known."""
-    if isinstance(value, dict):
-        if set(value) == {"layer", "mode"}:
-            copied = value["mode"] == "copy"
-            return value["layer"] if copied else [value["layer"], value["mode"]]
-        return {key: _compact(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_compact(item) for item in value]
-    return value
+def _link_json(link: Link) -> dict[str, object]:
+    content: dict[str, object] = {
+        "kind": GROWTH,
+        "base": _model_json(link.base),
+        "steps": [_step_json(step) for step in link.steps],
+        "dtype": link.dtype,
+        "max_shard_nbytes": link.max_shard_nbytes,
+        "result": _model_json(link.result),
+        "versions": dict(link.versions),
+        "card": dict(link.card),
+    }
+    if link.measured is not None:
+        content["measured"] = asdict(link.measured)
+    return content
+
+
+def _model_json(model: Model) -> dict[str, object]:
+    return {
+        **{key: value for key, value in asdict(model).items() if value is not None},
+        "files": {
+            name: {"nbytes": file.nbytes} | ({"sha256": file.sha256} if file.sha256 else {})
+            for name, file in model.files.items()
+        },
+    }
+
+
+def _step_json(step: GrowthStep) -> dict[str, object]:
+    """Return a step; a copied layer is written as its number, others as [layer, mode]."""
+    return {
+        "operator": step.operator,
+        "arguments": dict(step.arguments),
+        "layer_map": [
+            source.layer if source.mode == "copy" else [source.layer, source.mode]
+            for source in step.layer_map
+        ],
+        "preserves_function": step.preserves_function,
+    }

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.config import CONFIG_DTYPES
-from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.files import Files, LocalFolder
 from hfgrow.checkpoint.strictjson import is_int, read_json_object
 from hfgrow.depth import MAX_LAYERS
 from hfgrow.errors import ModelError, printable
 from hfgrow.inherited import checked_metadata
 from hfgrow.lineage import (
-    MANIFEST,
+    GROWTH,
     SCHEMA,
     Link,
     Manifest,
@@ -25,6 +25,7 @@ from hfgrow.lineage import (
     Model,
     WeightFile,
 )
+from hfgrow.names import MANIFEST
 from hfgrow.plan import GrowthStep, LayerSource
 
 _MAX_LINKS = 1000
@@ -51,6 +52,20 @@ def read_manifest(folder: Path) -> Manifest | None:
     return parse_manifest(read_json_object(LocalFolder(folder), MANIFEST))
 
 
+def manifest_of(files: Files) -> Manifest:
+    """Read hfgrow.json of a model that must have one.
+
+    Raises:
+        ModelError: There is none, or it is damaged.
+    """
+    if MANIFEST not in files.names():
+        raise ModelError(
+            f"{files.label} has no {MANIFEST}: it was not grown by hfgrow",
+            hint="grow a model first: hfgrow stack MODEL --g 4",
+        )
+    return parse_manifest(read_json_object(files, MANIFEST))
+
+
 def parse_manifest(content: Mapping[str, Any]) -> Manifest:
     """Make a manifest from the JSON of hfgrow.json.
 
@@ -72,6 +87,11 @@ def parse_manifest(content: Mapping[str, Any]) -> Manifest:
 
 def _link(value: Any) -> Link:
     content = _object(value, "chain")
+    if content.get("kind") != GROWTH:
+        raise ModelError(
+            f"{MANIFEST} has a link of the kind {printable(content.get('kind'))}, unknown here",
+            hint="upgrade hfgrow",
+        )
     measured, dtype = content.get("measured"), content.get("dtype")
     if dtype is not None and (not isinstance(dtype, str) or dtype not in CONFIG_DTYPES):
         raise _damaged("dtype", dtype)
@@ -135,7 +155,8 @@ def _step(value: Any) -> GrowthStep:
 
 
 def _source(item: Any) -> LayerSource:
-    layer, mode = item if isinstance(item, list) and len(item) == 2 else (item, "copy")
+    pair: Any = item if isinstance(item, list) and len(item) == 2 else (item, "copy")
+    layer, mode = pair
     if not is_int(layer) or not 0 <= layer < MAX_LAYERS or not _is_word(mode):
         raise _damaged("layer_map", item)
     return LayerSource(layer, mode)

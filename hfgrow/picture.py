@@ -7,6 +7,7 @@ _HEIGHT = 420
 _TOP = 34
 _BOX_WIDTH = 96
 _LEFT, _RIGHT = 40, 424
+_MOST_LINES = 1000
 _FIRST_HUE, _LAST_HUE = 210, 350
 
 
@@ -28,7 +29,8 @@ def layer_picture(num_base_layers: int, layer_map: Sequence[int], title: str) ->
         '<rect width="100%" height="100%" fill="#fff"/>',
         f'<text x="280" y="20" text-anchor="middle" font-size="15">{escape(title)}</text>',
     ]
-    for i, source in enumerate(layer_map):
+    every = len(layer_map) // _MOST_LINES + 1
+    for i, source in list(enumerate(layer_map))[::every]:
         y1 = base_bottom - (source + 0.5) * scale
         y2 = grown_bottom - (i + 0.5) * scale
         parts.append(
@@ -39,10 +41,10 @@ def layer_picture(num_base_layers: int, layer_map: Sequence[int], title: str) ->
         (_LEFT, base_bottom, range(num_base_layers)),
         (_RIGHT, grown_bottom, layer_map),
     ):
-        for i, source in enumerate(sources):
+        for i, source in list(enumerate(sources))[::every]:
             parts.append(
                 f'<rect x="{x}" y="{bottom - (i + 1) * scale:.1f}" width="{_BOX_WIDTH}" '
-                f'height="{scale * 0.86:.1f}" fill="{_colour(source, num_base_layers)}"/>'
+                f'height="{scale * (every - 0.14):.2f}" fill="{_colour(source, num_base_layers)}"/>'
             )
             if scale >= 11:
                 parts.append(

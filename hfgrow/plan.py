@@ -5,7 +5,7 @@ operator is a function from plan to plan; the writer carries the last plan out. 
 the dry run, the exact size of the output, its lineage, and what verification re-derives.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -113,6 +113,11 @@ class GrowthPlan:
         return len(self.layer_map)
 
     @property
+    def sources(self) -> tuple[int, ...]:
+        """For every layer, the 0-based layer of the base, whatever its mode."""
+        return tuple(source.layer for source in self.layer_map)
+
+    @property
     def num_parameters(self) -> int:
         """All parameters, each tied tensor counted once."""
         return sum(tensor.num_elements for tensor in self.tensors.values())
@@ -128,18 +133,18 @@ class GrowthPlan:
         return all(step.preserves_function for step in self.steps)
 
 
-def connection_rate(layer_map: tuple[LayerSource, ...]) -> float:
+def connection_rate(sources: Sequence[int]) -> float:
     """Return Rc, the share of neighbouring layers that were neighbours in the base too.
 
     `Rc = #{i: o[i+1] = o[i] + 1} / (L - 1)`, with `o` the 0-based source of each of `L` layers.
 
     Source: Du et al. 2024, "Stacking Your Transformers", arXiv 2405.15319, App. on partial stacking
     """
-    if len(layer_map) < 2:
+    if len(sources) < 2:
         return 1.0
-    return 1 - len(seams(layer_map)) / (len(layer_map) - 1)
+    return 1 - len(seams(sources)) / (len(sources) - 1)
 
 
-def seams(layer_map: tuple[LayerSource, ...]) -> list[int]:
+def seams(sources: Sequence[int]) -> list[int]:
     """Return the 0-based layers whose predecessor is not the one they had in the base."""
-    return [i for i in range(1, len(layer_map)) if layer_map[i].layer != layer_map[i - 1].layer + 1]
+    return [i for i in range(1, len(sources)) if sources[i] != sources[i - 1] + 1]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hfgrow.checkpoint.convert import converted_from
 from hfgrow.checkpoint.files import LocalFolder, open_regular
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, VerificationError, printable
@@ -110,20 +111,8 @@ def _same_range(source: int, target: int, source_offset: int, offset: int, nbyte
 
 
 def _same_converted(source: int, target: int, planned: TensorPlan, offset: int) -> bool:
-    from tempfile import TemporaryFile
-
-    from hfgrow.checkpoint.convert import convert
-
-    with TemporaryFile() as expected:
-        convert(
-            source,
-            expected.fileno(),
-            planned.recipe.offset,
-            0,
-            planned.num_elements,
-            from_dtype=planned.recipe.dtype,
-            to_dtype=planned.dtype,
-            name=planned.recipe.name,
-            advance=lambda nbytes: None,
-        )
-        return _same_range(expected.fileno(), target, 0, offset, planned.nbytes)
+    for chunk in converted_from(planned, source):
+        if os.pread(target, len(chunk), offset) != chunk:
+            return False
+        offset += len(chunk)
+    return True

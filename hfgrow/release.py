@@ -1,45 +1,82 @@
-"""Push a grown model: the files that hfgrow wrote, and no others."""
+"""Push a grown model: the files that hfgrow wrote, as it wrote them, and no others."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from hfgrow.card import CARD, PICTURE, card_files
-from hfgrow.checkpoint.files import hash_file
-from hfgrow.checkpoint.read import INDEX
+from hfgrow.card import card_files
+from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.sidefiles import is_side_file
 from hfgrow.checkpoint.write import write_text
 from hfgrow.errors import HubRefusedError, ModelError, printable
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.preflight import PushTarget
+from hfgrow.hub.preflight import PushTarget, preflight
 from hfgrow.hub.push import Pushed, push
 from hfgrow.hub.resolve import ModelRef
-from hfgrow.lineage import MANIFEST, Manifest, WeightFile
-from hfgrow.manifest import read_manifest
+from hfgrow.lineage import Manifest, WeightFile
+from hfgrow.manifest import manifest_of
+from hfgrow.names import CARD, CONFIG, INDEX, MANIFEST, PICTURE
 from hfgrow.progress import Progress, counting
-from hfgrow.source import locate
+from hfgrow.source import recorded
 
 
-def push_folder(folder: Path, target: PushTarget, client: HubClient, progress: Progress) -> Pushed:
-    """Push a grown model in one commit; its lineage is completed with the sha256 of its weights.
+def publish(
+    folder: Path,
+    repo: str | None,
+    client: HubClient,
+    progress: Progress,
+    *,
+    private: bool | None = None,
+    exist_ok: bool = False,
+    create_pr: bool = False,
+) -> Pushed:
+    """Push a grown model that lies in a folder.
+
+    Args:
+        folder: A model grown by hfgrow, not changed since.
+        repo: The target; None means a repository of the caller's named as the model.
+        client: The connection.
+        progress: Told how it goes on.
+        private: The visibility of a new repository; None means as private as its ancestors.
+        exist_ok: Whether a repository that hfgrow did not make may be pushed to.
+        create_pr: Whether to open a pull request instead.
 
     Raises:
-        ModelError: The folder was not made by hfgrow.
+        ModelError: The folder was not made by hfgrow, or its weights were changed since.
         GrowthError: The Hub refuses, does not answer, or changed meanwhile.
     """
-    manifest = require_manifest(folder)
-    complete = sealed(folder, manifest, progress)
-    if complete != manifest:
-        for name, text in {
-            MANIFEST: complete.to_json(),
-            **card_files(complete, target.repo_id),
-        }.items():
-            write_text(folder / name, text)
+    manifest = manifest_of(LocalFolder(folder))
+    base = manifest.link.base
+    ref = replace(visible_as(base.name, manifest, client), repo_id=base.repo_id)
+    target = preflight(
+        ref,
+        repo,
+        manifest.link.result.name,
+        client,
+        private=private,
+        exist_ok=exist_ok,
+        create_pr=create_pr,
+    )
+    proved = unchanged(folder, manifest, progress)
+    # A card that somebody edited is theirs; one that we made is made again for its new place.
+    untouched = (folder / CARD).is_file() and (folder / CARD).read_text(
+        encoding="utf-8", errors="replace"
+    ) == card_files(manifest)[CARD]
+    texts = {MANIFEST: proved.to_json()}
+    if untouched or not (folder / CARD).is_file():
+        texts |= card_files(proved, target.repo_id)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return push_files(folder, proved, target, client)
+
+
+def push_files(folder: Path, manifest: Manifest, target: PushTarget, client: HubClient) -> Pushed:
+    """Push the files of a grown model, whose weights are known to be those of its lineage."""
     name = manifest.link.result.name
     return push(folder, own_files(folder, manifest), target, client, message=f"Add {name}")
 
 
-def visible_as(
-    name: str, manifest: Manifest | None, client: HubClient, progress: Progress
-) -> ModelRef:
+def visible_as(name: str, manifest: Manifest | None, client: HubClient) -> ModelRef:
     """Return a base that lies on this machine, with the visibility that its ancestors ask for.
 
     A model grown from a private or gated one is private by default, however many growths lie
@@ -50,7 +87,7 @@ def visible_as(
         if link.base.repo_id is None:
             continue
         try:
-            ref = locate(link.base.repo_id, link.base.revision, client, progress)
+            ref = recorded(link.base.repo_id, link.base.revision, client)
         except HubRefusedError:
             private = True
         else:
@@ -58,30 +95,41 @@ def visible_as(
     return ModelRef(name, private=private, gated=gated)
 
 
-def sealed(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
-    """Return the manifest with the sha256 of every weight file of the model itself."""
-    files = dict(manifest.link.result.files)
-    for name, file in files.items():
-        if file.sha256 is None:
-            with counting(progress, f"Hashing {name}", file.nbytes) as advance:
-                digest = hash_file(folder / name, advance=advance)
-            files[name] = WeightFile(file.nbytes, digest)
-    return manifest.with_result_files(files)
-
-
-def require_manifest(folder: Path) -> Manifest:
-    """Return the lineage of a folder that must have one.
+def unchanged(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
+    """Hash the weights of a grown model, and return its manifest with every sha256 filled in.
 
     Raises:
-        ModelError: The folder was not made by hfgrow.
+        ModelError: A weight file is not the one that the lineage records: it was trained or
+            replaced since, and the lineage would tell a story that is no longer true.
     """
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise ModelError(
-            f"{printable(folder, 200)} has no {MANIFEST}: it was not grown by hfgrow",
-            hint="grow a model first: hfgrow stack MODEL --g 4",
-        )
-    return manifest
+    known = manifest.link.result.files
+    found = hashed(folder, known, progress)
+    for name, file in known.items():
+        if not is_same(file, found[name]):
+            raise ModelError(
+                f"{printable(name)} is not the file that {MANIFEST} records: the weights were "
+                "changed after growth",
+                hint=f"remove {MANIFEST} and push the model with `hf upload`",
+            )
+    return manifest.with_result_files(found)
+
+
+def is_same(recorded_file: WeightFile, found: WeightFile) -> bool:
+    """Say whether a file can be the recorded one: its size, and its sha256 where both are known."""
+    hashes = {recorded_file.sha256, found.sha256} - {None}
+    return recorded_file.nbytes == found.nbytes and len(hashes) <= 1
+
+
+def hashed(
+    folder: Path, files: Mapping[str, WeightFile], progress: Progress
+) -> dict[str, WeightFile]:
+    """Return the records of weight files as they lie in a folder now."""
+    found = {}
+    for name in files:
+        nbytes = LocalFolder(folder).nbytes(name)
+        with counting(progress, f"Hashing {name}", nbytes) as advance:
+            found[name] = WeightFile(nbytes, hash_file(folder / name, advance=advance))
+    return found
 
 
 def own_files(folder: Path, manifest: Manifest) -> list[str]:
@@ -89,4 +137,4 @@ def own_files(folder: Path, manifest: Manifest) -> list[str]:
     weights = list(manifest.link.result.files)
     index = [INDEX] if len(weights) > 1 else []
     side_files = [path.name for path in folder.iterdir() if is_side_file(path.name)]
-    return sorted([*weights, *index, "config.json", MANIFEST, CARD, PICTURE, *side_files])
+    return sorted([*weights, *index, CONFIG, MANIFEST, CARD, PICTURE, *side_files])

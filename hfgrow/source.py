@@ -5,9 +5,10 @@ from pathlib import Path
 from hfgrow.checkpoint.files import Files, LocalFolder
 from hfgrow.errors import printable
 from hfgrow.hub.client import HubClient
+from hfgrow.hub.names import check_repo_id
 from hfgrow.hub.pull import pull
 from hfgrow.hub.remote import RemoteFiles
-from hfgrow.hub.resolve import ModelRef, resolve
+from hfgrow.hub.resolve import ModelRef, pin, resolve
 from hfgrow.progress import Progress
 
 
@@ -26,6 +27,17 @@ def locate(model: str, revision: str | None, client: HubClient, progress: Progre
     for note in ref.notes:
         progress.say(f"Note: {note}")
     return ref
+
+
+def recorded(repo_id: str, revision: str | None, client: HubClient) -> ModelRef:
+    """Pin a repository that a lineage names: never a folder, an alias or an address.
+
+    Raises:
+        UsageError: The name is none of a repository.
+        GrowthError: The Hub refuses or does not answer.
+    """
+    check_repo_id(repo_id)
+    return pin(ModelRef(repo_id, repo_id=repo_id, revision=revision), client)
 
 
 def files_of(ref: ModelRef, client: HubClient) -> Files:

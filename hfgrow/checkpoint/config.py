@@ -20,6 +20,12 @@ _SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_w
 # What the rules for lists of layers count with, and its least value.
 _RULES = {"max_window_layers": 0, "no_rope_layer_interval": 1}
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size")
+_OTHER_WEIGHTS = {
+    "transformers_weights": "makes transformers load other weights than the ones read here",
+    "per_layer_config": "changes single layers, and hfgrow does not know how it grows",
+}
+# What chooses an implementation, and may name one to be downloaded; never part of a model.
+_IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 # Lists that say nothing about single layers, whatever their length.
 _GLOBAL_LISTS = frozenset(
     {
@@ -63,6 +69,9 @@ def read_config(files: Files) -> tuple[dict[str, Any], Family, list[str]]:
     notes = []
     if config.pop("auto_map", None) is not None:
         notes.append("auto_map was dropped: code in a model repository is never run")
+    for key in _IMPLEMENTATIONS:
+        if config.pop(key, None) is not None:
+            notes.append(f"{key} was dropped: it belongs to a run, not to a model")
     if config.get("pretraining_tp") not in (None, 1):
         # Weights are stored whole whatever it says; SmolLM3 is published with 2.
         notes.append("pretraining_tp is kept, and ignored by transformers 5")
@@ -95,6 +104,9 @@ def _refuse_kinds(config: dict[str, Any]) -> None:
             f"config.json: the model is quantised ({printable(kind)})",
             hint="grow the unquantised base and quantise the result",
         )
+    for key, what in _OTHER_WEIGHTS.items():
+        if config.get(key) is not None:
+            raise ModelError(f"config.json: {key} {what}", hint="remove the key if it is not used")
     for key in _EXPERTS:
         if config.get(key):
             raise ModelError(
@@ -134,7 +146,8 @@ def _check_counts(config: dict[str, Any], family: Family) -> None:
             f"config.json: num_attention_heads {sizes['heads']} is no multiple of "
             f"num_key_value_heads {sizes['kv_heads']}"
         )
-    if config.get("head_dim") is None and sizes["hidden"] % sizes["heads"]:
+    computed = config.get("head_dim") is None and family.head_dim_default is None
+    if computed and sizes["hidden"] % sizes["heads"]:
         raise ModelError(
             f"config.json: hidden_size {sizes['hidden']} is no multiple of num_attention_heads "
             f"{sizes['heads']}, and there is no head_dim"

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hfgrow.checkpoint.header import build_header
-from hfgrow.checkpoint.read import INDEX, SINGLE
 from hfgrow.errors import UsageError, printable
+from hfgrow.names import INDEX, SINGLE
 from hfgrow.plan import GrowthPlan, Stored, TensorPlan
 
 DEFAULT_MAX_SHARD_NBYTES = 50 * 10**9

@@ -14,10 +14,9 @@ from hfgrow.checkpoint.header import Entry, read_header
 from hfgrow.checkpoint.strictjson import read_json_object
 from hfgrow.errors import ModelError, printable
 from hfgrow.families.table import Family
+from hfgrow.names import INDEX, SINGLE
 from hfgrow.plan import GrowthPlan, LayerSource, SourceFile, Stored, TensorPlan
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 EMBEDDINGS = "model.embed_tokens.weight"
 _SHARD = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
 # Buffers that old checkpoints store and every model class recomputes.
@@ -53,6 +52,8 @@ def read(files: Files) -> GrowthPlan:
     config, family, notes = read_config(files)
     weight_map = _weight_map(files)
     names = [SINGLE] if weight_map is None else sorted(set(weight_map.values()))
+    # Stamps before headers: a file that is replaced in between must not pass for the one read.
+    sources = {name: SourceFile(files.nbytes(name), files.stamp(name)) for name in names}
     headers = {name: read_header(files, name) for name in names}
     tensors = _merge(headers, weight_map)
     dropped = [name for name in tensors if _RECOMPUTED.fullmatch(name)]
@@ -68,7 +69,7 @@ def read(files: Files) -> GrowthPlan:
         family=family.model_type,
         layer_map=tuple(LayerSource(i) for i in range(config["num_hidden_layers"])),
         tensors=tensors,
-        files={name: SourceFile(files.nbytes(name), files.stamp(name)) for name in headers},
+        files=sources,
         notes=tuple(notes),
     )
 
@@ -77,13 +78,14 @@ def _weight_map(files: Files) -> dict[str, str] | None:
     """Return the checked index, or None for a checkpoint of one file."""
     names = set(files.names())
     single, indexed = SINGLE in names, INDEX in names
-    if single and indexed:
-        raise ModelError(
-            f"{files.label} has both {SINGLE} and {INDEX}, which may be two different models",
-            hint="remove the one that does not belong there",
-        )
     if indexed:
-        return _checked_index(read_json_object(files, INDEX), names)
+        weight_map = _checked_index(read_json_object(files, INDEX), names)
+        if single and set(weight_map.values()) != {SINGLE}:
+            raise ModelError(
+                f"{files.label} has both {SINGLE} and {INDEX}, which may be two different models",
+                hint="remove the one that does not belong there",
+            )
+        return weight_map
     if not single:
         _refuse_without_weights(files, names)
     return None

@@ -1,6 +1,7 @@
 """Which files beside the weights travel with a model: an allow-list, never everything there is."""
 
 import fnmatch
+import re
 
 SIDE_FILES = frozenset(
     {
@@ -15,6 +16,8 @@ SIDE_FILES = frozenset(
         "vocab.json",
     }
 )
+# What a listing of a repository may name; other names would be pushed and never found again.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,199}", re.ASCII)
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY.md")
 
 
@@ -25,6 +28,7 @@ def is_side_file(name: str) -> bool:
     not.
     """
     return name in SIDE_FILES or (
-        not name.endswith((".py", ".pkl", ".bin"))
+        _PLAIN_NAME.fullmatch(name) is not None
+        and not name.endswith((".py", ".pkl", ".bin"))
         and any(fnmatch.fnmatchcase(name, pattern) for pattern in LICENCE_FILES)
     )

@@ -8,67 +8,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hfgrow.checkpoint.target import exists
 from hfgrow.errors import GrowthError, OutputError, printable
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-def check_target(target: Path, base: Path | None, *, overwrite: bool) -> None:
-    """Refuse an output folder that must not be written.
-
-    Args:
-        target: The folder to create.
-        base: The folder of the base, which must not be touched.
-        overwrite: Whether an existing folder may be replaced.
-
-    Raises:
-        OutputError: The target exists, is the base or inside it, or has no writable parent.
-    """
-    shown = printable(target, 200)
-    try:
-        real, here = Path(os.path.realpath(target)), Path.cwd()
-    except FileNotFoundError as error:
-        raise OutputError("the working folder does not exist any more", hint="cd to one") from error
-    if real in (real.parent, here, Path.home()):
-        raise OutputError(
-            f"{shown} cannot be an output folder", hint="name a new folder: --out DIR"
-        )
-    if base is not None:
-        source = Path(os.path.realpath(base))
-        if real == source or source in real.parents or real in source.parents:
-            raise OutputError(
-                f"the output {shown} and the base {printable(base, 200)} must be apart",
-                hint="name a folder outside the base: --out DIR",
-            )
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise OutputError(f"{shown} exists and is not a folder", hint="name another: --out DIR")
-    try:
-        taken = target.is_dir() and any(target.iterdir())
-    except OSError as error:
-        raise OutputError(f"cannot look into {shown}: {error.strerror}") from error
-    if taken and not overwrite:
-        raise OutputError(
-            f"the output folder {shown} exists", hint="add --overwrite, or choose another --out DIR"
-        )
-
-
 @contextmanager
-def staged(target: Path) -> Iterator[Path]:
+def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a private folder beside `target` that takes its name when the block ends well.
 
     One process at a time may write a target. What a killed run left behind is swept. An old
     target stays complete until the new one is; after an error nothing of the new one remains.
 
+    Args:
+        target: The folder to create.
+        overwrite: Whether a folder that stands there when the block ends is replaced.
+
     Raises:
-        OutputError: Another run holds the target, or the file system refuses.
+        OutputError: Another run holds the target, it exists, or the file system refuses.
     """
     from filelock import FileLock, Timeout
 
     shown = printable(target, 200)
     staging = target.parent / f".{target.name}.hfgrow-staging"
     lock_path = target.parent / f".{target.name}.hfgrow-lock"
-    with _translated(shown):
+    with translated(shown):
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(lock_path)
         try:
@@ -78,13 +44,16 @@ def staged(target: Path) -> Iterator[Path]:
                 f"another run is writing {shown}", hint="wait for it, or choose another --out DIR"
             ) from None
     try:
-        with _translated(shown):
+        with translated(shown):
+            _restore(_aside(staging), target)
             _sweep(staging)
+            if not overwrite and _is_taken(target):
+                raise exists(target)
             staging.mkdir()
             try:
                 yield staging
                 _sync_folder(staging)
-                _publish(staging, target)
+                _publish(staging, target, overwrite=overwrite)
             except BaseException:
                 _sweep(staging)
                 raise
@@ -96,11 +65,38 @@ def staged(target: Path) -> Iterator[Path]:
         lock.release()
 
 
-def _publish(staging: Path, target: Path) -> None:
-    if target.is_dir() and any(target.iterdir()):
+@contextmanager
+def translated(shown: str) -> Iterator[None]:
+    """Turn what the file system says inside the block into one of our errors.
+
+    Args:
+        shown: What is being written, as messages name it.
+
+    Raises:
+        OutputError: For every OSError.
+    """
+    try:
+        yield
+    except GrowthError:
+        raise
+    except OSError as error:
+        raise OutputError(_explain(error, shown), hint=_hint(error)) from error
+
+
+def _is_taken(target: Path) -> bool:
+    return target.is_dir() and any(target.iterdir())
+
+
+def _publish(staging: Path, target: Path, *, overwrite: bool) -> None:
+    if overwrite and _is_taken(target):
         _exchange(staging, target)
     else:
-        os.rename(staging, target)
+        try:
+            os.rename(staging, target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise exists(target) from error
+            raise
     _sync_folder(target.parent)
 
 
@@ -114,10 +110,25 @@ def _exchange(one: Path, other: Path) -> None:
     failure = ctypes.get_errno()
     if swap and failure not in (errno.EINVAL, errno.ENOSYS):
         raise OSError(failure, os.strerror(failure), str(other))
-    aside = one.with_name(one.name + "-old")
+    aside = _aside(one)
     os.rename(other, aside)
-    os.rename(one, other)
+    try:
+        os.rename(one, other)
+    except BaseException:
+        os.rename(aside, other)
+        raise
     os.rename(aside, one)
+
+
+def _aside(staging: Path) -> Path:
+    return staging.with_name(staging.name + "-old")
+
+
+def _restore(aside: Path, target: Path) -> None:
+    """Bring back the old target of a run that was killed between two renames."""
+    if aside.is_dir() and not target.exists():
+        os.rename(aside, target)
+    _sweep(aside)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -131,16 +142,6 @@ def _sync_folder(folder: Path) -> None:
 def _sweep(folder: Path) -> None:
     if folder.is_symlink() or folder.exists():
         shutil.rmtree(folder)
-
-
-@contextmanager
-def _translated(shown: str) -> Iterator[None]:
-    try:
-        yield
-    except GrowthError:
-        raise
-    except OSError as error:
-        raise OutputError(_explain(error, shown), hint=_hint(error)) from error
 
 
 def _explain(error: OSError, shown: str) -> str:

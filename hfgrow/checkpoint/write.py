@@ -4,19 +4,19 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.convert import convert
+from hfgrow.checkpoint.convert import converted_from
 from hfgrow.checkpoint.copying import Advance, Copier
 from hfgrow.checkpoint.files import file_stamp, open_regular
 from hfgrow.checkpoint.layout import Layout, Placed, Shard, runs
-from hfgrow.checkpoint.read import INDEX
 from hfgrow.checkpoint.sidefiles import is_side_file
 from hfgrow.checkpoint.staging import staged
 from hfgrow.errors import ModelError, OutputError, printable
+from hfgrow.names import CONFIG, INDEX
 from hfgrow.plan import GrowthPlan, SourceFile
 
 # What config, card, lineage and tokenizer take at most; part of the free-space check.
@@ -38,6 +38,7 @@ def write(
     target: Path,
     *,
     finish: Callable[[Path], Mapping[str, str]],
+    overwrite: bool = False,
     advance: Advance = lambda nbytes: None,
 ) -> Written:
     """Write a grown model so that it appears complete or not at all.
@@ -45,9 +46,10 @@ def write(
     Args:
         plan: What to write; its folder holds the base.
         layout: Where every tensor goes.
-        target: The folder to create or, if it exists, to replace.
+        target: The folder to create.
         finish: Called with the staging folder when weights and config lie there; it verifies them
             and returns the text files to add (card, lineage, picture).
+        overwrite: Whether a model that stands there is replaced.
         advance: Called with the number of bytes as they are written.
 
     Raises:
@@ -59,11 +61,11 @@ def write(
     side_files = sorted(
         name for name in os.listdir(base) if is_side_file(name) and not (base / name).is_dir()
     )
-    with staged(target) as staging:
+    with staged(target, overwrite=overwrite) as staging:
         copier = Copier(advance)
         for shard in layout.shards:
             _write_shard(shard, plan.files, base, staging / shard.name, copier, advance)
-        texts = {"config.json": json.dumps(plan.config, indent=2, ensure_ascii=False) + "\n"}
+        texts = {CONFIG: json.dumps(plan.config, indent=2, ensure_ascii=False) + "\n"}
         if layout.index is not None:
             texts[INDEX] = layout.index
         for name, text in texts.items():
@@ -78,11 +80,18 @@ def write(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file and flush it to the disk; a path in it may hold any bytes."""
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+    """Write a small text file, complete or not at all; a path in it may hold any bytes.
+
+    What stood there under that name is replaced, and if it was a link, not followed.
+    """
+    new = path.with_name(f".{path.name}.hfgrow-new")
+    with suppress(FileNotFoundError):
+        new.unlink()
+    with new.open("x", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    os.replace(new, path)
 
 
 def config_with(config: Mapping[str, Any], record: Mapping[str, object]) -> dict[str, Any]:
@@ -104,24 +113,23 @@ def _write_shard(
             os.pwrite(target, shard.header, 0)
             for item in runs(shard):
                 if isinstance(item, Placed):
-                    recipe = item.tensor.recipe
-                    convert(
-                        descriptor_of(recipe.file),
-                        target,
-                        recipe.offset,
-                        item.offset,
-                        item.tensor.num_elements,
-                        from_dtype=recipe.dtype,
-                        to_dtype=item.tensor.dtype,
-                        name=item.name,
-                        advance=advance,
-                    )
+                    _write_converted(item, descriptor_of(item.tensor.recipe.file), target, advance)
                 else:
                     source = descriptor_of(item.file)
                     copier.copy(source, target, item.source_offset, item.offset, item.nbytes)
             os.fsync(target)
         finally:
             os.close(target)
+
+
+def _write_converted(placed: Placed, source: int, target: int, advance: Advance) -> None:
+    at = placed.offset
+    for chunk in converted_from(placed.tensor, source):
+        done = 0
+        while done < len(chunk):
+            done += os.pwrite(target, chunk[done:], at + done)
+        at += len(chunk)
+        advance(len(chunk))
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import Listing, list_commit
 from hfgrow.hub.names import check_repo_id
 from hfgrow.hub.resolve import ModelRef
+from hfgrow.names import MANIFEST
 
-LINEAGE = "hfgrow.json"
 _LOGIN = "hf auth login"
 
 
@@ -136,10 +136,10 @@ def _check_namespace(caller: dict[str, Any], repo_id: str) -> None:
 def _check_ours(existing: Listing, exist_ok: bool) -> None:
     # A push that was cut off leaves a repository with nothing but what the Hub puts there.
     is_empty = not existing.files and existing.num_files <= 1
-    if exist_ok or is_empty or LINEAGE in existing.files:
+    if exist_ok or is_empty or MANIFEST in existing.files:
         return
     raise HubConflictError(
-        f"{existing.repo_id} exists and was not made by hfgrow: it has no {LINEAGE}",
+        f"{existing.repo_id} exists and was not made by hfgrow: it has no {MANIFEST}",
         hint="another --repo NAME, --create-pr, or --exist-ok to add to it; nothing is deleted",
     )
 

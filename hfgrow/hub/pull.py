@@ -14,9 +14,9 @@ from hfgrow.hub.cache import forget, missing_from, repo_folder
 from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
 from hfgrow.hub.listing import RemoteFile
 from hfgrow.hub.resolve import ModelRef
+from hfgrow.names import CARD, CONFIG, INDEX, MANIFEST, SINGLE
 
-CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-_CARD_AND_LINEAGE = frozenset({"README.md", "hfgrow.json"})
+_CARD_AND_LINEAGE = frozenset({CARD, MANIFEST})
 _SHARD = re.compile(r"[\w.\-]+\.safetensors", re.ASCII)
 _MAX_NUM_SIDE_FILES = 100
 _MAX_SIDE_NBYTES = 500 * 1000 * 1000

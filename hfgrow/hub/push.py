@@ -20,11 +20,11 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import Listing, list_commit
 from hfgrow.hub.preflight import PushTarget
 from hfgrow.hub.pull import is_same
+from hfgrow.names import CARD
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
-CARD = "README.md"
 _NUM_PULL_REQUESTS = 5
 
 

@@ -4,9 +4,13 @@ An operator is a typed function from plan to plan. Its signature makes its subco
 without a default are positional, the others are options, and the `Args` section is their help.
 """
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from hfgrow.errors import UsageError, printable
 from hfgrow.operators.interpolate import interpolate
 from hfgrow.operators.partial import partial
 from hfgrow.operators.solar import solar
@@ -67,3 +71,40 @@ OPERATORS: dict[str, Operator] = {
         Operator("solar", solar, "depth", False, "o = 0 .. l-n-1 ++ n .. l-1", _SOLAR, _DEPTH),
     )
 }
+
+
+def apply(plan: GrowthPlan, name: str, arguments: Mapping[str, object]) -> GrowthPlan:
+    """Apply an operator by name, its arguments checked against its signature.
+
+    Args:
+        plan: The plan to grow.
+        name: A name in the table.
+        arguments: By name, as `--help` shows them with `_` for `-`.
+
+    Raises:
+        UsageError: No such operator or argument, a missing one, or a value that does not fit.
+    """
+    if name not in OPERATORS:
+        raise UsageError(
+            f"there is no operator {printable(name)}", hint=f"one of {', '.join(OPERATORS)}"
+        )
+    function = OPERATORS[name].function
+    hints = get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    for key, value in arguments.items():
+        if key not in {parameter.name for parameter in parameters}:
+            raise UsageError(f"{name} has no argument {printable(key)}")
+        if not _fits(value, hints[key]):
+            raise UsageError(f"{name}: {key} cannot be {printable(repr(value))}")
+    for parameter in parameters:
+        if parameter.default is inspect.Parameter.empty and parameter.name not in arguments:
+            raise UsageError(f"{name} needs the argument {parameter.name}")
+    return function(plan, **arguments)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if isinstance(hint, UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    return isinstance(value, hint) and not isinstance(value, bool)

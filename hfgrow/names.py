@@ -1,0 +1,10 @@
+"""The names of the files that a model folder has."""
+
+CONFIG = "config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CARD = "README.md"
+MANIFEST = "hfgrow.json"
+PICTURE = "layers.svg"
+# Where the base lies on this machine; stays beside the model and is never pushed.
+LOCAL_BASE = ".hfgrow-base"

@@ -1,0 +1,144 @@
+"""Rebuild a grown model from the root of its chain, and compare it byte for byte by sha256."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from hfgrow.ancestors import base_folder
+from hfgrow.card import card_files
+from hfgrow.checkpoint.convert import with_dtype
+from hfgrow.checkpoint.files import Files, LocalFolder, hash_file
+from hfgrow.checkpoint.layout import lay_out
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.target import check_target
+from hfgrow.checkpoint.write import config_with, write
+from hfgrow.errors import ModelError, UsageError, VerificationError, printable
+from hfgrow.hub.client import HubClient
+from hfgrow.hub.resolve import ModelRef
+from hfgrow.lineage import Link, Manifest, config_record
+from hfgrow.manifest import manifest_of
+from hfgrow.names import MANIFEST
+from hfgrow.operators import apply
+from hfgrow.plan import GrowthPlan
+from hfgrow.progress import Progress, Silent, counting
+from hfgrow.source import files_of, locate
+
+
+def reproduce(
+    model: str,
+    client: HubClient | None = None,
+    progress: Progress | None = None,
+    *,
+    revision: str | None = None,
+    root: str | None = None,
+    out: Path | None = None,
+) -> dict[str, str]:
+    """Grow a model again, from the root of its chain, and compare the sha256 of every weight file.
+
+    Compared are the rebuilt files, the files of the model as they are now, and what its lineage
+    records.
+
+    Args:
+        model: A grown model: a folder or a repository.
+        client: For what lies on the Hub; None takes the default one.
+        progress: Told how it goes on; None tells nobody.
+        revision: Branch, tag or commit of the model.
+        root: The root, if it is not where the lineage says.
+        out: Where to keep the rebuilt model; None keeps nothing.
+
+    Returns:
+        Weight file -> the sha256 that came out equal.
+
+    Raises:
+        VerificationError: A file is not what the lineage records, or came out different.
+        ModelError: There is no lineage, or the root is not to be found.
+        OutputError: The rebuilt model cannot be written.
+    """
+    client, progress = client or HubClient(), progress or Silent()
+    ref = locate(model, revision, client, progress)
+    files = files_of(ref, client)
+    manifest = manifest_of(files)
+    if out is not None:
+        check_target(out, ref.path, overwrite=False)
+    wanted = _current_sha256(manifest, ref, files)
+    current = base_folder(ref.path, manifest.root, root, client, progress, root=True)
+    parent = Path.cwd() if out is None else out.absolute().parent
+    with translated(printable(parent, 200)):
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".hfgrow-reproduce-", dir=parent) as scratch:
+            for i, link in enumerate(manifest.chain[:-1]):
+                current = _rebuild(current, link, Path(scratch, str(i)), progress, lambda _: {})
+
+            def compare(staging: Path) -> dict[str, str]:
+                _compare(staging, wanted)
+                return {MANIFEST: manifest.to_json(), **card_files(manifest, ref.repo_id)}
+
+            _rebuild(current, manifest.link, out or Path(scratch, "last"), progress, compare)
+    return wanted
+
+
+def _current_sha256(manifest: Manifest, ref: ModelRef, files: Files) -> dict[str, str]:
+    current = {}
+    for name, recorded_file in manifest.link.result.files.items():
+        remote = ref.files.get(name)
+        if ref.path is not None:
+            digest = hash_file(ref.path / name)
+        elif remote is not None and remote.sha256 is not None:
+            digest = remote.sha256
+        else:
+            digest = sha256(files.read(name, 0, files.nbytes(name))).hexdigest()
+        if recorded_file.sha256 not in (None, digest):
+            raise VerificationError(
+                f"{printable(name)} of {files.label} is not the file that {MANIFEST} records",
+                hint="its weights were changed after growth, such as by training",
+            )
+        current[name] = digest
+    return current
+
+
+def _compare(staging: Path, wanted: dict[str, str]) -> None:
+    for name, digest in wanted.items():
+        rebuilt = hash_file(staging / name) if (staging / name).is_file() else "none"
+        if rebuilt != digest:
+            raise VerificationError(
+                f"{printable(name)} came out with sha256 {rebuilt}, the model has {digest}",
+                hint="the root is another model, or the weights were changed after growth",
+            )
+
+
+def replay(base: GrowthPlan, link: Link) -> GrowthPlan:
+    """Apply the recorded steps of a link to its base.
+
+    Raises:
+        ModelError: A recorded step cannot be run, or gives another layer map than recorded.
+    """
+    plan = base
+    for step in link.steps:
+        try:
+            plan = apply(plan, step.operator, step.arguments)
+        except UsageError as error:
+            raise ModelError(f"{MANIFEST}: {error}", hint="upgrade hfgrow") from error
+        if plan.steps[-1].layer_map != step.layer_map:
+            raise ModelError(
+                f"{step.operator} gives another layer map than {MANIFEST} records",
+                hint="the base is another model, or the record was edited",
+            )
+    return with_dtype(plan, link.dtype)
+
+
+def _rebuild(
+    base: Path,
+    link: Link,
+    target: Path,
+    progress: Progress,
+    finish: Callable[[Path], dict[str, str]],
+) -> Path:
+    plan = replay(read(LocalFolder(base)), link)
+    plan = replace(plan, config=config_with(plan.config, config_record(link)))
+    layout = lay_out(plan, link.max_shard_nbytes)
+    with counting(progress, f"Rebuilding {printable(link.result.name)}", layout.nbytes) as advance:
+        write(plan, layout, target, finish=finish, advance=advance)
+    return target

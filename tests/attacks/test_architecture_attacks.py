@@ -1,0 +1,191 @@
+"""Group C, second half: kinds of models that must be refused, settings that must be kept."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from tests.attacks.craft import add_tensor, check
+from tests.attacks.refusal import assert_refused
+from tests.checkpoints import MakeCheckpoint, edit_json, load, logits, naive_twin
+from tests.program import call_hfgrow
+
+
+def edit(base: Path, **changes: Any) -> None:
+    edit_json(base / "config.json", **changes)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["gptq", "awq", "bitsandbytes", "fp8", "mxfp4", "\x1b[31m", None, ["gptq"]],
+    ids=lambda value: f"C16-{value!r}",
+)
+def test_a_quantised_model_is_refused(base: Path, method: object) -> None:
+    edit(base, quantization_config={"quant_method": method})
+    assert_refused(base, "config.json", "quantised")
+
+
+@pytest.mark.parametrize("value", [True, [], "gptq", {}], ids=lambda value: f"C16-{value!r}")
+def test_any_quantization_config_is_refused(base: Path, value: object) -> None:
+    edit(base, quantization_config=value)
+    assert_refused(base, "quantised")
+
+
+@pytest.mark.parametrize("name", ["qweight", "weight_scale", "weight.absmax"], ids="C16-{}".format)
+def test_tensors_of_a_quantiser_are_refused(base: Path, name: str) -> None:
+    full = f"model.layers.0.self_attn.q_proj.{name}"
+    add_tensor(base / "model.safetensors", full, [4], bytes(16))
+    assert_refused(base, full, "quantised")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.layers.0.self_attn.q_proj.lora_A.weight", "base_model.model.model.norm.weight"],
+    ids="B15-{}".format,
+)
+def test_tensors_of_an_adapter_are_refused(base: Path, name: str) -> None:
+    add_tensor(base / "model.safetensors", name, [4], bytes(16))
+    assert_refused(base, name, "LoRA adapter")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}, id="theta"),
+        pytest.param(
+            {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}},
+            id="linear",
+        ),
+        pytest.param(
+            {
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "rope_theta": 1e4,
+                    "factor": 8.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8,
+                }
+            },
+            id="llama3",
+        ),
+        pytest.param({"attention_bias": False, "mlp_bias": True}, id="mlp_bias"),
+        pytest.param({"attention_bias": True, "mlp_bias": False}, id="attention_bias"),
+        pytest.param({"rms_norm_eps": 1e-2, "hidden_act": "gelu"}, id="eps"),
+    ],
+)
+def test_settings_that_shape_the_function_are_kept(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """C17."""
+    base = make_checkpoint(**settings)
+    assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out").returncode == 0
+    before, after = (json.loads((f / "config.json").read_text()) for f in (base, tmp_path / "out"))
+    assert {key: after[key] for key in settings} == {key: before[key] for key in settings}
+    twin = naive_twin(load(base)[0], [0, 1, 2, 3, 0, 1, 2, 3])
+    assert torch.equal(logits(load(tmp_path / "out")[0]), logits(twin))
+
+
+def test_old_rope_keys_are_kept(base: Path, tmp_path: Path) -> None:
+    """C17: what transformers 4 wrote."""
+    old = {"rope_theta": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}
+    edit(base, rope_parameters=..., **old)
+    assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out").returncode == 0
+    after = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert {key: after.get(key) for key in old} == old
+    assert "rope_parameters" not in after
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"], ids="C18-{}".format)
+@pytest.mark.parametrize(
+    "value", ["junk", "torch.float32", "fp8", 16, ["float32"], {"a": 1}, True], ids=str
+)
+def test_a_junk_dtype_is_refused(base: Path, key: str, value: object) -> None:
+    edit(base, **{key: value})
+    assert_refused(base, "config.json", key)
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"], ids="C18-{}".format)
+def test_both_spellings_of_the_dtype_are_read(base: Path, key: str) -> None:
+    edit(base, dtype=..., torch_dtype=...)
+    edit(base, **{key: "float32"})
+    check(base)
+
+
+@pytest.mark.parametrize("value", [1, 2, None], ids=lambda value: f"C19-{value!r}")
+def test_pretraining_tp_is_kept_and_noted(base: Path, value: object) -> None:
+    """The weights are stored whole whatever it says, and SmolLM3 is published with 2."""
+    edit(base, pretraining_tp=value)
+    plan = read(LocalFolder(base))
+    assert plan.config["pretraining_tp"] == value
+    assert any("pretraining_tp" in note for note in plan.notes) == (value == 2)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [["MistralForCausalLM"], ["LlamaForSequenceClassification"], [], "LlamaForCausalLM", [5]],
+    ids=lambda value: f"C19-{value}",
+)
+def test_an_architecture_that_disagrees_is_refused(base: Path, value: object) -> None:
+    edit(base, architectures=value)
+    assert_refused(base, "architectures", "LlamaForCausalLM")
+
+
+@pytest.mark.parametrize("value", [..., None], ids=["C19-absent", "C19-null"])
+def test_a_config_without_architectures_is_read(base: Path, value: object) -> None:
+    edit(base, architectures=value)
+    check(base)
+
+
+@pytest.mark.parametrize(
+    "key", ["tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"]
+)
+@pytest.mark.parametrize("value", ["false", "no", 2, [], {}], ids=str)
+def test_a_switch_that_is_no_switch_is_refused(base: Path, key: str, value: object) -> None:
+    """C19: transformers takes the text "false" for true, or refuses it after the growth."""
+    edit(base, **{key: value})
+    assert_refused(base, "config.json", key)
+
+
+def test_tokenizer_code_and_pickles_are_not_copied(base: Path, tmp_path: Path) -> None:
+    """C21."""
+    (base / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["e.E", null]}}')
+    for name in ("e.py", "tokenizer.pkl", "LICENSE.py", "LICENSE.pkl", "vocab.bin"):
+        (base / name).write_text("raise SystemExit('evil')")
+    (base / "LICENSE").write_text("MIT")
+    assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out").returncode == 0
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"LICENSE", "tokenizer_config.json"} <= written
+    assert not [name for name in written if name.endswith((".py", ".pkl", ".bin"))]
+
+
+def test_a_side_file_may_not_be_a_link_out_of_the_folder(base: Path, tmp_path: Path) -> None:
+    """C21 and B3: the content of a link would be copied, and later pushed."""
+    (tmp_path / "id_rsa").write_text("PRIVATE KEY")
+    (base / "tokenizer.json").symlink_to(tmp_path / "id_rsa")
+    finished = call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out")
+    assert finished.returncode == 3
+    assert "tokenizer.json" in finished.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "id_rsa"]
+
+
+def test_a_folder_of_licences_does_not_stop_a_growth(base: Path, tmp_path: Path) -> None:
+    """C21."""
+    (base / "LICENSES").mkdir()
+    (base / "LICENSES" / "MIT.txt").write_text("MIT")
+    finished = call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out")
+    assert finished.returncode == 0, finished.stderr
+    assert not (tmp_path / "out" / "LICENSES").exists()
+
+
+def test_generation_settings_travel_with_the_model(base: Path, tmp_path: Path) -> None:
+    """C22."""
+    text = '{"do_sample": true, "temperature": 0.6, "eos_token_id": [1, 2]}'
+    (base / "generation_config.json").write_text(text)
+    assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out").returncode == 0
+    assert (tmp_path / "out" / "generation_config.json").read_text() == text
+    assert load(tmp_path / "out")[0].generation_config.temperature == 0.6

@@ -1,0 +1,236 @@
+"""Group C: config.json and architecture."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from tests.attacks.craft import add_tensor, check, drop_tensors, read_raw, rename_tensors, write_raw
+from tests.attacks.refusal import assert_refused, refuse_in_little_memory
+from tests.checkpoints import MakeCheckpoint, edit_json, load, logits
+from tests.program import call_hfgrow
+
+HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
+
+
+def edit(base: Path, **changes: Any) -> None:
+    edit_json(base / "config.json", **changes)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        pytest.param("", "not JSON", id="C1-empty"),
+        pytest.param("model_type: llama", "not JSON", id="C1-yaml"),
+        pytest.param("[]", "a JSON object, not a list", id="C1-list"),
+        pytest.param("null", "a JSON object", id="C1-null"),
+        pytest.param("{}", "model_type is missing", id="C1-nothing"),
+        pytest.param("\ufeff{}", "not JSON", id="C1-bom"),
+        pytest.param(b"\xff\xfe{\0}\0", "not UTF-8", id="C1-utf16"),
+        pytest.param('{"model_type": "llama", "model_type": "llama"}', "twice", id="C1-twice"),
+        pytest.param('{"a": 1e999}', "1e999", id="C1-infinity"),
+        pytest.param('{"a": "\\ud800"}', "surrogate", id="C1-surrogate"),
+    ],
+)
+def test_a_config_that_is_no_json_object_is_refused(
+    base: Path, content: bytes | str, word: str
+) -> None:
+    raw = content if isinstance(content, bytes) else content.encode()
+    (base / "config.json").write_bytes(raw)
+    assert_refused(base, "config.json", word)
+
+
+def test_a_missing_config_is_refused(base: Path) -> None:
+    """C1."""
+    (base / "config.json").unlink()
+    assert_refused(base, "no config.json")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [..., None, 3, 5, 0, -1, "4", 4.0, True, [4], 10**12, 2**31 - 1, 10**400],
+    ids=lambda value: f"C3-{str(value)[:12]}",
+)
+def test_a_wrong_number_of_layers_is_refused(base: Path, value: object) -> None:
+    """C2 and C3: transformers would fill the missing layers at random."""
+    edit(base, num_hidden_layers=value)
+    assert_refused(base, "num_hidden_layers")
+
+
+def test_the_refusal_says_both_depths(base: Path) -> None:
+    """C3."""
+    edit(base, num_hidden_layers=5)
+    assert_refused(base, "config.json says num_hidden_layers 5", "the tensors show 4 layers")
+
+
+@pytest.mark.parametrize("layers", [10**12, 2**31 - 1], ids="C3-{}".format)
+def test_a_giant_number_of_layers_takes_no_memory(base: Path, layers: int) -> None:
+    edit(base, num_hidden_layers=layers)
+    refuse_in_little_memory(base)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "tensor"),
+    [
+        ("hidden_size", 64, EMBEDDINGS),
+        ("intermediate_size", 64, "mlp.gate_proj.weight"),
+        ("vocab_size", 65, EMBEDDINGS),
+        ("num_key_value_heads", 4, "self_attn.k_proj.weight"),
+        ("head_dim", 16, "self_attn.q_proj.weight"),
+    ],
+    ids=lambda value: f"C4-{value}",
+)
+def test_a_size_that_the_tensors_do_not_have_is_refused(
+    base: Path, key: str, value: int, tensor: str
+) -> None:
+    edit(base, **{key: value})
+    assert_refused(base, tensor, "has shape [", "config.json demands [")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param({"hidden_size": 34, "head_dim": ...}, ("34", "4"), id="C5-heads"),
+        pytest.param({"num_key_value_heads": 3}, ("4", "3"), id="C5-kv"),
+        pytest.param({"num_key_value_heads": 8}, ("4", "8"), id="C5-more-kv"),
+        pytest.param({"head_dim": 7}, ("head_dim", "7", "odd"), id="C5-odd"),
+        pytest.param({"hidden_size": 0}, ("hidden_size",), id="C5-zero"),
+        pytest.param({"num_attention_heads": 10**30}, ("num_attention_heads",), id="C5-huge"),
+        pytest.param({"num_attention_heads": "4"}, ("num_attention_heads",), id="C5-text"),
+        pytest.param({"num_key_value_heads": 0}, ("num_key_value_heads",), id="C5-no-kv"),
+        pytest.param({"head_dim": 8.0}, ("head_dim",), id="C5-float"),
+    ],
+)
+def test_sizes_that_do_not_fit_together_are_refused(
+    base: Path, changes: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    edit(base, **changes)
+    assert_refused(base, "config.json", *words)
+
+
+def test_an_explicit_head_dim_is_honoured(make_checkpoint: MakeCheckpoint) -> None:
+    """C5: 4 heads of 16 on a hidden size of 32."""
+    check(make_checkpoint(head_dim=16))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        pytest.param("3", "7", ("0, 1, 2, 7", "gaps"), id="C6-gap"),
+        pytest.param("0", "4", ("1, 2, 3, 4", "gaps"), id="C6-from-1"),
+        pytest.param("3", "03", ("model.layers.3.", "missing"), id="C6-padded"),
+        pytest.param("3", "-3", ("3 layers",), id="C6-negative"),
+        pytest.param("3", "99999999999", ("3 layers",), id="C6-huge"),
+        pytest.param("3", "\u0663", ("model.layers.3.", "missing"), id="C6-arabic"),
+    ],
+)
+def test_layers_that_are_not_numbered_from_0_are_refused(
+    base: Path, old: str, new: str, words: tuple[str, ...]
+) -> None:
+    weights = base / "model.safetensors"
+    prefix = f"model.layers.{old}."
+    names = {n: n.replace(prefix, f"model.layers.{new}.") for n in read_raw(weights)[0]}
+    rename_tensors(weights, names)
+    assert_refused(base, *words)
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    ["gpt2", "mamba", "t5", "gemma3", "Llama", "../llama", "", 5, ["llama"], None],
+    ids=lambda value: f"C7-{value}",
+)
+def test_an_unknown_architecture_is_refused_with_the_known_ones(
+    base: Path, model_type: object
+) -> None:
+    edit(base, model_type=model_type)
+    assert_refused(base, "model_type", "llama, mistral, qwen2, qwen3, smollm3")
+
+
+@pytest.mark.parametrize(
+    "key", ["num_local_experts", "num_experts", "n_routed_experts"], ids="C8-{}".format
+)
+def test_a_mixture_of_experts_is_refused(base: Path, key: str) -> None:
+    edit(base, **{key: 8})
+    assert_refused(base, key, "mixture of experts")
+
+
+def test_expert_tensors_are_refused(base: Path) -> None:
+    """C8."""
+    name = "model.layers.0.mlp.experts.0.up_proj.weight"
+    add_tensor(base / "model.safetensors", name, [4], bytes(16))
+    assert_refused(base, name, "mixture of experts")
+
+
+def test_a_head_that_differs_although_tied_is_kept_and_the_flag_corrected(base: Path) -> None:
+    """C11."""
+    edit(base, tie_word_embeddings=True)
+    plan = read(LocalFolder(base))
+    assert HEAD in plan.tensors
+    assert plan.config["tie_word_embeddings"] is False
+    assert any("differs from the embeddings" in note for note in plan.notes)
+
+
+def test_a_head_that_equals_the_embeddings_it_is_tied_to_is_stored_once(
+    make_checkpoint: MakeCheckpoint, base: Path, tmp_path: Path
+) -> None:
+    """C12."""
+    weights = base / "model.safetensors"
+    header, data = read_raw(weights)
+    (head, _), (embeddings, stop) = header[HEAD]["data_offsets"], header[EMBEDDINGS]["data_offsets"]
+    same = data[embeddings:stop]
+    write_raw(weights, header, data[:head] + same + data[head + len(same) :])
+    edit(base, tie_word_embeddings=True)
+    assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out").returncode == 0
+    assert HEAD not in read_raw(tmp_path / "out" / "model.safetensors")[0]
+    model, report = load(tmp_path / "out")
+    assert not any(report[key] for key in report if key.endswith("_keys"))
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert logits(model).isfinite().all()
+
+
+def test_an_untied_model_without_a_head_is_refused(base: Path) -> None:
+    """C13: transformers would make one at random."""
+    drop_tensors(base / "model.safetensors", HEAD)
+    assert_refused(base, HEAD, "missing", "tie_word_embeddings")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("layer_types", ["full_attention"] * 3), ("layer_types", []), ("layer_types", "x")],
+    ids=lambda value: f"C14-{value}",
+)
+def test_a_list_of_layers_of_another_length_is_refused(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, key: str, value: object
+) -> None:
+    folder = Path(shutil.copytree(make_checkpoint("qwen2"), tmp_path / "qwen2"))
+    edit(folder, **{key: value})
+    assert_refused(folder, "config.json", key)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "key", "value"),
+    [
+        ("smollm3", "no_rope_layer_interval", 0),
+        ("smollm3", "no_rope_layer_interval", None),
+        ("smollm3", "no_rope_layer_interval", "4"),
+        ("qwen2", "max_window_layers", -1),
+        ("qwen2", "max_window_layers", None),
+        ("qwen3", "max_window_layers", 1.5),
+    ],
+    ids=lambda value: f"C14-{value}",
+)
+def test_a_rule_for_layers_that_cannot_be_is_refused(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, model_type: str, key: str, value: object
+) -> None:
+    folder = Path(shutil.copytree(make_checkpoint(model_type), tmp_path / "copy"))
+    edit(folder, layer_types=..., no_rope_layers=..., **{key: value})
+    assert_refused(folder, "config.json", key)
+
+
+def test_an_unknown_list_with_an_entry_for_each_layer_is_refused(base: Path) -> None:
+    """C15."""
+    edit(base, layer_scales=[1.0, 1.0, 1.0, 1.0])
+    assert_refused(base, "layer_scales", "one entry for each layer")

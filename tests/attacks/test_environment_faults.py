@@ -1,0 +1,152 @@
+"""E12 and E19, C10 and G3: odd environments, terminals, and what a crash may show."""
+
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import edit_json
+from tests.program import CANARY, call_hfgrow, environment, program, run_hfgrow
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        pytest.param({"LANG": "C", "LC_ALL": "C"}, id="LANG=C"),
+        pytest.param(
+            {"TMPDIR": "/nonexistent", "HF_HOME": "/nonexistent/hf", "HOME": "/nonexistent"},
+            id="no folders",
+        ),
+        pytest.param({"TERM": "dumb", "COLUMNS": "0"}, id="no terminal"),
+    ],
+)
+def test_odd_environments_do_not_matter(
+    base: Path, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    """E19."""
+    out = tmp_path / "m\u00f6del"
+    finished = run_hfgrow("stack", base, "--g", "2", "--out", out, env=variables)
+    assert finished.returncode == 0, finished.stderr
+    assert (out / "model.safetensors").is_file()
+
+
+def test_the_bytes_do_not_depend_on_the_environment(base: Path, tmp_path: Path) -> None:
+    """I4: neither on the hash seed nor on the locale."""
+    found = set()
+    for seed in ("1", "2"):
+        out = tmp_path / seed / "out"
+        variables = {"PYTHONHASHSEED": seed, "LC_ALL": "C"}
+        assert run_hfgrow("stack", base, "--g", "2", "--out", out, env=variables).returncode == 0
+        found.add(b"".join(path.read_bytes() for path in sorted(out.iterdir())))
+    assert len(found) == 1
+
+
+def test_a_name_that_is_no_utf8_is_no_bug(base: Path, tmp_path: Path) -> None:
+    """D8."""
+    odd = tmp_path / os.fsdecode(b"m\xffdel")
+    finished = run_hfgrow("stack", base, "--g", "2", "--out", odd)
+    assert finished.returncode in (0, 7), finished.stderr
+    assert "a bug in hfgrow" not in finished.stderr
+
+
+def test_an_unset_home_does_not_matter(base: Path, tmp_path: Path) -> None:
+    """E19."""
+    variables = {key: value for key, value in environment().items() if key != "HOME"}
+    command = [program(), "stack", str(base), "--g", "2", "--out", str(tmp_path / "out")]
+    assert subprocess.run(command, env=variables, capture_output=True).returncode == 0
+
+
+def test_a_working_folder_that_is_gone_is_no_bug(base: Path, tmp_path: Path) -> None:
+    """E19."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f"rmdir {gone}; exec {program()} stack {base} --g 2 --out {tmp_path / 'out'}"
+    finished = subprocess.run(
+        ["bash", "-c", script], cwd=gone, env=environment(), capture_output=True, text=True
+    )
+    assert finished.returncode in (0, 7), finished.stderr
+    assert "a bug in hfgrow" not in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def on_a_terminal(*words: str | Path, timeout: float = 15) -> tuple[int, str]:
+    """Run the program on a terminal of its own, where nobody answers."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(program(), [program(), *map(str, words)], environment(TERM="xterm"))
+    seen, end = b"", time.monotonic() + timeout
+    while time.monotonic() < end:
+        ready, _, _ = select.select([terminal], [], [], 0.1)
+        if ready:
+            try:
+                seen += os.read(terminal, 1 << 16)
+            except OSError:
+                break
+    else:
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(status), seen.decode()
+
+
+def test_code_in_a_model_is_refused_without_a_question_even_on_a_terminal(
+    base: Path, tmp_path: Path
+) -> None:
+    """C10 and F15."""
+    (base / "modeling_evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    edit_json(
+        base / "config.json",
+        model_type="evil",
+        auto_map={"AutoModelForCausalLM": "modeling_evil.Model"},
+    )
+    code, seen = on_a_terminal("stack", base, "--g", "2", "--verify", "--out", tmp_path / "out")
+    assert code == 3, seen
+    assert "[y/N]" not in seen
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_growth_on_a_terminal_asks_nothing(base: Path, tmp_path: Path) -> None:
+    code, seen = on_a_terminal("stack", base, "--g", "2", "--out", tmp_path / "out")
+    assert code == 0, seen
+
+
+def test_debugging_shows_a_trace_but_no_token(base: Path, tmp_path: Path) -> None:
+    """G3: run_hfgrow itself looks for the token."""
+    (base / "model.safetensors").write_bytes(b"bad")
+    finished = run_hfgrow(
+        *("stack", base, "--g", "2", "--out", tmp_path / "out", "--token", CANARY),
+        env={"HF_DEBUG": "1"},
+    )
+    assert finished.returncode == 3
+    assert "Traceback" in finished.stderr
+
+
+@pytest.mark.parametrize("place", ["folder", "out", "pattern", "revision", "repo"])
+def test_a_token_typed_in_the_wrong_place_is_not_repeated(
+    base: Path, tmp_path: Path, place: str
+) -> None:
+    """G1."""
+    words: dict[str, list[str | Path]] = {
+        "folder": ["stack", f"./{CANARY}", "--g", "2"],
+        "out": ["stack", base, "--g", "2", "--dtype", CANARY],
+        "pattern": ["partial", base, CANARY],
+        "revision": ["stack", base, "--g", "2", "--revision", CANARY],
+        "repo": ["stack", base, "--g", "2", "--repo", CANARY],
+    }
+    for more in ([], ["--json"]):
+        assert call_hfgrow(*words[place], *more, cwd=tmp_path).returncode in (2, 3)
+
+
+def test_memory_stays_far_below_the_model(base: Path, tmp_path: Path) -> None:
+    """E18: 200 MB of addresses above the start of Python do for a model of any size."""
+    out = tmp_path / "out"
+    finished = run_hfgrow("stack", base, "--g", "500", "--out", out, address_space_nbytes=600 << 20)
+    assert finished.returncode == 0, finished.stderr
+    assert (out / "model.safetensors").stat().st_size > 50 << 20
+    shutil.rmtree(out)

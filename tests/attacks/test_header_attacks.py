@@ -1,0 +1,208 @@
+"""Group A: malformed safetensors files. Each is refused by name, soon, and in little memory."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from tests.attacks.craft import Header, add_tensor, entry, read_raw, write_raw
+from tests.attacks.refusal import assert_refused, refuse_in_little_memory, result_or_refusal
+
+WEIGHTS = "model.safetensors"
+NORM = "model.norm.weight"
+
+
+@pytest.fixture
+def weights(base: Path) -> Path:
+    return base / WEIGHTS
+
+
+def edited(weights: Path, **changes: Any) -> None:
+    """Change fields of the entry of the final norm."""
+    header, data = read_raw(weights)
+    header[NORM] = {**header[NORM], **changes}
+    write_raw(weights, header, data)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(b"", ("0 bytes",), id="A1-empty"),
+        pytest.param(b"1234567", ("7 bytes",), id="A1-7-bytes"),
+        pytest.param(bytes(8) + b"{}", ("claims 0 bytes", "has 10"), id="A2-zero"),
+        pytest.param(b"\xff\x10" + bytes(6) + b"{}", ("claims 4351 bytes", "has 10"), id="A2-long"),
+        pytest.param(b"\xff" * 8 + b"{}", ("18446744073709551615", "100 MB"), id="A2-u64-max"),
+        pytest.param((100_000_001).to_bytes(8, "little"), ("100000001", "100 MB"), id="A3"),
+        pytest.param(b"\x80\x04\x95" + bytes(20), ("Python pickle",), id="A21-pickle"),
+        pytest.param(b"PK\x03\x04" + bytes(20), ("zip archive",), id="A21-zip"),
+        pytest.param(b"GGUF" + bytes(20), ("GGUF",), id="A21-gguf"),
+        pytest.param(b"<!DOCTYPE html><html>", ("HTML page",), id="A21-html"),
+        pytest.param(b"<html><body></body></html>", ("HTML page",), id="A21-html-bare"),
+        pytest.param(b"version https://git-lfs...", ("Git LFS pointer",), id="A21-lfs"),
+        pytest.param(b"\x89HDF\r\n\x1a\n" + bytes(20), ("HDF5",), id="A21-keras"),
+    ],
+)
+def test_what_is_no_safetensors_file_is_called_by_its_name(
+    base: Path, content: bytes, words: tuple[str, ...]
+) -> None:
+    (base / WEIGHTS).write_bytes(content)
+    assert_refused(base, WEIGHTS, *words)
+
+
+@pytest.mark.parametrize("claimed", [1 << 40, (1 << 64) - 1], ids="A2-{}".format)
+def test_a_claimed_length_allocates_nothing(base: Path, claimed: int) -> None:
+    write_raw(base / WEIGHTS, "{}", length=claimed)
+    refuse_in_little_memory(base)
+
+
+@pytest.mark.parametrize("part", range(16), ids="A4-{}/16".format)
+def test_a_truncated_file_is_refused(base: Path, weights: Path, part: int) -> None:
+    nbytes = weights.stat().st_size
+    with weights.open("r+b") as file:
+        file.truncate(nbytes * part // 16)
+    assert_refused(base, WEIGHTS)
+
+
+def test_a_file_that_lacks_its_last_byte_is_refused_with_both_sizes(
+    base: Path, weights: Path
+) -> None:
+    """A4."""
+    nbytes = weights.stat().st_size
+    with weights.open("r+b") as file:
+        file.truncate(nbytes - 1)
+    assert_refused(base, WEIGHTS, "truncated", str(nbytes), str(nbytes - 1))
+
+
+def test_bytes_after_the_last_tensor_are_refused(base: Path, weights: Path) -> None:
+    """A5."""
+    with weights.open("ab") as file:
+        file.write(b"evil")
+    assert_refused(base, WEIGHTS, "4 bytes after")
+
+
+@pytest.mark.parametrize(
+    ("header", "nbytes", "words"),
+    [
+        pytest.param({"a": entry(offsets=[8, 24])}, 24, ("a", "hole"), id="A6-first"),
+        pytest.param({"a": entry(), "b": entry(offsets=[20, 36])}, 36, ("b", "hole"), id="A6"),
+        pytest.param({"a": entry(), "b": entry(offsets=[8, 24])}, 24, ("b", "overlap"), id="A7"),
+        pytest.param({"a": entry(), "b": entry()}, 16, ("overlap",), id="A7-alias"),
+        pytest.param({"a": entry(offsets=[-16, 0])}, 16, ("a", "data_offsets"), id="A8-negative"),
+        pytest.param({"a": entry(offsets=[16, 0])}, 16, ("a", "data_offsets"), id="A8-reversed"),
+        pytest.param({"a": entry(offsets=[0.0, 16.0])}, 16, ("data_offsets",), id="A8-float"),
+        pytest.param({"a": entry(offsets=[False, 16])}, 16, ("data_offsets",), id="A8-bool"),
+        pytest.param({"a": entry(offsets=[0, 1 << 70])}, 16, ("data_offsets",), id="A8-huge"),
+        pytest.param({"a": entry(offsets=[0])}, 16, ("data_offsets",), id="A8-one"),
+        pytest.param({"a": entry(offsets="0:16")}, 16, ("data_offsets",), id="A8-text"),
+        pytest.param({"a": entry(shape=[-4])}, 16, ("a", "shape", "-4"), id="A8-shape"),
+        pytest.param({"a": entry(shape=[4.0])}, 16, ("a", "shape"), id="A8-shape-float"),
+        pytest.param({"a": entry(shape=4)}, 16, ("a", "shape"), id="A8-shape-number"),
+        pytest.param(
+            {"a": entry(shape=[4194305, 4194305, 211106198978564])}, 16, ("takes",), id="A9"
+        ),
+        pytest.param({"a": entry(shape=[1 << 47] * 8)}, 16, ("takes",), id="A9-rank-8"),
+        pytest.param({"a": entry(shape=[5])}, 16, ("a", "20 bytes", "has 16"), id="A10"),
+        pytest.param({"a": entry("Q4_K")}, 16, ("Q4_K", "BF16, F16, F32"), id="A11"),
+        pytest.param({"a": entry("f32")}, 16, ("'f32'", "F32"), id="A11-case"),
+        pytest.param({"a": entry(["F32"])}, 16, ("dtype", "F32"), id="A11-list"),
+        pytest.param({"a": entry({"F32": 1})}, 16, ("dtype",), id="A11-object"),
+        pytest.param({"a": entry(None)}, 16, ("dtype",), id="A11-null"),
+        pytest.param({"a": entry(extra=1)}, 16, ("a", "exactly the fields"), id="A15-field"),
+        pytest.param({"a": {"dtype": "F32"}}, 16, ("a", "exactly the fields"), id="A15-missing"),
+        pytest.param({"a": [1]}, 16, ("a", "exactly the fields"), id="A15-list"),
+        pytest.param({"__metadata__": {"a": 1}}, 0, ("__metadata__",), id="A14-number"),
+        pytest.param({"__metadata__": ["a"]}, 0, ("__metadata__",), id="A14-list"),
+        pytest.param({}, 0, ("4", "0 layers"), id="A19-no-tensors"),
+        pytest.param({"a": entry(shape=[0], offsets=[0, 0])}, 0, ("shape",), id="A19-no-numbers"),
+        pytest.param({"a": entry(shape=[1] * 200)}, 16, ("shape",), id="A19-rank-200"),
+    ],
+)
+def test_a_header_that_lies_is_refused(
+    base: Path, header: Header, nbytes: int, words: tuple[str, ...]
+) -> None:
+    write_raw(base / WEIGHTS, header, bytes(nbytes))
+    assert_refused(base, *words)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["F8_E4M3", "F8_E5M2", "F4", "I8", "U8", "BOOL"], ids="A12-{}".format
+)
+def test_quantised_weights_are_called_quantised(base: Path, weights: Path, dtype: str) -> None:
+    edited(weights, dtype=dtype)
+    assert_refused(base, WEIGHTS, NORM, dtype, "quantised")
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        pytest.param(
+            '{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},'
+            '"a":{"dtype":"F16","shape":[8],"data_offsets":[0,16]}}',
+            ("'a'", "twice"),
+            id="A13",
+        ),
+        pytest.param('{"__metadata__":{},"__metadata__":{}}', ("twice",), id="A14-twice"),
+        pytest.param('{"a":{"dtype":"F32","dtype":"F32"}}', ("'dtype'", "twice"), id="A13-field"),
+        pytest.param("  {}", ("must start with",), id="A15-spaces"),
+        pytest.param("[]", ("must start with",), id="A17-list"),
+        pytest.param("{}" + "\0" * 8, ("not JSON",), id="A17-nul"),
+        pytest.param(b'{"\xff\xfe": 1}', ("not UTF-8",), id="A17-utf8"),
+        pytest.param("{" * 8, ("not JSON",), id="A17-json"),
+        pytest.param('{"a": NaN}', ("NaN",), id="A17-nan"),
+        pytest.param('{"a":' + "[" * 200_000, ("nested",), id="A16"),
+        pytest.param('{"a":' * 200_000, ("nested",), id="A16-objects"),
+        pytest.param('{"a":' + "9" * 100_000 + "}", ("not JSON",), id="A16-digits"),
+    ],
+)
+def test_a_header_that_is_no_plain_json_is_refused(
+    base: Path, raw: bytes | str, words: tuple[str, ...]
+) -> None:
+    write_raw(base / WEIGHTS, raw, bytes(16))
+    assert_refused(base, WEIGHTS, *words)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "../../etc/x", "\x1b[31mred\x1b[0m", "[/foo]", "n" * 1_000_000, "\u202egnp.exe", "\ud800"],
+    ids=["A18-empty", "A18-path", "A18-ansi", "A18-markup", "A18-long", "A18-rtl", "A18-surrogate"],
+)
+def test_a_strange_name_is_refused_and_shown_without_harm(
+    base: Path, weights: Path, name: str
+) -> None:
+    add_tensor(weights, name, [4], bytes(16))
+    message = assert_refused(base, WEIGHTS)
+    assert not {"\x1b", "\u202e"} & set(message)
+
+
+def test_a_tensor_of_rank_0_is_not_taken_for_a_weight(base: Path, weights: Path) -> None:
+    """A19."""
+    add_tensor(weights, "model.scale", [], bytes(4))
+    assert_refused(base, WEIGHTS, "model.scale", "no tensor of a llama")
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_flipped_bytes_are_refused_or_change_no_header(base: Path, data: st.DataObject) -> None:
+    """A26: never a crash, and 0 only where the header says what it said."""
+    weights = base / WEIGHTS
+    whole = weights.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    damaged = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 3))):
+        # Most of the flips hit the header; the rest is weights, which may be anything.
+        last = end if data.draw(st.integers(0, 9)) else len(whole) - 1
+        damaged[data.draw(st.integers(0, last))] ^= data.draw(st.integers(1, 255))
+    weights.write_bytes(damaged)
+    plan, message = result_or_refusal(lambda: read(LocalFolder(base)))
+    weights.write_bytes(whole)
+    assert message.isprintable()
+    if plan is not None:
+        header = json.loads(whole[8:end])
+        del header["__metadata__"]
+        found = {name: [*tensor.shape] for name, tensor in plan.tensors.items()}
+        assert found == {name: value["shape"] for name, value in header.items()}

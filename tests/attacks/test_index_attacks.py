@@ -1,0 +1,218 @@
+"""Group B: hostile indexes and file sets."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.attacks.craft import check, read_raw, rewrite
+from tests.attacks.refusal import assert_refused
+from tests.checkpoints import MakeCheckpoint, edit_json, tensors_of
+from tests.program import call_hfgrow
+
+INDEX = "model.safetensors.index.json"
+NORM = "model.norm.weight"
+
+
+@pytest.fixture
+def folder(sharded_base: Path) -> Path:
+    return sharded_base
+
+
+def index_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / INDEX).read_text())
+    return content
+
+
+def point(folder: Path, shard: object, tensor: str = NORM) -> None:
+    """Let the index send one tensor to another file."""
+    weight_map = index_of(folder)["weight_map"]
+    edit_json(folder / INDEX, weight_map={**weight_map, tensor: shard})
+
+
+def shard_of(folder: Path, tensor: str) -> Path:
+    return folder / str(index_of(folder)["weight_map"][tensor])
+
+
+def test_an_index_that_leaves_the_folder_is_refused_even_if_a_good_file_lies_there(
+    folder: Path,
+) -> None:
+    """B1."""
+    shutil.copy(shard_of(folder, NORM), folder.parent / "evil.safetensors")
+    point(folder, "../evil.safetensors")
+    assert_refused(folder, NORM, "'../evil.safetensors'", "outside the model folder")
+
+
+@pytest.mark.parametrize(
+    "shard",
+    [
+        "/etc/passwd",
+        "/tmp/x.safetensors",
+        "C:\\x.safetensors",
+        "a\\..\\b.safetensors",
+        "a/b.safetensors",
+        "x.safetensors\0",
+        "x.safetensors\n",
+        "\x1b[31m.safetensors",
+        "..",
+        "",
+        ".safetensors/..",
+        "x.bin",
+        "x.safetensors.py",
+        "\u2025.safetensors",
+        "n" * 300,
+        None,
+        5,
+        ["x.safetensors"],
+    ],
+    ids=lambda value: f"B2-{str(value)[:20]!r}",
+)
+def test_a_shard_must_be_a_plain_file_name(folder: Path, shard: object) -> None:
+    point(folder, shard)
+    assert_refused(folder, INDEX, NORM)
+
+
+def test_missing_shards_are_listed(folder: Path) -> None:
+    """B5."""
+    shard = shard_of(folder, NORM)
+    shard.unlink()
+    assert_refused(folder, "1 of ", shard.name)
+
+
+@pytest.mark.parametrize("at", [0, -1], ids=["B6-first", "B6-last"])
+def test_a_tensor_in_two_shards_is_refused(folder: Path, at: int) -> None:
+    """Where two shards hold a tensor, transformers would take the alphabetically last one."""
+    from safetensors.torch import load_file, save_file
+
+    shard = sorted(folder.glob("*.safetensors"))[at]
+    weight_map = index_of(folder)["weight_map"]
+    name = next(name for name in weight_map if folder / weight_map[name] != shard)
+    save_file(load_file(shard) | {name: tensors_of(folder)[name] + 1}, shard)
+    assert_refused(folder, name, shard.name, weight_map[name])
+
+
+def test_an_index_entry_without_a_tensor_is_refused(folder: Path) -> None:
+    """B7."""
+    point(folder, shard_of(folder, NORM).name, "model.layers.0.mlp.ghost.weight")
+    assert_refused(folder, "model.layers.0.mlp.ghost.weight", "in no shard")
+
+
+def test_an_index_that_names_the_wrong_shard_is_refused(folder: Path) -> None:
+    """B7."""
+    right = shard_of(folder, NORM).name
+    wrong = next(p.name for p in sorted(folder.glob("*.safetensors")) if p.name != right)
+    point(folder, wrong)
+    assert_refused(folder, NORM, wrong, right)
+
+
+def test_a_tensor_that_the_index_does_not_name_is_refused(folder: Path) -> None:
+    """B8."""
+    weight_map = index_of(folder)["weight_map"]
+    shard = weight_map.pop(NORM)
+    edit_json(folder / INDEX, weight_map=weight_map)
+    assert_refused(folder, NORM, shard, "not in")
+
+
+def test_a_single_file_beside_an_index_is_refused(folder: Path, base: Path) -> None:
+    """B9: transformers would read the one, mergekit the other."""
+    shutil.copy(base / "model.safetensors", folder)
+    assert_refused(folder, "both", "model.safetensors", INDEX)
+
+
+@pytest.mark.parametrize("weight_map", [..., None, {}, [], "x"], ids=lambda value: f"B10-{value!r}")
+def test_an_index_without_a_weight_map_is_refused(folder: Path, weight_map: object) -> None:
+    edit_json(folder / INDEX, weight_map=weight_map)
+    assert_refused(folder, INDEX, "no weight_map")
+
+
+@pytest.mark.parametrize(
+    "metadata", [..., None, {}, {"total_size": 1}], ids=lambda value: f"B10-{value!r}"
+)
+def test_the_metadata_of_an_index_are_not_needed(folder: Path, metadata: object) -> None:
+    edit_json(folder / INDEX, metadata=metadata)
+    check(folder)
+
+
+def test_a_repeated_key_in_an_index_is_refused(folder: Path) -> None:
+    """B11."""
+    shard = shard_of(folder, NORM).name
+    text = (
+        (folder / INDEX)
+        .read_text()
+        .replace('"weight_map": {', f'"weight_map": {{"{NORM}": "{shard}",', 1)
+    )
+    (folder / INDEX).write_text(text)
+    assert_refused(folder, INDEX, NORM, "twice")
+
+
+@pytest.mark.parametrize("name", ["config.json", INDEX], ids="B12-{}".format)
+def test_a_giant_json_file_is_refused_unread(folder: Path, name: str) -> None:
+    with (folder / name).open("r+b") as file:
+        file.truncate(1 << 30)
+    assert_refused(folder, name, str(1 << 30), "50000000")
+
+
+@pytest.mark.parametrize("name", ["config.json", INDEX], ids="B12-{}".format)
+def test_deeply_nested_json_is_refused(folder: Path, name: str) -> None:
+    (folder / name).write_text('{"a":' + "[" * 200_000)
+    assert_refused(folder, name, "nested")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("pytorch_model.bin", "pickle"),
+        ("consolidated.00.pth", "pickle"),
+        ("model.ckpt", "pickle"),
+        ("tf_model.h5", "Keras"),
+        ("model-q4.gguf", "GGUF"),
+        ("model.npz", "NumPy"),
+        ("flax_model.msgpack", "Flax"),
+    ],
+    ids=lambda value: f"B13-{value}",
+)
+def test_other_weight_formats_are_named_with_a_way_out(base: Path, name: str, what: str) -> None:
+    (base / "model.safetensors").unlink()
+    (base / name).write_bytes(b"x")
+    assert_refused(base, name, what, "no safetensors")
+
+
+def test_a_folder_without_weights_is_refused(base: Path) -> None:
+    """B13."""
+    (base / "model.safetensors").unlink()
+    assert_refused(base, "model.safetensors", INDEX)
+
+
+def test_foreign_files_beside_the_weights_are_not_copied(base: Path, tmp_path: Path) -> None:
+    """B14."""
+    for name in ("evil.py", "modeling_llama.py", "optimizer.pkl", "pytorch_model.bin", ".env"):
+        (base / name).write_text("raise SystemExit('evil')")
+    assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out").returncode == 0
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {
+        ".hfgrow-base",
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "hfgrow.json",
+        "layers.svg",
+        "model.safetensors",
+    }
+
+
+def test_an_adapter_is_called_an_adapter(base: Path) -> None:
+    """B15."""
+    (base / "config.json").rename(base / "adapter_config.json")
+    assert_refused(base, "LoRA adapter")
+
+
+def test_shards_of_two_models_do_not_mix(folder: Path, make_checkpoint: MakeCheckpoint) -> None:
+    """B16: a shard of a wider model under the right name."""
+    other = make_checkpoint(sharded=True, intermediate_size=64)
+    shard = shard_of(folder, "model.layers.1.mlp.up_proj.weight")
+    header, data = read_raw(shard_of(other, "model.layers.1.mlp.up_proj.weight"))
+    wanted = {**{k: v for k, v in header.items() if k in read_raw(shard)[0]}}
+    rewrite(shard, wanted, data)
+    assert_refused(folder)

@@ -1,0 +1,73 @@
+"""What every test has: a cache of its own, no telemetry, a token that must not show, tiny bases."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+# huggingface_hub reads its environment when it is imported, so this stands before all imports.
+_HOME = tempfile.TemporaryDirectory(prefix="hfgrow-tests-")
+os.environ |= {
+    "HF_HOME": _HOME.name,
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    # Threads that wait for each other on a shared machine cost more than these models need.
+    "OMP_NUM_THREADS": "1",
+}
+
+import shutil  # noqa: E402
+
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+from tests.checkpoints import MakeCheckpoint, write_checkpoint  # noqa: E402
+from tests.program import CANARY  # noqa: E402
+
+# The machines that run this are slow and shared: a single example has no deadline.
+settings.register_profile(
+    "hfgrow", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("hfgrow")
+
+
+@pytest.fixture(autouse=True)
+def canary_token(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run the test with a token, and look for it afterwards in all that the test wrote."""
+    monkeypatch.setenv("HF_TOKEN", CANARY)
+    folder: Path | None = None
+    if "tmp_path" in request.fixturenames:
+        folder = request.getfixturevalue("tmp_path")
+    yield
+    if folder is not None and "test_hub" not in request.node.nodeid:
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 22:
+                assert CANARY.encode() not in path.read_bytes(), f"the token lies in {path}"
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
+    """A factory of tiny checkpoints, each made once: look at them, but change only copies."""
+    made: dict[str, Path] = {}
+
+    def make(model_type: str = "llama", **options: object) -> Path:
+        key = repr((model_type, sorted(options.items())))
+        if key not in made:
+            folder = tmp_path_factory.mktemp(f"{model_type}-") / "base"
+            made[key] = write_checkpoint(folder, model_type, **options)  # type: ignore[arg-type]
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def base(tmp_path: Path, make_checkpoint: MakeCheckpoint) -> Path:
+    """A tiny Llama of one file that the test may change."""
+    return Path(shutil.copytree(make_checkpoint(), tmp_path / "base"))
+
+
+@pytest.fixture
+def sharded_base(tmp_path: Path, make_checkpoint: MakeCheckpoint) -> Path:
+    """A tiny Llama of several files and an index that the test may change."""
+    return Path(shutil.copytree(make_checkpoint(sharded=True), tmp_path / "sharded"))

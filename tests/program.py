@@ -1,0 +1,114 @@
+"""Run the installed program `hfgrow`: in a process of its own, or in this one for speed."""
+
+import contextlib
+import io
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+
+# Every test runs with this token in its environment; it must not come out anywhere.
+CANARY = "hf_" + "CanaryTokenThatMustNeverShow".ljust(34, "x")
+
+Finished = subprocess.CompletedProcess[str]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return the environment of a subprocess: offline, with the canary token."""
+    inherited = {name: value for name, value in os.environ.items() if name != "HF_DEBUG"}
+    return {**inherited, "HF_HUB_OFFLINE": "1", "HF_TOKEN": CANARY, **changes}
+
+
+def program() -> str:
+    """Return the path of the installed console script."""
+    beside = Path(sysconfig.get_path("scripts"), "hfgrow")
+    return str(beside) if beside.is_file() else shutil.which("hfgrow") or "hfgrow"
+
+
+def run_hfgrow(
+    *args: str | Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60,
+    address_space_nbytes: int | None = None,
+    file_nbytes: int | None = None,
+    umask: int = -1,
+) -> Finished:
+    """Run the console script in a process of its own.
+
+    Args:
+        args: The command line.
+        cwd: Where it runs.
+        env: Changes to the environment.
+        timeout: Seconds until the test fails.
+        address_space_nbytes: The most addresses it may use.
+        file_nbytes: The largest file it may write.
+        umask: Its umask; -1 is that of the tests.
+    """
+
+    def limit() -> None:
+        for which, most in (
+            (resource.RLIMIT_AS, address_space_nbytes),
+            (resource.RLIMIT_FSIZE, file_nbytes),
+        ):
+            if most is not None:
+                resource.setrlimit(which, (most, most))
+
+    finished = subprocess.run(
+        [program(), *map(str, args)],
+        cwd=cwd,
+        env=environment(**(env or {})),
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        timeout=timeout,
+        umask=umask,
+        preexec_fn=limit,
+        check=False,
+    )
+    assert CANARY not in finished.stdout + finished.stderr
+    return finished
+
+
+def call_hfgrow(*args: str | Path, cwd: Path | None = None) -> Finished:
+    """Run the console script's function in this process; an import of torch is paid once."""
+    (script,) = entry_points(group="console_scripts", name="hfgrow")
+    main = script.load()
+    words = [str(arg) for arg in args]
+    stdout, stderr = io.StringIO(), io.StringIO()
+    code: object = 0
+    with (
+        _invoked_as(words, cwd),
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+    returncode = code if isinstance(code, int) else int(code is not None)
+    finished = Finished(words, returncode, stdout.getvalue(), stderr.getvalue())
+    assert CANARY not in finished.stdout + finished.stderr
+    return finished
+
+
+@contextlib.contextmanager
+def _invoked_as(args: list[str], cwd: Path | None) -> Iterator[None]:
+    argv, variables = sys.argv, dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    sys.argv = ["hfgrow", *args]
+    try:
+        with contextlib.chdir(cwd or Path.cwd()):
+            yield
+    finally:
+        sys.argv = argv
+        os.environ.clear()
+        os.environ.update(variables)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,168 @@
+"""The card: made from hfgrow.json alone, the same every time, true, and free of what is private."""
+
+import getpass
+import json
+import shutil
+import socket
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hfgrow.card import card_files, metadata
+from hfgrow.describe import command_line, layer_rows
+from hfgrow.lineage import Manifest
+from hfgrow.manifest import parse_manifest, read_manifest
+from hfgrow.operators import OPERATORS
+from hfgrow.picture import layer_picture
+from tests.checkpoints import MakeCheckpoint
+from tests.program import call_hfgrow
+from tests.test_lineage import CHAIN, DOCUMENT, link
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def block_of(card: str) -> dict[str, Any]:
+    assert card.startswith("---\n")
+    found: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def grown(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("card")
+    base = Path(shutil.copytree(make_checkpoint(), folder / "base"))
+    (base / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: [en, de]\n---\n# Base\n")
+    finished = call_hfgrow("stack", base, "--g", "3", "--out", folder / "base-stack-g3")
+    assert finished.returncode == 0, finished.stderr
+    return folder / "base-stack-g3"
+
+
+def test_the_metadata_are_the_ones_the_hub_reads(grown: Path) -> None:
+    assert block_of((grown / "README.md").read_text()) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["hfgrow", "model-growth", "depth-upscaling", "stacking"],
+        "license": "apache-2.0",
+        "language": ["en", "de"],
+    }
+
+
+def test_a_base_on_the_hub_is_named_as_base_model() -> None:
+    block = metadata(link(2, [0, 1, 0, 1]))
+    assert block["base_model"] == "org/base"
+    assert block["base_model_relation"] == "finetune"
+
+
+def test_a_base_on_this_machine_is_not_named_as_base_model(grown: Path) -> None:
+    manifest = read_manifest(grown)
+    assert manifest is not None
+    assert "base_model" not in metadata(manifest.link)
+
+
+def test_nothing_of_this_machine_is_in_the_files_to_push(grown: Path) -> None:
+    """G4: no path, no host, no user; .hfgrow-base is never pushed."""
+    for name in ("README.md", "hfgrow.json", "layers.svg", "config.json"):
+        text = (grown / name).read_text()
+        assert str(grown.parent) not in text
+        assert "/tmp/" not in text
+        assert "/home" not in text
+        assert socket.gethostname() not in text
+        assert len(getpass.getuser()) < 5 or getpass.getuser() not in text
+
+
+def test_the_same_manifest_gives_the_same_card() -> None:
+    one, two = (card_files(parse_manifest(json.loads(json.dumps(DOCUMENT)))) for _ in range(2))
+    assert one == two
+
+
+def test_the_card_can_be_written_again_from_the_manifest(grown: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(grown, tmp_path / "copy"))
+    for name in ("README.md", "layers.svg"):
+        (copy / name).unlink()
+    assert call_hfgrow("card", copy).returncode == 0
+    for name in ("README.md", "layers.svg"):
+        assert (copy / name).read_text() == (grown / name).read_text()
+
+
+def test_the_card_says_what_was_done(grown: Path) -> None:
+    card = (grown / "README.md").read_text()
+    assert "grown from 4 to 12 layers by `stack --g 3`" in card
+    assert "not function preserving" in card
+    assert OPERATORS["stack"].paper in card
+    assert "| 0-3 | 0-3 |" in card
+    assert "| 8-11 | 0-3 |" in card
+
+
+def test_the_card_shows_the_measurement() -> None:
+    card = card_files(Manifest(CHAIN[:1]))["README.md"]
+    assert "| 2.5000 | 3.2500 |" in card
+
+
+def test_a_missing_licence_is_said_and_not_invented() -> None:
+    card = card_files(Manifest((replace(CHAIN[0], card={}),)))["README.md"]
+    assert "license" not in block_of(card)
+    assert "names no licence" in card
+
+
+def test_the_commands_of_the_card_can_be_typed(grown: Path, tmp_path: Path) -> None:
+    """The lines of "How to reproduce" give the same weights where the base lies beside."""
+    import shlex
+
+    manifest = read_manifest(grown)
+    assert manifest is not None
+    shutil.copytree(grown.parent / "base", tmp_path / "base")
+    words = shlex.split(command_line(manifest.link))
+    assert words[0] == "hfgrow"
+    finished = call_hfgrow(*words[1:], "--out", "again", cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    weights = (tmp_path / "again" / "model.safetensors").read_bytes()
+    assert weights == (grown / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a<b>&\"c'", "[/foo]", "\x1b[31m", "\ud800", "x" * 500, "]]>"])
+def test_the_picture_is_well_formed_whatever_the_names(name: str) -> None:
+    one = link(2, [0, 1, 0, 1])
+    one = replace(one, base=replace(one.base, name=name), result=replace(one.result, name=name))
+    root = ElementTree.fromstring(card_files(Manifest((one,)))["layers.svg"].encode())
+    assert root.tag == f"{SVG}svg"
+
+
+@given(st.integers(1, 40), st.data())
+def test_the_picture_has_a_box_for_every_layer_and_a_line_for_every_copy(
+    depth: int, data: st.DataObject
+) -> None:
+    layer_map = data.draw(st.lists(st.integers(0, depth - 1), min_size=1, max_size=60))
+    root = ElementTree.fromstring(layer_picture(depth, layer_map, "title"))
+    assert len(root.findall(f"{SVG}path")) == len(layer_map)
+    assert len(root.findall(f"{SVG}rect")) == 1 + depth + len(layer_map)
+
+
+def test_a_picture_of_the_card_is_escaped(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    base = shutil.copytree(make_checkpoint(), tmp_path / "a<b>&c")
+    call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "<svg onload=x>")
+    picture = (tmp_path / "<svg onload=x>" / "layers.svg").read_text()
+    assert len(list(ElementTree.fromstring(picture).iter(f"{SVG}svg"))) == 1
+    assert "<svg onload" not in picture
+
+
+@given(st.lists(st.integers(0, 9), max_size=30))
+def test_the_rows_of_a_layer_map_say_all_of_it(sources: list[int]) -> None:
+    told: list[int] = []
+    for left, right in layer_rows(sources):
+        first, _, last = left.partition("-")
+        count = int(last or first) - int(first) + 1
+        assert int(first) == len(told)
+        right, _, times = right.partition(", ")
+        low, _, high = right.partition("-")
+        if times:
+            assert times == f"{count} times"
+            told += [int(low)] * count
+        else:
+            told += range(int(low), int(high or low) + 1)
+    assert told == sources

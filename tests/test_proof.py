@@ -1,0 +1,198 @@
+"""verify and reproduce, through the command line."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.checkpoints import MakeCheckpoint, edit_json, load
+from tests.program import Finished, call_hfgrow
+
+
+@pytest.fixture(scope="module")
+def made(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base, `once` grown from it in shards, and `twice` grown from `once`."""
+    folder = tmp_path_factory.mktemp("proof")
+    shutil.copytree(make_checkpoint("smollm3", tokenizer=True), folder / "base")
+    for words in (
+        ("stack", "base", "--g", "2", "--max-shard-size", "60KB", "--out", "once"),
+        ("interpolate", "once", "--layers", "12", "--dtype", "bfloat16", "--out", "twice"),
+        ("partial", "base", "12-34*2", "--verify", "--out", "measured"),
+    ):
+        finished = call_hfgrow(*words, cwd=folder)
+        assert finished.returncode == 0, finished.stderr
+    return folder
+
+
+@pytest.fixture
+def work(made: Path, tmp_path: Path) -> Path:
+    """The same in a folder that the test may change; the notes of the bases' places follow."""
+    copy = Path(shutil.copytree(made, tmp_path / "work"))
+    for note in copy.glob("*/.hfgrow-base"):
+        note.write_text(note.read_text().replace(str(made), str(copy)))
+    return copy
+
+
+def flip(path: Path, at: int = -1) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1
+    path.write_bytes(raw)
+
+
+def second_shard(folder: Path) -> Path:
+    return sorted(folder.glob("*.safetensors"))[1]
+
+
+def verify(folder: Path, *more: str) -> Finished:
+    return call_hfgrow("verify", folder, *more)
+
+
+def measured_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "hfgrow.json").read_text())
+    found: dict[str, Any] = content["chain"][-1]["measured"]
+    return found
+
+
+@pytest.mark.parametrize("name", ["once", "twice", "measured"])
+def test_a_good_model_is_verified(made: Path, name: str) -> None:
+    finished = verify(made / name, "--json")
+    assert finished.returncode == 0, finished.stdout
+    document = json.loads(finished.stdout)
+    assert document["ok"] is True
+    assert document["provenance"]["num_tensors"] == document["num_transformers_tensors"]
+    converted = document["provenance"]["num_converted"]
+    assert converted == (document["provenance"]["num_tensors"] if name == "twice" else 0)
+
+
+def test_a_flipped_byte_fails_the_verification(work: Path) -> None:
+    flip(second_shard(work / "once"))
+    finished = verify(work / "once")
+    assert finished.returncode == 9
+    assert "differs from" in finished.stderr
+
+
+def test_an_edited_config_fails_the_verification(work: Path) -> None:
+    edit_json(work / "once" / "config.json", no_rope_layers=[1] * 8)
+    finished = verify(work / "once")
+    assert finished.returncode == 9
+    assert "no_rope_layers" in finished.stderr
+
+
+def test_a_lost_shard_fails_the_verification(work: Path) -> None:
+    second_shard(work / "once").unlink()
+    assert verify(work / "once").returncode == 9
+
+
+def test_a_base_that_moved_is_asked_for(work: Path) -> None:
+    (work / "base").rename(work / "moved")
+    finished = verify(work / "once")
+    assert finished.returncode == 3
+    assert "--base" in finished.stderr
+    assert verify(work / "once", "--base", str(work / "moved")).returncode == 0
+
+
+def test_a_layer_map_that_was_edited_is_refused(work: Path) -> None:
+    path = work / "once" / "hfgrow.json"
+    content = json.loads(path.read_text())
+    content["chain"][0]["steps"][0]["layer_map"].reverse()
+    path.write_text(json.dumps(content))
+    finished = verify(work / "once")
+    assert finished.returncode == 3
+    assert "another layer map" in finished.stderr
+
+
+def test_a_model_without_lineage_cannot_be_verified(work: Path) -> None:
+    finished = verify(work / "base")
+    assert finished.returncode == 3
+    assert "was not grown by hfgrow" in finished.stderr
+
+
+def test_the_measurement_is_what_transformers_says(made: Path) -> None:
+    """I2: the loss and the logits of base and grown model on the probe text."""
+    from transformers import AutoTokenizer
+
+    import hfgrow
+
+    text = Path(hfgrow.__file__).with_name("probe.txt").read_text()
+    tokenizer: Any = AutoTokenizer.from_pretrained(made / "base")
+    tokens = tokenizer(text, return_tensors="pt").input_ids[:, :512]
+    with torch.inference_mode():
+        base, grown = (load(made / name)[0](tokens, labels=tokens) for name in ("base", "measured"))
+    found = measured_of(made / "measured")
+    assert found["num_tokens"] == 512
+    assert found["base_loss"] == pytest.approx(base.loss.item(), abs=1e-4)
+    assert found["grown_loss"] == pytest.approx(grown.loss.item(), abs=1e-4)
+    difference = (base.logits - grown.logits).abs()
+    assert found["max_abs_dlogit"] == pytest.approx(difference.max().item(), abs=1e-3)
+    assert found["mean_abs_dlogit"] == pytest.approx(difference.mean().item(), abs=1e-3)
+
+
+def test_a_verified_growth_records_the_hash_of_every_weight_file(made: Path) -> None:
+    link = json.loads((made / "measured" / "hfgrow.json").read_text())["chain"][0]
+    for folder, files in (("base", link["base"]["files"]), ("measured", link["result"]["files"])):
+        for name, file in files.items():
+            raw = (made / folder / name).read_bytes()
+            assert file == {"nbytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+
+
+def test_a_base_without_a_tokenizer_is_measured_on_random_tokens(
+    base: Path, tmp_path: Path
+) -> None:
+    finished = call_hfgrow("stack", base, "--g", "2", "--verify", "--out", tmp_path / "out")
+    assert finished.returncode == 0, finished.stderr
+    assert measured_of(tmp_path / "out")["text"] == "random tokens"
+
+
+def test_a_broken_tokenizer_is_refused_and_nothing_is_left(base: Path, tmp_path: Path) -> None:
+    (base / "tokenizer.json").write_text("{}")
+    finished = call_hfgrow("stack", base, "--g", "2", "--verify", "--out", tmp_path / "out")
+    assert finished.returncode == 3
+    assert "--no-verify" in finished.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+@pytest.mark.parametrize("name", ["once", "twice", "measured"])
+def test_reproducing_gives_the_same_hashes(work: Path, name: str) -> None:
+    finished = call_hfgrow("reproduce", work / name, "--json", cwd=work)
+    assert finished.returncode == 0, finished.stdout
+    assert json.loads(finished.stdout)["sha256"] == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (work / name).glob("*.safetensors")
+    }
+    assert sorted(path.name for path in work.iterdir()) == ["base", "measured", "once", "twice"]
+
+
+@pytest.mark.parametrize("changed", ["base/model.safetensors", "measured/model.safetensors"])
+def test_a_difference_fails_the_reproduction(work: Path, changed: str) -> None:
+    if changed.startswith("measured"):
+        # Its own hash is recorded; what changed after growth shows in a comparison with the disk.
+        content = json.loads((work / "measured" / "hfgrow.json").read_text())
+        del content["chain"][0]["result"]["files"]["model.safetensors"]["sha256"]
+        (work / "measured" / "hfgrow.json").write_text(json.dumps(content))
+    flip(work / changed)
+    finished = call_hfgrow("reproduce", work / "measured", cwd=work)
+    assert finished.returncode == 9
+    assert "sha256" in finished.stderr
+
+
+def test_a_reproduction_can_be_kept(work: Path) -> None:
+    finished = call_hfgrow("reproduce", work / "twice", "--out", work / "again", cwd=work)
+    assert finished.returncode == 0, finished.stderr
+    again, twice = (work / n / "model.safetensors" for n in ("again", "twice"))
+    assert again.read_bytes() == twice.read_bytes()
+
+
+def test_a_reproduction_does_not_replace_a_folder(work: Path) -> None:
+    finished = call_hfgrow("reproduce", work / "twice", "--out", work / "once", cwd=work)
+    assert finished.returncode == 7
+
+
+def test_the_root_of_a_reproduction_may_have_moved(work: Path) -> None:
+    (work / "base").rename(work / "moved")
+    assert call_hfgrow("reproduce", work / "twice", cwd=work).returncode == 3
+    finished = call_hfgrow("reproduce", work / "twice", "--root", work / "moved", cwd=work)
+    assert finished.returncode == 0, finished.stderr

@@ -1,0 +1,148 @@
+"""The strict reader on good checkpoints: what the plan says is what lies there."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hfgrow.checkpoint.files import LocalFolder, file_stamp, hash_file
+from hfgrow.checkpoint.read import read
+from hfgrow.errors import ModelError, printable
+from hfgrow.families import FAMILIES
+from hfgrow.plan import Stored
+from tests.attacks.craft import drop_tensors, read_raw
+from tests.checkpoints import MakeCheckpoint, edit_json, load, tensors_of
+
+HEAD = "lm_head.weight"
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_the_plan_names_every_tensor_with_its_bytes(
+    make_checkpoint: MakeCheckpoint, model_type: str, tied: bool, sharded: bool
+) -> None:
+    folder = make_checkpoint(model_type, tied=tied, sharded=sharded)
+    plan = read(LocalFolder(folder))
+    tensors = tensors_of(folder)
+    assert plan.tensors.keys() == tensors.keys()
+    assert (HEAD in plan.tensors) != tied
+    assert (len(plan.files) > 1) == sharded
+    for name, planned in plan.tensors.items():
+        assert planned.shape == tuple(tensors[name].shape)
+        raw = (folder / planned.recipe.file).read_bytes()
+        source = planned.recipe
+        found = raw[source.offset : source.offset + source.nbytes]
+        assert found == tensors[name].numpy().tobytes()
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_parameters_are_counted_as_transformers_counts_them(
+    make_checkpoint: MakeCheckpoint, tied: bool
+) -> None:
+    folder = make_checkpoint("qwen3", tied=tied)
+    assert read(LocalFolder(folder)).num_parameters == load(folder)[0].num_parameters()
+
+
+def test_the_plan_of_a_base_is_the_identity(base: Path) -> None:
+    plan = read(LocalFolder(base))
+    assert [source.layer for source in plan.layer_map] == [0, 1, 2, 3]
+    assert plan.steps == ()
+    assert plan.notes == ()
+    assert plan.preserves_function
+    for name, planned in plan.tensors.items():
+        assert isinstance(planned.recipe, Stored)
+        assert (planned.recipe.name, planned.recipe.dtype) == (name, planned.dtype)
+
+
+def test_the_plan_remembers_what_the_files_were(base: Path) -> None:
+    weights = base / "model.safetensors"
+    source = read(LocalFolder(base)).files["model.safetensors"]
+    assert source.nbytes == weights.stat().st_size
+    assert source.stamp == file_stamp(weights.stat())
+
+
+def test_no_weight_is_read(base: Path) -> None:
+    """The reader asks for headers and JSON only: half of a model's disk may be on fire."""
+
+    class Counting(LocalFolder):
+        read_nbytes = 0
+
+        def read(self, name: str, start: int, nbytes: int) -> bytes:
+            self.read_nbytes += nbytes
+            return super().read(name, start, nbytes)
+
+    files = Counting(base)
+    read(files)
+    header_nbytes = (base / "model.safetensors").stat().st_size - len(
+        read_raw(base / "model.safetensors")[1]
+    )
+    assert files.read_nbytes <= header_nbytes + (base / "config.json").stat().st_size + 16
+
+
+def test_a_silent_config_of_a_tied_family_is_tied(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(make_checkpoint("smollm3", tied=True), tmp_path / "copy"))
+    edit_json(folder / "config.json", tie_word_embeddings=...)
+    assert HEAD not in read(LocalFolder(folder)).tensors
+
+
+def test_a_silent_config_of_an_untied_family_needs_a_head(base: Path) -> None:
+    edit_json(base / "config.json", tie_word_embeddings=...)
+    assert HEAD in read(LocalFolder(base)).tensors
+    drop_tensors(base / "model.safetensors", HEAD)
+    with pytest.raises(ModelError, match=HEAD):
+        read(LocalFolder(base))
+
+
+def test_a_folder_may_itself_be_a_link(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(base)
+    assert len(read(LocalFolder(tmp_path / "link")).tensors) > 9
+
+
+def test_a_shard_may_be_a_link_inside_the_folder(base: Path) -> None:
+    (base / "model.safetensors").rename(base / "weights.bin-not")
+    (base / "model.safetensors").symlink_to("weights.bin-not")
+    assert len(read(LocalFolder(base)).tensors) > 9
+
+
+def test_a_file_is_hashed_as_it_lies(base: Path) -> None:
+    from hashlib import sha256
+
+    weights = base / "model.safetensors"
+    counted: list[int] = []
+    assert hash_file(weights, advance=counted.append) == sha256(weights.read_bytes()).hexdigest()
+    assert sum(counted) == weights.stat().st_size
+
+
+def test_a_file_that_grows_while_it_is_hashed_is_refused(base: Path) -> None:
+    """A25."""
+    weights = base / "model.safetensors"
+
+    def grow(nbytes: int) -> None:
+        if weights.stat().st_size < 1 << 20:
+            with weights.open("ab") as file:
+                file.write(bytes(1 << 20))
+
+    with pytest.raises(ModelError, match="changed while it was read"):
+        hash_file(weights, advance=grow)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("\x1b[31mred", "\ufffd[31mred"),
+        ("a\u202eb", "a\ufffdb"),
+        ("a\nb\tc\0", "a\ufffdb\ufffdc\ufffd"),
+        ("\u200b\ufeff", "\ufffd\ufffd"),
+        ("\ud800", "\ufffd"),
+        ("m\u00f6del \u6a21\u578b", "m\u00f6del \u6a21\u578b"),
+        ("x" * 100, "x" * 79 + "\u2026"),
+        (5, "5"),
+    ],
+)
+def test_foreign_text_is_made_safe_to_print(text: object, shown: str) -> None:
+    """A18 and F18."""
+    assert printable(text) == shown

@@ -1,0 +1,220 @@
+"""The output folder: what may be written, and that it appears complete or not at all."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hfgrow.checkpoint.staging import staged
+from hfgrow.checkpoint.target import check_target
+from hfgrow.errors import ModelError, OutputError
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from hfgrow.checkpoint.staging import staged
+with staged(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fill(folder: Path, text: str) -> None:
+    (folder / "model.safetensors").write_text(text)
+
+
+def fail_with(error: BaseException, target: Path) -> None:
+    with staged(target, overwrite=True) as staging:
+        fill(staging, "half")
+        raise error
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def test_the_folder_appears_with_all_that_was_staged(target: Path) -> None:
+    with staged(target) as staging:
+        fill(staging, "new")
+        assert not target.exists()
+        assert staging.parent == target.parent
+    assert (target / "model.safetensors").read_text() == "new"
+    assert names(target.parent) == ["out"]
+
+
+@pytest.mark.parametrize("error", [ModelError("x"), OSError(28, "full"), KeyboardInterrupt()])
+def test_nothing_is_left_after_an_error(target: Path, error: BaseException) -> None:
+    expected = OutputError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected):
+        fail_with(error, target)
+    assert names(target.parent) == []
+
+
+@pytest.mark.parametrize("can_exchange", [True, False], ids=["exchange", "three renames"])
+def test_an_old_folder_is_complete_until_the_new_one_is(
+    target: Path, can_exchange: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not can_exchange:
+        monkeypatch.setattr("hfgrow.checkpoint.staging.ctypes.CDLL", lambda *a, **k: object())
+    target.mkdir()
+    fill(target, "old")
+    (target / "extra").touch()
+    with staged(target, overwrite=True) as staging:
+        fill(staging, "new")
+        assert names(target) == ["extra", "model.safetensors"]
+        assert (target / "model.safetensors").read_text() == "old"
+    assert names(target) == ["model.safetensors"]
+    assert (target / "model.safetensors").read_text() == "new"
+    assert names(target.parent) == ["out"]
+
+
+def test_a_folder_that_appears_meanwhile_is_not_replaced(target: Path) -> None:
+    def lose() -> None:
+        with staged(target) as staging:
+            fill(staging, "new")
+            target.mkdir()
+            fill(target, "theirs")
+
+    with pytest.raises(OutputError, match="exists"):
+        lose()
+    assert (target / "model.safetensors").read_text() == "theirs"
+    assert names(target.parent) == ["out"]
+
+
+def test_the_old_folder_of_a_run_killed_between_two_renames_comes_back(target: Path) -> None:
+    aside = target.parent / ".out.hfgrow-staging-old"
+    aside.mkdir()
+    fill(aside, "old")
+    with pytest.raises(OutputError, match="exists"), staged(target):
+        pass
+    assert (target / "model.safetensors").read_text() == "old"
+    assert names(target.parent) == ["out"]
+
+
+def test_a_failed_second_rename_brings_the_old_folder_back(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hfgrow.checkpoint.staging.ctypes.CDLL", lambda *a, **k: object())
+    target.mkdir()
+    fill(target, "old")
+    rename = os.rename
+
+    def second_fails(source: Path, destination: Path) -> None:
+        if destination == target and not str(source).endswith("-old"):
+            raise OSError(5, "Input/output error")
+        rename(source, destination)
+
+    monkeypatch.setattr("hfgrow.checkpoint.staging.os.rename", second_fails)
+    with pytest.raises(OutputError), staged(target, overwrite=True) as staging:
+        fill(staging, "new")
+    assert (target / "model.safetensors").read_text() == "old"
+    assert names(target.parent) == ["out"]
+
+
+def test_an_old_folder_survives_a_failure(target: Path) -> None:
+    """E7."""
+    target.mkdir()
+    fill(target, "old")
+    with pytest.raises(ModelError):
+        fail_with(ModelError("x"), target)
+    assert (target / "model.safetensors").read_text() == "old"
+    assert names(target.parent) == ["out"]
+
+
+def test_what_a_killed_run_left_is_swept(target: Path) -> None:
+    stale = target.parent / ".out.hfgrow-staging"
+    stale.mkdir()
+    fill(stale, "half")
+    (target.parent / ".out.hfgrow-lock").touch()
+    with staged(target) as staging:
+        assert names(staging) == []
+        fill(staging, "new")
+    assert names(target.parent) == ["out"]
+
+
+def test_a_link_in_place_of_the_staging_folder_is_not_followed(target: Path) -> None:
+    precious = target.parent / "precious"
+    precious.mkdir()
+    fill(precious, "mine")
+    (target.parent / ".out.hfgrow-staging").symlink_to(precious)
+    with pytest.raises(OutputError), staged(target):
+        pass
+    assert (precious / "model.safetensors").read_text() == "mine"
+    assert not target.exists()
+
+
+def test_an_empty_folder_is_taken(target: Path) -> None:
+    """E6."""
+    target.mkdir()
+    check_target(target, None, overwrite=False)
+    with staged(target) as staging:
+        fill(staging, "new")
+    assert names(target) == ["model.safetensors"]
+
+
+def test_missing_parents_are_made(tmp_path: Path) -> None:
+    with staged(tmp_path / "a" / "b" / "out") as staging:
+        fill(staging, "new")
+    assert names(tmp_path / "a" / "b") == ["out"]
+
+
+def test_a_second_writer_is_refused_at_once_and_takes_over_from_a_dead_one(target: Path) -> None:
+    """E13 and E14."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(target)], stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        started = time.monotonic()
+        with pytest.raises(OutputError, match="another run is writing"), staged(target):
+            pass
+        assert time.monotonic() - started < 5
+        holder.kill()
+    with staged(target) as staging:
+        fill(staging, "new")
+    assert names(target.parent) == ["out"]
+
+
+def test_two_targets_in_one_folder_do_not_meet(target: Path) -> None:
+    with staged(target) as one, staged(target.parent / "other") as other:
+        fill(one, "one")
+        fill(other, "other")
+    assert (target / "model.safetensors").read_text() == "one"
+    assert names(target.parent) == ["other", "out"]
+
+
+@pytest.mark.parametrize("name", ["with space", "m\u00f6del", "new\nline", "-x", "*", "x" * 200])
+def test_odd_names_work(tmp_path: Path, name: str) -> None:
+    """D8."""
+    with staged(tmp_path / name) as staging:
+        fill(staging, "new")
+    assert names(tmp_path) == [name]
+
+
+def test_a_name_too_long_for_the_file_system_is_refused(tmp_path: Path) -> None:
+    """D8."""
+    with pytest.raises(OutputError, match="ENAMETOOLONG"), staged(tmp_path / ("x" * 300)):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError), staged(tmp_path / "file" / "out"):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; see test_write_faults")
+def test_a_parent_without_write_permission_is_refused(tmp_path: Path) -> None:
+    """E8."""
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(OutputError, match="EACCES"), staged(tmp_path / "locked" / "out"):
+        pass

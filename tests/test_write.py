@@ -1,0 +1,212 @@
+"""What a growth writes: the same bytes each time, sound for every reader, whole or not at all."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.header import BLOCK_NBYTES, read_header
+from hfgrow.checkpoint.layout import lay_out
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.write import Written, write
+from hfgrow.errors import ModelError
+from hfgrow.operators.stack import stack
+from tests.checkpoints import MakeCheckpoint, load, logits, tensors_of
+from tests.program import call_hfgrow, run_hfgrow
+
+INDEX = "model.safetensors.index.json"
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+
+
+def grow(base: Path, out: Path, *options: str) -> Path:
+    finished = call_hfgrow("stack", base, "--g", "3", "--out", out, *options)
+    assert finished.returncode == 0, finished.stderr
+    return out
+
+
+def carry_out(base: Path, out: Path, advance: Callable[[int], None]) -> Written:
+    plan = stack(read(LocalFolder(base)), g=3)
+    return write(plan, lay_out(plan), out, finish=lambda staging: {}, advance=advance)
+
+
+def test_the_same_command_gives_the_same_bytes(base: Path, tmp_path: Path) -> None:
+    """I4: weights, config, card and lineage; nothing knows the time."""
+    one = digests(grow(base, tmp_path / "a" / "out", "--max-shard-size", "60KB"))
+    two = digests(grow(base, tmp_path / "b" / "out", "--max-shard-size", "60KB"))
+    assert one == two
+
+
+def test_the_weights_do_not_depend_on_the_name_of_the_output(base: Path, tmp_path: Path) -> None:
+    one, two = digests(grow(base, tmp_path / "a")), digests(grow(base, tmp_path / "b"))
+    assert one["model.safetensors"] == two["model.safetensors"]
+
+
+def test_the_base_stays_as_it_is(base: Path, tmp_path: Path) -> None:
+    """Promise 3: bytes, names and times."""
+    before = digests(base), {p.name: p.stat().st_mtime_ns for p in base.iterdir()}
+    grow(base, tmp_path / "out")
+    assert (digests(base), {p.name: p.stat().st_mtime_ns for p in base.iterdir()}) == before
+
+
+def test_shards_hold_what_the_single_file_holds(
+    base: Path, sharded_base: Path, tmp_path: Path
+) -> None:
+    whole = tensors_of(grow(base, tmp_path / "one"))
+    for name, source in (("from one", base), ("from shards", sharded_base)):
+        parts = tensors_of(grow(source, tmp_path / name, "--max-shard-size", "50KB"))
+        assert parts.keys() == whole.keys()
+        assert all(torch.equal(parts[key], whole[key]) for key in whole)
+
+
+def test_no_shard_is_larger_than_asked_but_for_one_large_tensor(base: Path, tmp_path: Path) -> None:
+    out = grow(base, tmp_path / "out", "--max-shard-size", "8KB")
+    shards = sorted(out.glob("*.safetensors"))
+    assert len(shards) > 10
+    for shard in shards:
+        header = read_header(LocalFolder(out), shard.name)
+        assert header
+        assert sum(entry.nbytes for entry in header.values()) <= 8000 or len(header) == 1
+
+
+def test_the_index_agrees_with_the_shards(base: Path, tmp_path: Path) -> None:
+    out = grow(base, tmp_path / "out", "--max-shard-size", "50KB")
+    index = json.loads((out / INDEX).read_text())
+    found = {
+        name: path.name
+        for path in out.glob("*.safetensors")
+        for name in read_header(LocalFolder(out), path.name)
+    }
+    assert index["weight_map"] == found
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(out).values())
+    assert index["metadata"] == {"total_size": total}
+
+
+def test_a_sharded_output_loads_in_transformers_as_the_single_file_does(
+    base: Path, tmp_path: Path
+) -> None:
+    one = load(grow(base, tmp_path / "one"))[0]
+    parts, report = load(grow(base, tmp_path / "parts", "--max-shard-size", "50KB"))
+    assert not any(report[key] for key in report if key.endswith("_keys"))
+    assert torch.equal(logits(one), logits(parts))
+
+
+@pytest.mark.parametrize("limit", ["50GB", "50KB"])
+def test_each_written_file_starts_congruent_to_its_source(
+    base: Path, tmp_path: Path, limit: str
+) -> None:
+    out = grow(base, tmp_path / "out", "--max-shard-size", limit)
+    sources = read_header(LocalFolder(base), "model.safetensors")
+    for path in out.glob("*.safetensors"):
+        name, first = next(iter(read_header(LocalFolder(out), path.name).items()))
+        source = re.sub(r"layers\.(\d+)", lambda m: f"layers.{int(m[1]) % 4}", name)
+        assert (first.offset - sources[source].offset) % BLOCK_NBYTES == 0
+
+
+def test_every_tensor_keeps_its_own_dtype(base: Path, tmp_path: Path) -> None:
+    """A22: bf16 weights, f32 norms, an f16 head."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(base / "model.safetensors")
+    for name in tensors:
+        dtype = torch.float32 if "norm" in name else torch.bfloat16
+        tensors[name] = tensors[name].to(torch.float16 if "lm_head" in name else dtype)
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    out = tensors_of(grow(base, tmp_path / "out"))
+    assert {tensor.dtype for tensor in out.values()} == {
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+    }
+    for name, tensor in out.items():
+        source = tensors[re.sub(r"layers\.(\d+)", lambda m: f"layers.{int(m[1]) % 4}", name)]
+        assert tensor.dtype == source.dtype
+        assert torch.equal(tensor, source)
+
+
+@pytest.mark.parametrize("metadata", [{"format": "tf"}, None], ids=["tf", "absent"])
+def test_the_output_says_that_it_is_for_torch(
+    base: Path, tmp_path: Path, metadata: dict[str, str] | None
+) -> None:
+    """A24."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(base / "model.safetensors")
+    save_file(tensors, base / "model.safetensors", metadata=metadata)
+    with safe_open(grow(base, tmp_path / "out") / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_modes_follow_the_umask(base: Path, tmp_path: Path, umask: int, mode: int) -> None:
+    """E16."""
+    finished = run_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out", umask=umask)
+    assert finished.returncode == 0
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {mode}
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_a_base_that_changes_before_the_copy_is_refused(base: Path, tmp_path: Path) -> None:
+    """A25."""
+    plan = stack(read(LocalFolder(base)), g=2)
+    os.utime(base / "model.safetensors", ns=(0, 0))
+    with pytest.raises(ModelError, match=r"changed while it was read: model\.safetensors"):
+        write(plan, lay_out(plan), tmp_path / "out", finish=lambda staging: {})
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+@pytest.mark.parametrize("how", ["edited", "truncated"])
+def test_a_base_that_changes_during_the_copy_is_refused(
+    base: Path, tmp_path: Path, how: str
+) -> None:
+    """A25: never a crash by SIGBUS, and no output."""
+    weights = base / "model.safetensors"
+
+    def change(nbytes: int) -> None:
+        with weights.open("r+b") as file:
+            if how == "truncated":
+                file.truncate(1000)
+            else:
+                file.seek(-4, os.SEEK_END)
+                file.write(b"evil")
+        os.utime(weights, ns=(1, 1))
+
+    with pytest.raises(ModelError, match="changed while it was read"):
+        carry_out(base, tmp_path / "out", change)
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_the_advance_of_a_copy_adds_up_to_the_tensors(base: Path, tmp_path: Path) -> None:
+    counted: list[int] = []
+    written = carry_out(base, tmp_path / "out", counted.append)
+    nbytes = stack(read(LocalFolder(base)), g=3).nbytes
+    assert sum(counted) == nbytes == written.cloned_nbytes + written.copied_nbytes
+    assert set(written.files) == {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_recomputed_buffers_of_old_checkpoints_are_dropped(base: Path, tmp_path: Path) -> None:
+    from tests.attacks.craft import add_tensor
+
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    add_tensor(base / "model.safetensors", name, [4], bytes(16))
+    finished = call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out")
+    assert "1 inv_freq buffers were dropped" in finished.stderr
+    assert not [key for key in tensors_of(tmp_path / "out") if "inv_freq" in key]
+
+
+def test_an_output_can_be_grown_again(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    base = shutil.copytree(make_checkpoint("smollm3"), tmp_path / "base")
+    once = grow(Path(base), tmp_path / "once")
+    twice = tensors_of(grow(once, tmp_path / "twice"))
+    names = {name for name in twice if name.startswith("model.layers.")}
+    assert {int(name.split(".")[2]) for name in names} == set(range(36))

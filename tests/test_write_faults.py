@@ -1,0 +1,166 @@
+"""Full disks, read-only folders and limits: exit 7, nothing left, the old output intact."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.header import build_header
+from hfgrow.checkpoint.layout import lay_out
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.write import write
+from hfgrow.errors import OutputError
+from hfgrow.families import FAMILIES
+from hfgrow.operators.stack import stack as stack_of
+from tests.checkpoints import SIZES
+from tests.program import Finished, run_hfgrow
+
+
+def stack(base: Path, out: Path, *more: str, file_nbytes: int | None = None) -> Finished:
+    return run_hfgrow("stack", base, "--g", "2", "--out", out, *more, file_nbytes=file_nbytes)
+
+
+def assert_failed_cleanly(finished: Finished, folder: Path, *left: str) -> None:
+    assert finished.returncode == 7, finished.stderr
+    assert finished.stderr.startswith("Error: ")
+    assert "Traceback" not in finished.stderr
+    assert sorted(path.name for path in folder.iterdir()) == sorted(left)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("file_nbytes", [0, 4096, 150_000])
+def test_a_file_that_cannot_grow_leaves_nothing(
+    base: Path, tmp_path: Path, file_nbytes: int
+) -> None:
+    """E2: RLIMIT_FSIZE, at the header and in the middle of the weights."""
+    finished = stack(base, tmp_path / "out", file_nbytes=file_nbytes)
+    assert_failed_cleanly(finished, tmp_path, "base")
+    assert "EFBIG" in finished.stderr
+
+
+def test_every_file_may_be_the_one_that_does_not_fit(base: Path, tmp_path: Path) -> None:
+    """E3: with a shard for each tensor, the limit is met by weights, index, lineage and card."""
+    whole = tmp_path / "all"
+    tiny_shards = ("--max-shard-size", "1")
+    assert stack(base, whole, *tiny_shards).returncode == 0
+    sizes = sorted({len(raw) for name, raw in content(whole).items()}, reverse=True)
+    largest = {name for name, raw in content(whole).items() if len(raw) >= sizes[2]}
+    assert not all(name.endswith(".safetensors") for name in largest)
+    for size in sizes[:3]:
+        finished = stack(base, tmp_path / "out", *tiny_shards, file_nbytes=size - 1)
+        assert_failed_cleanly(finished, tmp_path, "all", "base")
+
+
+def test_overwriting_keeps_the_old_output_when_the_new_one_fails(
+    base: Path, tmp_path: Path
+) -> None:
+    """E7."""
+    out = tmp_path / "out"
+    assert stack(base, out).returncode == 0
+    before = content(out)
+    finished = stack(base, out, "--overwrite", file_nbytes=50_000)
+    assert_failed_cleanly(finished, tmp_path, "base", "out")
+    assert content(out) == before
+
+
+def test_an_output_that_exists_is_kept_without_overwrite(base: Path, tmp_path: Path) -> None:
+    """E6 and promise 4."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    finished = stack(base, tmp_path / "out")
+    assert_failed_cleanly(finished, tmp_path, "base", "out")
+    assert "--overwrite" in finished.stderr
+    assert content(tmp_path / "out") == {"mine": b"mine"}
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """E5 and D10: a sparse base whose growth needs more than the disk has free."""
+    base = tmp_path / "base"
+    base.mkdir()
+    free = shutil.disk_usage(tmp_path).free
+    ffn = free // (3 * 4 * 32 * 4)
+    config = {**SIZES, "model_type": "llama", "intermediate_size": ffn}
+    (base / "config.json").write_text(json.dumps(config))
+    shapes = FAMILIES["llama"].shapes(config, tied=False)
+    header = build_header([(name, "F32", shape) for name, shape in shapes.items()], metadata={})
+    numbers = sum(shape[0] * (shape[1] if len(shape) == 2 else 1) for shape in shapes.values())
+    try:
+        with (base / "model.safetensors").open("wb") as file:
+            file.write(header)
+            file.truncate(len(header) + 4 * numbers)
+    except OSError:
+        pytest.skip("the file system has no sparse files of that size")
+    finished = run_hfgrow("stack", base, "--g", "4", "--out", tmp_path / "out", timeout=20)
+    assert_failed_cleanly(finished, tmp_path, "base")
+    assert "GB free" in finished.stderr
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Path]:
+    """A folder where small file systems can be mounted; unmounted at the end."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    yield folder
+    subprocess.run(["umount", folder], capture_output=True, check=False)
+
+
+def mount_tmpfs(folder: Path, options: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let us mount")
+
+
+def test_a_disk_without_inodes_leaves_nothing(base: Path, mount: Path) -> None:
+    """E4."""
+    mount_tmpfs(mount, "size=200m,nr_inodes=7")
+    assert_failed_cleanly(stack(base, mount / "out"), mount)
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_nothing(base: Path, mount: Path) -> None:
+    """E1: the space goes away after the check, while the first layers are written."""
+    mount_tmpfs(mount, "size=70m")
+    plan = stack_of(read(LocalFolder(base)), g=3)
+
+    def fill_up(nbytes: int) -> None:
+        with suppress(OSError), (mount / "filler").open("ab", buffering=0) as filler:
+            while True:
+                filler.write(bytes(1 << 16))
+
+    with pytest.raises(OutputError, match="ENOSPC"):
+        write(plan, lay_out(plan), mount / "out", finish=lambda folder: {}, advance=fill_up)
+    assert [path.name for path in mount.iterdir()] == ["filler"]
+
+
+def test_a_read_only_file_system_is_refused(base: Path, mount: Path) -> None:
+    """E8."""
+    mount_tmpfs(mount, "ro,size=200m")
+    finished = stack(base, mount / "out")
+    assert_failed_cleanly(finished, mount)
+    assert "EROFS" in finished.stderr
+
+
+def test_a_read_only_base_can_be_grown(base: Path, mount: Path, tmp_path: Path) -> None:
+    """E9 and E20: from another, read-only file system."""
+    mount_tmpfs(mount, "size=10m")
+    shutil.copytree(base, mount / "base")
+    subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
+    assert stack(mount / "base", tmp_path / "out").returncode == 0
+
+
+def test_a_parent_that_belongs_to_somebody_else_is_refused(base: Path, tmp_path: Path) -> None:
+    """E8."""
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere; the read-only file system covers it")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert stack(base, tmp_path / "locked" / "out").returncode == 7
