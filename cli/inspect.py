@@ -12,13 +12,14 @@ from hfgrow.errors import UsageError, printable
 from hfgrow.families import FAMILIES
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage import non_embedding_parameters
+from hfgrow.numbers import size
 from hfgrow.operators import OPERATORS
 from hfgrow.plan import GrowthPlan
 from hfgrow.source import base_name, files_of, locate
 
 from . import options
 from .grow import argument_helps
-from .output import Console, size
+from .output import Console
 
 _PACKAGES = ("huggingface_hub", "hf-xet", "transformers", "torch", "safetensors", "accelerate")
 
@@ -76,8 +77,8 @@ def check(
     for note in plan.notes:
         console.say(f"Note: {note}")
     console.result(
-        f"{printable(name)}: {len(plan.tensors)} tensors in {len(plan.files)} files agree with "
-        "config.json",
+        f"{printable(name)}: {len(plan.tensors)} tensors in {len(plan.files)} "
+        f"file{'s' if len(plan.files) > 1 else ''} agree with config.json",
         {"model": name, "num_tensors": len(plan.tensors), "notes": list(plan.notes), "ok": True},
     )
 

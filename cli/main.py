@@ -1,5 +1,7 @@
 """The program `hfgrow`: it registers the commands, and is the one place where errors end."""
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -8,11 +10,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hfgrow import __version__
-from hfgrow.errors import GrowthError, UsageError
+from hfgrow.errors import GrowthError, OutputError, UsageError
 
 from . import grow, hub, inspect, proof
 from .output import Console, moving_bars, redacted
 
+_INTERRUPTED = 130
 _stopped_by: list[int] = []
 # What typer raises for wrong options; it exports the class below it, not the class itself.
 _OPTION_ERROR: Any = typer.BadParameter.__bases__[0]
@@ -47,6 +50,7 @@ def _program(
 
 def main() -> None:
     """Run the program and end with the exit code of the error, if there is one."""
+    _open_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         # Whoever ignores a signal for us, as nohup does, wants it ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -58,7 +62,11 @@ def main() -> None:
         # Read by huggingface_hub when it is imported, which happens later and not always.
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(prog_name="hfgrow", standalone_mode=False)
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.stdout.flush()
+        sys.exit(code)
     except GrowthError as error:
         if _stopped_by:
             # A library caught our exit and made an error of it.
@@ -72,17 +80,35 @@ def main() -> None:
         _end(UsageError(message.rstrip("."), hint=_help_command(error)), console)
     except (KeyboardInterrupt, typer.Abort):
         print("Stopped.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output went away; nothing is left to say, and nowhere to say it.
+        sys.exit(_INTERRUPTED)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            _end(_bug(error), console)
+        # Our output goes nowhere: its reader went away, or its disk is full. The work is done.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        if error.errno == errno.ENOSPC:
+            print("Error: the result could not be written to stdout", file=sys.stderr)
+        sys.exit(0 if error.errno == errno.EPIPE else OutputError.exit_code)
     except Exception as error:
-        bug = GrowthError(
-            f"a bug in hfgrow: {type(error).__name__}: {error}",
-            hint="run again with HF_DEBUG=1 and report the traceback",
-        )
-        _end(bug, console)
+        _end(_bug(error), console)
+
+
+def _open_streams() -> None:
+    """Make printing safe: a closed stderr is no stdout, and a name in odd bytes is no error."""
+    if sys.stderr is None:
+        sys.stderr = io.TextIOWrapper(io.FileIO(os.devnull, "w"))
+    if sys.stdout is None:
+        sys.stdout = io.TextIOWrapper(io.FileIO(os.devnull, "w"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _bug(error: Exception) -> GrowthError:
+    return GrowthError(
+        f"a bug in hfgrow: {type(error).__name__}: {error}",
+        hint="run again with HF_DEBUG=1 and report the traceback",
+    )
 
 
 def _end(error: GrowthError, console: Console) -> NoReturn:

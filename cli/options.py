@@ -40,7 +40,7 @@ DtypeOption = Annotated[
     str | None,
     typer.Option(
         "--dtype",
-        help="Convert every tensor: bfloat16, float16, float32.  [default: each keeps its own]",
+        help="Convert all tensors: bfloat16, float16, float32, float64.  [default: none]",
     ),
 ]
 MaxShardOption = Annotated[

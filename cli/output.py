@@ -5,9 +5,11 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from hfgrow.errors import GrowthError, printable
+from hfgrow.numbers import size
 
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 _SMALL_NBYTES = 64 << 20
@@ -30,11 +32,13 @@ class Console:
     def say(self, text: str) -> None:
         """Tell a line on stderr."""
         if not self.quiet:
-            print(redacted(text), file=sys.stderr, flush=True)
+            with suppress(OSError):
+                print(redacted(text), file=sys.stderr, flush=True)
 
     def result(self, text: str, document: dict[str, Any]) -> None:
         """Print the result on stdout: text for people and scripts, or the JSON document."""
-        print(json.dumps(document, ensure_ascii=False) if self.as_json else text, flush=True)
+        shown = json.dumps(document, ensure_ascii=False) if self.as_json else text
+        print(redacted(shown), flush=True)
 
     def fail(self, error: GrowthError) -> None:
         """Print an error: one line and a hint on stderr, or a JSON document on stdout."""
@@ -44,9 +48,10 @@ class Console:
             document |= error.details
             print(json.dumps({"error": document}, ensure_ascii=False), flush=True)
             return
-        print(f"Error: {redacted(printable(error, 2000))}", file=sys.stderr)
-        if error.hint:
-            print(f"Hint: {redacted(printable(error.hint, 2000))}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"Error: {redacted(printable(error, 2000))}", file=sys.stderr)
+            if error.hint:
+                print(f"Hint: {redacted(printable(error.hint, 2000))}", file=sys.stderr)
 
     def bytes(self, what: str, total: int) -> "Bar":
         """Start a progress bar on stderr; small amounts of bytes get none."""
@@ -94,23 +99,3 @@ def moving_bars() -> bool:
 def redacted(text: str) -> str:
     """Hide anything that looks like a Hub token."""
     return _TOKEN.sub("hf_***", text)
-
-
-def count(number: int) -> str:
-    """Return a number of parameters as people say it: 134.5 M."""
-    for limit, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if number >= limit:
-            return (
-                f"{number / limit:.3g} {unit}"
-                if number < 1000 * limit
-                else f"{number / limit:,.0f} {unit}"
-            )
-    return str(number)
-
-
-def size(nbytes: int) -> str:
-    """Return a number of bytes as people say it: 8.01 GB."""
-    for limit, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if nbytes >= limit:
-            return f"{nbytes / limit:.3g} {unit}"
-    return f"{nbytes} B"

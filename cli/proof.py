@@ -9,17 +9,20 @@ import typer
 from hfgrow import proof, rebuild
 from hfgrow.card import card_files
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.staging import translated
 from hfgrow.checkpoint.write import write_text
 from hfgrow.describe import command_line
 from hfgrow.errors import UsageError, printable
 from hfgrow.hub.client import HubClient
+from hfgrow.hub.names import check_repo_id
 from hfgrow.lineage import Manifest, Measured
 from hfgrow.manifest import manifest_of
 from hfgrow.names import CARD
+from hfgrow.numbers import count, size
 from hfgrow.source import files_of, locate
 
 from . import options
-from .output import Console, count, size
+from .output import Console
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +56,12 @@ def verify(
         f"bytes         {outcome.provenance.num_tensors} tensors, "
         f"{size(outcome.provenance.nbytes)}, equal to their source layers"
         + (f" ({converted} converted)" if converted else ""),
-        f"transformers  expects exactly these {outcome.num_transformers_tensors} tensors",
+        "transformers  "
+        + (
+            f"expects exactly these {outcome.num_transformers_tensors} tensors"
+            if outcome.num_transformers_tensors
+            else "not installed, not asked"
+        ),
         *_measured_lines(measured),
         "function      "
         + ("promised to be preserved" if preserves else "not promised to be preserved"),
@@ -105,7 +113,9 @@ def reproduce(
     root: Annotated[
         str | None, typer.Option("--root", metavar="MODEL", help="The root, if it has moved.")
     ] = None,
-    out: options.OutOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Keep the rebuilt model here.")
+    ] = None,
     revision: options.RevisionOption = None,
     token: options.TokenOption = None,
     json: options.JsonOption = False,
@@ -132,8 +142,11 @@ def card(
 ) -> None:
     """Write README.md and its picture again from hfgrow.json."""
     console = Console(as_json=json, quiet=quiet)
-    for name, text in card_files(manifest_of(LocalFolder(folder)), repo).items():
-        write_text(folder / name, text)
+    if repo is not None:
+        check_repo_id(repo)
+    with translated(printable(folder, 200)):
+        for name, text in card_files(manifest_of(LocalFolder(folder)), repo).items():
+            write_text(folder / name, text)
     console.result(str(folder / CARD), {"card": str(folder / CARD)})
 
 

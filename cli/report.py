@@ -1,5 +1,6 @@
 """Plans and growths in words, and as JSON."""
 
+import shlex
 from dataclasses import asdict
 from typing import Any
 
@@ -7,9 +8,8 @@ from hfgrow.describe import describe_step, layer_rows
 from hfgrow.errors import printable
 from hfgrow.job import Growth
 from hfgrow.lineage import non_embedding_parameters
+from hfgrow.numbers import count, size
 from hfgrow.plan import Stored, connection_rate, seams
-
-from .output import count, size
 
 _MOST_ROWS = 8
 
@@ -42,6 +42,7 @@ def plan_text(growth: Growth) -> str:
 def growth_text(growth: Growth) -> list[str]:
     """Return what a growth says at its end: at most ten lines, the last the next command."""
     base, plan, out = growth.base, growth.plan, printable(growth.out, 200)
+    quoted = shlex.quote(out)
     lines = [
         f"Grew {base.num_hidden_layers} layers ({count(base.num_parameters)} parameters) into "
         f"{plan.num_hidden_layers} ({count(plan.num_parameters)}) by {_step(growth)}",
@@ -53,9 +54,9 @@ def growth_text(growth: Growth) -> list[str]:
     if growth.pushed:
         state = "already there, nothing to push" if growth.pushed.already else "pushed"
         lines.append(f"  Hub       {state}: {growth.pushed.pull_request or growth.pushed.url}")
-    following = f"hfgrow push {out}" if growth.manifest and growth.manifest.link.measured else ""
+    following = f"hfgrow push {quoted}" if growth.manifest and growth.manifest.link.measured else ""
     if not growth.pushed:
-        lines.append(f"Next: {following or f'hfgrow verify {out}'}")
+        lines.append(f"Next: {following or f'hfgrow verify {quoted}'}")
     elif growth.target:
         lines.append(f"Next: hfgrow lineage {growth.target.repo_id}")
     return lines

@@ -6,7 +6,8 @@ from pathlib import Path
 from hfgrow.checkpoint.files import open_regular
 from hfgrow.errors import ModelError, printable
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage import Model
+from hfgrow.hub.resolve import DEMO
+from hfgrow.lineage import Manifest, Model
 from hfgrow.names import LOCAL_BASE
 from hfgrow.progress import Progress
 from hfgrow.source import local_folder, locate, recorded
@@ -16,47 +17,56 @@ _MAX_PATH_NBYTES = 1 << 16
 
 def base_folder(
     folder: Path | None,
-    base: Model,
+    manifest: Manifest,
     given: str | None,
     client: HubClient,
     progress: Progress,
     *,
     root: bool = False,
 ) -> Path:
-    """Find the base: where the user says, on the Hub, or where it lay when the model was grown."""
-    if given is None and base.repo_id is not None:
-        return local_folder(recorded(base.repo_id, base.revision, client), client, progress)
-    noted = None if given is not None or folder is None else _noted_base(folder)
-    if noted is not None:
-        noted = _first_of_chain(noted) if root else noted
-        _check_recorded(noted, base)
+    """Return the folder of a grown model's base, or of the root of its chain.
+
+    Args:
+        folder: The grown model, if it lies on this machine.
+        manifest: Its lineage.
+        given: What the user says the base is; None looks for it.
+        client: For a base that lies on the Hub.
+        progress: Told how it goes on.
+        root: Whether the root is wanted instead of the direct base.
+
+    Raises:
+        ModelError: It is not to be found, or another model lies where it lay.
+        GrowthError: The Hub refuses or does not answer.
+    """
+    word, wanted = ("root", manifest.root) if root else ("base", manifest.link.base)
+    if given is not None:
+        return local_folder(locate(given, None, client, progress), client, progress)
+    if wanted.repo_id is not None:
+        return local_folder(recorded(wanted.repo_id, wanted.revision, client), client, progress)
+    noted = _noted(folder, hops=len(manifest.chain) if root else 1)
+    if noted is not None and _is(noted, wanted):
         return noted
-    if given is None and base.name == "demo":
-        given = "demo"
-    if given is None:
-        word = "root" if root else "base"
-        raise ModelError(
-            f"the {word} {printable(base.name)} is not to be found on this machine",
-            hint=f"name it: --{word} MODEL",
-        )
-    return local_folder(locate(given, None, client, progress), client, progress)
+    demo = local_folder(locate(DEMO, None, client, progress), client, progress)
+    if wanted.name == DEMO and _is(demo, wanted):
+        return demo
+    where = f", where it lay ({printable(noted, 200)}) lies another model" if noted else ""
+    raise ModelError(
+        f"the {word} {printable(wanted.name)} is not to be found on this machine{where}",
+        hint=f"name it: --{word} MODEL",
+    )
 
 
-def _check_recorded(folder: Path, base: Model) -> None:
-    for name, file in base.files.items():
-        if not (folder / name).is_file() or (folder / name).stat().st_size != file.nbytes:
-            raise ModelError(
-                f"{printable(folder, 200)} is not the base any more: {name} has changed",
-                hint="name the base: --base MODEL (--root MODEL to reproduce)",
-            )
+def _is(folder: Path, model: Model) -> bool:
+    return all(
+        (folder / name).is_file() and (folder / name).stat().st_size == file.nbytes
+        for name, file in model.files.items()
+    )
 
 
-def _first_of_chain(folder: Path) -> Path:
-    """Follow the notes of where each base lay, down to one that has no base itself."""
-    seen = set()
-    while (noted := _noted_base(folder)) is not None and folder not in seen:
-        seen.add(folder)
-        folder = noted
+def _noted(folder: Path | None, hops: int) -> Path | None:
+    """Follow the notes of where each base lay, as many growths back as the chain is long."""
+    for _ in range(hops):
+        folder = None if folder is None else _noted_base(folder)
     return folder
 
 

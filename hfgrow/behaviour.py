@@ -10,6 +10,7 @@ from typing import Any
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.sidefiles import TOKENIZERS
 from hfgrow.errors import ModelError, VerificationError, printable
 from hfgrow.lineage import Measured
 from hfgrow.progress import Progress
@@ -18,7 +19,6 @@ from hfgrow.progress import Progress
 TRANSFORMERS = ("torch", "transformers", "safetensors")
 _MAX_TOKENS = 512
 _DEMO = Path(__file__).resolve().with_name("demo")
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def check_transformers_view(folder: Path) -> int:
@@ -68,7 +68,7 @@ def measure(
     """Run base and grown model over the same tokens and compare.
 
     Both are loaded in the dtype they are stored in, one after the other, on the CPU. A base
-    without a tokenizer is measured on pseudo-random tokens.
+    without a tokenizer that works is measured on pseudo-random tokens.
 
     Args:
         base: Folder of the base.
@@ -81,7 +81,6 @@ def measure(
         The comparison, or None if the grown model does not fit in the free memory.
 
     Raises:
-        ModelError: The base's tokenizer cannot be loaded, or does not belong to it.
         VerificationError: transformers cannot load the grown model, it lacks tensors, or its
             logits are not finite.
     """
@@ -93,7 +92,7 @@ def measure(
         )
         return None
     progress.say("Measuring logits of base and grown model")
-    tokens, name = _tokens(base, text)
+    tokens, name = _tokens(base, text, progress)
     base_logits, _ = _logits(base, tokens)
     grown_logits, dtype = _logits(grown, tokens)
     difference = (grown_logits - base_logits).abs()
@@ -109,28 +108,30 @@ def measure(
     )
 
 
-def _tokens(base: Path, text: str | None) -> tuple[Any, str]:
+def _tokens(base: Path, text: str | None, progress: Progress) -> tuple[Any, str]:
     """Return token ids [1, num_tokens] and what they came from."""
+    config = read(LocalFolder(base)).config
+    limit = min(_MAX_TOKENS, int(config.get("max_position_embeddings") or _MAX_TOKENS))
+    if text is not None:
+        name = "the given text"
+    elif base.resolve() == _DEMO:
+        text, name = (_DEMO / "probe.txt").read_text(encoding="utf-8"), "its held-out text"
+    else:
+        text = Path(__file__).with_name("probe.txt").read_text(encoding="utf-8")
+        name = "a probe text"
+    if any((base / file).is_file() for file in TOKENIZERS):
+        try:
+            return _tokenize(base, text, config["vocab_size"])[:, :limit], name
+        except ModelError as error:
+            progress.say(f"Note: {error}")
+    return _random_tokens(config["vocab_size"], min(limit, _MAX_TOKENS // 4)), "random tokens"
+
+
+def _random_tokens(vocab_size: int, num_tokens: int) -> Any:
     import torch
 
-    config = read(LocalFolder(base)).config
-    vocab_size = config["vocab_size"]
-    limit = min(_MAX_TOKENS, int(config.get("max_position_embeddings") or _MAX_TOKENS))
-    if not any((base / name).is_file() for name in _TOKENIZERS):
-        generator = torch.Generator().manual_seed(0)
-        shape = (1, min(limit, _MAX_TOKENS // 4))
-        return torch.randint(vocab_size, shape, generator=generator), "random tokens"
-    own = _DEMO / "probe.txt"
-    if text is not None:
-        tokens, name = _tokenize(base, text), "the given text"
-    elif base.resolve() == _DEMO:
-        tokens, name = _tokenize(base, own.read_text(encoding="utf-8")), "its held-out text"
-    else:
-        shipped = Path(__file__).with_name("probe.txt").read_text(encoding="utf-8")
-        tokens, name = _tokenize(base, shipped), "a probe text"
-    if int(tokens.max()) >= vocab_size:
-        raise ModelError("the tokenizer gives tokens beyond the model's vocab_size")
-    return tokens[:, :limit], name
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(vocab_size, (1, num_tokens), generator=generator)
 
 
 def _weights_nbytes(folder: Path) -> int:
@@ -158,7 +159,7 @@ def _auto_classes() -> tuple[Any, Any]:
     return AutoConfig, AutoModelForCausalLM
 
 
-def _tokenize(base: Path, text: str) -> Any:
+def _tokenize(base: Path, text: str, vocab_size: int) -> Any:
     _auto_classes()
     from transformers import AutoTokenizer
 
@@ -168,12 +169,11 @@ def _tokenize(base: Path, text: str) -> Any:
         )
         tokens = tokenizer(text, return_tensors="pt").input_ids
     except Exception as error:
-        raise ModelError(
-            f"{base.name} has no tokenizer that can be loaded: {printable(error, 200)}",
-            hint="logits cannot be measured without one; add --no-verify",
-        ) from error
+        raise ModelError(f"the tokenizer cannot be loaded: {printable(error, 200)}") from error
     if tokens.shape[1] < 2:
-        raise ModelError("the probe text has fewer than 2 tokens")
+        raise ModelError("the tokenizer makes fewer than 2 tokens of the probe text")
+    if int(tokens.max()) >= vocab_size:
+        raise ModelError("the tokenizer gives tokens beyond the model's vocab_size")
     return tokens
 
 

@@ -82,8 +82,11 @@ def _changed(link: Link) -> list[str]:
     for name in dict.fromkeys(step.operator for step in link.steps):
         if name in OPERATORS:
             lines += [f"{name}: {OPERATORS[name].summary} ({OPERATORS[name].paper})"]
-    lines += ["", "Embeddings, final norm and head are the base's. Every tensor keeps its bytes"]
-    lines[-1] += f", converted to {plain(link.dtype)}." if link.dtype else "."
+    values = f"converted to {plain(link.dtype)}" if link.dtype else "byte for byte"
+    lines += [
+        "",
+        f"Embeddings, final norm and head are the base's. Every tensor is copied {values}.",
+    ]
     return lines
 
 
@@ -113,7 +116,7 @@ def _numbers(link: Link) -> list[str]:
         "",
         "The growth is function preserving."
         if link.preserves_function
-        else "The growth is not function preserving: the loss jumps, and falls again in training.",
+        else "The growth is not function preserving: a start for training, not a better model.",
     ]
     return lines
 
@@ -128,6 +131,8 @@ def _use(link: Link, repo_id: str | None) -> list[str]:
         "",
         f'model = AutoModelForCausalLM.from_pretrained("{name}", dtype="auto")',
         f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+        'tokens = tokenizer("Once upon a time", return_tensors="pt")',
+        "print(tokenizer.decode(model.generate(**tokens, max_new_tokens=20)[0]))",
         "```",
     ]
 
@@ -174,9 +179,7 @@ def _picture(link: Link) -> str:
 
 
 def _model_link(model: Model) -> str:
-    if model.repo_id:
-        return f"[{plain(model.repo_id)}](/{plain(model.repo_id)})"
-    return f"`{plain(model.name)}`"
+    return f"`{plain(model.repo_id or model.name)}`"
 
 
 def _lineage_row(model: Model) -> str:

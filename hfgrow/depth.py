@@ -14,8 +14,9 @@ from hfgrow.families import FAMILIES
 from hfgrow.families.table import Family, layer_prefix
 from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource
 
-# More layers than any checkpoint needs; a bound on what a typing error can ask for.
-MAX_LAYERS = 100_000
+# More layers than any checkpoint needs; a bound on what a typing error can ask for, and on the
+# index that lists their tensors.
+MAX_LAYERS = 10_000
 
 
 def apply_layer_map(

@@ -1,8 +1,8 @@
 """What only some commands need, asked for before any work is done without it."""
 
+import shlex
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 from hfgrow.errors import UsageError
 
@@ -17,10 +17,15 @@ def require(what: str, *packages: str) -> None:
     Raises:
         UsageError: One of them is not installed.
     """
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
+    absent = missing(*packages)
+    if absent:
         raise UsageError(
-            f"{what} needs {' and '.join(missing)}, which {'are' if missing[1:] else 'is'} not "
+            f"{what} needs {' and '.join(absent)}, which {'are' if absent[1:] else 'is'} not "
             "installed",
-            hint=f"{Path(sys.executable).name} -m pip install 'hfgrow[train]'",
+            hint=f"{shlex.quote(sys.executable)} -m pip install 'hfgrow[train]'",
         )
+
+
+def missing(*packages: str) -> list[str]:
+    """Return which of these packages cannot be imported."""
+    return [name for name in packages if find_spec(name) is None]

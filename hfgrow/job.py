@@ -11,6 +11,7 @@ from hfgrow.checkpoint.convert import with_dtype
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES, Layout, lay_out
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.sidefiles import TOKENIZERS
 from hfgrow.checkpoint.target import check_target
 from hfgrow.checkpoint.write import config_with, write
 from hfgrow.errors import OutputError, UsageError, printable
@@ -118,9 +119,9 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     client = HubClient(token=request.token)
     ref = locate(request.model, request.revision, client, progress)
     name = "-".join((base_name(ref), *(suffix_of(*step) for step in request.steps)))
-    out = request.out or Path(name)
+    out = Path(name) if request.out is None else Path(request.out).expanduser()
     if request.out is not None:
-        name = out.absolute().name
+        name = printable(out.absolute().name, 200)
     target = None
     if request.push:
         if ref.path is not None:
@@ -138,6 +139,10 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         )
         name = target.repo_id.rpartition("/")[2]
     if request.dry_run:
+        try:
+            check_target(out, ref.path, overwrite=request.overwrite)
+        except OutputError as error:
+            progress.say(f"Note: the growth itself would stop here: {error}")
         base = read(files_of(ref, client))
         plan = planned(base, request)
         layout = lay_out(plan, request.max_shard_nbytes)
@@ -154,6 +159,8 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     base = read(LocalFolder(folder))
     for note in base.notes:
         progress.say(f"Note: {note}")
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        progress.say("Note: the base has no tokenizer, so the grown model has none")
     plan = planned(base, request)
     layout = lay_out(plan, request.max_shard_nbytes)
     growth = Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)

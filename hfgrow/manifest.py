@@ -58,6 +58,8 @@ def manifest_of(files: Files) -> Manifest:
     Raises:
         ModelError: There is none, or it is damaged.
     """
+    if files.folder and not Path(files.folder).is_dir():
+        raise ModelError(f"there is no folder {files.label}")
     if MANIFEST not in files.names():
         raise ModelError(
             f"{files.label} has no {MANIFEST}: it was not grown by hfgrow",

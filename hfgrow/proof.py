@@ -7,7 +7,7 @@ from hfgrow.ancestors import base_folder
 from hfgrow.behaviour import TRANSFORMERS, check_transformers_view, measure
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.extras import require
+from hfgrow.extras import missing, require
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage import Manifest, Measured
 from hfgrow.manifest import manifest_of
@@ -23,14 +23,16 @@ class Verified:
     Attributes:
         manifest: The model's lineage.
         provenance: Every tensor compared with its source, byte for byte.
-        num_transformers_tensors: The tensors that transformers expects, and finds.
-        measured: Logits and loss of base and grown model; None if there is too little memory.
+        num_transformers_tensors: The tensors that transformers expects, and finds; None if it is
+            not installed.
+        measured: Logits and loss of base and grown model; None without transformers, or where
+            there is too little memory.
     """
 
     manifest: Manifest
     provenance: Provenance
-    num_transformers_tensors: int
-    measured: Measured | None
+    num_transformers_tensors: int | None = None
+    measured: Measured | None = None
 
 
 def verify(
@@ -55,12 +57,17 @@ def verify(
         ModelError: There is no lineage, or the base is not to be found.
     """
     client, progress = client or HubClient(), progress or Silent()
-    require("verify", *TRANSFORMERS)
     manifest = manifest_of(LocalFolder(folder))
-    found = base_folder(folder, manifest.link.base, base, client, progress)
+    found = base_folder(folder, manifest, base, client, progress)
+    if manifest.link.dtype is not None:
+        require("comparing converted tensors", "torch", "numpy")
     plan = replay(read(LocalFolder(found)), manifest.link)
     with counting(progress, "Comparing bytes", plan.nbytes) as advance:
         provenance = check_provenance(folder, plan, advance=advance)
+    absent = missing(*TRANSFORMERS)
+    if absent:
+        progress.say(f"Note: transformers' view and the logits need {' and '.join(absent)}")
+        return Verified(manifest, provenance)
     num_tensors = check_transformers_view(folder)
     measured = measure(found, folder, progress, text)
     return Verified(manifest, provenance, num_tensors, measured)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from hfgrow.card import card_files
 from hfgrow.checkpoint.files import LocalFolder, hash_file
+from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.sidefiles import is_side_file
+from hfgrow.checkpoint.staging import translated
 from hfgrow.checkpoint.write import write_text
 from hfgrow.errors import HubRefusedError, ModelError, printable
 from hfgrow.hub.client import HubClient
@@ -57,6 +59,7 @@ def publish(
         exist_ok=exist_ok,
         create_pr=create_pr,
     )
+    read(LocalFolder(folder))
     proved = unchanged(folder, manifest, progress)
     # A card that somebody edited is theirs; one that we made is made again for its new place.
     untouched = (folder / CARD).is_file() and (folder / CARD).read_text(
@@ -65,8 +68,9 @@ def publish(
     texts = {MANIFEST: proved.to_json()}
     if untouched or not (folder / CARD).is_file():
         texts |= card_files(proved, target.repo_id)
-    for name, text in texts.items():
-        write_text(folder / name, text)
+    with translated(printable(folder, 200)):
+        for name, text in texts.items():
+            write_text(folder / name, text)
     return push_files(folder, proved, target, client)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from hfgrow.checkpoint.files import Files, LocalFolder
 from hfgrow.errors import printable
+from hfgrow.hub.cache import cached_snapshot
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.names import check_repo_id
 from hfgrow.hub.pull import pull
@@ -41,8 +42,15 @@ def recorded(repo_id: str, revision: str | None, client: HubClient) -> ModelRef:
 
 
 def files_of(ref: ModelRef, client: HubClient) -> Files:
-    """Return the files of a model where they lie, so that headers can be read alone."""
-    return LocalFolder(ref.path) if ref.path is not None else RemoteFiles(ref, client)
+    """Return the files of a model where they lie, so that headers can be read alone.
+
+    Offline that is the cache, as far as it holds them.
+    """
+    if ref.path is not None:
+        return LocalFolder(ref.path)
+    if (snapshot := cached_snapshot(ref)) is not None:
+        return LocalFolder(snapshot)
+    return RemoteFiles(ref, client)
 
 
 def local_folder(ref: ModelRef, client: HubClient, progress: Progress) -> Path:
@@ -59,4 +67,4 @@ def base_name(ref: ModelRef) -> str:
     if ref.alias:
         return ref.alias
     assert ref.path is not None
-    return ref.path.absolute().name
+    return printable(ref.path.absolute().name, 200)

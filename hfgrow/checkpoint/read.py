@@ -92,6 +92,11 @@ def _weight_map(files: Files) -> dict[str, str] | None:
 
 
 def _refuse_without_weights(files: Files, names: set[str]) -> None:
+    if "adapter_config.json" in names:
+        raise ModelError(
+            f"{files.label} holds a LoRA adapter, not a model",
+            hint="merge it into its base first, then save_pretrained()",
+        )
     for name in sorted(names):
         for suffix, what in _FOREIGN.items():
             if name.endswith(suffix):

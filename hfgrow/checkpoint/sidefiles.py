@@ -3,6 +3,8 @@
 import fnmatch
 import re
 
+# A model with none of these has no tokenizer.
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 SIDE_FILES = frozenset(
     {
         "added_tokens.json",

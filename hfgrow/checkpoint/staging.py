@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from hfgrow.checkpoint.target import exists
 from hfgrow.errors import GrowthError, OutputError, printable
 
+_POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -140,8 +142,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
+    """Remove a folder, and let no second Ctrl-C leave half of it."""
     if folder.is_symlink() or folder.exists():
-        shutil.rmtree(folder)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _POLITE)
+        try:
+            shutil.rmtree(folder)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _explain(error: OSError, shown: str) -> str:

@@ -21,9 +21,14 @@ def check_target(target: Path, base: Path | None, *, overwrite: bool) -> None:
     """
     shown = printable(target, 200)
     try:
-        real, here = Path(os.path.realpath(target)), Path.cwd()
+        here = Path.cwd()
     except FileNotFoundError as error:
-        raise OutputError("the working folder does not exist any more", hint="cd to one") from error
+        if not target.is_absolute():
+            raise OutputError(
+                "the working folder does not exist any more", hint="cd to one"
+            ) from error
+        here = Path("/")
+    real = Path(os.path.realpath(target))
     home = Path(os.path.realpath(Path.home()))
     if real in (real.parent, here, home, *here.parents, *home.parents):
         raise OutputError(
@@ -36,9 +41,9 @@ def check_target(target: Path, base: Path | None, *, overwrite: bool) -> None:
                 f"the output {shown} and the base {printable(base, 200)} must be apart",
                 hint="name a folder outside the base: --out DIR",
             )
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise OutputError(f"{shown} exists and is not a folder", hint="name another: --out DIR")
     try:
+        if target.is_symlink() or (target.exists() and not target.is_dir()):
+            raise OutputError(f"{shown} exists and is not a folder", hint="name another: --out DIR")
         found = os.listdir(target) if target.is_dir() else []
     except OSError as error:
         raise OutputError(f"cannot look into {shown}: {error.strerror}") from error

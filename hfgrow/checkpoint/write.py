@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,11 @@ from hfgrow.checkpoint.sidefiles import is_side_file
 from hfgrow.checkpoint.staging import staged
 from hfgrow.errors import ModelError, OutputError, printable
 from hfgrow.names import CONFIG, INDEX
+from hfgrow.numbers import size
 from hfgrow.plan import GrowthPlan, SourceFile
 
-# What config, card, lineage and tokenizer take at most; part of the free-space check.
-_SLACK_NBYTES = 64 << 20
+# What config, card and lineage take at most; part of the free-space check.
+_SLACK_NBYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,10 @@ def write(
         OutputError: The file system refuses, or has too little space.
     """
     base = Path(plan.folder)
-    _check_free_space(layout, base, target)
     side_files = sorted(
         name for name in os.listdir(base) if is_side_file(name) and not (base / name).is_dir()
     )
+    _check_free_space(plan, layout, side_files, target)
     with staged(target, overwrite=overwrite) as staging:
         copier = Copier(advance)
         for shard in layout.shards:
@@ -167,17 +168,21 @@ def _copy_file(source: Path, target: Path) -> None:
         os.fsync(writing.fileno())
 
 
-def _check_free_space(layout: Layout, base: Path, target: Path) -> None:
-    parent = target.parent
+def _check_free_space(
+    plan: GrowthPlan, layout: Layout, side_files: Sequence[str], target: Path
+) -> None:
+    base = Path(plan.folder)
+    parent = target.absolute().parent
     while not parent.exists():
         parent = parent.parent
-    need = layout.nbytes + _SLACK_NBYTES
+    need = layout.nbytes + sum((base / name).stat().st_size for name in side_files) + _SLACK_NBYTES
     free = shutil.disk_usage(parent).free
     if need > free and not _shares_blocks(base, parent):
+        wide = any(tensor.dtype in ("F32", "F64") for tensor in plan.tensors.values())
         raise OutputError(
-            f"the output takes {layout.nbytes / 1e9:.2f} GB, but {printable(parent, 200)} has "
-            f"{free / 1e9:.2f} GB free",
-            hint="choose another disk with --out DIR, or halve it with --dtype bfloat16",
+            f"the output takes {size(need)}, but {printable(parent, 200)} has {size(free)} free",
+            hint="choose another disk with --out DIR"
+            + (", or halve it with --dtype bfloat16" if wide else ""),
         )
 
 

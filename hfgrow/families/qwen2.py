@@ -25,7 +25,6 @@ QWEN2 = Family(
     outer=OUTER,
     head=HEAD,
     kv_heads_default=32,
-    per_layer_lists=("layer_types",),
     derived_lists=window_layer_types,
     layer_counts=("num_hidden_layers", "max_window_layers"),
 )

@@ -17,7 +17,6 @@ QWEN3 = Family(
     head=HEAD,
     kv_heads_default=32,
     head_dim_default=128,
-    per_layer_lists=("layer_types",),
     derived_lists=window_layer_types,
     layer_counts=("num_hidden_layers", "max_window_layers"),
 )

@@ -61,7 +61,7 @@ class Family:
     tied_default: bool = False
     kv_heads_default: int | None = None
     head_dim_default: int | None = None
-    per_layer_lists: tuple[str, ...] = ()
+    per_layer_lists: tuple[str, ...] = ("layer_types",)
     derived_lists: Callable[[Config], Mapping[str, list[Any]]] | None = None
     layer_counts: tuple[str, ...] = ("num_hidden_layers",)
 

@@ -46,6 +46,16 @@ def repo_folder(repo_id: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}"
 
 
+def cached_snapshot(ref: "ModelRef") -> Path | None:
+    """Return the folder of a pinned model in the cache, if only that can be read: when offline."""
+    from huggingface_hub import is_offline_mode
+
+    if not is_offline_mode() or ref.repo_id is None or ref.revision is None:
+        return None
+    folder = repo_folder(ref.repo_id) / "snapshots" / ref.revision
+    return folder if folder.is_dir() else None
+
+
 def missing_from(folder: Path, names: Sequence[str]) -> list[str]:
     """Return which of these files a snapshot does not hold."""
     return [name for name in names if not (folder / name).is_file()]

@@ -15,6 +15,7 @@ from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
 from hfgrow.hub.listing import RemoteFile
 from hfgrow.hub.resolve import ModelRef
 from hfgrow.names import CARD, CONFIG, INDEX, MANIFEST, SINGLE
+from hfgrow.numbers import size
 
 _CARD_AND_LINEAGE = frozenset({CARD, MANIFEST})
 _SHARD = re.compile(r"[\w.\-]+\.safetensors", re.ASCII)
@@ -137,7 +138,7 @@ def _fetch(
     _check_room(sum(ref.files[name].nbytes for name in absent), folder)
     if absent and progress:
         total = sum(ref.files[name].nbytes for name in absent)
-        progress(f"downloading {len(absent)} files of {ref.label}, {total / 1e6:,.1f} MB")
+        progress(f"downloading {len(absent)} files of {ref.label}, {size(total)}")
 
     def download() -> Path:
         found = client.api.snapshot_download(repo_id, revision=sha, allow_patterns=list(names))
@@ -160,8 +161,7 @@ def _check_room(needed_nbytes: int, folder: Path) -> None:
     free = shutil.disk_usage(existing).free
     if needed_nbytes > free:
         raise OutputError(
-            f"the download needs {needed_nbytes / 1e9:,.1f} GB and the cache has room for "
-            f"{free / 1e9:,.1f} GB",
+            f"the download needs {size(needed_nbytes)} and the cache has room for {size(free)}",
             hint="free space, or set HF_HOME to a larger disk",
         )
 

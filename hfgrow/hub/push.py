@@ -20,7 +20,7 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import Listing, list_commit
 from hfgrow.hub.preflight import PushTarget
 from hfgrow.hub.pull import is_same
-from hfgrow.names import CARD
+from hfgrow.names import CARD, INDEX
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -73,6 +73,7 @@ def push(
     notes = check_card(paths[CARD], client) if CARD in paths else ()
     head = _head(target, client)
     url = f"{client.endpoint}/{target.repo_id}"
+    _refuse_other_weights(head, paths, target.repo_id)
     if _holds(head, paths):
         return Pushed(url, head.sha, already=True, notes=notes)
     if target.create_pr and (found := _pull_request(target, client, message, paths)):
@@ -97,6 +98,21 @@ def push(
             hint="a .gitignore or a hook there may have changed them; look at the commit",
         )
     return Pushed(url, info.oid, pull_request=info.pr_url, notes=notes)
+
+
+def _refuse_other_weights(head: Listing, paths: Mapping[str, Path], repo_id: str) -> None:
+    """Refuse a push beside weight files of another model, or of another cut into shards."""
+    others = [
+        name
+        for name in head.files
+        if (name.endswith(".safetensors") or name == INDEX) and name not in paths
+    ]
+    if others:
+        raise HubConflictError(
+            f"{repo_id} holds weights that this model does not have ({printable(others[0])}): "
+            "both together would be two models in one",
+            hint="another --repo NAME, the same --max-shard-size as before, or delete them there",
+        )
 
 
 def _checked_paths(folder: Path, files: Sequence[str]) -> dict[str, Path]:

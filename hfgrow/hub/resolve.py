@@ -72,6 +72,8 @@ def parse(name: str, revision: str | None = None) -> ModelRef:
     is_folder = os.path.isfile(os.path.join(name, "config.json"))
     alias = load_aliases().get(name.casefold())
     is_demo = name.casefold() == DEMO
+    if os.path.isfile(name):
+        raise UsageError(f"{shown(name)} is a file", hint="give the folder that holds it")
     if is_folder and (alias or is_demo):
         target = alias.repo_id if alias else "the demo model of this package"
         raise UsageError(

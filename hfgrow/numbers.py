@@ -1,0 +1,21 @@
+"""Numbers as people say them."""
+
+
+def count(number: int) -> str:
+    """Return a number of parameters: 134.5 M as 135 M."""
+    for limit, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= limit:
+            return f"{_three_digits(number / limit)} {unit}"
+    return str(number)
+
+
+def size(nbytes: int) -> str:
+    """Return a number of bytes: 8.01 GB."""
+    for limit, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if nbytes >= limit:
+            return f"{_three_digits(nbytes / limit)} {unit}"
+    return f"{nbytes} B"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
