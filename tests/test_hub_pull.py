@@ -121,7 +121,7 @@ def test_progress_says_how_much_will_come(hub: Hub) -> None:
     client = HubClient(ALICE, hub.url)
     told: list[str] = []
     pull(resolve("bob/base", client), client, progress=told.append)
-    assert told == ["downloading 6 files of bob/base, 1.0 MB", "comparing checksums of 6 files"]
+    assert told == ["downloading 6 files of bob/base, 1.05 MB", "comparing checksums of 6 files"]
 
 
 def test_all_files_are_of_the_pinned_commit(hub: Hub) -> None:

@@ -127,7 +127,7 @@ def _check_counts(config: dict[str, Any], family: Family) -> None:
             raise ModelError(f"config.json: {key} is missing")
         if not is_int(value) or not 0 < value < 1 << 31:
             raise ModelError(
-                f"config.json: {key} must be an integer from 1 to 2^31, not {printable(repr(value))}"
+                f"config.json: {key} must be a positive integer, not {printable(repr(value))}"
             )
     for key in _SWITCHES:
         if config.get(key) is not None and not isinstance(config[key], bool):
