@@ -23,6 +23,7 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from tests.checkpoints import MakeCheckpoint, write_checkpoint  # noqa: E402
+from tests.hub.fixtures import empty_hub, module_hub  # noqa: E402, F401
 from tests.program import CANARY  # noqa: E402
 
 # The machines that run this are slow and shared: a single example has no deadline.

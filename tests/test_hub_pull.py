@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,6 @@ from hfgrow.hub.listing import RemoteFile
 from hfgrow.hub.pull import pull
 from hfgrow.hub.resolve import ModelRef, resolve
 from tests.hub import ALICE, Hub
-from tests.hub.access import USERS
 
 WEIGHTS = bytes(range(256)) * 4096
 STORED = f"/storage/{hashlib.sha256(WEIGHTS).hexdigest()}"
@@ -46,30 +44,9 @@ STRANGE = {
 }
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    with Hub() as hub:
-        yield hub
-
-
 @pytest.fixture
-def hub(
-    server: Hub,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> Iterator[Hub]:
-    """An empty hub, and a client in this process without a past or long waits."""
-    server.store.repos.clear()
-    server.log.clear()
-    server.clear_faults()
-    monkeypatch.setattr("hfgrow.hub.client.time.sleep", lambda _s: None)
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _s: None)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    yield server
-    written = "".join(capfd.readouterr()) + caplog.text
-    assert not any(token in written for token in USERS)
+def hub(empty_hub: Hub) -> Hub:
+    return empty_hub
 
 
 def fetch(hub: Hub, name: str = "bob/base") -> Path:

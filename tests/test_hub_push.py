@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,6 @@ from hfgrow.hub.preflight import PushTarget, may_write_somewhere, preflight
 from hfgrow.hub.push import Pushed, push
 from hfgrow.hub.resolve import ModelRef
 from tests.hub import ALICE, ALICE_READ, BOB, CAROL, Hub
-from tests.hub.access import USERS
 from tests.hub.fixtures import hub_environment
 
 BASE = ModelRef("bob/base", repo_id="bob/base")
@@ -39,35 +38,9 @@ MESSAGE = "Grow bob/base by stack"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    with Hub() as hub:
-        yield hub
-
-
 @pytest.fixture
-def hub(
-    server: Hub,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> Iterator[Hub]:
-    """An empty hub, and a client in this process without a token, a past, or long waits."""
-    server.store.repos.clear()
-    server.log.clear()
-    server.clear_faults()
-    server.knobs.part_bytes = None
-    for blob in server.store.blobs.folder.iterdir():
-        blob.unlink()
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("hfgrow.hub.client.time.sleep", lambda _s: None)
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _s: None)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    yield server
-    written = "".join(capfd.readouterr()) + caplog.text
-    assert not any(token in written for token in USERS)
+def hub(empty_hub: Hub) -> Hub:
+    return empty_hub
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,6 @@ from hfgrow.hub.names import check_repo_id, check_revision, edit_distance
 from hfgrow.hub.remote import RemoteFiles
 from hfgrow.hub.resolve import UnknownNameError, parse, pin, resolve
 from tests.hub import ALICE, BOB, Hub
-from tests.hub.access import USERS
 from tests.hub.fixtures import hub_environment
 
 TINY = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
@@ -37,32 +35,9 @@ FILES = {
 }
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    with Hub() as hub:
-        yield hub
-
-
 @pytest.fixture
-def hub(
-    server: Hub,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> Iterator[Hub]:
-    """An empty hub, and a client in this process without a token, a past, or long waits."""
-    server.store.repos.clear()
-    server.log.clear()
-    server.clear_faults()
-    monkeypatch.setattr("hfgrow.hub.client.time.sleep", lambda _s: None)
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _s: None)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    yield server
-    written = "".join(capfd.readouterr()) + caplog.text
-    assert not any(token in written for token in USERS)
+def hub(empty_hub: Hub) -> Hub:
+    return empty_hub
 
 
 @pytest.fixture(autouse=True)

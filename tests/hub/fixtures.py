@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .access import ALICE
+from .access import ALICE, USERS
 from .server import Hub
 
 # The client of 2.4 sends an LFS object in a way that its own HTTP library deprecates. A test that
@@ -28,6 +28,42 @@ def running_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     with Hub() as hub:
         yield hub
+
+
+@pytest.fixture(scope="module", name="hub_server")
+def module_hub() -> Iterator[Hub]:
+    """A hub that the tests of a module share; starting one costs more than emptying one."""
+    with Hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def empty_hub(
+    hub_server: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> Iterator[Hub]:
+    """An empty hub, and a client in this process without a token, a past, xet, or long waits.
+
+    Afterwards no token may be found in anything that was printed or logged.
+    """
+    hub_server.store.repos.clear()
+    hub_server.log.clear()
+    hub_server.clear_faults()
+    hub_server.knobs.part_bytes = None
+    for blob in hub_server.store.blobs.folder.iterdir():
+        blob.unlink()
+    monkeypatch.setattr("hfgrow.hub.client.time.sleep", lambda _s: None)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _s: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    yield hub_server
+    written = "".join(capfd.readouterr()) + caplog.text
+    assert not any(token in written for token in USERS)
 
 
 @pytest.fixture(name="xet_hub")
