@@ -36,23 +36,24 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     shown = printable(target, 200)
     staging = target.parent / f".{target.name}.hfgrow-staging"
     lock_path = target.parent / f".{target.name}.hfgrow-lock"
-    with translated(shown):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(lock_path)
-        try:
-            lock.acquire(timeout=0.5)
-        except Timeout:
-            raise OutputError(
-                f"another run is writing {shown}", hint="wait for it, or choose another --out DIR"
-            ) from None
+    lock = FileLock(lock_path)
+    # A signal may come between any two lines: what is made is made inside the block that undoes it.
     try:
         with translated(shown):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0.5)
+            except Timeout:
+                raise OutputError(
+                    f"another run is writing {shown}",
+                    hint="wait for it, or choose another --out DIR",
+                ) from None
             _restore(_aside(staging), target)
             _sweep(staging)
             if not overwrite and _is_taken(target):
                 raise exists(target)
-            staging.mkdir()
             try:
+                staging.mkdir()
                 yield staging
                 _sync_folder(staging)
                 _publish(staging, target, overwrite=overwrite)
@@ -61,10 +62,11 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 raise
             _sweep(staging)
     finally:
-        # Removed while it is held; whoever waits on the old file sees that it is gone and retries.
-        with suppress(OSError):
-            os.unlink(lock_path)
-        lock.release()
+        if lock.is_locked:
+            # Removed while held: whoever waits on the old file sees that it is gone and retries.
+            with suppress(OSError):
+                os.unlink(lock_path)
+            lock.release()
 
 
 @contextmanager
