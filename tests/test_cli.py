@@ -227,3 +227,25 @@ def test_a_full_stdout_is_an_error_without_a_trace(with_grown: Path) -> None:
         )
     assert finished.returncode in (1, 7)
     assert b"Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full", ">&- 2>&-"])
+def test_closed_and_full_streams_do_not_stop_a_growth(with_grown: Path, closed: str) -> None:
+    """E17."""
+    command = f"{program()} stack ./base --g 2 --out streams --overwrite {closed}"
+    finished = subprocess.run(command, shell=True, cwd=with_grown, env=environment())
+    assert finished.returncode == 0
+    assert (with_grown / "streams" / "hfgrow.json").is_file()
+    shutil.rmtree(with_grown / "streams")
+
+
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_a_result_that_cannot_be_printed_is_one_line(with_grown: Path, options: str) -> None:
+    """E17."""
+    command = f"{program()} inspect ./base {options} >/dev/full"
+    finished = subprocess.run(
+        command, shell=True, cwd=with_grown, env=environment(), capture_output=True, text=True
+    )
+    assert finished.returncode == 7
+    assert finished.stderr.count("\n") <= 2, finished.stderr
+    assert "Traceback" not in finished.stderr

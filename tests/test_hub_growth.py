@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,9 +27,13 @@ class Machine:
         self.cwd = home / "work"
         self.cwd.mkdir(parents=True)
 
-    def hfgrow(self, *words: str, token: str | None = ALICE) -> subprocess.CompletedProcess[str]:
+    def hfgrow(
+        self, *words: str, token: str | None = ALICE, offline: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command, whatever comes out."""
         environment = hub_environment(self.hub, self.home / "hf", token=token)
+        if offline:
+            environment["HF_HUB_OFFLINE"] = "1"
         finished = subprocess.run(
             [program(), *words], cwd=self.cwd, env=environment, capture_output=True, text=True
         )
@@ -233,3 +238,79 @@ def test_corrupted_weights_are_found_by_their_checksum(hub_with_base: Hub, tmp_p
     assert "model-0" in finished.stderr
     assert machine.left_behind() == []
     assert machine.hfgrow("stack", BASE, "--g", "2").returncode == 0
+
+
+@pytest.fixture
+def changed(pushed: Machine) -> Iterator[str]:
+    """The name of a copy of the pushed model in which one byte of a weight is another."""
+    folder = Path(shutil.copytree(pushed.cwd / "tiny-stack-g4", pushed.cwd / "changed"))
+    weights = min(folder.glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    yield "changed"
+    shutil.rmtree(folder)
+
+
+def test_weights_that_changed_after_growth_are_not_pushed_as_grown(
+    pushed: Machine, changed: str
+) -> None:
+    finished = pushed.hfgrow("push", changed, "alice/changed")
+    assert finished.returncode == 3, finished.stderr
+    assert "changed after growth" in finished.stderr
+    assert not pushed.hub.lines("/alice/changed/commit")
+
+
+def test_weights_that_changed_after_growth_are_not_called_reproduced(
+    pushed: Machine, changed: str
+) -> None:
+    finished = pushed.hfgrow("reproduce", f"./{changed}")
+    assert finished.returncode == 9, finished.stderr
+
+
+def test_growing_changed_weights_starts_the_lineage_anew(pushed: Machine, changed: str) -> None:
+    finished = pushed.hfgrow("stack", f"./{changed}", "--g", "2", "--out", "anew")
+    assert finished.returncode == 0, finished.stderr
+    assert "the lineage starts anew" in finished.stderr
+    assert len(json.loads((pushed.cwd / "anew" / "hfgrow.json").read_text())["chain"]) == 1
+
+
+def test_a_push_beside_other_shards_is_refused(hub_with_base: Hub, tmp_path: Path) -> None:
+    machine = Machine(hub_with_base, tmp_path)
+    push = ["--push", "--repo", "alice/cut", "--no-verify", "--overwrite"]
+    size = ["--max-shard-size", "60KB"]
+    assert machine.hfgrow("stack", BASE, "--g", "2", *push, *size).returncode == 0
+    before = hub_with_base.head("alice/cut")
+    finished = machine.hfgrow("stack", BASE, "--g", "2", *push)
+    assert finished.returncode == 6, finished.stderr
+    assert "model-00001" in finished.stderr
+    assert hub_with_base.head("alice/cut") == before
+
+
+def test_the_card_of_a_local_growth_names_its_new_place_when_it_is_pushed(
+    hub_with_base: Hub, tmp_path: Path
+) -> None:
+    machine = Machine(hub_with_base, tmp_path)
+    assert machine.hfgrow("stack", "demo", "--g", "2", "--out", "local").returncode == 0
+    assert machine.hfgrow("push", "local", "alice/demo-two").returncode == 0
+    card = hub_with_base.files("alice/demo-two")["README.md"]
+    text = card.decode() if isinstance(card, bytes) else card.read_text()
+    assert 'from_pretrained("alice/demo-two"' in text
+    assert "./local" not in text
+    # A root without a repository is found again, also two growths later.
+    assert machine.hfgrow("stack", "alice/demo-two", "--g", "2", "--out", "four").returncode == 0
+    finished = machine.hfgrow("reproduce", "./four")
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_offline_the_cache_is_enough_to_look_and_to_grow(pushed: Machine) -> None:
+    assert pushed.hfgrow("pull", TARGET).returncode == 0
+    already = len(pushed.hub.log)
+    for words in (
+        ["inspect", TARGET],
+        ["lineage", TARGET],
+        ["stack", TARGET, "--g", "2", "-o", "x"],
+    ):
+        finished = pushed.hfgrow(*words, offline=True)
+        assert finished.returncode == 0, finished.stderr
+    assert len(pushed.hub.log) == already
