@@ -10,7 +10,7 @@ from hfgrow import proof, rebuild
 from hfgrow.card import card_files
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.staging import translated
-from hfgrow.checkpoint.write import write_text
+from hfgrow.checkpoint.write import replace_text
 from hfgrow.describe import command_line
 from hfgrow.errors import UsageError, printable
 from hfgrow.hub.client import HubClient
@@ -146,7 +146,7 @@ def card(
         check_repo_id(repo)
     with translated(printable(folder, 200)):
         for name, text in card_files(manifest_of(LocalFolder(folder)), repo).items():
-            write_text(folder / name, text)
+            replace_text(folder / name, text)
     console.result(str(folder / CARD), {"card": str(folder / CARD)})
 
 

@@ -9,7 +9,7 @@ from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.sidefiles import is_side_file
 from hfgrow.checkpoint.staging import translated
-from hfgrow.checkpoint.write import write_text
+from hfgrow.checkpoint.write import replace_text
 from hfgrow.errors import HubRefusedError, ModelError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import PushTarget, preflight
@@ -70,7 +70,7 @@ def publish(
         texts |= card_files(proved, target.repo_id)
     with translated(printable(folder, 200)):
         for name, text in texts.items():
-            write_text(folder / name, text)
+            replace_text(folder / name, text)
     return push_files(folder, proved, target, client)
 
 

@@ -55,7 +55,7 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
             try:
                 staging.mkdir()
                 yield staging
-                _sync_folder(staging)
+                _sync_all(staging)
                 _publish(staging, target, overwrite=overwrite)
             except BaseException:
                 _sweep(staging)
@@ -135,8 +135,19 @@ def _restore(aside: Path, target: Path) -> None:
     _sweep(aside)
 
 
+def _sync_all(folder: Path) -> None:
+    """Bring every file of a folder to the disk; one after the other they share the journal."""
+    for entry in os.scandir(folder):
+        _sync(Path(entry.path), os.O_RDONLY)
+    _sync_folder(folder)
+
+
 def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    fd = os.open(path, flags)
     try:
         os.fsync(fd)
     finally:

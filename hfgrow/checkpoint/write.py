@@ -70,29 +70,37 @@ def write(
         if layout.index is not None:
             texts[INDEX] = layout.index
         for name, text in texts.items():
-            write_text(staging / name, text)
+            _write_text(staging / name, text)
         for name in side_files:
             _copy_file(base / name, staging / name)
         finished = finish(staging)
         for name, text in finished.items():
-            write_text(staging / name, text)
+            _write_text(staging / name, text)
     names = [*(shard.name for shard in layout.shards), *texts, *side_files, *finished]
     return Written(tuple(dict.fromkeys(names)), copier.cloned_nbytes, copier.copied_nbytes)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file, complete or not at all; a path in it may hold any bytes.
+def replace_text(path: Path, text: str) -> None:
+    """Write a small text file in a finished folder, complete or not at all.
 
     What stood there under that name is replaced, and if it was a link, not followed.
     """
     new = path.with_name(f".{path.name}.hfgrow-new")
     with suppress(FileNotFoundError):
         new.unlink()
-    with new.open("x", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    _write_text(new, text)
+    descriptor = os.open(new, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     os.replace(new, path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    # A path in a text, such as that of the base, may hold any bytes.
+    with path.open("x", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        file.write(text)
 
 
 def config_with(config: Mapping[str, Any], record: Mapping[str, object]) -> dict[str, Any]:
@@ -118,7 +126,6 @@ def _write_shard(
                 else:
                     source = descriptor_of(item.file)
                     copier.copy(source, target, item.source_offset, item.offset, item.nbytes)
-            os.fsync(target)
         finally:
             os.close(target)
 
@@ -164,8 +171,6 @@ def _copy_file(source: Path, target: Path) -> None:
     descriptor = open_regular(source)
     with os.fdopen(descriptor, "rb") as reading, target.open("xb") as writing:
         shutil.copyfileobj(reading, writing)
-        writing.flush()
-        os.fsync(writing.fileno())
 
 
 def _check_free_space(
