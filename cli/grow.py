@@ -9,8 +9,9 @@ import typer
 
 from hfgrow.checkpoint.layout import parse_nbytes
 from hfgrow.errors import UsageError
-from hfgrow.job import Growth, GrowthRequest, grow
+from hfgrow.job import grow
 from hfgrow.operators import OPERATORS, Operator
+from hfgrow.request import Growth, GrowthRequest
 
 from . import options
 from .output import Console

@@ -6,10 +6,10 @@ from typing import Any
 
 from hfgrow.describe import describe_step, layer_rows
 from hfgrow.errors import printable
-from hfgrow.job import Growth
 from hfgrow.lineage import non_embedding_parameters
 from hfgrow.numbers import count, size
 from hfgrow.plan import Stored, connection_rate, seams
+from hfgrow.request import Growth
 
 _MOST_ROWS = 8
 

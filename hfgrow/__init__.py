@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from hfgrow.checkpoint.read import read
     from hfgrow.errors import GrowthError
     from hfgrow.families import FAMILIES
-    from hfgrow.job import Growth, GrowthRequest, grow
+    from hfgrow.job import grow
     from hfgrow.lineage import Manifest
     from hfgrow.manifest import read_manifest
     from hfgrow.operators import OPERATORS
     from hfgrow.plan import GrowthPlan
     from hfgrow.proof import verify
     from hfgrow.rebuild import reproduce
+    from hfgrow.request import Growth, GrowthRequest
 
 __version__ = "0.1.0"
 
@@ -46,10 +47,10 @@ __all__ = [
 # Loaded when first asked for, so that importing hfgrow costs nothing.
 _HOMES = {
     "FAMILIES": "families",
-    "Growth": "job",
+    "Growth": "request",
     "GrowthError": "errors",
     "GrowthPlan": "plan",
-    "GrowthRequest": "job",
+    "GrowthRequest": "request",
     "LocalFolder": "checkpoint.files",
     "Manifest": "lineage",
     "OPERATORS": "operators",
