@@ -526,7 +526,14 @@ for name in sys.argv[1:] or ["bob/base"]:
     lines = run_python(other, environment).splitlines()
     assert lines[0].startswith("5 bob/else at main is not in the cache")
     assert "2 'bas' is neither" in lines[1]
-    assert lines[1].endswith("in the cache: bob/base")
+    assert lines[1].endswith("known here: bob/base")
     assert lines[2].startswith("5 'zzzz'")
     assert len(hub.log) == num_requests
     assert os.environ.get("HF_HUB_OFFLINE") is None
+
+
+def test_a_slip_in_an_alias_names_the_alias_also_without_the_hub(hub: Hub) -> None:
+    hub.fault("GET /api/models", status=503, times=99)
+    with pytest.raises(UsageError) as caught:
+        resolve("TinyLama", HubClient(ALICE, hub.url))
+    assert caught.value.details["candidates"] == [TINY]

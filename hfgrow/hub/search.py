@@ -27,7 +27,7 @@ def with_candidates(error: UsageError, name: str, client: HubClient) -> GrowthEr
     try:
         found, where = _on_hub(name, client), "on the Hub"
     except HubUnreachableError as unreachable:
-        found, where = _in_cache(name), "in the cache"
+        found, where = [*_like_an_alias(name), *_in_cache(name)], "known here"
         if not found:
             return HubUnreachableError(
                 f"{error}, and the Hub cannot be asked for it", hint=unreachable.hint or error.hint
