@@ -60,6 +60,7 @@ def _command(operator: Operator) -> Callable[..., None]:
     parameters += own.values()
     parameters += [_parameter(name, *declared) for name, declared in _SHARED.items()]
     parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+    # typer reads the options off the signature, which a function type does not declare.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run

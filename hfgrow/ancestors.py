@@ -46,9 +46,10 @@ def base_folder(
     noted = _noted(folder, hops=len(manifest.chain) if root else 1)
     if noted is not None and _is(noted, wanted):
         return noted
-    demo = local_folder(locate(DEMO, None, client, progress), client, progress)
-    if wanted.name == DEMO and _is(demo, wanted):
-        return demo
+    if wanted.name == DEMO:
+        demo = local_folder(locate(DEMO, None, client, progress), client, progress)
+        if _is(demo, wanted):
+            return demo
     where = f", where it lay ({printable(noted, 200)}) lies another model" if noted else ""
     raise ModelError(
         f"the {word} {printable(wanted.name)} is not to be found on this machine{where}",

@@ -15,7 +15,14 @@ def describe_step(operator: str, arguments: Mapping[str, object]) -> str:
 
 
 def command_line(link: Link) -> str:
-    """Return the command that makes a link's growth again, safe to paste into a shell."""
+    """Return the command that makes a link's growth again, safe to paste into a shell.
+
+    Several steps in one pass have no command of their own; they come out as a comment.
+    """
+    if len(link.steps) > 1:
+        steps = ", then ".join(describe_step(step.operator, step.arguments) for step in link.steps)
+        base = link.base.repo_id or link.base.name
+        return f"# hfgrow.grow: {plain(f'{steps}, in one pass over {base}')}"
     step = link.steps[0]
     operator, *options = _words(step.operator, step.arguments)
     words = ["hfgrow", operator, link.base.repo_id or plain(link.base.name), *options]

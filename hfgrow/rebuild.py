@@ -65,7 +65,7 @@ def reproduce(
         check_target(out, ref.path, overwrite=False)
     wanted = _current_sha256(manifest, ref, files)
     current = base_folder(ref.path, manifest, root, client, progress, root=True)
-    parent = Path.cwd() if out is None else out.absolute().parent
+    parent = Path(".") if out is None else out.absolute().parent
     with translated(printable(parent, 200)):
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".hfgrow-reproduce-", dir=parent) as scratch:

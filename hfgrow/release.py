@@ -7,7 +7,7 @@ from pathlib import Path
 from hfgrow.card import card_files
 from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.sidefiles import is_side_file
+from hfgrow.checkpoint.sidefiles import side_files_of
 from hfgrow.checkpoint.staging import translated
 from hfgrow.checkpoint.write import replace_text
 from hfgrow.errors import HubRefusedError, ModelError, printable
@@ -59,6 +59,7 @@ def publish(
         exist_ok=exist_ok,
         create_pr=create_pr,
     )
+    # Config, index and headers must still agree; the weights themselves are hashed next.
     read(LocalFolder(folder))
     proved = unchanged(folder, manifest, progress)
     # A card that somebody edited is theirs; one that we made is made again for its new place.
@@ -140,5 +141,4 @@ def own_files(folder: Path, manifest: Manifest) -> list[str]:
     """Return the names of a grown model's files, from its lineage and the allow-list."""
     weights = list(manifest.link.result.files)
     index = [INDEX] if len(weights) > 1 else []
-    side_files = [path.name for path in folder.iterdir() if is_side_file(path.name)]
-    return sorted([*weights, *index, CONFIG, MANIFEST, CARD, PICTURE, *side_files])
+    return sorted([*weights, *index, CONFIG, MANIFEST, CARD, PICTURE, *side_files_of(folder)])

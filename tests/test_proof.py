@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import hfgrow
 from tests.checkpoints import MakeCheckpoint, edit_json, load
 from tests.program import Finished, call_hfgrow
 
@@ -198,3 +199,17 @@ def test_the_root_of_a_reproduction_may_have_moved(work: Path) -> None:
     assert call_hfgrow("reproduce", work / "twice", cwd=work).returncode == 3
     finished = call_hfgrow("reproduce", work / "twice", "--root", work / "moved", cwd=work)
     assert finished.returncode == 0, finished.stderr
+
+
+def test_several_steps_in_one_pass_are_proved_and_reproduced(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    steps: list[tuple[str, dict[str, object]]] = [("stack", {"g": 2}), ("interpolate", {"g": 2})]
+    base = make_checkpoint("qwen2")
+    growth = hfgrow.grow(hfgrow.GrowthRequest(model=str(base), steps=steps, out=Path("out")))
+    assert growth.plan.sources == tuple(i // 2 % 4 for i in range(16))
+    assert hfgrow.verify(growth.out).provenance.num_tensors == len(growth.plan.tensors)
+    assert list(hfgrow.reproduce("./out")) == ["model.safetensors"]
+    card = (growth.out / "README.md").read_text()
+    assert "# hfgrow.grow: stack --g 2, then interpolate --g 2, in one pass over" in card

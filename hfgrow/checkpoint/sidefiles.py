@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+from pathlib import Path
 
 # A model with none of these has no tokenizer.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -21,6 +22,13 @@ SIDE_FILES = frozenset(
 # What a listing of a repository may name; other names would be pushed and never found again.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,199}", re.ASCII)
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY.md")
+
+
+def side_files_of(folder: Path) -> list[str]:
+    """Return the sorted names of the side files that lie in a model folder."""
+    return sorted(
+        path.name for path in folder.iterdir() if is_side_file(path.name) and not path.is_dir()
+    )
 
 
 def is_side_file(name: str) -> bool:

@@ -13,7 +13,7 @@ from hfgrow.checkpoint.convert import converted_from
 from hfgrow.checkpoint.copying import Advance, Copier
 from hfgrow.checkpoint.files import file_stamp, open_regular
 from hfgrow.checkpoint.layout import Layout, Placed, Shard, runs
-from hfgrow.checkpoint.sidefiles import is_side_file
+from hfgrow.checkpoint.sidefiles import side_files_of
 from hfgrow.checkpoint.staging import staged
 from hfgrow.errors import ModelError, OutputError, printable
 from hfgrow.names import CONFIG, INDEX
@@ -26,9 +26,8 @@ _SLACK_NBYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written: the names of all files, and how the weights' bytes got there."""
+    """How the weights' bytes got where they are: shared with the base, or copied."""
 
-    files: tuple[str, ...]
     cloned_nbytes: int
     copied_nbytes: int
 
@@ -58,9 +57,7 @@ def write(
         OutputError: The file system refuses, or has too little space.
     """
     base = Path(plan.folder)
-    side_files = sorted(
-        name for name in os.listdir(base) if is_side_file(name) and not (base / name).is_dir()
-    )
+    side_files = side_files_of(base)
     _check_free_space(plan, layout, side_files, target)
     with staged(target, overwrite=overwrite) as staging:
         copier = Copier(advance)
@@ -73,11 +70,9 @@ def write(
             _write_text(staging / name, text)
         for name in side_files:
             _copy_file(base / name, staging / name)
-        finished = finish(staging)
-        for name, text in finished.items():
+        for name, text in finish(staging).items():
             _write_text(staging / name, text)
-    names = [*(shard.name for shard in layout.shards), *texts, *side_files, *finished]
-    return Written(tuple(dict.fromkeys(names)), copier.cloned_nbytes, copier.copied_nbytes)
+    return Written(copier.cloned_nbytes, copier.copied_nbytes)
 
 
 def replace_text(path: Path, text: str) -> None:

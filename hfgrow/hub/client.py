@@ -69,7 +69,7 @@ class HubClient:
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a request to the Hub itself, the token among them."""
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # not typed as public
 
         return build_hf_headers(
             token=self._token, library_name="hfgrow", library_version=__version__

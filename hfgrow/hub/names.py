@@ -37,7 +37,7 @@ def check_repo_id(repo_id: str) -> None:
         UsageError: It is not org/name by the rules of the Hub.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # not typed as public
 
     namespace, slash, _ = repo_id.partition("/")
     if slash and namespace in _NOT_MODELS:
