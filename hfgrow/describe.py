@@ -19,7 +19,7 @@ def command_line(link: Link) -> str:
 
     Several steps in one pass have no command of their own; they come out as a comment.
     """
-    if len(link.steps) > 1:
+    if len(link.steps) != 1:
         steps = ", then ".join(describe_step(step.operator, step.arguments) for step in link.steps)
         base = link.base.repo_id or link.base.name
         return f"# hfgrow.grow: {plain(f'{steps}, in one pass over {base}')}"
