@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import peers
 from benchmarks.measure import clear, hfgrow_program, measure, table, version_in, write_json
-from benchmarks.models import wrong_tensors
+from benchmarks.models import make_tokenizer, wrong_tensors
 
 _NUM_LAYERS = 4
 _SIZES = {
@@ -90,11 +90,9 @@ def _commands(arguments: argparse.Namespace, base: Path) -> list[tuple[str, list
 def _make(folder: Path, family: str, variant: str) -> None:
     """Write a random model and, since llama_pro.py wants one, a tokenizer."""
     import torch
-    from tokenizers import Tokenizer, models
-    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     build: Any = AutoModelForCausalLM.from_config
-    wrap: Any = PreTrainedTokenizerFast
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, tie_word_embeddings=variant == "tied", **_SIZES)
@@ -104,9 +102,7 @@ def _make(folder: Path, family: str, variant: str) -> None:
     if "no layer_types" in variant:
         del written["layer_types"]
         path.write_text(json.dumps(written), encoding="utf-8")
-    words = {f"word{i}": i for i in range(_SIZES["vocab_size"])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="word0"))
-    wrap(tokenizer_object=tokenizer, unk_token="word0").save_pretrained(folder)
+    make_tokenizer(folder, _SIZES["vocab_size"])
 
 
 def _load(folder: Path) -> str:

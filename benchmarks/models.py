@@ -1,4 +1,4 @@
-"""Random Llama checkpoints written as a stream, and a check of a stack that is not hfgrow's own."""
+"""Random Llama checkpoints written as a stream, and checks of outputs that are not hfgrow's own."""
 
 import json
 import os
@@ -95,6 +95,22 @@ def _tensors(shape: Shape) -> Iterator[tuple[str, list[int]]]:
     yield "model.norm.weight", [hidden]
 
 
+def make_tokenizer(folder: Path, vocab_size: int) -> None:
+    """Write a tokenizer of made-up words: LLaMA-Factory's script does not go on without one."""
+    vocab = {f"word{i}": i for i in range(vocab_size)}
+    model = {"type": "WordLevel", "vocab": vocab, "unk_token": "word0"}
+    parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "truncation", "padding")
+    tokenizer: dict[str, object] = {
+        "version": "1.0",
+        "added_tokens": [],
+        **dict.fromkeys(parts),
+        "model": model,
+    }
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "word0"}
+    for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
+        (folder / name).write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
 Ranges = dict[str, tuple[Path, int, int]]
 
 
@@ -118,6 +134,16 @@ def wrong_tensors(base: Path, grown: Path, num_layers: int, g: int) -> list[str]
     wrong = list(expected.keys() ^ written.keys())
     for name in expected.keys() & written.keys():
         if not _equal(stored[expected[name]], written[name]):
+            wrong.append(name)
+    return sorted(wrong)
+
+
+def different_tensors(one: Path, other: Path) -> list[str]:
+    """Return the tensors that only one of two models has, or whose bytes differ."""
+    ranges, other_ranges = _ranges(one), _ranges(other)
+    wrong = list(ranges.keys() ^ other_ranges.keys())
+    for name in ranges.keys() & other_ranges.keys():
+        if not _equal(ranges[name], other_ranges[name]):
             wrong.append(name)
     return sorted(wrong)
 

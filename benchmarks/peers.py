@@ -29,6 +29,30 @@ grown.load_state_dict(tensors, assign=True)
 grown.save_pretrained(out)
 """
 
+# Two things of ml-hypercloning have gone from under it: a package that only its OLMo cloner
+# needs, and the numbers of heads that LlamaAttention once had.
+_ML_HYPERCLONING = """
+import sys
+import types
+
+checkout, base_folder, out, g = *sys.argv[1:4], int(sys.argv[4])
+sys.path.insert(0, checkout)
+for name in ("hf_olmo", "hf_olmo.configuration_olmo"):
+    sys.modules[name] = types.ModuleType(name)
+sys.modules["hf_olmo.configuration_olmo"].OLMoConfig = object
+
+from transformers import AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import LlamaAttention
+
+LlamaAttention.num_heads = property(lambda self: self.config.num_attention_heads)
+LlamaAttention.num_key_value_heads = property(lambda self: self.config.num_key_value_heads)
+from hypercloning import cloneModel
+
+base = AutoModelForCausalLM.from_pretrained(base_folder, dtype="auto")
+grown = cloneModel(base, embedding_dim_multiplier=g, up_project_multiplier=g)
+grown.save_pretrained(out)
+"""
+
 
 def cp(folder: Path, out: Path, *options: str) -> list[str]:
     """Copy a finished output."""
@@ -38,6 +62,22 @@ def cp(folder: Path, out: Path, *options: str) -> list[str]:
 def hfgrow(program: str, base: Path, out: Path, g: int) -> list[str]:
     """Stack with hfgrow; it syncs its output itself."""
     return [program, "stack", str(base), "--g", str(g), "--out", str(out), "-q"]
+
+
+def widen(program: str, operator: str, base: Path, out: Path, g: int) -> list[str]:
+    """Multiply every width with hfgrow."""
+    return [program, operator, str(base), "--g", str(g), "--out", str(out), "-q"]
+
+
+def expand(program: str, base: Path, out: Path, every: int) -> list[str]:
+    """Put a layer that does nothing behind every `every` layers with hfgrow."""
+    return [program, "zero-depth", str(base), "--every", str(every), "--out", str(out), "-q"]
+
+
+def ml_hypercloning(checkout: Path, base: Path, out: Path, g: int) -> list[str]:
+    """Multiply every width with Apple's ml-hypercloning, patched so that it runs, and save."""
+    places = (str(checkout), str(base), str(out))
+    return [sys.executable, "-c", _ML_HYPERCLONING, *places, str(g)]
 
 
 def transformers(base: Path, out: Path, g: int) -> list[str]:

@@ -1,21 +1,25 @@
-"""One subcommand for each operator: its own arguments, and the options all of them share."""
+"""The growing commands: one for each operator, and one for a file of steps."""
 
 import inspect
-import re
-from collections.abc import Callable
-from typing import Annotated, Any, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from hfgrow.checkpoint.layout import parse_nbytes
 from hfgrow.errors import UsageError
 from hfgrow.job import grow
-from hfgrow.operators import OPERATORS, Operator
+from hfgrow.operators import OPERATORS
+from hfgrow.operators.operator import Operator
 from hfgrow.request import Growth, GrowthRequest
+from hfgrow.steps import read_steps
 
 from . import options
+from .extra import Step, extra_parameters, with_extra_steps
 from .output import Console
 from .report import growth_document, growth_text, plan_text
+from .signature import own_parameters, parameter_of
 
 _SHARED: dict[str, tuple[Any, Any]] = {
     "out": (options.OutOption, None),
@@ -34,31 +38,54 @@ _SHARED: dict[str, tuple[Any, Any]] = {
     "json": (options.JsonOption, False),
     "quiet": (options.QuietOption, False),
 }
+_AXES = ("depth", "width")
+_STEPS_PANEL = "Steps of a growth"
+_MODEL = parameter_of("model", options.ModelArgument, inspect.Parameter.empty)
+_StepsArgument = Annotated[
+    Path, typer.Argument(metavar="STEPS.yaml", help="A YAML list, such as: - stack: {g: 2}")
+]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the subcommand of every operator to the program."""
+    """Add the subcommand of every operator to the program, and that of a file of steps."""
     for operator in OPERATORS.values():
-        app.command(
-            operator.name,
-            help=_help(operator),
-            rich_help_panel=f"Grow in {operator.axis}",
-            no_args_is_help=True,
-        )(_command(operator))
+        panel = f"Grow in {operator.axis}" if operator.axis in _AXES else _STEPS_PANEL
+        _register(app, operator.name, _operator_command(operator), _help(operator), panel)
+    text = "Apply a list of operators in one pass."
+    _register(app, "apply", _apply_command(), text, _STEPS_PANEL)
 
 
-def _command(operator: Operator) -> Callable[..., None]:
-    own = _own_parameters(operator)
+def _register(app: typer.Typer, name: str, run: Callable[..., None], text: str, panel: str) -> None:
+    app.command(name, help=text, rich_help_panel=panel, no_args_is_help=True)(run)
+
+
+def _operator_command(operator: Operator) -> Callable[..., None]:
+    own = own_parameters(operator)
+    extra = extra_parameters(operator, own)
+
+    def steps(values: Mapping[str, Any]) -> list[Step]:
+        arguments = {name: values[name] for name in own if values[name] is not None}
+        return with_extra_steps(operator, arguments, values)
+
+    return _command([_MODEL, *own.values(), *extra.values()], steps)
+
+
+def _apply_command() -> Callable[..., None]:
+    file = parameter_of("steps", _StepsArgument, inspect.Parameter.empty)
+    return _command([file, _MODEL], lambda values: read_steps(values["steps"]))
+
+
+def _command(
+    own: Sequence[inspect.Parameter], steps: Callable[[Mapping[str, Any]], list[Step]]
+) -> Callable[..., None]:
+    """Return a command with its own parameters and the shared ones."""
 
     def run(**values: Any) -> None:
         console = Console(as_json=values["json"], quiet=values["quiet"])
-        arguments = {name: values[name] for name in own if values[name] is not None}
-        request = _request(operator, arguments, values)
+        request = _request(steps(values), values)
         _print(grow(request, console), request, console)
 
-    parameters = [_parameter("model", options.ModelArgument, inspect.Parameter.empty)]
-    parameters += own.values()
-    parameters += [_parameter(name, *declared) for name, declared in _SHARED.items()]
+    parameters = [*own, *(parameter_of(name, *shared) for name, shared in _SHARED.items())]
     parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
     # typer reads the options off the signature, which a function type does not declare.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -66,9 +93,7 @@ def _command(operator: Operator) -> Callable[..., None]:
     return run
 
 
-def _request(
-    operator: Operator, arguments: dict[str, object], values: dict[str, Any]
-) -> GrowthRequest:
+def _request(steps: Sequence[Step], values: Mapping[str, Any]) -> GrowthRequest:
     if not values["push"]:
         for name in ("repo", "private", "create_pr", "exist_ok"):
             if values[name] != _SHARED[name][1]:
@@ -76,7 +101,7 @@ def _request(
                 raise UsageError(f"--{option} says how to push", hint="add --push")
     return GrowthRequest(
         model=values["model"],
-        steps=[(operator.name, arguments)],
+        steps=steps,
         max_shard_nbytes=parse_nbytes(values["max_shard_size"]),
         **{
             name: values[name]
@@ -95,47 +120,6 @@ def _print(growth: Growth, request: GrowthRequest, console: Console) -> None:
     for note in growth.pushed.notes if growth.pushed else ():
         console.say(f"Note: {note}")
     console.result(str(growth.out), growth_document(growth, dry_run=request.dry_run))
-
-
-def _own_parameters(operator: Operator) -> dict[str, inspect.Parameter]:
-    """Turn the operator's arguments, the plan excepted, into command-line parameters."""
-    helps = argument_helps(operator.function)
-    hints = get_type_hints(operator.function)
-    found = {}
-    for parameter in list(inspect.signature(operator.function).parameters.values())[1:]:
-        text = helps[parameter.name]
-        if parameter.default is inspect.Parameter.empty:
-            declared: Any = typer.Argument(metavar=parameter.name.upper(), help=text)
-        else:
-            declared = typer.Option(f"--{parameter.name.replace('_', '-')}", help=text)
-        annotation = annotated(hints[parameter.name], declared)
-        found[parameter.name] = _parameter(parameter.name, annotation, parameter.default)
-    return found
-
-
-def argument_helps(function: Callable[..., object]) -> dict[str, str]:
-    """Return the text of each argument in the `Args` section of a Google docstring."""
-    section = re.search(
-        r"^Args:\n(.*?)(?=^\S|\Z)", inspect.getdoc(function) or "", re.DOTALL | re.MULTILINE
-    )
-    entries = re.findall(
-        r"^    (\w+): (.*?)(?=^    \w+: |\Z)",
-        section[1] if section else "",
-        re.DOTALL | re.MULTILINE,
-    )
-    return {name: " ".join(text.split()) for name, text in entries}
-
-
-def annotated(hint: Any, declared: Any) -> Any:
-    """Return `Annotated[hint, declared]` for a type that is known only when this runs."""
-    subscript: Any = Annotated
-    return subscript[hint, declared]
-
-
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-    )
 
 
 def _help(operator: Operator) -> str:

@@ -1,24 +1,23 @@
-"""Commands that only look: inspect, check, operators, env."""
+"""Commands that only look: inspect, check, env."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from hfgrow import __version__
 from hfgrow.checkpoint.read import read
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import printable
 from hfgrow.families import FAMILIES
+from hfgrow.families.table import AXIS_KEYS
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage import non_embedding_parameters
 from hfgrow.numbers import size
-from hfgrow.operators import OPERATORS
 from hfgrow.plan import GrowthPlan
+from hfgrow.record import non_embedding_parameters
 from hfgrow.source import base_name, files_of, locate
 
 from . import options
-from .grow import argument_helps
 from .output import Console
 
 _PACKAGES = ("huggingface_hub", "hf-xet", "transformers", "torch", "safetensors", "accelerate")
@@ -29,7 +28,6 @@ def register(app: typer.Typer) -> None:
     panel = "Look"
     app.command("inspect", rich_help_panel=panel)(inspect)
     app.command("check", rich_help_panel=panel)(check)
-    app.command("operators", rich_help_panel=panel)(operators)
     app.command("env", rich_help_panel=panel)(env)
 
 
@@ -58,7 +56,7 @@ def inspect(
         f"weights      {size(plan.nbytes)} in {len(plan.files)} "
         f"file{'s' if len(plan.files) > 1 else ''}, {', '.join(document['dtypes'])}",
         f"head         {'tied to the embeddings' if document['tied'] else 'its own'}",
-        f"can grow     {', '.join(OPERATORS)}",
+        f"can grow     {', '.join(document['can_grow'])}; see hfgrow operators",
         *(f"note         {note}" for note in plan.notes),
     ]
     console.result("\n".join(lines), document)
@@ -81,38 +79,6 @@ def check(
         f"file{'s' if len(plan.files) > 1 else ''} agree with config.json",
         {"model": name, "num_tensors": len(plan.tensors), "notes": list(plan.notes), "ok": True},
     )
-
-
-def operators(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One operator.")] = None,
-    json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-) -> None:
-    """List the growth operators, or explain one."""
-    console = Console(as_json=json, quiet=quiet)
-    if name is None:
-        width = max(map(len, OPERATORS))
-        lines = [
-            f"{row.name:{width}}  {row.axis}  {_promise(row.preserves_function):13}  {row.summary}"
-            for row in OPERATORS.values()
-        ]
-        console.result("\n".join(lines), {"operators": [_row(key) for key in OPERATORS]})
-        return
-    if name not in OPERATORS:
-        raise UsageError(
-            f"there is no operator {printable(name)}", hint=f"one of {', '.join(OPERATORS)}"
-        )
-    row = OPERATORS[name]
-    lines = [
-        f"{row.name}: {row.summary}",
-        f"axis       {row.axis}",
-        f"function   {_promise(row.preserves_function)}",
-        f"layer map  {row.formula}",
-        f"paper      {row.paper}",
-        "arguments",
-        *(f"  {key}: {text}" for key, text in _arguments(name).items()),
-    ]
-    console.result("\n".join(lines), _row(name))
 
 
 def env(json: options.JsonOption = False, quiet: options.QuietOption = False) -> None:
@@ -158,28 +124,14 @@ def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:
         "dtypes": sorted({tensor.dtype for tensor in plan.tensors.values()}),
         "tied": family.head.tensor not in plan.tensors,
         "files": {name: file.nbytes for name, file in plan.files.items()},
-        "operators": list(OPERATORS),
+        "can_grow": [
+            "num_hidden_layers",
+            *(key for axis, key in AXIS_KEYS.items() if axis not in ("vocab", *family.fixed_axes)),
+        ],
+        "cannot_grow": {
+            AXIS_KEYS[axis]: reason
+            for axis, reason in family.fixed_axes.items()
+            if axis in AXIS_KEYS
+        },
         "notes": list(plan.notes),
     }
-
-
-def _row(name: str) -> dict[str, Any]:
-    row = OPERATORS[name]
-    return {
-        "name": row.name,
-        "axis": row.axis,
-        "preserves_function": row.preserves_function,
-        "summary": row.summary,
-        "formula": row.formula,
-        "paper": row.paper,
-        "arguments": _arguments(name),
-    }
-
-
-def _arguments(name: str) -> dict[str, str]:
-    helps = argument_helps(OPERATORS[name].function)
-    return {key: text for key, text in helps.items() if key != "base"}
-
-
-def _promise(preserves_function: bool) -> str:
-    return "preserved" if preserves_function else "not preserved"

@@ -11,17 +11,18 @@ from hfgrow.card import card_files
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.staging import translated
 from hfgrow.checkpoint.write import replace_text
-from hfgrow.describe import command_line
+from hfgrow.describe import changed_widths, command_line
 from hfgrow.errors import UsageError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.names import check_repo_id
-from hfgrow.lineage import Manifest, Measured
+from hfgrow.lineage import Manifest
 from hfgrow.manifest import manifest_of
 from hfgrow.names import CARD
 from hfgrow.numbers import count, size
 from hfgrow.source import files_of, locate
 
 from . import options
+from .measured import measured_lines
 from .output import Console
 
 
@@ -51,20 +52,26 @@ def verify(
     outcome = proof.verify(folder, HubClient(token=token), console, base=base, text=_text_of(text))
     link, measured = outcome.manifest.link, outcome.measured
     preserves = link.preserves_function
-    converted = outcome.provenance.num_converted
+    computed = outcome.provenance.num_computed
     lines = [
         f"bytes         {outcome.provenance.num_tensors} tensors, "
-        f"{size(outcome.provenance.nbytes)}, equal to their source layers"
-        + (f" ({converted} converted)" if converted else ""),
+        f"{size(outcome.provenance.nbytes)}, equal to what the plan makes of the base"
+        + (f" ({computed} computed again)" if computed else ""),
         "transformers  "
         + (
             f"expects exactly these {outcome.num_transformers_tensors} tensors"
             if outcome.num_transformers_tensors
             else "not installed, not asked"
         ),
-        *_measured_lines(measured),
+        *measured_lines(measured),
         "function      "
-        + ("promised to be preserved" if preserves else "not promised to be preserved"),
+        + (
+            "not promised to be preserved"
+            if not preserves
+            else "preserved, within the tolerance of the dtype"
+            if measured
+            else "promised to be preserved"
+        ),
     ]
     console.result(
         "\n".join(lines),
@@ -72,7 +79,7 @@ def verify(
             "folder": str(folder),
             "provenance": asdict(outcome.provenance),
             "num_transformers_tensors": outcome.num_transformers_tensors,
-            "measured": asdict(measured) if measured else None,
+            "measured": measured.to_json() if measured else None,
             "preserves_function": preserves,
             "ok": True,
         },
@@ -99,6 +106,10 @@ def lineage(
             f"{link.base.num_hidden_layers} layers, {count(link.base.num_parameters)} parameters"
         )
         lines.append(f"      | {command_line(link)}")
+        widths = changed_widths(link.base, link.result)
+        if widths:
+            shown = ", ".join(f"{key} {before} -> {after}" for key, before, after in widths)
+            lines.append(f"      | {shown}")
     result = manifest.link.result
     lines.append(
         f"this  {printable(result.name)}: {result.num_hidden_layers} layers, "
@@ -148,17 +159,6 @@ def card(
         for name, text in card_files(manifest_of(LocalFolder(folder)), repo).items():
             replace_text(folder / name, text)
     console.result(str(folder / CARD), {"card": str(folder / CARD)})
-
-
-def _measured_lines(measured: Measured | None) -> list[str]:
-    if measured is None:
-        return ["logits        not measured"]
-    return [
-        f"loss          {measured.base_loss:.4f} -> {measured.grown_loss:.4f} nats per token on "
-        f"{measured.num_tokens} tokens of {measured.text}, {measured.dtype}",
-        f"logits        max |d| {measured.max_abs_dlogit:.3g}, mean |d| "
-        f"{measured.mean_abs_dlogit:.3g}, argmax agrees at {measured.argmax_agreement:.1%}",
-    ]
 
 
 def _loads(manifest: Manifest) -> dict[str, object]:

@@ -1,15 +1,17 @@
 """Plans and growths in words, and as JSON."""
 
 import shlex
-from dataclasses import asdict
 from typing import Any
 
-from hfgrow.describe import describe_step, layer_rows
+from hfgrow.describe import describe_steps, layer_rows
 from hfgrow.errors import printable
-from hfgrow.lineage import non_embedding_parameters
+from hfgrow.lineage import changes_layers
 from hfgrow.numbers import count, size
-from hfgrow.plan import Stored, connection_rate, seams
+from hfgrow.plan import connection_rate, seams
+from hfgrow.record import non_embedding_parameters, widths_of
 from hfgrow.request import Growth
+
+from .measured import measured_short
 
 _MOST_ROWS = 8
 
@@ -18,8 +20,14 @@ def plan_text(growth: Growth) -> str:
     """Return the plan of a growth, as `--dry-run` prints it."""
     base, plan = growth.base, growth.plan
     factor = non_embedding_parameters(plan) / max(non_embedding_parameters(base), 1)
+    deeper = (
+        f": {base.num_hidden_layers} -> {plan.num_hidden_layers} layers"
+        if _changes_layers(growth)
+        else ""
+    )
     lines = [
-        f"{_step(growth)}: {base.num_hidden_layers} -> {plan.num_hidden_layers} layers",
+        f"{describe_steps(plan.steps)}{deeper}",
+        *([f"width           {_changed(growth)}"] if _widths(growth) else []),
         f"parameters      {base.num_parameters:,} -> {plan.num_parameters:,}",
         f"non-embedding   {non_embedding_parameters(base):,} -> "
         f"{non_embedding_parameters(plan):,} ({factor:.3g}x)",
@@ -28,8 +36,7 @@ def plan_text(growth: Growth) -> str:
         f"to push         about {size(_unique_nbytes(growth))} of it is new to Xet, "
         "as long as nothing is trained",
         f"function        {_promise(growth)}",
-        f"connections     {_connections(growth)}",
-        "layers          " + "; ".join(_few(_layer_map(growth))),
+        *_layer_lines(growth),
         f"output          {printable(growth.out, 200)}",
     ]
     if growth.target:
@@ -43,12 +50,19 @@ def growth_text(growth: Growth) -> list[str]:
     """Return what a growth says at its end: at most ten lines, the last the next command."""
     base, plan, out = growth.base, growth.plan, printable(growth.out, 200)
     quoted = shlex.quote(out)
+    one, two = count(base.num_parameters), count(plan.num_parameters)
+    grown = (
+        f"{base.num_hidden_layers} layers ({one} parameters) into {plan.num_hidden_layers} ({two})"
+        if _changes_layers(growth)
+        else f"{one} parameters into {two}"
+    )
     lines = [
-        f"Grew {base.num_hidden_layers} layers ({count(base.num_parameters)} parameters) into "
-        f"{plan.num_hidden_layers} ({count(plan.num_parameters)}) by {_step(growth)}",
+        f"Grew {grown} by {describe_steps(plan.steps)}",
         f"  where     {out}, {size(growth.layout.nbytes)}{_shared(growth)}",
-        f"  layers    {_connections(growth)}",
-        f"  function  {_promise(growth)}{_measured(growth)}",
+        *([f"  layers    {_connections(growth)}"] if _changes_layers(growth) else []),
+        *([f"  width     {_changed(growth)}"] if _widths(growth) else []),
+        f"  function  {_promise(growth)}",
+        *_measured(growth),
         f"  checked   {len(plan.tensors)} tensors against plan and family{_transformers(growth)}",
     ]
     if growth.pushed:
@@ -82,14 +96,15 @@ def growth_document(growth: Growth, *, dry_run: bool) -> dict[str, Any]:
             "base": non_embedding_parameters(base),
             "grown": non_embedding_parameters(plan),
         },
+        "widths": {key: {"base": before, "grown": after} for key, before, after in _widths(growth)},
         "layer_map": list(plan.sources),
-        "connection_rate": connection_rate(plan.sources),
-        "seams": seams(plan.sources),
+        "connection_rate": connection_rate(plan.layer_map),
+        "seams": seams(plan.layer_map),
         "nbytes": growth.layout.nbytes,
         "push_nbytes_estimate": _unique_nbytes(growth),
         "files": list(growth.layout.file_names),
         "notes": list(base.notes),
-        "measured": asdict(measured) if measured else None,
+        "measured": measured.to_json() if measured else None,
         "repo": growth.target.repo_id if growth.target else None,
         "private": growth.target.private if growth.target else None,
         "url": growth.pushed.url if growth.pushed else None,
@@ -99,35 +114,44 @@ def growth_document(growth: Growth, *, dry_run: bool) -> dict[str, Any]:
     }
 
 
-def _step(growth: Growth) -> str:
-    steps = growth.plan.steps
-    return ", then ".join(describe_step(step.operator, step.arguments) for step in steps)
+def _changes_layers(growth: Growth) -> bool:
+    return changes_layers(growth.plan.layer_map, growth.base.num_hidden_layers)
+
+
+def _widths(growth: Growth) -> list[tuple[str, int, int]]:
+    base, grown = widths_of(growth.base), widths_of(growth.plan)
+    return [(key, base[key], grown[key]) for key in base if base[key] != grown[key]]
+
+
+def _changed(growth: Growth) -> str:
+    return ", ".join(f"{key} {before} -> {after}" for key, before, after in _widths(growth))
+
+
+def _layer_lines(growth: Growth) -> list[str]:
+    if not _changes_layers(growth):
+        return []
+    rows = [f"{left} <- {right}" for left, right in layer_rows(growth.plan.layer_map)]
+    return [
+        f"connections     {_connections(growth)}",
+        "layers          " + "; ".join(_few(rows)),
+    ]
 
 
 def _connections(growth: Growth) -> str:
-    sources = growth.plan.sources
-    found = seams(sources)
+    layer_map = growth.plan.layer_map
+    found = seams(layer_map)
     shown = ", ".join(map(str, found[:_MOST_ROWS])) + (", ..." if len(found) > _MOST_ROWS else "")
     where = f"seams before layers {shown}" if found else "no seam"
-    return f"Rc {connection_rate(sources):.1%}, {where}"
-
-
-def _layer_map(growth: Growth) -> list[str]:
-    return [f"{left} <- {right}" for left, right in layer_rows(growth.plan.sources)]
+    return f"Rc {connection_rate(layer_map):.1%}, {where}"
 
 
 def _promise(growth: Growth) -> str:
     return "preserved" if growth.plan.preserves_function else "not preserved: train on"
 
 
-def _measured(growth: Growth) -> str:
+def _measured(growth: Growth) -> list[str]:
     measured = growth.manifest.link.measured if growth.manifest else None
-    if measured is None:
-        return ""
-    return (
-        f"; loss {measured.base_loss:.3f} -> {measured.grown_loss:.3f} on {measured.num_tokens} "
-        f"tokens, max |dlogit| {measured.max_abs_dlogit:.3g}"
-    )
+    return [f"  measured  {measured_short(measured)}"] if measured else []
 
 
 def _transformers(growth: Growth) -> str:
@@ -142,8 +166,8 @@ def _shared(growth: Growth) -> str:
 
 
 def _unique_nbytes(growth: Growth) -> int:
-    """Return the bytes of the distinct sources: Xet stores an identical layer once."""
-    recipes: dict[Stored, int] = {t.recipe: t.nbytes for t in growth.plan.tensors.values()}
+    """Return the bytes of the distinct recipes: Xet stores an identical layer once."""
+    recipes = {(t.recipe, t.dtype): t.nbytes for t in growth.plan.tensors.values()}
     return sum(recipes.values())
 
 

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hfgrow.checkpoint.files import LocalFolder
+    from hfgrow.checkpoint.moments import grow_optimizer_state
     from hfgrow.checkpoint.read import read
     from hfgrow.errors import GrowthError
     from hfgrow.families import FAMILIES
     from hfgrow.job import grow
     from hfgrow.lineage import Manifest
     from hfgrow.manifest import read_manifest
+    from hfgrow.mask import GrowthMask
+    from hfgrow.memory import grow_state_dict, plan_state_dict
+    from hfgrow.opening import attach_mask
     from hfgrow.operators import OPERATORS
     from hfgrow.plan import GrowthPlan
     from hfgrow.proof import verify
@@ -32,12 +36,17 @@ __all__ = [
     "OPERATORS",
     "Growth",
     "GrowthError",
+    "GrowthMask",
     "GrowthPlan",
     "GrowthRequest",
     "LocalFolder",
     "Manifest",
     "__version__",
+    "attach_mask",
     "grow",
+    "grow_optimizer_state",
+    "grow_state_dict",
+    "plan_state_dict",
     "read",
     "read_manifest",
     "reproduce",
@@ -49,12 +58,17 @@ _HOMES = {
     "FAMILIES": "families",
     "Growth": "request",
     "GrowthError": "errors",
+    "GrowthMask": "mask",
     "GrowthPlan": "plan",
     "GrowthRequest": "request",
     "LocalFolder": "checkpoint.files",
     "Manifest": "lineage",
     "OPERATORS": "operators",
+    "attach_mask": "opening",
     "grow": "job",
+    "grow_optimizer_state": "checkpoint.moments",
+    "grow_state_dict": "memory",
+    "plan_state_dict": "memory",
     "read": "checkpoint.read",
     "read_manifest": "manifest",
     "reproduce": "rebuild",

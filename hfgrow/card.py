@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from hfgrow.describe import command_line, describe_step, layer_rows, plain
+from hfgrow.describe import changed_widths, command_line, describe_steps, layer_rows, plain
 from hfgrow.errors import printable
 from hfgrow.lineage import Link, Manifest, Model
+from hfgrow.measured import Measured
 from hfgrow.names import CARD, PICTURE
 from hfgrow.operators import OPERATORS
 from hfgrow.picture import layer_picture
@@ -12,13 +13,15 @@ from hfgrow.plan import connection_rate, seams
 
 
 def card_files(manifest: Manifest, repo_id: str | None = None) -> dict[str, str]:
-    """Return the card and its picture, by file name.
+    """Return the card, and the picture of the layers if they changed, by file name.
 
     Args:
         manifest: The model's lineage.
         repo_id: Where the model will be pushed, if that is known.
     """
-    return {CARD: _card(manifest, repo_id), PICTURE: _picture(manifest.link)}
+    link = manifest.link
+    pictures = {PICTURE: _picture(link)} if link.changes_layers else {}
+    return {CARD: _card(manifest, repo_id), **pictures}
 
 
 def metadata(link: Link) -> dict[str, Any]:
@@ -53,41 +56,52 @@ def _card(manifest: Manifest, repo_id: str | None) -> str:
 
 
 def _introduction(link: Link) -> list[str]:
-    steps = ", then ".join(
-        f"`{describe_step(step.operator, step.arguments)}`" for step in link.steps
-    )
+    base, result = link.base, link.result
+    sizes = [f"{key} {before} to {after}" for key, before, after in changed_widths(base, result)]
+    if result.num_hidden_layers != base.num_hidden_layers:
+        sizes.insert(0, f"{base.num_hidden_layers} to {result.num_hidden_layers} layers")
+    grown = f"grown from {', '.join(sizes)}" if sizes else "changed"
+    larger = "larger than its base and " if result.num_parameters > base.num_parameters else ""
     return [
-        f"# {plain(link.result.name)}",
+        f"# {plain(result.name)}",
         "",
-        f"{_model_link(link.base)} grown from {link.base.num_hidden_layers} to "
-        f"{link.result.num_hidden_layers} layers by {steps}, and not trained since.",
-        "It is larger than its base and a starting point for continued pretraining, "
-        "not a better model yet.",
+        f"{_model_link(base)} {grown} by `{describe_steps(link.steps)}`, and not trained since.",
+        f"It is {larger}a starting point for continued pretraining, not a better model yet.",
     ]
 
 
 def _changed(link: Link) -> list[str]:
-    lines = ["## What changed", "", f"![layer map]({PICTURE})", ""]
-    sources = link.layer_map
-    lines += ["| layers | come from the base's layers |", "|---|---|"]
-    lines += [f"| {left} | {right} |" for left, right in layer_rows(sources)]
-    found = seams(sources)
+    lines = ["## What changed", ""]
+    if link.changes_layers:
+        lines += _layers(link)
+    for name in dict.fromkeys(step.operator for step in link.steps):
+        if name in OPERATORS:
+            lines += [f"{name}: {OPERATORS[name].summary} ({OPERATORS[name].paper})", ""]
+    copied = f"converted to {plain(link.dtype)}" if link.dtype else "byte for byte"
+    lines.append(
+        f"{link.num_computed} tensors are computed from the base's, the others copied {copied}. "
+        "The same command gives the same bytes."
+        if link.num_computed
+        else f"Embeddings, final norm and head are the base's. Every tensor is copied {copied}."
+    )
+    return lines
+
+
+def _layers(link: Link) -> list[str]:
+    layer_map = link.layer_sources
+    found = seams(layer_map)
     shown = ", ".join(map(str, found[:12])) + (", ..." if len(found) > 12 else "")
-    lines += [
+    return [
+        f"![layer map]({PICTURE})",
         "",
-        f"Layers are counted from 0. Connection rate Rc {connection_rate(sources):.1%}; "
+        "| layers | come from the base's layers |",
+        "|---|---|",
+        *(f"| {left} | {right} |" for left, right in layer_rows(link.layer_sources)),
+        "",
+        f"Layers are counted from 0. Connection rate Rc {connection_rate(layer_map):.1%}; "
         + (f"seams before layers {shown}." if found else "no seam."),
         "",
     ]
-    for name in dict.fromkeys(step.operator for step in link.steps):
-        if name in OPERATORS:
-            lines += [f"{name}: {OPERATORS[name].summary} ({OPERATORS[name].paper})"]
-    values = f"converted to {plain(link.dtype)}" if link.dtype else "byte for byte"
-    lines += [
-        "",
-        f"Embeddings, final norm and head are the base's. Every tensor is copied {values}.",
-    ]
-    return lines
 
 
 def _numbers(link: Link) -> list[str]:
@@ -98,27 +112,33 @@ def _numbers(link: Link) -> list[str]:
         "| | base | grown |",
         "|---|---|---|",
         f"| layers | {base.num_hidden_layers} | {result.num_hidden_layers} |",
+        *(f"| {key} | {one} | {two} |" for key, one, two in changed_widths(base, result)),
         f"| parameters | {base.num_parameters:,} | {result.num_parameters:,} |",
         f"| without embeddings | {base.num_non_embedding_parameters:,} "
         f"| {result.num_non_embedding_parameters:,} |",
     ]
-    measured = link.measured
-    if measured:
-        lines += [
-            f"| loss on {plain(measured.text)}, nats per token | {measured.base_loss:.4f} "
-            f"| {measured.grown_loss:.4f} |",
-            "",
-            f"Measured on {measured.num_tokens} tokens in {plain(measured.dtype)}: logits differ "
-            f"by {measured.mean_abs_dlogit:.3g} on average, {measured.max_abs_dlogit:.3g} at most; "
-            f"the most likely next token agrees at {measured.argmax_agreement:.1%} of the places.",
-        ]
+    if link.measured:
+        lines += _measured(link.measured)
     lines += [
         "",
-        "The growth is function preserving."
+        "The growth is function preserving: the model computes what its base does, up to rounding."
         if link.preserves_function
         else "The growth is not function preserving: a start for training, not a better model.",
     ]
     return lines
+
+
+def _measured(measured: Measured) -> list[str]:
+    of = f" (the base's largest is {measured.max_abs_logit:.3g})" if measured.max_abs_logit else ""
+    kl = "" if measured.mean_kl is None else f"KL(base, grown) is {measured.mean_kl:.3g} nats; "
+    return [
+        f"| loss on {plain(measured.text)}, nats per token | {measured.base_loss:.4f} "
+        f"| {measured.grown_loss:.4f} |",
+        "",
+        f"Measured on {measured.num_tokens} tokens in {plain(measured.dtype)}: logits differ "
+        f"by {measured.mean_abs_dlogit:.3g} on average, {measured.max_abs_dlogit:.3g} at most{of}; "
+        f"{kl}the most likely next token agrees at {measured.argmax_agreement:.1%} of the places.",
+    ]
 
 
 def _use(link: Link, repo_id: str | None) -> list[str]:

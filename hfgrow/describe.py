@@ -1,12 +1,25 @@
-"""Growths in words: steps and commands as one types them, layer maps as short rows."""
+"""Growths in words: steps and commands as one types them, changed sizes, layer maps as rows."""
 
+import inspect
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES
 from hfgrow.errors import printable
-from hfgrow.lineage import Link
+from hfgrow.lineage import Link, Model
+from hfgrow.operators import OPERATORS
+from hfgrow.plan import GrowthStep, LayerSource
+
+# What a row of a layer map adds to where the layers come from.
+_MODES = {
+    "copy": "",
+    "random": "",
+    "zero": ", adding nothing yet",
+    "average": ", averaged with the one above it",
+    "predicted": ", predicted between it and the one above it",
+}
 
 
 def describe_step(operator: str, arguments: Mapping[str, object]) -> str:
@@ -14,38 +27,65 @@ def describe_step(operator: str, arguments: Mapping[str, object]) -> str:
     return " ".join(_words(operator, arguments))
 
 
+def describe_steps(steps: Sequence[GrowthStep]) -> str:
+    """Return steps as one types them, one after the other."""
+    return ", then ".join(describe_step(step.operator, step.arguments) for step in steps)
+
+
 def command_line(link: Link) -> str:
     """Return the command that makes a link's growth again, safe to paste into a shell.
 
-    Several steps in one pass have no command of their own; they come out as a comment.
+    Behind the command of several steps stands a comment: the file that it takes, as YAML.
     """
-    if len(link.steps) != 1:
-        steps = ", then ".join(describe_step(step.operator, step.arguments) for step in link.steps)
-        base = link.base.repo_id or link.base.name
-        return f"# hfgrow.grow: {plain(f'{steps}, in one pass over {base}')}"
-    step = link.steps[0]
-    operator, *options = _words(step.operator, step.arguments)
-    words = ["hfgrow", operator, link.base.repo_id or plain(link.base.name), *options]
+    comment = ""
+    if len(link.steps) == 1:
+        operator, *options = _words(link.steps[0].operator, link.steps[0].arguments)
+        words = ["hfgrow", operator, _base(link), *options]
+    else:
+        words = ["hfgrow", "apply", "steps.yaml", _base(link)]
+        entries = [
+            {step.operator: dict(step.arguments)} if step.arguments else step.operator
+            for step in link.steps
+        ]
+        comment = f"  # steps.yaml: {json.dumps(entries)}"
     if link.base.revision:
         words += ["--revision", link.base.revision]
     if link.dtype:
         words += ["--dtype", link.dtype]
     if link.max_shard_nbytes != DEFAULT_MAX_SHARD_NBYTES:
         words += ["--max-shard-size", str(link.max_shard_nbytes)]
-    return shlex.join(words)
+    return shlex.join(words) + comment
 
 
-def layer_rows(sources: Sequence[int]) -> Iterator[tuple[str, str]]:
+def changed_widths(base: Model, grown: Model) -> list[tuple[str, int, int]]:
+    """Return the widths that changed: config key, before, after."""
+    return [
+        (key, before, after)
+        for key, before in base.widths.items()
+        if before is not None and (after := grown.widths[key]) is not None and after != before
+    ]
+
+
+def layer_rows(sources: Sequence[LayerSource]) -> Iterator[tuple[str, str]]:
     """Yield the rows of a layer map: runs that climb through the base, or that stay on a layer."""
     start = 0
     while start < len(sources):
+        first = sources[start]
         end = start + 1
-        stride = sources[end] - sources[start] if end < len(sources) else 0
-        while end < len(sources) and stride in (0, 1) and sources[end] - sources[end - 1] == stride:
+        stride = sources[end].layer - first.layer if end < len(sources) else 0
+        while (
+            end < len(sources)
+            and sources[end].mode == first.mode
+            and stride in (0, 1)
+            and sources[end].layer - sources[end - 1].layer == stride
+        ):
             end += 1
-        source = _range(sources[start], sources[end - 1])
-        times = f", {end - start} times" if stride == 0 and end - start > 1 else ""
-        yield _range(start, end - 1), source + times
+        source = _range(first.layer, sources[end - 1].layer)
+        if stride == 0 and end - start > 1:
+            source += f", {end - start} times"
+        if first.mode == "random":
+            source = "none, fresh weights"
+        yield _range(start, end - 1), source + _MODES.get(first.mode, f", {first.mode}")
         start = end
 
 
@@ -54,11 +94,29 @@ def plain(text: object) -> str:
     return re.sub(r"[^\w ./@:+=,-]", "_", printable(text, 200))
 
 
+def _base(link: Link) -> str:
+    return link.base.repo_id or plain(link.base.name)
+
+
 def _words(operator: str, arguments: Mapping[str, object]) -> list[str]:
     words = [operator]
     for key, value in arguments.items():
-        words += [str(value)] if key == "pattern" else [f"--{key.replace('_', '-')}", str(value)]
+        option = key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif is_positional(operator, key):
+            words.append(str(value))
+        else:
+            words += [f"--{option}", str(value)]
     return words
+
+
+def is_positional(operator: str, key: str) -> bool:
+    """Say whether an argument of an operator is typed without its name."""
+    if operator not in OPERATORS:
+        return False
+    parameter = inspect.signature(OPERATORS[operator].function).parameters.get(key)
+    return parameter is not None and parameter.kind is not inspect.Parameter.KEYWORD_ONLY
 
 
 def _range(first: int, last: int) -> str:

@@ -7,6 +7,7 @@ GrowthError                  1  a bug, or the base of the tree
 ├── HubUnreachableError      5  no answer: timeout, 429 after retries, 5xx, offline and not cached
 ├── HubConflictError         6  409 or 412: somebody else changed the repository
 ├── OutputError              7  the output exists, is locked, read-only, or the disk is full
+├── TrainingError            8  text that cannot be trained on, divergence, a bad checkpoint
 └── VerificationError        9  what was written is not what was planned
 
 The command line turns these, and only these, into one line and an exit code. A message says what
@@ -73,6 +74,12 @@ class OutputError(GrowthError):
     """The output could not be written where it was asked for."""
 
     exit_code = 7
+
+
+class TrainingError(GrowthError):
+    """Training cannot begin, or cannot go on: its text, its numbers or its checkpoint."""
+
+    exit_code = 8
 
 
 class VerificationError(GrowthError):

@@ -4,7 +4,12 @@ import shlex
 import sys
 from importlib.util import find_spec
 
+from hfgrow.checkpoint.convert import needs_torch
 from hfgrow.errors import UsageError
+from hfgrow.plan import GrowthPlan
+
+# What computes tensors; copies, and zeros, need neither.
+COMPUTING = ("torch", "numpy")
 
 
 def require(what: str, *packages: str) -> None:
@@ -24,6 +29,16 @@ def require(what: str, *packages: str) -> None:
             "installed",
             hint=f"{shlex.quote(sys.executable)} -m pip install 'hfgrow[train]'",
         )
+
+
+def require_for(plan: GrowthPlan) -> None:
+    """Refuse a plan with tensors to compute where that cannot be done.
+
+    Raises:
+        UsageError: What computes them is not installed.
+    """
+    if any(map(needs_torch, plan.tensors.values())):
+        require("computing tensors", *COMPUTING)
 
 
 def missing(*packages: str) -> list[str]:

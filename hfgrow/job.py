@@ -1,11 +1,10 @@
 """The main job: resolve, preflight, pull, read, grow, write, verify, describe, push."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hfgrow import card, lineage
+from hfgrow import card, lineage, record
 from hfgrow.behaviour import TRANSFORMERS, check_transformers_view, measure
 from hfgrow.checkpoint.convert import with_dtype
 from hfgrow.checkpoint.files import LocalFolder
@@ -15,20 +14,23 @@ from hfgrow.checkpoint.sidefiles import TOKENIZERS
 from hfgrow.checkpoint.target import check_target
 from hfgrow.checkpoint.write import config_with, write
 from hfgrow.errors import OutputError, UsageError, printable
-from hfgrow.extras import require
+from hfgrow.extras import COMPUTING, missing, require, require_for
+from hfgrow.fields import is_argument
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import preflight
 from hfgrow.hub.resolve import ModelRef
 from hfgrow.inherited import inherited
 from hfgrow.lineage import Manifest, WeightFile
 from hfgrow.manifest import read_manifest
+from hfgrow.measured import check_promise
 from hfgrow.names import LOCAL_BASE, MANIFEST
-from hfgrow.operators import apply
+from hfgrow.naming import suffix_of_steps
+from hfgrow.operators import MAX_STEPS, apply
 from hfgrow.plan import GrowthPlan
 from hfgrow.progress import Progress, Silent, counting
 from hfgrow.provenance import check_headers
 from hfgrow.release import hashed, is_same, push_files, visible_as
-from hfgrow.request import Growth, GrowthRequest
+from hfgrow.request import Growth, GrowthRequest, Steps
 from hfgrow.source import base_name, files_of, local_folder, locate
 
 
@@ -46,11 +48,9 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     progress = progress or Silent()
     if wants_proof(request):
         require("the check with transformers (--no-verify leaves it out)", *TRANSFORMERS)
-    if request.dtype is not None and not request.dry_run:
-        require("--dtype", "torch", "numpy")
     client = HubClient(token=request.token)
     ref = locate(request.model, request.revision, client, progress)
-    name = "-".join((base_name(ref), *(suffix_of(*step) for step in request.steps)))
+    name = f"{base_name(ref)}-{suffix_of_steps(request.steps)}"
     out = Path(name) if request.out is None else Path(request.out).expanduser()
     if request.out is not None:
         name = printable(out.absolute().name, 200)
@@ -76,7 +76,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         except OutputError as error:
             progress.say(f"Note: the growth itself would stop here: {error}")
         base = read(files_of(ref, client))
-        plan = planned(base, request)
+        plan = planned(base, request.steps, request.dtype)
         layout = lay_out(plan, request.max_shard_nbytes)
         return Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
     if request.push and not request.overwrite and (out / MANIFEST).is_file():
@@ -86,6 +86,8 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
             "add --overwrite",
         )
     check_target(out, ref.path, overwrite=request.overwrite)
+    if missing(*COMPUTING):
+        require_for(planned(read(files_of(ref, client)), request.steps, request.dtype))
     folder = local_folder(ref, client, progress)
     check_target(out, folder, overwrite=request.overwrite)
     base = read(LocalFolder(folder))
@@ -93,7 +95,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         progress.say(f"Note: {note}")
     if not any((folder / name).is_file() for name in TOKENIZERS):
         progress.say("Note: the base has no tokenizer, so the grown model has none")
-    plan = planned(base, request)
+    plan = planned(base, request.steps, request.dtype)
     layout = lay_out(plan, request.max_shard_nbytes)
     growth = Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
     growth = _write(growth, request, ref, folder, progress)
@@ -108,18 +110,36 @@ def wants_proof(request: GrowthRequest) -> bool:
     return not request.dry_run and (request.push if request.verify is None else request.verify)
 
 
-def planned(base: GrowthPlan, request: GrowthRequest) -> GrowthPlan:
+def planned(base: GrowthPlan, steps: Steps, dtype: str | None = None) -> GrowthPlan:
     """Return the plan of the grown model.
+
+    Args:
+        base: The plan of the base.
+        steps: The operators to apply, in order.
+        dtype: Convert every tensor, as config.json names dtypes.
 
     Raises:
         UsageError: There is no step, or one of them cannot be.
     """
-    if not request.steps:
+    if not steps:
         raise UsageError("there is no growth step")
-    plan = base
-    for operator, arguments in request.steps:
-        plan = apply(plan, operator, arguments)
-    return with_dtype(plan, request.dtype)
+    if len(steps) > MAX_STEPS:
+        raise UsageError(
+            f"{len(steps)} steps are more than the {MAX_STEPS} of one growth",
+            hint="grow the result again",
+        )
+    plan = with_dtype(base, dtype)
+    for i, (operator, arguments) in enumerate(steps, 1):
+        for key, value in arguments.items():
+            if not is_argument(value):
+                raise UsageError(f"{operator}: {key} cannot be {printable(repr(value))}")
+        try:
+            plan = apply(plan, operator, arguments)
+        except UsageError as error:
+            if len(steps) == 1:
+                raise
+            raise UsageError(f"step {i}, {operator}: {error}", hint=error.hint) from error
+    return plan
 
 
 def _write(
@@ -141,7 +161,10 @@ def _write(
             files = hashed(staging, manifest.link.result.files, progress)
             manifest = manifest.with_result_files(files)
         if deep:
-            manifest = manifest.with_measured(measure(folder, staging, progress))
+            measured = measure(folder, staging, progress)
+            if measured is not None and plan.preserves_function:
+                check_promise(measured)
+            manifest = manifest.with_measured(measured)
         repo_id = growth.target.repo_id if growth.target else None
         local = {LOCAL_BASE: f"{folder.absolute()}\n"}
         return {MANIFEST: manifest.to_json(), **local, **card.card_files(manifest, repo_id)}
@@ -187,7 +210,7 @@ def _manifest(
         )
         earlier = None
     link = lineage.Link(
-        base=lineage.describe(
+        base=record.describe(
             growth.base,
             base_name(ref),
             files=base_files,
@@ -197,11 +220,10 @@ def _manifest(
         steps=growth.plan.steps,
         dtype=request.dtype,
         max_shard_nbytes=request.max_shard_nbytes,
-        result=lineage.describe(
-            growth.plan, growth.name, files=lineage.layout_files(growth.layout)
-        ),
-        versions=lineage.versions(),
+        result=record.describe(growth.plan, growth.name, files=record.layout_files(growth.layout)),
+        versions=record.versions(growth.plan),
         card=inherited(folder),
+        num_computed=record.num_computed(growth.plan),
     )
     return Manifest((*(earlier.chain if earlier else ()), link))
 
@@ -209,14 +231,3 @@ def _manifest(
 def _describes(manifest: Manifest, files: Mapping[str, WeightFile]) -> bool:
     known = manifest.link.result.files
     return known.keys() == files.keys() and all(is_same(known[n], files[n]) for n in files)
-
-
-def suffix_of(operator: str, arguments: Mapping[str, object]) -> str:
-    """Return how an output is named after its operator, such as `stack-g4`."""
-    parts = [operator]
-    for key, value in arguments.items():
-        if value is None or (key == "remainder" and value == "tail"):
-            continue
-        text = re.sub(r"[^\w.-]", "", str(value).replace("*", "x").replace(":", "to"))
-        parts.append(text if key in ("pattern", "remainder") else f"{key[0]}{text}")
-    return "-".join(parts)

@@ -6,19 +6,25 @@ what came out, and what was measured. A grown model that grows again appends one
 """
 
 import json
-import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from hfgrow import __version__
-from hfgrow.checkpoint.layout import Layout
-from hfgrow.plan import GrowthPlan, GrowthStep
+from hfgrow.measured import Measured
+from hfgrow.plan import GrowthStep, LayerSource
 
 SCHEMA = 1
 # What a link of the chain is; other kinds will follow, and a reader must not take them for this.
 GROWTH = "growth"
+# The fields of a model that say how wide it is -> the axis whose size they hold.
+WIDTHS: Mapping[str, str] = {
+    "hidden_size": "hidden",
+    "intermediate_size": "ffn",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_dim",
+}
 # A list of numbers spread over lines, as json.dumps writes a layer map.
 _NUMBERS = re.compile(r"\[\n\s+\d+(?:,\s+\d+)*\s+\]")
 
@@ -43,6 +49,12 @@ class Model:
         num_parameters: All its parameters.
         num_non_embedding_parameters: Those outside embeddings and head.
         files: Its weight files.
+        hidden_size: The width of its residual stream; this and the other widths are None in a
+            record of a time when nothing grew in width.
+        intermediate_size: The number of neurons of an MLP.
+        num_attention_heads: The number of query heads.
+        num_key_value_heads: The number of key-value heads.
+        head_dim: The width of a value head.
     """
 
     name: str
@@ -52,31 +64,22 @@ class Model:
     files: Mapping[str, WeightFile]
     repo_id: str | None = None
     revision: str | None = None
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    num_attention_heads: int | None = None
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What a forward pass over a probe text said of base and grown model.
-
-    Attributes:
-        text: What the tokens came from.
-        num_tokens: How many there were.
-        dtype: What the models computed in.
-        base_loss: Cross-entropy of the base in nats per token.
-        grown_loss: Cross-entropy of the grown model.
-        max_abs_dlogit: The largest difference of two logits.
-        mean_abs_dlogit: Their mean difference.
-        argmax_agreement: Share of the tokens with the same most likely successor.
-    """
-
-    text: str
-    num_tokens: int
-    dtype: str
-    base_loss: float
-    grown_loss: float
-    max_abs_dlogit: float
-    mean_abs_dlogit: float
-    argmax_agreement: float
+    @property
+    def widths(self) -> dict[str, int | None]:
+        """The sizes of the axes of width, by config key."""
+        return {
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ class Link:
         versions: What it was done with.
         measured: Base against grown model, if that was measured.
         card: What the model card inherits of the base's: licence, languages.
+        num_computed: How many tensors of the result are more than a tensor of the base, copied or
+            converted.
     """
 
     base: Model
@@ -102,6 +107,7 @@ class Link:
     versions: Mapping[str, str]
     measured: Measured | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
+    num_computed: int = 0
 
     @property
     def preserves_function(self) -> bool:
@@ -109,12 +115,27 @@ class Link:
         return all(step.preserves_function for step in self.steps)
 
     @property
+    def layer_sources(self) -> tuple[LayerSource, ...]:
+        """For every layer of the result, the 0-based layer of the base, and its mode."""
+        current = tuple(LayerSource(i) for i in range(self.base.num_hidden_layers))
+        for step in self.steps:
+            current = tuple(
+                current[source.layer]
+                if source.mode == "copy"
+                else LayerSource(current[source.layer].layer, source.mode)
+                for source in step.layer_map
+            )
+        return current
+
+    @property
     def layer_map(self) -> tuple[int, ...]:
         """For every layer of the result, the 0-based layer of the base it comes from."""
-        current = tuple(range(self.base.num_hidden_layers))
-        for step in self.steps:
-            current = tuple(current[source.layer] for source in step.layer_map)
-        return current
+        return tuple(source.layer for source in self.layer_sources)
+
+    @property
+    def changes_layers(self) -> bool:
+        """Whether the layers are others than those of the base, in their order."""
+        return changes_layers(self.layer_sources, self.base.num_hidden_layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,40 +178,9 @@ class Manifest:
         return current
 
 
-def describe(
-    plan: GrowthPlan,
-    name: str,
-    *,
-    files: Mapping[str, WeightFile],
-    repo_id: str | None = None,
-    revision: str | None = None,
-) -> Model:
-    """Return the record of the model that a plan describes."""
-    return Model(
-        name=name,
-        repo_id=repo_id,
-        revision=revision,
-        num_hidden_layers=plan.num_hidden_layers,
-        num_parameters=plan.num_parameters,
-        num_non_embedding_parameters=non_embedding_parameters(plan),
-        files=files,
-    )
-
-
-def non_embedding_parameters(plan: GrowthPlan) -> int:
-    """Return the parameters outside the embeddings and the output head."""
-    outside = {"model.embed_tokens.weight", "lm_head.weight"}
-    return sum(t.num_elements for name, t in plan.tensors.items() if name not in outside)
-
-
-def layout_files(layout: Layout) -> dict[str, WeightFile]:
-    """Return the records of the files of a layout, before anyone has read them."""
-    return {shard.name: WeightFile(shard.nbytes) for shard in layout.shards}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a growth depends on."""
-    return {"hfgrow": __version__, "python": platform.python_version()}
+def changes_layers(sources: Sequence[LayerSource], num_base_layers: int) -> bool:
+    """Say whether a layer map is another than that of the base itself."""
+    return list(sources) != [LayerSource(i) for i in range(num_base_layers)]
 
 
 def config_record(link: Link) -> dict[str, object]:
@@ -215,9 +205,10 @@ def _link_json(link: Link) -> dict[str, object]:
         "result": _model_json(link.result),
         "versions": dict(link.versions),
         "card": dict(link.card),
+        "num_computed": link.num_computed,
     }
     if link.measured is not None:
-        content["measured"] = asdict(link.measured)
+        content["measured"] = link.measured.to_json()
     return content
 
 

@@ -5,10 +5,13 @@ operator is a function from plan to plan; the writer carries the last plan out. 
 the dry run, the exact size of the output, its lineage, and what verification re-derives.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import prod
 from typing import Any
+
+from hfgrow.axes import AxisMap
 
 # Bytes of one element, by the dtype names of safetensors.
 DTYPE_NBYTES: Mapping[str, int] = {
@@ -27,24 +30,197 @@ class Stored:
         file: Name of the safetensors file, inside the plan's folder.
         name: Name of the tensor in that file.
         offset: Where its bytes start, counted from the start of the file.
-        nbytes: How many bytes it has.
+        shape: Its shape there.
         dtype: Its dtype there, in safetensors' words.
     """
 
     file: str
     name: str
     offset: int
-    nbytes: int
+    shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it has."""
+        return prod(self.shape) * DTYPE_NBYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One number everywhere."""
+
+    shape: tuple[int, ...]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """Pseudo-random numbers with mean 0: a pure function of `key` and the position.
+
+    Attributes:
+        shape: The shape, of two dimensions.
+        std: The standard deviation.
+        key: What seeds them.
+    """
+
+    shape: tuple[int, ...]
+    std: float
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """A weighted sum of recipes of one shape."""
+
+    terms: "tuple[tuple[float, Recipe], ...]"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of every term."""
+        return self.terms[0][1].shape
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Noise on copied columns that the copies' inputs cancel: `N` with `N P = 0`.
+
+    Attributes:
+        key: What seeds it.
+        amplitude: Its standard deviation before the projection, in units of the root mean square
+            of the row it is added to.
+    """
+
+    key: str
+    amplitude: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What stands where a row or column has no source: standard deviations, or one value.
+
+    Attributes:
+        key: What seeds the random numbers.
+        rows: Standard deviation in fresh rows, at columns that have a source.
+        columns: Standard deviation in fresh columns, at rows that have a source.
+        corner: Standard deviation where both are fresh.
+        value: What a vector holds there.
+    """
+
+    key: str = ""
+    rows: float = 0.0
+    columns: float = 0.0
+    corner: float = 0.0
+    value: float = 0.0
+
+    @property
+    def is_random(self) -> bool:
+        """Whether something random stands there."""
+        return bool(self.rows or self.columns or self.corner)
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """A tensor on grown axes: `W'[i, j] = rows.forward[i] W[rows[i], cols[j]] cols.backward[j]`.
+
+    Attributes:
+        recipe: `W`, of one or two dimensions.
+        rows: The map of the first axis.
+        cols: The map of the second axis; None for a vector.
+        noise: What breaks the symmetry of copied columns; None leaves them proportional.
+        fresh: What stands where there is no source.
+    """
+
+    recipe: "Recipe"
+    rows: AxisMap
+    cols: AxisMap | None = None
+    noise: Noise | None = None
+    fresh: Fresh = Fresh()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape on the grown axes."""
+        return (self.rows.size,) if self.cols is None else (self.rows.size, self.cols.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """A matrix between two layers, predicted from how it changes from layer to layer.
+
+    Attributes:
+        layers: The matrix in every layer, at least 3, all of one shape.
+        after: The 0-based layer that it stands behind.
+        seed: What seeds the training of the predictor.
+    """
+
+    layers: "tuple[Recipe, ...]"
+    after: int
+    seed: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in every layer."""
+        return self.layers[0].shape
+
+    @property
+    def mean(self) -> Blend:
+        """The mean of the layers that it stands between."""
+        return Blend(((0.5, self.layers[self.after]), (0.5, self.layers[self.after + 1])))
+
+
+Recipe = Stored | Fill | Normal | Blend | Lift | Predicted
+
+
+def stored_in(tensor: "TensorPlan") -> Stored:
+    """Return what a tensor of an identity plan is: where it lies."""
+    assert isinstance(tensor.recipe, Stored)
+    return tensor.recipe
+
+
+def leaves(recipe: Recipe) -> Iterator[Stored]:
+    """Yield the stored tensors that a recipe reads, in order."""
+    match recipe:
+        case Stored():
+            yield recipe
+        case Lift():
+            yield from leaves(recipe.recipe)
+        case Blend():
+            for _, term in recipe.terms:
+                yield from leaves(term)
+        case Predicted():
+            for layer in recipe.layers:
+                yield from leaves(layer)
+        case Fill() | Normal():
+            pass
+
+
+def predictor_of(recipe: Recipe) -> str:
+    """Return what names the predictor that a recipe needs; empty if it needs none.
+
+    Tensors sorted by it are computed with one training of each predictor.
+    """
+    match recipe:
+        case Predicted():
+            return next(leaves(recipe)).name
+        case Lift():
+            return predictor_of(recipe.recipe)
+        case Blend():
+            return max(predictor_of(term) for _, term in recipe.terms)
+        case _:
+            return ""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorPlan:
-    """One tensor to be written: its shape and dtype, and the recipe for its values."""
+    """One tensor to be written: its dtype, and the recipe for its values."""
 
-    shape: tuple[int, ...]
     dtype: str
-    recipe: Stored
+    recipe: Recipe
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape, which the recipe has."""
+        return self.recipe.shape
 
     @property
     def num_elements(self) -> int:
@@ -55,6 +231,11 @@ class TensorPlan:
     def nbytes(self) -> int:
         """The bytes the tensor takes in a file."""
         return self.num_elements * DTYPE_NBYTES[self.dtype]
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether its bytes are those of a stored tensor."""
+        return isinstance(self.recipe, Stored) and self.recipe.dtype == self.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +314,24 @@ class GrowthPlan:
         return all(step.preserves_function for step in self.steps)
 
 
-def connection_rate(sources: Sequence[int]) -> float:
-    """Return Rc, the share of neighbouring layers that were neighbours in the base too.
+def connection_rate(layer_map: Sequence[int | LayerSource]) -> float:
+    """Return Rc, the share of neighbouring copies that were neighbours in the base too.
 
     `Rc = #{i: o[i+1] = o[i] + 1} / (L - 1)`, with `o` the 0-based source of each of `L` layers.
+    Layers that are no copies, such as those that add nothing yet, are passed over.
 
     Source: Du et al. 2024, "Stacking Your Transformers", arXiv 2405.15319, App. on partial stacking
     """
-    if len(sources) < 2:
-        return 1.0
-    return 1 - len(seams(sources)) / (len(sources) - 1)
+    num_copies = len(_copies(layer_map))
+    return 1 - len(seams(layer_map)) / (num_copies - 1) if num_copies > 1 else 1.0
 
 
-def seams(sources: Sequence[int]) -> list[int]:
-    """Return the 0-based layers whose predecessor is not the one they had in the base."""
-    return [i for i in range(1, len(sources)) if sources[i] != sources[i - 1] + 1]
+def seams(layer_map: Sequence[int | LayerSource]) -> list[int]:
+    """Return the 0-based copies whose predecessor is not the one they had in the base."""
+    pairs = pairwise(_copies(layer_map))
+    return [i for (_, before), (i, source) in pairs if source != before + 1]
+
+
+def _copies(layer_map: Sequence[int | LayerSource]) -> list[tuple[int, int]]:
+    sources = [LayerSource(item) if isinstance(item, int) else item for item in layer_map]
+    return [(i, source.layer) for i, source in enumerate(sources) if source.mode == "copy"]

@@ -7,10 +7,11 @@ from hfgrow.ancestors import base_folder
 from hfgrow.behaviour import TRANSFORMERS, check_transformers_view, measure
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.extras import missing, require
+from hfgrow.extras import missing, require_for
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage import Manifest, Measured
+from hfgrow.lineage import Manifest
 from hfgrow.manifest import manifest_of
+from hfgrow.measured import Measured, check_promise
 from hfgrow.progress import Progress, Silent, counting
 from hfgrow.provenance import Provenance, check_provenance
 from hfgrow.rebuild import replay
@@ -53,15 +54,16 @@ def verify(
         text: The probe text; None takes the one shipped with hfgrow.
 
     Raises:
-        VerificationError: A tensor differs from its source, or transformers disagrees.
+        VerificationError: A tensor differs from its source, transformers disagrees, or a growth
+            that promises the same function does not keep it within the dtype's tolerance.
         ModelError: There is no lineage, or the base is not to be found.
+        UsageError: Tensors have to be computed, and what computes them is not installed.
     """
     client, progress = client or HubClient(), progress or Silent()
     manifest = manifest_of(LocalFolder(folder))
     found = base_folder(folder, manifest, base, client, progress)
-    if manifest.link.dtype is not None:
-        require("comparing converted tensors", "torch", "numpy")
     plan = replay(read(LocalFolder(found)), manifest.link)
+    require_for(plan)
     with counting(progress, "Comparing bytes", plan.nbytes) as advance:
         provenance = check_provenance(folder, plan, advance=advance)
     absent = missing(*TRANSFORMERS)
@@ -70,4 +72,6 @@ def verify(
         return Verified(manifest, provenance)
     num_tensors = check_transformers_view(folder)
     measured = measure(found, folder, progress, text)
+    if measured is not None and plan.preserves_function:
+        check_promise(measured)
     return Verified(manifest, provenance, num_tensors, measured)

@@ -1,15 +1,19 @@
 """Prove a growth without torch: headers against the plan, bytes against the base."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from hfgrow.checkpoint.convert import converted_from
+from hfgrow.checkpoint.convert import Chunk, chunks, computed, is_zero, rows_of_files
+from hfgrow.checkpoint.evaluate import Evaluator
 from hfgrow.checkpoint.files import LocalFolder, open_regular
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.threads import in_threads
 from hfgrow.errors import ModelError, VerificationError, printable
-from hfgrow.plan import GrowthPlan, TensorPlan
+from hfgrow.plan import GrowthPlan, Stored, TensorPlan, leaves, predictor_of, stored_in
 
 _CHUNK_NBYTES = 8 << 20
 
@@ -19,7 +23,7 @@ class Provenance:
     """The outcome of a comparison of every tensor with its source."""
 
     num_tensors: int
-    num_converted: int
+    num_computed: int
     nbytes: int
 
 
@@ -69,36 +73,39 @@ def check_provenance(
         VerificationError: A tensor differs from its source.
     """
     found = check_headers(folder, plan)
-    converted = 0
-    descriptors: dict[Path, int] = {}
+    with _opened(Path(plan.folder)) as base_file, _opened(folder) as grown_file:
+        for name, planned in plan.tensors.items():
+            if isinstance(planned.recipe, Stored) and planned.is_copy:
+                source, written = planned.recipe, stored_in(found.tensors[name])
+                same = _same_range(
+                    base_file(source.file),
+                    grown_file(written.file),
+                    source.offset,
+                    written.offset,
+                    written.nbytes,
+                )
+                if not same:
+                    raise _differs(name, planned)
+                advance(planned.nbytes)
+        to_compute = {name: t for name, t in plan.tensors.items() if not t.is_copy}
+        _check_computed(to_compute, found, base_file, grown_file, advance)
+    return Provenance(len(plan.tensors), len(to_compute), plan.nbytes)
 
-    def descriptor_of(path: Path) -> int:
-        if path not in descriptors:
-            descriptors[path] = open_regular(path)
-        return descriptors[path]
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Callable[[str], int]]:
+    descriptors: dict[str, int] = {}
+
+    def descriptor_of(name: str) -> int:
+        if name not in descriptors:
+            descriptors[name] = open_regular(folder / name)
+        return descriptors[name]
 
     try:
-        for name, planned in plan.tensors.items():
-            written = found.tensors[name].recipe
-            source = descriptor_of(Path(plan.folder) / planned.recipe.file)
-            target = descriptor_of(folder / written.file)
-            if planned.recipe.dtype == planned.dtype:
-                same = _same_range(
-                    source, target, planned.recipe.offset, written.offset, written.nbytes
-                )
-            else:
-                same = _same_converted(source, target, planned, written.offset)
-                converted += 1
-            if not same:
-                raise VerificationError(
-                    f"{printable(name)} differs from {printable(planned.recipe.name)} of the base",
-                    hint="the model was changed after it was grown, or the base is another one",
-                )
-            advance(written.nbytes)
+        yield descriptor_of
     finally:
         for descriptor in descriptors.values():
             os.close(descriptor)
-    return Provenance(len(plan.tensors), converted, plan.nbytes)
 
 
 def _same_range(source: int, target: int, source_offset: int, offset: int, nbytes: int) -> bool:
@@ -110,9 +117,54 @@ def _same_range(source: int, target: int, source_offset: int, offset: int, nbyte
     return True
 
 
-def _same_converted(source: int, target: int, planned: TensorPlan, offset: int) -> bool:
-    for chunk in converted_from(planned, source):
-        if os.pread(target, len(chunk), offset) != chunk:
+def _check_computed(
+    tensors: Mapping[str, TensorPlan],
+    found: GrowthPlan,
+    base_file: Callable[[str], int],
+    grown_file: Callable[[str], int],
+    advance: Callable[[int], None],
+) -> None:
+    """Compute tensors again and compare; zeros need no torch."""
+    work = []
+    for name, planned in sorted(tensors.items(), key=lambda item: predictor_of(item[1].recipe)):
+        written = stored_in(found.tensors[name])
+        target = grown_file(written.file)
+        if is_zero(planned):
+            if not _all_zero(target, written.offset, written.nbytes):
+                raise _differs(name, planned)
+            advance(planned.nbytes)
+            continue
+        for leaf in leaves(planned.recipe):
+            base_file(leaf.file)
+        work += [(chunk, target, written.offset) for chunk in chunks(name, planned)]
+    if not work:
+        return
+    evaluator = Evaluator(rows_of_files(base_file))
+
+    def compare(chunk: Chunk, target: int, offset: int) -> int:
+        if os.pread(target, chunk.nbytes, offset + chunk.offset) != computed(chunk, evaluator):
+            raise _differs(chunk.name, chunk.tensor)
+        return chunk.nbytes
+
+    for nbytes in in_threads(partial(compare, *piece) for piece in work):
+        advance(nbytes)
+
+
+def _all_zero(target: int, offset: int, nbytes: int) -> bool:
+    for at in range(0, nbytes, _CHUNK_NBYTES):
+        step = min(_CHUNK_NBYTES, nbytes - at)
+        if os.pread(target, step, offset + at) != bytes(step):
             return False
-        offset += len(chunk)
     return True
+
+
+def _differs(name: str, planned: TensorPlan) -> VerificationError:
+    sources = ", ".join(dict.fromkeys(leaf.name for leaf in leaves(planned.recipe)))
+    made_from = f"what the plan makes of {sources}" if not planned.is_copy else sources
+    hint = "the model was changed after it was grown, or the base is another one"
+    if predictor_of(planned.recipe):
+        hint += ", or another machine or another version of torch predicted it"
+    return VerificationError(
+        f"{printable(name)} differs from {printable(made_from or 'what was planned')} of the base",
+        hint=hint,
+    )

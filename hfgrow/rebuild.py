@@ -16,6 +16,7 @@ from hfgrow.checkpoint.staging import translated
 from hfgrow.checkpoint.target import check_target
 from hfgrow.checkpoint.write import config_with, write
 from hfgrow.errors import ModelError, UsageError, VerificationError, printable
+from hfgrow.extras import COMPUTING, missing, require_for
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.resolve import ModelRef
 from hfgrow.lineage import Link, Manifest, config_record
@@ -65,6 +66,7 @@ def reproduce(
         check_target(out, ref.path, overwrite=False)
     wanted = _current_sha256(manifest, ref, files)
     current = base_folder(ref.path, manifest, root, client, progress, root=True)
+    _require_for_all(current, manifest)
     parent = Path(".") if out is None else out.absolute().parent
     with translated(printable(parent, 200)):
         parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +101,15 @@ def _current_sha256(manifest: Manifest, ref: ModelRef, files: Files) -> dict[str
     return current
 
 
+def _require_for_all(root: Path, manifest: Manifest) -> None:
+    """Ask for what computes tensors before the first growth is written."""
+    if missing(*COMPUTING):
+        plan = read(LocalFolder(root))
+        for link in manifest.chain:
+            plan = replay(plan, link)
+            require_for(plan)
+
+
 def _compare(staging: Path, wanted: dict[str, str]) -> None:
     for name, digest in wanted.items():
         rebuilt = hash_file(staging / name) if (staging / name).is_file() else "none"
@@ -114,8 +125,9 @@ def replay(base: GrowthPlan, link: Link) -> GrowthPlan:
 
     Raises:
         ModelError: A recorded step cannot be run, or gives another layer map than recorded.
+        VerificationError: The record makes another promise than the operator.
     """
-    plan = base
+    plan = with_dtype(base, link.dtype)
     for step in link.steps:
         try:
             plan = apply(plan, step.operator, step.arguments)
@@ -126,7 +138,14 @@ def replay(base: GrowthPlan, link: Link) -> GrowthPlan:
                 f"{step.operator} gives another layer map than {MANIFEST} records",
                 hint="the base is another model, or the record was edited",
             )
-    return with_dtype(plan, link.dtype)
+        if plan.steps[-1].preserves_function != step.preserves_function:
+            does = "preserves" if plan.steps[-1].preserves_function else "does not preserve"
+            raise VerificationError(
+                f"{step.operator} {does} the function with these arguments; {MANIFEST} records "
+                "the opposite",
+                hint="the record was edited, or another version of hfgrow wrote it",
+            )
+    return plan
 
 
 def _rebuild(

@@ -141,4 +141,5 @@ def own_files(folder: Path, manifest: Manifest) -> list[str]:
     """Return the names of a grown model's files, from its lineage and the allow-list."""
     weights = list(manifest.link.result.files)
     index = [INDEX] if len(weights) > 1 else []
-    return sorted([*weights, *index, CONFIG, MANIFEST, CARD, PICTURE, *side_files_of(folder)])
+    picture = [PICTURE] if manifest.link.changes_layers else []
+    return sorted([*weights, *index, CONFIG, MANIFEST, CARD, *picture, *side_files_of(folder)])

@@ -10,6 +10,9 @@ from hfgrow.hub.push import Pushed
 from hfgrow.lineage import Manifest
 from hfgrow.plan import GrowthPlan
 
+# The operators to apply, in order: a name in the table, and its arguments by name.
+Steps = Sequence[tuple[str, Mapping[str, object]]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class GrowthRequest:
@@ -34,7 +37,7 @@ class GrowthRequest:
     """
 
     model: str
-    steps: Sequence[tuple[str, Mapping[str, object]]]
+    steps: Steps
     out: Path | None = None
     overwrite: bool = False
     revision: str | None = None

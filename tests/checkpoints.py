@@ -18,10 +18,50 @@ SIZES: dict[str, Any] = {
     "eos_token_id": None,
     "pad_token_id": 0,
 }
-# What makes each family show its own traits at a depth of 4: biases, windows, layers without rope.
+# What makes each family show its own traits at a depth of 4: biases, windows, layers without rope,
+# caps and multipliers that are not 1.
 TRAITS: dict[str, dict[str, Any]] = {
+    "gemma": {"head_dim": 16, "attention_bias": True},
+    "gemma2": {
+        "head_dim": 16,
+        "attention_bias": True,
+        "sliding_window": 5,
+        "query_pre_attn_scalar": 20,
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 8.0,
+    },
+    "gemma3_text": {
+        "head_dim": 16,
+        "attention_bias": True,
+        "sliding_window": 5,
+        "sliding_window_pattern": 3,
+        "query_pre_attn_scalar": 20,
+        "final_logit_softcapping": 8.0,
+    },
+    "granite": {
+        "attention_bias": True,
+        "mlp_bias": True,
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.25,
+        "residual_multiplier": 0.5,
+        "logits_scaling": 0.75,
+    },
     "llama": {"attention_bias": True, "mlp_bias": True},
+    "minicpm3": {
+        "num_key_value_heads": 4,
+        "q_lora_rank": 24,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 4,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "scale_emb": 3,
+        "scale_depth": 1.4,
+        "dim_model_base": 24,
+    },
     "mistral": {"sliding_window": 5, "head_dim": 16},
+    "olmo2": {"attention_bias": True},
+    "phi3": {"sliding_window": 5, "partial_rotary_factor": 0.5},
     "qwen2": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 3},
     "qwen3": {
         "head_dim": 16,
@@ -61,7 +101,8 @@ def write_checkpoint(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(1 + 0.2 * noise if "norm" in name else 0.3 * noise)
+            # Norms begin as no change, which is 1 or, where gains are stored less 1, 0.
+            parameter.copy_(parameter + 0.2 * noise if "norm" in name else 0.3 * noise)
     model.to(getattr(torch, dtype))
     model.save_pretrained(folder, max_shard_size="40KB" if sharded else "1GB")
     if tokenizer:
@@ -108,13 +149,16 @@ def naive_twin(base: Any, layer_map: Sequence[int]) -> Any:
     for key in ("layer_types", "no_rope_layers"):
         if getattr(base.config, key, None) is not None:
             setattr(config, key, [getattr(base.config, key)[i] for i in layer_map])
-    twin = type(base)(config)
+    twin = type(base)._from_config(config, dtype=base.dtype)
     twin.model.embed_tokens.load_state_dict(base.model.embed_tokens.state_dict())
     twin.model.norm.load_state_dict(base.model.norm.state_dict())
     twin.lm_head.load_state_dict(base.lm_head.state_dict())
     for i, source in enumerate(layer_map):
         twin.model.layers[i].load_state_dict(base.model.layers[source].state_dict())
-    return twin.to(base.dtype).eval()
+        if base.config.model_type == "minicpm3":
+            # The class makes it smaller with depth; the layers are to do what they did.
+            twin.model.layers[i].residual_scale = base.model.layers[source].residual_scale
+    return twin.eval()
 
 
 def probe() -> Any:

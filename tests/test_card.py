@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 
 from hfgrow.card import card_files, metadata
 from hfgrow.describe import command_line, layer_rows
-from hfgrow.lineage import Manifest
+from hfgrow.lineage import Link, Manifest
 from hfgrow.manifest import parse_manifest, read_manifest
 from hfgrow.operators import OPERATORS
 from hfgrow.picture import layer_picture
+from hfgrow.plan import LayerSource
+from hfgrow.release import own_files
 from tests.checkpoints import MakeCheckpoint
 from tests.program import call_hfgrow
-from tests.test_lineage import CHAIN, DOCUMENT, link
+from tests.test_lineage import CHAIN, DOCUMENT, MEASURED, link
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -151,18 +153,88 @@ def test_a_picture_of_the_card_is_escaped(make_checkpoint: MakeCheckpoint, tmp_p
     assert "<svg onload" not in picture
 
 
-@given(st.lists(st.integers(0, 9), max_size=30))
-def test_the_rows_of_a_layer_map_say_all_of_it(sources: list[int]) -> None:
-    told: list[int] = []
+@given(
+    st.lists(st.builds(LayerSource, st.integers(0, 9), st.sampled_from(["copy", "zero", "random"])))
+)
+def test_the_rows_of_a_layer_map_say_all_of_it(sources: list[LayerSource]) -> None:
+    told: list[LayerSource] = []
     for left, right in layer_rows(sources):
         first, _, last = left.partition("-")
         count = int(last or first) - int(first) + 1
         assert int(first) == len(told)
-        right, _, times = right.partition(", ")
+        if right == "none, fresh weights":
+            told += sources[len(told) : len(told) + count]
+            assert {source.mode for source in told[-count:]} == {"random"}
+            continue
+        mode = "zero" if right.endswith(", adding nothing yet") else "copy"
+        right, _, times = right.removesuffix(", adding nothing yet").partition(", ")
         low, _, high = right.partition("-")
-        if times:
-            assert times == f"{count} times"
-            told += [int(low)] * count
-        else:
-            told += range(int(low), int(high or low) + 1)
+        layers = [int(low)] * count if times else range(int(low), int(high or low) + 1)
+        assert times in ("", f"{count} times")
+        told += [LayerSource(layer, mode) for layer in layers]
     assert told == sources
+
+
+def wider(**changes: Any) -> Link:
+    """A growth in width of a record: no layer changes."""
+    narrow = link(2, [0, 1])
+    sizes: dict[str, Any] = dict.fromkeys(
+        ("intermediate_size", "num_attention_heads", "head_dim"), 16
+    )
+    return replace(
+        narrow,
+        base=replace(narrow.base, hidden_size=576, **sizes),
+        result=replace(narrow.result, hidden_size=1152, num_parameters=10**6, **sizes),
+        steps=(replace(narrow.steps[0], operator="hyperclone", arguments={"g": 2}),),
+        num_computed=7,
+        **changes,
+    )
+
+
+def test_the_card_of_a_growth_in_width_tells_widths_and_no_layers(tmp_path: Path) -> None:
+    files = card_files(Manifest((wider(),)))
+    assert list(files) == ["README.md"]
+    card = files["README.md"]
+    assert "grown from hidden_size 576 to 1152 by `hyperclone --g 2`" in card
+    assert "| hidden_size | 576 | 1152 |" in card
+    assert "7 tensors are computed from the base's" in card
+    assert "layers.svg" not in own_files(tmp_path, Manifest((wider(),)))
+    assert "layers.svg" in own_files(tmp_path, Manifest(CHAIN))
+    for absent in (
+        "layer map",
+        "layers.svg",
+        "connection rate",
+        "intermediate_size",
+        "to 2 layers",
+    ):
+        assert absent not in card
+
+
+def test_the_card_shows_the_measurement_that_an_older_one_lacks() -> None:
+    measured = replace(MEASURED, mean_kl=None, max_abs_logit=None)
+    old, new = (
+        card_files(Manifest((replace(CHAIN[0], measured=one),)))["README.md"]
+        for one in (measured, MEASURED)
+    )
+    assert "KL(base, grown) is 0.125 nats" in new
+    assert "4 at most (the base's largest is 20)" in new
+    assert "KL" not in old
+
+
+def test_the_command_of_several_steps_takes_the_file_in_its_comment(
+    grown: Path, tmp_path: Path
+) -> None:
+    steps = [{"stack": {"g": 2}}, {"partial": {"pattern": "[1:4]-[5:8]*2"}}]
+    (tmp_path / "given.yaml").write_text(yaml.safe_dump(steps))
+    shutil.copytree(grown.parent / "base", tmp_path / "base")
+    words = ("apply", "given.yaml", "base", "--max-shard-size", "60KB")
+    assert call_hfgrow(*words, "--out", "once", cwd=tmp_path).returncode == 0
+    manifest = read_manifest(tmp_path / "once")
+    assert manifest is not None
+    command, _, comment = command_line(manifest.link).partition("  # steps.yaml: ")
+    assert command in (tmp_path / "once" / "README.md").read_text()
+    (tmp_path / "steps.yaml").write_text(comment)
+    again = call_hfgrow(*command.split()[1:], "--out", "again", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    for path in (tmp_path / "once").glob("*.safetensors"):
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()

@@ -16,6 +16,7 @@ from tests.program import call_hfgrow, environment, program, run_hfgrow
 
 COMMANDS = (
     *OPERATORS,
+    "apply",
     *("inspect", "check", "operators", "env", "verify", "lineage", "reproduce", "card"),
     *("pull", "push"),
 )
@@ -40,6 +41,13 @@ MISTAKES: dict[str, tuple[int, tuple[str, ...]]] = {
     "unknown size": (2, ("stack", "{base}", "--g", "2", "--max-shard-size", "big")),
     "wrong pattern": (2, ("partial", "{base}", "1-x")),
     "unknown operator": (2, ("operators", "nope")),
+    "steps that are not there": (2, ("apply", "nowhere.yaml", "{base}")),
+    "steps without a model": (2, ("apply", "nowhere.yaml")),
+    "steps that are no steps": (2, ("apply", "{base}/config.json", "{base}")),
+    "branches of a fraction that is none": (
+        2,
+        ("stack", "{base}", "--g", "2", "--branch-scale", "nan"),
+    ),
     "push option without push": (2, ("stack", "{base}", "--g", "2", "--repo", "a/b")),
     "unknown name, offline": (5, ("stack", "no-such-model", "--g", "2")),
     "empty name": (2, ("stack", "", "--g", "2")),
@@ -168,6 +176,7 @@ def test_stdout_is_the_path_and_stderr_the_talk(with_grown: Path) -> None:
         (("interpolate", "base", "--g", "3"), "base-interpolate-g3"),
         (("partial", "base", "12-34*2"), "base-partial-12-34x2"),
         (("solar", "base", "--overlap", "1"), "base-solar-o1"),
+        (("random-depth", "base", "--g", "2", "--seed", "5"), "base-random-depth-g2"),
     ],
 )
 def test_the_output_is_named_after_base_and_operator(

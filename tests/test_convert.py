@@ -8,13 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from hfgrow.checkpoint.convert import converted
+from hfgrow.checkpoint.convert import chunks, computed, rows_of_files
+from hfgrow.checkpoint.evaluate import Evaluator
 from hfgrow.errors import ModelError
+from hfgrow.plan import Stored, TensorPlan
 from tests.checkpoints import MakeCheckpoint, edit_json, load, tensors_of
 from tests.program import call_hfgrow
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 SPECIAL = [0.0, -0.0, 1.0, -1.5, 3.14159, 65504.0, 1e-7, 6e-8, 1e-8, float("inf"), -float("inf")]
+
+
+def planned(from_dtype: str, to_dtype: str, num_elements: int) -> TensorPlan:
+    return TensorPlan(to_dtype, Stored("source", "the.tensor", 3, (num_elements,), from_dtype))
 
 
 def cast(numbers: torch.Tensor, to_dtype: str, folder: Path) -> torch.Tensor:
@@ -23,18 +29,12 @@ def cast(numbers: torch.Tensor, to_dtype: str, folder: Path) -> torch.Tensor:
     (folder / "source").write_bytes(b"odd" + bytes(numbers.view(torch.uint8).tolist()))
     source = os.open(folder / "source", os.O_RDONLY)
     try:
-        chunks = converted(
-            source,
-            3,
-            numbers.numel(),
-            from_dtype=from_dtype,
-            to_dtype=to_dtype,
-            name="the.tensor",
-        )
-        raw = bytearray(b"".join(bytes(chunk) for chunk in chunks))
+        evaluator = Evaluator(rows_of_files(lambda name: source))
+        tensor = planned(from_dtype, to_dtype, numbers.numel())
+        found = [bytes(computed(chunk, evaluator)) for chunk in chunks("the.tensor", tensor)]
     finally:
         os.close(source)
-    return torch.frombuffer(raw, dtype=DTYPES[to_dtype])
+    return torch.frombuffer(bytearray(b"".join(found)), dtype=DTYPES[to_dtype])
 
 
 @pytest.mark.parametrize("chunk", [1 << 22, 7], ids=["whole", "in chunks"])
@@ -75,8 +75,9 @@ def test_a_finite_number_that_does_not_fit_is_refused(
 def test_a_source_that_ends_early_was_changed(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(bytes(8))
     source = os.open(tmp_path / "source", os.O_RDONLY)
+    (chunk,) = chunks("x", planned("F32", "BF16", 4))
     with pytest.raises(ModelError, match="changed while it was read"):
-        list(converted(source, 0, 4, from_dtype="F32", to_dtype="BF16", name="x"))
+        computed(chunk, Evaluator(rows_of_files(lambda name: source)))
     os.close(source)
 
 

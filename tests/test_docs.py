@@ -1,4 +1,4 @@
-"""README.md says what is true: its commands run, its tables are complete."""
+"""README.md and docs/ say what is true: commands run, tables are complete."""
 
 import re
 import shlex
@@ -10,9 +10,11 @@ import pytest
 
 from hfgrow.families import FAMILIES
 from hfgrow.operators import OPERATORS
+from tests.growths import REFUSED
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+ALGEBRA = (ROOT / "docs" / "operators.md").read_text()
 
 
 def commands() -> list[list[str]]:
@@ -75,3 +77,46 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert code is not None
     exec(compile(code[1], "README.md", "exec"), {})
     assert (tmp_path / "demo-stack-g4" / "hfgrow.json").is_file()
+
+
+def proof_matrix() -> dict[str, dict[str, str]]:
+    """Operator -> family -> cell of the table that `python -m benchmarks.proof_matrix` writes."""
+    found = re.search(r"<!-- proof matrix -->\n(.*?)<!-- end of", ALGEBRA, re.DOTALL)
+    assert found is not None
+    head, _, *rows = (
+        [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for line in found[1].splitlines()
+        if line.startswith("|")
+    )
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+
+
+def test_every_operator_and_family_is_in_the_proof_matrix() -> None:
+    found = proof_matrix()
+    assert list(found) == list(OPERATORS)
+    for cells in found.values():
+        assert list(cells) == list(FAMILIES)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_proof_matrix_shows_what_is_promised(name: str) -> None:
+    for family, cell in proof_matrix()[name].items():
+        if (name, family) in REFUSED:
+            assert cell.startswith("refused")
+        elif OPERATORS[name].preserves_function:
+            assert float(cell.rstrip("*")) <= 1e-12
+        else:
+            assert float(cell.removeprefix("changes").rstrip("*")) >= 1e-3
+
+
+def test_every_source_of_an_operator_is_in_the_docs() -> None:
+    for operator in OPERATORS.values():
+        for address in re.findall(r"https://[^\s;]+", operator.paper):
+            assert f"({address})" in ALGEBRA, operator.name
+
+
+def test_the_docs_are_ascii_and_linked() -> None:
+    assert ALGEBRA.isascii()
+    assert "(docs/operators.md)" in README
+    for target in re.findall(r"\]\((?!https:)([^)#]+)", ALGEBRA):
+        assert (ROOT / "docs" / target).exists(), target

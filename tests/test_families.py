@@ -1,15 +1,17 @@
 """The tables of tensor roles, against the classes of transformers themselves."""
 
-from collections.abc import Mapping
+import copy
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from hfgrow.families import FAMILIES
-from hfgrow.families.table import Family, Stream, layer_prefix
-from tests.checkpoints import SIZES, TRAITS
+from hfgrow.families.refused import INSTEAD, NOT_GROWN
+from hfgrow.families.table import Family, Kind, layer_of, layer_prefix
+from tests.checkpoints import SIZES, TRAITS, MakeCheckpoint, load
+from tests.skeletons import config_of, skeleton
 
 # The ways in which config.json may or may not name what the class would add by itself.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -22,17 +24,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "kv heads null": {"num_key_value_heads": None},
     "kv heads left out": {"num_key_value_heads": ..., "num_attention_heads": 32},
 }
-
-
-def config_of(**changes: Any) -> dict[str, Any]:
-    return {key: value for key, value in (SIZES | changes).items() if value is not ...}
-
-
-def skeleton(model_type: str, config: Mapping[str, Any]) -> Any:
-    """The model class of transformers, without memory for its weights."""
-    auto_model: Any = AutoModelForCausalLM
-    with torch.device("meta"):
-        return auto_model.from_config(AutoConfig.for_model(model_type, **config))
+# The classes for which an explicit null is no number of key-value heads.
+NULL_IS_REFUSED = {"gemma", "gemma2", "gemma3_text", "mistral"}
+POST_NORM = {"gemma2", "gemma3_text", "olmo2"}
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+}
 
 
 def shapes_by_transformers(model: Any) -> dict[str, tuple[int, ...]]:
@@ -45,7 +45,7 @@ def shapes_by_transformers(model: Any) -> dict[str, tuple[int, ...]]:
 def test_names_and_shapes_are_those_of_transformers(
     model_type: str, variant: str, tied: bool
 ) -> None:
-    if (model_type, variant) == ("mistral", "kv heads null"):
+    if variant == "kv heads null" and model_type in NULL_IS_REFUSED:
         pytest.skip("transformers refuses such a config")
     config = config_of(**VARIANTS[variant], tie_word_embeddings=tied)
     expected = shapes_by_transformers(skeleton(model_type, config))
@@ -75,8 +75,8 @@ def test_the_architecture_is_the_class_that_transformers_loads(model_type: str) 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_the_lists_of_each_layer_are_those_that_transformers_derives(model_type: str) -> None:
-    for layers in (1, 4, 7, 30):
-        config = config_of(**TRAITS[model_type], num_hidden_layers=layers)
+    for layers, traits in ((1, True), (4, True), (7, True), (30, True), (30, False)):
+        config = config_of(**(TRAITS[model_type] if traits else {}), num_hidden_layers=layers)
         derived: Any = AutoConfig.for_model(model_type, **config)
         found = FAMILIES[model_type].per_layer(config)
         for key in ("layer_types", "no_rope_layers"):
@@ -102,13 +102,127 @@ def test_windows_are_off_where_transformers_turns_them_off(model_type: str) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
-def test_exactly_o_proj_and_down_proj_write_the_residual_stream(family: Family) -> None:
-    writers = {
-        name.removesuffix(".bias").removesuffix(".weight") for name in family.residual_writers
+def test_a_branch_ends_in_its_projection_or_in_the_norm_behind_it(family: Family) -> None:
+    ends = {
+        role.tensor.removesuffix(".bias").removesuffix(".weight") for role in family.branch_ends
     }
-    assert writers == {"self_attn.o_proj", "mlp.down_proj"}
-    outer = {role.tensor for role in family.outer if role.stream is Stream.WRITES}
-    assert outer == {"model.embed_tokens.weight"}
+    if family.model_type in POST_NORM:
+        assert ends == {"post_attention_layernorm", "post_feedforward_layernorm"}
+    else:
+        assert ends == {"self_attn.o_proj", "mlp.down_proj"}
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_gains_begin_at_0_exactly_where_they_are_stored_less_1(model_type: str) -> None:
+    family = FAMILIES[model_type]
+    auto_model: Any = AutoModelForCausalLM
+    model = auto_model.from_config(AutoConfig.for_model(model_type, **config_of()))
+    roles = {role.tensor: role for role in (*family.layer, *family.outer, family.head)}
+    gains = 0
+    for name, tensor in model.named_parameters():
+        found = layer_of(name)
+        if roles[found[1] if found else name].kind is Kind.GAIN:
+            assert torch.all(tensor == (0 if family.centred_gains else 1)), name
+            gains += 1
+    assert gains >= 9
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_embeddings_are_scaled_as_the_loaded_class_scales_them(
+    model_type: str, dtype: str, make_checkpoint: MakeCheckpoint
+) -> None:
+    folder = make_checkpoint(model_type, dtype=str(DTYPES[dtype]).removeprefix("torch."))
+    embeddings = load(folder)[0].model.embed_tokens
+    with torch.no_grad():
+        embeddings.weight.fill_(1)
+    scale = FAMILIES[model_type].embedding_scale
+    expected = scale(SIZES["hidden_size"], dtype) if scale else {"minicpm3": 3}.get(model_type, 1)
+    assert embeddings(torch.tensor([1])).unique().tolist() == [expected]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("model_type", ["gemma", "gemma2", "gemma3_text"])
+def test_embedding_scales_are_rounded_as_torch_rounds_them(model_type: str, dtype: str) -> None:
+    scaled = type(skeleton(model_type, config_of()).model.embed_tokens)
+    scale = FAMILIES[model_type].embedding_scale
+    assert scale is not None
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(DTYPES[dtype])
+    try:
+        # The last are squares of numbers halfway between two of bfloat16, and of float16.
+        halfway = (257**2, 259**2, 2049**2, 2051**2)
+        for hidden_size in (*range(1, 600, 7), *range(640, 16385, 128), *halfway):
+            embeddings = scaled(2, 1, 0, embed_scale=hidden_size**0.5)
+            torch.nn.init.ones_(embeddings.weight)
+            assert embeddings(torch.tensor([1])).item() == scale(hidden_size, dtype), hidden_size
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_the_softmax_scale_follows_the_heads_unless_the_config_fixes_it(model_type: str) -> None:
+    family = FAMILIES[model_type]
+    for head_dim in (8, 24):
+        config = config_of(**TRAITS[model_type]) | {"head_dim": head_dim}
+        found = skeleton(model_type, config).model.layers[0].self_attn.scaling
+        by_heads: float = family.sizes(config)["qk_dim"] ** -0.5
+        fixed = {"": by_heads, "attention_multiplier": 0.25, "query_pre_attn_scalar": 20**-0.5}
+        assert found == fixed[family.softmax_scale_key]
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_transformers_refuses_undivided_hidden_sizes_exactly_where_the_table_says(
+    model_type: str,
+) -> None:
+    config = config_of(**TRAITS[model_type])
+    config |= {"num_attention_heads": 6, "num_key_value_heads": 6, "head_dim": 16}
+    family = FAMILIES[model_type]
+    assert bool(family.objection(config)) == family.heads_divide_hidden
+    if family.heads_divide_hidden:
+        with pytest.raises(Exception, match="multiple of the number of attention"):
+            skeleton(model_type, config)
+    else:
+        skeleton(model_type, config)
+    assert not family.objection(config_of(**TRAITS[model_type]))
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 3, 4])
+@pytest.mark.parametrize("share", [None, 0.5, 1.0])
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_factors_of_longrope_are_refused_as_transformers_refuses_them(
+    key: str, share: float | None, pairs: int
+) -> None:
+    rope: dict[str, Any] = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * pairs,
+        "long_factor": [2.0] * pairs,
+    }
+    config = config_of(**{key: rope}, original_max_position_embeddings=64)
+    if share is not None:
+        config["partial_rotary_factor"] = share
+    if FAMILIES["phi3"].objection(config):
+        assert pairs != (2 if share == 0.5 else 4)
+        with pytest.raises(Exception, match="must have length"):
+            skeleton("phi3", copy.deepcopy(config))
+    else:
+        skeleton("phi3", copy.deepcopy(config))
+
+
+def test_longrope_wants_heads_to_grow_with_the_hidden_size() -> None:
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    config = config_of(rope_scaling=rope, head_dim=8)
+    objection = FAMILIES["phi3"].objection
+    assert not objection(config)
+    assert objection(config | {"hidden_size": 64})
+    assert not objection(config | {"hidden_size": 64, "num_attention_heads": 8})
+
+
+def test_what_is_refused_is_spelled_as_transformers_spells_it_and_is_not_grown() -> None:
+    assert not NOT_GROWN.keys() & FAMILIES.keys()
+    assert INSTEAD.keys() <= NOT_GROWN.keys()
+    assert NOT_GROWN.keys() - CONFIG_MAPPING.keys() <= {"kimi_k2"}
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))

@@ -1,6 +1,11 @@
-"""Every operator x every family x tied or not x one file or shards, against a naive twin."""
+"""The proof matrix: every operator x every family, by the program itself.
 
-from dataclasses import dataclass
+Bases are tied or not, one file or shards, with grouped queries or not: each operator and each
+family sees all of it. `pytest -m slow` runs every combination.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +15,81 @@ import torch
 from hfgrow.families import FAMILIES
 from hfgrow.operators import OPERATORS
 from tests.checkpoints import MakeCheckpoint, load, logits, naive_twin, probe, tensors_of
+from tests.growths import COMMANDS, LAYER_MAPS, REFUSED, Case, with_exact_norms
 from tests.program import call_hfgrow
 
-# The command of every operator on a base of 4 layers, and the layer map written out by hand.
-COMMANDS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
-    "stack": (("--layers", "7"), (0, 1, 2, 3, 1, 2, 3)),
-    "interpolate": (("--g", "2"), (0, 0, 1, 1, 2, 2, 3, 3)),
-    "partial": (("1-23*2-4",), (0, 1, 2, 1, 2, 3)),
-    "solar": (("--overlap", "1"), (0, 1, 2, 1, 2, 3)),
-}
-TIED, SHARDED = ("untied", "tied"), ("one", "shards")
-CASES = [
-    pytest.param(
-        (operator, model_type, tied, sharded),
-        id=f"{operator}-{model_type}-{TIED[tied]}-{SHARDED[sharded]}",
-    )
-    for model_type in FAMILIES
-    for tied in (False, True)
-    for operator in COMMANDS
-    for sharded in (False, True)
+PAIRS = [
+    (i, operator, j, model_type)
+    for i, operator in enumerate(COMMANDS)
+    for j, model_type in enumerate(FAMILIES)
 ]
-# What does not depend on how the base lies on disk is looked at once.
-SINGLE_CASES = [case for case in CASES if not case.values[0][3]]  # type: ignore[index]
-Case = tuple[str, str, bool, bool]
+CASES = [
+    Case(
+        operator,
+        model_type,
+        tied=bool((i + j) % 2) or operator == "untie",
+        sharded=bool((i + j // 2) % 2),
+        grouped=bool((i // 2 + j) % 2),
+    )
+    for i, operator, j, model_type in PAIRS
+    if (operator, model_type) not in REFUSED
+]
+REST = [
+    other
+    for case in CASES
+    for tied in ((True,) if case.operator == "untie" else (False, True))
+    for sharded in (False, True)
+    for grouped in (False, True)
+    if (other := replace(case, tied=tied, sharded=sharded, grouped=grouped)) != case
+]
+
+
+def parameters(wanted: Callable[[Case], bool] = lambda case: True) -> list[Any]:
+    """The cases to run, those that only `-m slow` runs behind them."""
+    some = [pytest.param(case, id=str(case), marks=_group(case)) for case in CASES if wanted(case)]
+    rest = [
+        pytest.param(case, id=str(case), marks=(_group(case), pytest.mark.slow))
+        for case in REST
+        if wanted(case)
+    ]
+    return [*some, *rest]
+
+
+def _group(case: Case) -> pytest.MarkDecorator:
+    """Keep the tests of one grown model in one process."""
+    return pytest.mark.xdist_group(str(case))
+
+
+def preserves(case: Case) -> bool:
+    return OPERATORS[case.operator].preserves_function
+
+
+def is_copying(case: Case) -> bool:
+    return case.operator in LAYER_MAPS
+
+
+def is_sample(case: Case) -> bool:
+    """Every operator and every family at least once, for what says the same of all."""
+    operators, families = list(COMMANDS), list(FAMILIES)
+    chosen = operators.index(case.operator) - families.index(case.model_type)
+    return case in REST or chosen % len(families) == 0
 
 
 @dataclass
 class Grown:
     """A base, and what one command made of it."""
 
+    case: Case
     base: Path
     folder: Path
-    layer_map: tuple[int, ...]
     model: Any
     report: dict[str, Any]
+
+
+def run(case: Case, base: Path, out: Path, *options: str) -> None:
+    operator, *arguments = case.command
+    finished = call_hfgrow(operator, base, *arguments, *options, "--out", out)
+    assert finished.returncode == 0, finished.stderr
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +98,11 @@ def grown(
     make_checkpoint: MakeCheckpoint,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Grown:
-    operator, model_type, tied, sharded = request.param
-    arguments, layer_map = COMMANDS[operator]
-    base = make_checkpoint(model_type, tied=tied, sharded=sharded)
+    case: Case = request.param
+    base = make_checkpoint(case.model_type, **case.base("float64"))
     folder = tmp_path_factory.mktemp("grown") / "out"
-    shards = ("--max-shard-size", "60KB") if sharded else ()
-    finished = call_hfgrow(operator, base, *arguments, "--out", folder, *shards)
-    assert finished.returncode == 0, finished.stderr
-    return Grown(base, folder, layer_map, *load(folder))
+    run(case, base, folder, *(("--max-shard-size", "90KB") if case.sharded else ()))
+    return Grown(case, base, folder, *load(folder))
 
 
 @pytest.fixture(scope="module")
@@ -78,48 +121,73 @@ def test_every_operator_is_in_the_matrix() -> None:
     assert COMMANDS.keys() == OPERATORS.keys()
 
 
-@pytest.mark.parametrize("grown", CASES, indirect=True)
+@pytest.mark.parametrize("grown", parameters(), indirect=True)
 def test_a_grown_model_loads_with_an_empty_report(grown: Grown) -> None:
     found = {key: set(value) for key, value in grown.report.items() if key.endswith("_keys")}
     assert found == {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
 
 
-@pytest.mark.parametrize("grown", CASES, indirect=True)
+@pytest.mark.parametrize("grown", parameters(is_copying), indirect=True)
 def test_every_tensor_has_the_bytes_of_its_source_layer(grown: Grown) -> None:
     base, written = tensors_of(grown.base), tensors_of(grown.folder)
+    layer_map = LAYER_MAPS[grown.case.operator]
     for name, tensor in written.items():
         source = name
         if name.startswith("model.layers."):
             number = name.split(".")[2]
-            source = name.replace(f".{number}.", f".{grown.layer_map[int(number)]}.", 1)
+            source = name.replace(f".{number}.", f".{layer_map[int(number)]}.", 1)
         assert tensor.dtype == base[source].dtype
         assert torch.equal(tensor, base[source]), name
 
 
-@pytest.mark.parametrize("grown", CASES, indirect=True)
+@pytest.mark.parametrize("grown", parameters(is_copying), indirect=True)
 def test_the_logits_equal_those_of_a_naive_twin(grown: Grown, base_model: Any) -> None:
-    twin = naive_twin(base_model(grown.base), grown.layer_map)
+    twin = naive_twin(base_model(grown.base), LAYER_MAPS[grown.case.operator])
     assert torch.equal(logits(grown.model), logits(twin))
 
 
-@pytest.mark.parametrize("grown", CASES, indirect=True)
+@pytest.mark.parametrize("grown", parameters(is_copying), indirect=True)
 def test_each_layer_is_of_the_kind_of_its_source_layer(grown: Grown, base_model: Any) -> None:
     base = base_model(grown.base).config
     for key in ("layer_types", "no_rope_layers"):
         if (kinds := getattr(base, key, None)) is not None:
-            assert getattr(grown.model.config, key) == [kinds[i] for i in grown.layer_map]
+            expected = [kinds[i] for i in LAYER_MAPS[grown.case.operator]]
+            assert getattr(grown.model.config, key) == expected
 
 
-@pytest.mark.parametrize("grown", SINGLE_CASES, indirect=True)
-def test_the_operator_changes_the_function_unless_it_promises_not_to(
-    grown: Grown, base_model: Any, request: pytest.FixtureRequest
+@pytest.mark.parametrize("grown", parameters(), indirect=True)
+def test_the_function_is_preserved_in_exact_norms_or_else_changed(grown: Grown) -> None:
+    """At most 1e-12 of the largest logit, in float64 and with norms in float64."""
+    expected = logits(with_exact_norms(load(grown.base)[0]))
+    found = logits(with_exact_norms(load(grown.folder)[0]))
+    error = float((found - expected).abs().max() / expected.abs().max())
+    if preserves(grown.case):
+        assert error <= 1e-12
+    else:
+        assert error >= 1e-3
+
+
+@pytest.mark.parametrize(
+    "grown",
+    parameters(lambda case: case.operator in ("zero-depth", "random-depth")),
+    indirect=True,
+)
+def test_silent_layers_change_not_a_single_bit(grown: Grown, base_model: Any) -> None:
+    assert torch.equal(logits(grown.model), logits(base_model(grown.base)))
+
+
+@pytest.mark.parametrize("case", parameters(preserves))
+def test_the_function_is_preserved_by_the_stock_model_in_float32(
+    case: Case, make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
-    operator = OPERATORS[request.node.callspec.params["grown"][0]]
-    same = torch.allclose(logits(grown.model), logits(base_model(grown.base)), atol=1e-4)
-    assert same == operator.preserves_function
+    """At most 1e-5 of the largest logit."""
+    base = make_checkpoint(case.model_type, **case.base("float32"))
+    run(case, base, tmp_path / "out")
+    expected, found = logits(load(base)[0]), logits(load(tmp_path / "out")[0])
+    assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
 
 
-@pytest.mark.parametrize("grown", SINGLE_CASES, indirect=True)
+@pytest.mark.parametrize("grown", parameters(is_sample), indirect=True)
 def test_generation_with_a_cache_equals_generation_without(grown: Grown) -> None:
     settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     tokens = probe()
@@ -131,9 +199,29 @@ def test_generation_with_a_cache_equals_generation_without(grown: Grown) -> None
     assert torch.equal(cached, plain)
 
 
-@pytest.mark.parametrize("grown", SINGLE_CASES, indirect=True)
+@pytest.mark.parametrize("grown", parameters(is_sample), indirect=True)
 def test_a_grown_model_survives_save_and_load(grown: Grown, tmp_path: Path) -> None:
     grown.model.save_pretrained(tmp_path)
     again, report = load(tmp_path)
     assert not any(report[key] for key in report if key.endswith("_keys"))
     assert torch.equal(logits(again), logits(grown.model))
+
+
+@pytest.mark.parametrize("grown", parameters(lambda case: case.sharded), indirect=True)
+def test_shards_hold_the_tensors_of_a_single_file(grown: Grown, tmp_path: Path) -> None:
+    assert len(list(grown.folder.glob("*.safetensors"))) > 1
+    run(grown.case, grown.base, tmp_path / "out")
+    single, sharded = tensors_of(tmp_path / "out"), tensors_of(grown.folder)
+    assert single.keys() == sharded.keys()
+    assert all(torch.equal(single[name], sharded[name]) for name in single)
+
+
+@pytest.mark.parametrize(("operator", "model_type"), REFUSED)
+def test_what_a_family_cannot_do_is_refused_with_the_reason(
+    operator: str, model_type: str, make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    base = make_checkpoint(model_type)
+    finished = call_hfgrow(operator, base, *COMMANDS[operator], "--out", tmp_path / "out")
+    assert finished.returncode == 2
+    assert REFUSED[operator, model_type] in finished.stderr
+    assert not (tmp_path / "out").exists()

@@ -500,6 +500,7 @@ def push_by_xet(hub: Hub, folder: Path, home: Path) -> str:
 
 
 @pytest.mark.xet
+@pytest.mark.xdist_group("xet")
 def test_a_push_by_xet_arrives_and_is_not_repeated(tmp_path: Path, folder: Path) -> None:
     pytest.importorskip("hf_xet")
     with Hub(xet=tmp_path / "xet-storage") as xet_hub:
@@ -510,6 +511,7 @@ def test_a_push_by_xet_arrives_and_is_not_repeated(tmp_path: Path, folder: Path)
 
 
 @pytest.mark.xet
+@pytest.mark.xdist_group("xet")
 def test_a_hub_without_xet_names_the_way_around_it(hub: Hub, tmp_path: Path, folder: Path) -> None:
     pytest.importorskip("hf_xet")
     told = push_by_xet(hub, folder, tmp_path / "hf")

@@ -342,6 +342,7 @@ def test_hf_uploads_and_downloads(hub: Hub, run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.xet
+@pytest.mark.xdist_group("xet")
 def test_xet_uploads_become_plain_files(xet_hub: Hub, run: Run, tmp_path: Path) -> None:
     """Two uploads by the default client: one file, then a folder with a second one."""
     folder = tmp_path / "folder"

@@ -11,7 +11,19 @@ import hfgrow
 from tests.program import environment, program
 
 ROOT = Path(hfgrow.__file__).parent
-CORE = ("plan", "errors", "depth", "families", "operators")
+CORE = (
+    "axes",
+    "depth",
+    "errors",
+    "families",
+    "gradient",
+    "heads",
+    "initial",
+    "operators",
+    "plan",
+    "targets",
+    "width",
+)
 HEAVY = ("torch", "transformers", "huggingface_hub", "safetensors", "accelerate", "numpy", "yaml")
 
 

@@ -13,13 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfgrow.errors import ModelError
-from hfgrow.lineage import Link, Manifest, Measured, Model, WeightFile
+from hfgrow.lineage import Link, Manifest, Model, WeightFile
 from hfgrow.manifest import parse_manifest, read_manifest
+from hfgrow.measured import Measured
 from hfgrow.plan import GrowthStep, LayerSource
 from tests.checkpoints import MakeCheckpoint
 from tests.program import call_hfgrow
 
-MEASURED = Measured("a probe text", 512, "float32", 2.5, 3.25, 4.0, 0.5, 0.75)
+MEASURED = Measured("a probe text", 512, "float32", 2.5, 3.25, 4.0, 0.5, 0.75, 0.125, 20.0)
+WIDTHS = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
 
 
 def model(num_layers: int, **more: Any) -> Model:
@@ -67,6 +75,79 @@ def test_the_root_layer_map_composes_the_chain(data: st.DataObject) -> None:
         expected = [expected[i] for i in layer_map]
         depth = len(layer_map)
     assert Manifest(tuple(links)).root_layer_map == tuple(expected)
+
+
+def test_the_modes_of_several_steps_are_composed() -> None:
+    zeros = (LayerSource(0), LayerSource(0, "zero"), LayerSource(1))
+    copies = tuple(LayerSource(i) for i in (2, 1, 1, 0))
+    steps = (GrowthStep("a", {}, zeros, True), GrowthStep("b", {}, copies, False))
+    found = replace(link(2, [0]), steps=steps)
+    zero = LayerSource(0, "zero")
+    assert found.layer_sources == (LayerSource(1), zero, zero, LayerSource(0))
+    assert found.changes_layers
+
+
+def test_the_layer_map_of_the_base_itself_changes_no_layer() -> None:
+    assert not link(2, [0, 1]).changes_layers
+    silent = (GrowthStep("zero-depth", {}, (LayerSource(0, "zero"), LayerSource(1)), True),)
+    assert replace(link(2, [0, 1]), steps=silent).changes_layers
+
+
+ARGUMENT_VALUES: list[object] = [
+    0,
+    -3,
+    2**53 - 1,
+    0.1,
+    1e-5,
+    -2.5,
+    1e15,
+    True,
+    False,
+    "1,2",
+    "head",
+]
+
+
+@pytest.mark.parametrize("value", ARGUMENT_VALUES, ids=repr)
+def test_an_argument_is_read_back_with_its_type(value: object) -> None:
+    step = replace(CHAIN[0].steps[0], arguments={"key": value})
+    text = Manifest((replace(CHAIN[0], steps=(step,)),)).to_json()
+    found = parse_manifest(json.loads(text)).link.steps[0].arguments["key"]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_a_record_of_a_time_before_width_is_read() -> None:
+    content = copy.deepcopy(DOCUMENT)
+    for key in ("mean_kl", "max_abs_logit"):
+        del first(content)["measured"][key]
+    del first(content)["num_computed"]
+    found = parse_manifest(content)
+    measured = found.chain[0].measured
+    assert measured is not None
+    assert (measured.mean_kl, measured.max_abs_logit) == (None, None)
+    assert set(found.root.widths.values()) == {None}
+    assert parse_manifest(json.loads(found.to_json())) == found
+
+
+def test_the_widths_of_a_model_are_recorded(base: Path, tmp_path: Path) -> None:
+    call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out")
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest is not None
+    assert manifest.root.widths == manifest.link.result.widths == WIDTHS
+
+
+def test_a_growth_that_computes_records_the_versions_of_what_computes(
+    base: Path, tmp_path: Path
+) -> None:
+    call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "copied")
+    words = ("stack", base, "--g", "2", "--dtype", "bfloat16", "--out", tmp_path / "converted")
+    call_hfgrow(*words)
+    copied, converted = (read_manifest(tmp_path / name) for name in ("copied", "converted"))
+    assert copied is not None
+    assert converted is not None
+    assert set(copied.link.versions) == {"hfgrow", "python"}
+    assert set(converted.link.versions) == {"hfgrow", "python", "torch", "numpy"}
+    assert converted.link.num_computed == 0
 
 
 def test_two_growths_give_a_chain_of_two_with_the_composed_map(
@@ -129,6 +210,32 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a layer of three parts": lambda m: first(m)["steps"][0].update(layer_map=[[0, "copy", 1]]),
     "another depth than the map": lambda m: first(m)["result"].update(num_hidden_layers=5),
     "arguments of text": lambda m: first(m)["steps"][0].update(arguments="g=2"),
+    "an argument of null": lambda m: first(m)["steps"][0].update(arguments={"g": None}),
+    "a nested argument": lambda m: first(m)["steps"][0].update(arguments={"g": {"g": 2}}),
+    "a list argument": lambda m: first(m)["steps"][0].update(arguments={"g": [2]}),
+    "an argument that is no number": lambda m: first(m)["steps"][0].update(
+        arguments={"noise": float("nan")}
+    ),
+    "an infinite argument": lambda m: first(m)["steps"][0].update(arguments={"a": float("inf")}),
+    "a huge argument": lambda m: first(m)["steps"][0].update(arguments={"seed": 2**53}),
+    "a huge negative argument": lambda m: first(m)["steps"][0].update(arguments={"a": -1e16}),
+    "an argument of 400 digits": lambda m: first(m)["steps"][0].update(arguments={"a": 10**400}),
+    "a width of text": lambda m: first(m)["base"].update(hidden_size="wide"),
+    "a width of zero": lambda m: first(m)["base"].update(hidden_size=0),
+    "a width that is true": lambda m: first(m)["base"].update(head_dim=True),
+    "widths that do not fit": lambda m: (
+        first(m)["result"].update(hidden_size=8),
+        m["chain"][1]["base"].update(hidden_size=9),
+    ),
+    "a negative number of computed tensors": lambda m: first(m).update(num_computed=-1),
+    "a KL of text": lambda m: first(m)["measured"].update(mean_kl="small"),
+    "a KL that is no number": lambda m: first(m)["measured"].update(mean_kl=float("nan")),
+    "a negative KL": lambda m: first(m)["measured"].update(mean_kl=-1),
+    "an infinite logit": lambda m: first(m)["measured"].update(max_abs_logit=float("inf")),
+    "a loss of 400 digits": lambda m: first(m)["measured"].update(base_loss=10**400),
+    "a loss that is no number": lambda m: first(m)["measured"].update(grown_loss=float("nan")),
+    "an agreement above 1": lambda m: first(m)["measured"].update(argmax_agreement=1.5),
+    "measured in no dtype": lambda m: first(m)["measured"].update(dtype="float8"),
     "a measured text": lambda m: first(m)["measured"].update(base_loss="low"),
     "half a measurement": lambda m: first(m)["measured"].pop("base_loss"),
     "versions of text": lambda m: first(m).update(versions="1"),

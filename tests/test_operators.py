@@ -1,28 +1,58 @@
 """The layer maps of the operators, against the paper and as algebra."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
 from hfgrow.depth import MAX_LAYERS
 from hfgrow.errors import UsageError
+from hfgrow.families import FAMILIES
 from hfgrow.operators import OPERATORS, apply
+from hfgrow.operators.append_top import append_top
+from hfgrow.operators.average import average
+from hfgrow.operators.branch_scale import branch_scale
 from hfgrow.operators.interpolate import interpolate
+from hfgrow.operators.lidas import lidas
+from hfgrow.operators.midas import midas
 from hfgrow.operators.partial import partial
+from hfgrow.operators.progressive import progressive
+from hfgrow.operators.random_depth import random_depth
 from hfgrow.operators.solar import solar
 from hfgrow.operators.stack import stack
-from hfgrow.plan import GrowthPlan, LayerSource, Stored, TensorPlan, connection_rate, seams
+from hfgrow.operators.zero_depth import zero_depth
+from hfgrow.plan import (
+    Blend,
+    Fill,
+    GrowthPlan,
+    LayerSource,
+    Normal,
+    Recipe,
+    Stored,
+    TensorPlan,
+    connection_rate,
+    seams,
+)
+from tests.checkpoints import MakeCheckpoint, load, logits
+from tests.program import call_hfgrow
+
+NORM, QUERY, OUT = "input_layernorm.weight", "self_attn.q_proj.weight", "self_attn.o_proj.weight"
+BY_DEPTH = [stack, interpolate, zero_depth, random_depth, append_top]
 
 
 def plan_of(num_layers: int) -> GrowthPlan:
-    """A plan of a model that is nothing but one number in each layer."""
+    """A plan of a model with a norm, q_proj and o_proj in each layer, each named by its number."""
+    shapes = {NORM: (8,), QUERY: (8, 8), OUT: (8, 8)}
     tensors = {
-        f"model.layers.{i}.input_layernorm.weight": TensorPlan(
-            (1,), "F32", Stored("model.safetensors", str(i), 4 * i, 4, "F32")
+        f"model.layers.{i}.{role}": TensorPlan(
+            "F32", Stored("model.safetensors", str(i), 256 * i, shape, "F32")
         )
         for i in range(num_layers)
+        for role, shape in shapes.items()
     }
     return GrowthPlan(
         folder="",
@@ -34,14 +64,43 @@ def plan_of(num_layers: int) -> GrowthPlan:
     )
 
 
+def recipe(plan: GrowthPlan, layer: int, role: str) -> Recipe:
+    """What a tensor of the plan is made from."""
+    return plan.tensors[f"model.layers.{layer}.{role}"].recipe
+
+
+def stored(layer: int, role: str) -> Recipe:
+    """The tensor of the base."""
+    return recipe(plan_of(layer + 1), layer, role)
+
+
 def sources(plan: GrowthPlan) -> list[int]:
     """The layer map, read off the tensors and compared with what the plan says it is."""
-    recipes = [
-        int(plan.tensors[f"model.layers.{i}.input_layernorm.weight"].recipe.name)
-        for i in range(plan.num_hidden_layers)
-    ]
-    assert recipes == [source.layer for source in plan.layer_map]
-    return recipes
+    found = []
+    for i in range(plan.num_hidden_layers):
+        copied = recipe(plan, i, NORM)
+        assert isinstance(copied, Stored)
+        found.append(int(copied.name))
+    assert found == [source.layer for source in plan.layer_map]
+    return found
+
+
+def modes(plan: GrowthPlan) -> str:
+    """The first letter of each layer's mode, read off the tensors and compared with the plan."""
+    found = []
+    for i, source in enumerate(plan.layer_map):
+        match recipe(plan, i, QUERY), recipe(plan, i, OUT):
+            case Stored(), Stored():
+                mode = "copy"
+            case Stored(), Fill():
+                mode = "zero"
+            case Blend(), Blend():
+                mode = "average"
+            case _:
+                mode = "random"
+        assert mode == source.mode
+        found.append(mode[0])
+    return "".join(found)
 
 
 def test_stack_repeats_the_layers_in_order() -> None:
@@ -197,8 +256,8 @@ def test_seams_and_connection_rate_agree(num_layers: int, data: st.DataObject) -
     assert connection_rate(sources) == pytest.approx(1 - len(found) / (g * num_layers - 1))
 
 
-@pytest.mark.parametrize("g", [0, -1, 1, MAX_LAYERS, 10**30])
-@pytest.mark.parametrize("operator", [stack, interpolate])
+@pytest.mark.parametrize("g", [0, -1, 1, MAX_LAYERS])
+@pytest.mark.parametrize("operator", BY_DEPTH)
 def test_a_growth_factor_that_cannot_be_is_refused(
     operator: Callable[..., GrowthPlan], g: int
 ) -> None:
@@ -207,7 +266,7 @@ def test_a_growth_factor_that_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize("layers", [-1, 0, 3, 4, MAX_LAYERS + 1, 10**30])
-@pytest.mark.parametrize("operator", [stack, interpolate])
+@pytest.mark.parametrize("operator", BY_DEPTH)
 def test_a_target_depth_that_cannot_be_is_refused(
     operator: Callable[..., GrowthPlan], layers: int
 ) -> None:
@@ -221,19 +280,314 @@ def test_an_overlap_that_leaves_no_growth_is_refused(overlap: int) -> None:
         solar(plan_of(4), overlap=overlap)
 
 
-def test_the_target_is_given_in_one_way_only() -> None:
-    for operator in (stack, interpolate):
-        targets: list[dict[str, int]] = [{}, {"g": 2, "layers": 8}]
-        for target in targets:
-            with pytest.raises(UsageError, match="--g or --layers"):
-                apply(plan_of(4), operator.__name__, target)
+@pytest.mark.parametrize("operator", BY_DEPTH)
+@pytest.mark.parametrize("target", [{}, {"g": 2, "layers": 8}], ids=str)
+def test_the_target_is_given_in_one_way_only(
+    operator: Callable[..., GrowthPlan], target: dict[str, int]
+) -> None:
+    with pytest.raises(UsageError, match=r"--g(,| or) --layers"):
+        operator(plan_of(4), **target)
+
+
+def test_zero_depth_puts_the_zero_copies_behind_the_layer_they_copy() -> None:
+    grown = zero_depth(plan_of(4), layers=7)
+    assert (sources(grown), modes(grown)) == ([0, 0, 1, 1, 2, 2, 3], "czczczc")
+    assert recipe(grown, 1, QUERY) == stored(0, QUERY)
+    assert recipe(grown, 1, OUT) == Fill((8, 8), 0.0)
+
+
+def test_zero_depth_adds_a_block_behind_each_group_of_layers_as_llama_pro_does() -> None:
+    grown = zero_depth(plan_of(6), every=3)
+    assert (sources(grown), modes(grown)) == ([0, 1, 2, 2, 3, 4, 5, 5], "ccczcccz")
+
+
+def test_a_zero_copy_of_every_layer_is_a_growth_factor_of_2() -> None:
+    by_group, by_factor = zero_depth(plan_of(5), every=1), zero_depth(plan_of(5), g=2)
+    assert (by_group.tensors, by_group.layer_map) == (by_factor.tensors, by_factor.layer_map)
+
+
+@given(st.integers(1, 40), st.integers(1, 60))
+def test_zero_depth_copies_every_layer_once_and_in_order(num_layers: int, more: int) -> None:
+    grown = zero_depth(plan_of(num_layers), layers=num_layers + more)
+    copies = [
+        layer for layer, mode in zip(sources(grown), modes(grown), strict=True) if mode == "c"
+    ]
+    assert copies == [*range(num_layers)]
+    assert modes(grown).count("z") == more
+
+
+@given(st.integers(1, 12), st.integers(1, 12))
+def test_zero_depth_adds_one_block_for_each_group(every: int, num_groups: int) -> None:
+    grown = zero_depth(plan_of(every * num_groups), every=every)
+    assert modes(grown) == ("c" * every + "z") * num_groups
+    assert sources(grown) == sorted(sources(grown))
+
+
+@pytest.mark.parametrize("every", [0, -1, 4, 7, 12, 10**30])
+def test_groups_that_do_not_divide_the_layers_are_refused(every: int) -> None:
+    with pytest.raises(UsageError, match=r"6 layers of the base \(1, 2, 3, 6\)"):
+        zero_depth(plan_of(6), every=every)
+    with pytest.raises(UsageError, match=r"6 layers of the base \(1, 2, 3, 6\)"):
+        midas(plan_of(6), block=every)
+
+
+def test_random_depth_puts_fresh_layers_on_top() -> None:
+    grown = random_depth(plan_of(2), layers=4, mask=0.5)
+    assert [source.layer for source in grown.layer_map] == [0, 1, 1, 1]
+    assert modes(grown) == "ccrr"
+    assert recipe(grown, 1, QUERY) == stored(1, QUERY)
+    assert recipe(grown, 2, NORM) == Fill((8,), 1.0)
+    query, out = recipe(grown, 2, QUERY), recipe(grown, 2, OUT)
+    assert isinstance(query, Normal)
+    assert isinstance(out, Normal)
+    assert query.std == pytest.approx((2 / (5 * 8)) ** 0.5)
+    assert out.std == pytest.approx(0.5 / (8**0.5 * 4))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_fresh_layers_depend_on_the_seed_and_on_nothing_else(seed: int, other: int) -> None:
+    grown = random_depth(plan_of(2), g=3, seed=seed, mask=1)
+    assert grown.tensors == random_depth(plan_of(2), layers=6, seed=seed, mask=1.0).tensors
+    changed = random_depth(plan_of(2), g=3, seed=other, mask=1)
+    assert (grown.tensors == changed.tensors) == (seed == other)
+
+
+@given(st.integers(1, 4), st.integers(2, 3), st.integers(2, 3))
+def test_no_two_fresh_tensors_are_drawn_alike(num_layers: int, first: int, second: int) -> None:
+    grown = random_depth(random_depth(plan_of(num_layers), g=first, mask=1), g=second, mask=1)
+    recipes = [tensor.recipe for tensor in grown.tensors.values()]
+    keys = [found.key for found in recipes if isinstance(found, Normal)]
+    assert len(set(keys)) == len(keys) == 2 * num_layers * (first * second - 1)
+
+
+@pytest.mark.parametrize("mask", [0, 0.0, -0.0])
+def test_a_mask_of_0_preserves_the_function_and_writes_plain_zeros(mask: float) -> None:
+    grown = random_depth(plan_of(2), g=2, mask=mask)
+    assert grown.preserves_function
+    assert repr(recipe(grown, 2, OUT)) == repr(Fill((8, 8), 0.0))
+    assert isinstance(recipe(grown, 2, QUERY), Normal)
+
+
+@pytest.mark.parametrize("mask", [5e-324, 0.1, 1])
+def test_any_other_mask_promises_nothing(mask: float) -> None:
+    assert not random_depth(plan_of(2), g=2, mask=mask).preserves_function
+
+
+@pytest.mark.parametrize("mask", [float("nan"), float("inf"), -float("inf"), -0.1, 1.1, 10**400])
+def test_a_mask_out_of_range_is_refused(mask: float) -> None:
+    with pytest.raises(UsageError, match="--mask must be from 0 to 1"):
+        random_depth(plan_of(2), g=2, mask=mask)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**400])
+def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(UsageError, match="--seed must be from 0"):
+        random_depth(plan_of(2), g=2, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("operator", "num_layers", "block", "expected"),
+    [
+        (midas, 12, 4, [*range(8), *range(4, 12)]),
+        (lidas, 12, 4, [*range(8), *range(4, 12)]),
+        (midas, 8, 4, [*range(4), *range(8)]),
+        (lidas, 8, 4, [*range(6), *range(2, 8)]),
+        (midas, 4, 1, [0, 1, 1, 2, 3]),
+        (lidas, 5, 1, [0, 1, 2, 2, 3, 4]),
+        (lidas, 5, 2, [0, 1, 2, 1, 2, 3, 4]),
+        (midas, 3, 3, [0, 1, 2, 0, 1, 2]),
+        (lidas, 3, 3, [0, 1, 2, 0, 1, 2]),
+    ],
+)
+def test_middle_stacking_repeats_the_middle(
+    operator: Callable[..., GrowthPlan], num_layers: int, block: int, expected: list[int]
+) -> None:
+    assert sources(operator(plan_of(num_layers), block=block)) == expected
+
+
+@given(st.integers(1, 8), st.integers(0, 5))
+def test_midas_is_lidas_where_the_number_of_blocks_is_odd(block: int, half: int) -> None:
+    base = plan_of(block * (2 * half + 1))
+    assert sources(midas(base, block=block)) == sources(lidas(base, block=block))
+
+
+@given(st.integers(1, 40), st.data())
+def test_lidas_leaves_the_same_number_of_layers_on_both_sides(
+    num_layers: int, data: st.DataObject
+) -> None:
+    block = data.draw(st.integers(1, num_layers))
+    found = sources(lidas(plan_of(num_layers), block=block))
+    twice = [layer for layer in range(num_layers) if found.count(layer) == 2]
+    assert twice == [*range(twice[0], twice[0] + block)]
+    assert num_layers - 1 - twice[-1] - twice[0] in (0, 1)
+    assert len(found) == num_layers + block
+
+
+@pytest.mark.parametrize("block", [None, 0, -1, 7, 10**30])
+def test_a_block_that_cannot_be_is_refused(block: int | None) -> None:
+    for operator in (midas, lidas):
+        with pytest.raises(UsageError, match="--block"):
+            operator(plan_of(6), block=block)
+
+
+@given(st.integers(1, 40), st.data())
+def test_append_top_is_stack_up_to_twice_the_depth(num_layers: int, data: st.DataObject) -> None:
+    target = data.draw(st.integers(num_layers + 1, 2 * num_layers))
+    found = sources(append_top(plan_of(num_layers), layers=target))
+    assert found == [*range(num_layers), *range(2 * num_layers - target, num_layers)]
+    assert found == sources(stack(plan_of(num_layers), layers=target))
+
+
+def test_append_top_points_to_stack_above_twice_the_depth() -> None:
+    with pytest.raises(UsageError, match="at most doubles") as refusal:
+        append_top(plan_of(4), layers=9)
+    assert refusal.value.hint == "use stack: hfgrow stack MODEL --layers 9"
+
+
+def test_progressive_repeats_the_only_layer() -> None:
+    assert sources(progressive(plan_of(1), layers=5)) == [0] * 5
+    assert sources(progressive(plan_of(1), g=5)) == [0] * 5
+
+
+def test_progressive_points_to_stack_for_deeper_bases() -> None:
+    with pytest.raises(UsageError, match="the base has 2") as refusal:
+        progressive(plan_of(2), g=2)
+    assert "hfgrow stack" in refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "target", "expected"),
+    [
+        (4, None, "cacacac"),
+        (4, 7, "cacacac"),
+        (4, 5, "ccacc"),
+        (4, 6, "caccac"),
+        (7, 9, "ccacccacc"),
+        (2, 3, "cac"),
+    ],
+)
+def test_average_spreads_the_means_evenly(
+    num_layers: int, target: int | None, expected: str
+) -> None:
+    assert modes(average(plan_of(num_layers), layers=target)) == expected
+
+
+def test_an_average_is_half_of_the_layer_below_and_half_of_that_above() -> None:
+    grown = average(plan_of(3), layers=4)
+    assert [source.layer for source in grown.layer_map] == [0, 1, 1, 2]
+    for role in (NORM, QUERY, OUT):
+        assert recipe(grown, 2, role) == Blend(((0.5, stored(1, role)), (0.5, stored(2, role))))
+
+
+@given(st.integers(2, 60), st.data())
+def test_average_keeps_every_layer_and_puts_means_only_between_them(
+    num_layers: int, data: st.DataObject
+) -> None:
+    target = data.draw(st.integers(num_layers + 1, 2 * num_layers - 1))
+    grown = average(plan_of(num_layers), layers=target)
+    found = modes(grown)
+    assert found.count("c") == num_layers
+    assert found.count("a") == target - num_layers
+    assert found[0] == found[-1] == "c"
+    assert "aa" not in found
+    gaps = [len(run) for run in found.split("a")][1:-1]
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1
+
+
+@pytest.mark.parametrize("layers", [-1, 0, 4, 8, 10**30])
+def test_more_means_than_gaps_are_refused(layers: int) -> None:
+    with pytest.raises(UsageError, match="must be from 5 to 7"):
+        average(plan_of(4), layers=layers)
+
+
+def test_a_single_layer_has_no_neighbour_to_average_with() -> None:
+    with pytest.raises(UsageError, match="at least 2 layers"):
+        average(plan_of(1))
+
+
+def test_branch_scale_multiplies_what_branches_add_and_nothing_else() -> None:
+    grown = stack(plan_of(2), g=2)
+    scaled = branch_scale(grown, exponent=1)
+    assert scaled.layer_map == grown.layer_map
+    for i in range(4):
+        assert recipe(scaled, i, OUT) == Blend(((0.5, stored(i % 2, OUT)),))
+        assert recipe(scaled, i, QUERY) == recipe(grown, i, QUERY)
+    assert [step.operator for step in scaled.steps] == ["stack", "branch-scale"]
+    assert scaled.steps[1].layer_map == tuple(LayerSource(i) for i in range(4))
+    assert scaled.steps[1].arguments == {"exponent": 1.0}
+    assert not branch_scale(zero_depth(plan_of(2), g=2)).preserves_function
+
+
+def test_branch_scale_leaves_zeros_zero() -> None:
+    scaled = branch_scale(zero_depth(plan_of(2), g=2))
+    assert recipe(scaled, 1, OUT) == Fill((8, 8), 0.0)
+
+
+def test_branch_scale_counts_the_layers_of_the_root() -> None:
+    twice = stack(stack(plan_of(2), g=2), g=2)
+    assert recipe(branch_scale(twice, exponent=0.5), 7, OUT) == Blend(((0.5, stored(1, OUT)),))
+
+
+@pytest.mark.parametrize("exponent", [float("nan"), float("inf"), 0, -1.0, 1.01, 10**400])
+def test_an_exponent_out_of_range_is_refused(exponent: float) -> None:
+    with pytest.raises(UsageError, match="--exponent must be"):
+        branch_scale(stack(plan_of(2), g=2), exponent=exponent)
+
+
+def test_branch_scale_is_refused_where_it_would_do_nothing_or_too_much() -> None:
+    with pytest.raises(UsageError, match="none is repeated"):
+        branch_scale(plan_of(4))
+    with pytest.raises(UsageError, match="stands once"):
+        branch_scale(branch_scale(stack(plan_of(2), g=2)))
+
+
+def test_a_whole_number_is_taken_for_a_fraction_and_a_bool_for_no_number() -> None:
+    targets: dict[str, object] = {"g": 2, "mask": 1}
+    assert apply(plan_of(2), "random-depth", targets).steps[0].arguments["mask"] == 1.0
+    for name, wrong in (("mask", True), ("seed", False), ("g", True), ("seed", 1.0), ("mask", "1")):
+        with pytest.raises(UsageError, match=f"{name} cannot be"):
+            apply(plan_of(2), "random-depth", {"g": 2, name: wrong})
+
+
+PRESERVING = [
+    ("zero-depth", "--g", "2"),
+    ("zero-depth", "--layers", "7"),
+    ("zero-depth", "--every", "2"),
+    ("random-depth", "--layers", "6"),
+    ("random-depth", "--g", "2", "--seed", "7", "--mask", "0"),
+]
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+@pytest.mark.parametrize("words", PRESERVING, ids=" ".join)
+def test_a_promise_to_preserve_the_function_is_kept_to_the_last_bit(
+    words: tuple[str, ...], model_type: str, make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    base, out = make_checkpoint(model_type, dtype="float64"), tmp_path / "out"
+    operator, *options = words
+    finished = call_hfgrow(operator, base, *options, "--out", out)
+    assert finished.returncode == 0, finished.stderr
+    grown, report = load(out)
+    assert not any(report[key] for key in report if key.endswith("_keys"))
+    assert (logits(grown) - logits(load(base)[0])).abs().max() == 0.0
+
+
+def test_a_step_survives_the_record(make_checkpoint: MakeCheckpoint) -> None:
+    base = read(LocalFolder(make_checkpoint()))
+    plan = apply(base, "random-depth", {"g": 2, "mask": 0.25, "seed": 3})
+    plan = apply(plan, "branch-scale", {"exponent": 1})
+    again = base
+    for step in plan.steps:
+        again = apply(again, step.operator, step.arguments)
+    assert again == plan
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_every_operator_is_described_in_the_table(name: str) -> None:
     row = OPERATORS[name]
-    assert row.function.__name__ == name
-    assert row.axis in ("depth", "width")
+    assert row.function.__name__ == name.replace("-", "_")
+    assert row.axis in ("depth", "width", "weights")
     assert "https://" in row.paper
     assert row.summary.endswith(".")
-    assert ("Not function preserving" in (row.function.__doc__ or "")) != row.preserves_function
+    described = " ".join((row.function.__doc__ or "").split())
+    assert ("Not function preserving" in described) != row.preserves_function

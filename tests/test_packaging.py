@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# Two builds at once in one tree get in each other's way.
+pytestmark = pytest.mark.xdist_group("packaging")
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"hfgrow": "hfgrow", "cli": "hfgrow_cli", "recipes": "hfgrow_recipes"}
 MAX_DEMO_NBYTES = 5_000_000

@@ -65,7 +65,7 @@ def test_a_good_model_is_verified(made: Path, name: str) -> None:
     document = json.loads(finished.stdout)
     assert document["ok"] is True
     assert document["provenance"]["num_tensors"] == document["num_transformers_tensors"]
-    converted = document["provenance"]["num_converted"]
+    converted = document["provenance"]["num_computed"]
     assert converted == (document["provenance"]["num_tensors"] if name == "twice" else 0)
 
 
@@ -130,6 +130,10 @@ def test_the_measurement_is_what_transformers_says(made: Path) -> None:
     difference = (base.logits - grown.logits).abs()
     assert found["max_abs_dlogit"] == pytest.approx(difference.max().item(), abs=1e-3)
     assert found["mean_abs_dlogit"] == pytest.approx(difference.mean().item(), abs=1e-3)
+    assert found["max_abs_logit"] == pytest.approx(base.logits.abs().max().item(), abs=1e-3)
+    one, two = (out.logits[0].log_softmax(-1) for out in (base, grown))
+    kl = torch.nn.functional.kl_div(two, one, log_target=True, reduction="batchmean").item()
+    assert found["mean_kl"] == pytest.approx(kl, rel=1e-3)
 
 
 def test_a_verified_growth_records_the_hash_of_every_weight_file(made: Path) -> None:
@@ -212,4 +216,5 @@ def test_several_steps_in_one_pass_are_proved_and_reproduced(
     assert hfgrow.verify(growth.out).provenance.num_tensors == len(growth.plan.tensors)
     assert list(hfgrow.reproduce("./out")) == ["model.safetensors"]
     card = (growth.out / "README.md").read_text()
-    assert "# hfgrow.grow: stack --g 2, then interpolate --g 2, in one pass over" in card
+    comment = '# steps.yaml: [{"stack": {"g": 2}}, {"interpolate": {"g": 2}}]'
+    assert f"hfgrow apply steps.yaml base  {comment}\n" in card

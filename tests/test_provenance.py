@@ -34,7 +34,7 @@ def out(plan: GrowthPlan, tmp_path: Path) -> Path:
 def test_a_written_model_is_proved_tensor_by_tensor(plan: GrowthPlan, out: Path) -> None:
     counted: list[int] = []
     found = check_provenance(out, plan, advance=counted.append)
-    assert (found.num_tensors, found.num_converted) == (len(plan.tensors), 0)
+    assert (found.num_tensors, found.num_computed) == (len(plan.tensors), 0)
     assert sum(counted) == found.nbytes == plan.nbytes
 
 

@@ -9,7 +9,7 @@ from hfgrow.checkpoint.files import LocalFolder, file_stamp, hash_file
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, printable
 from hfgrow.families import FAMILIES
-from hfgrow.plan import Stored
+from hfgrow.plan import Stored, stored_in
 from tests.attacks.craft import drop_tensors, read_raw
 from tests.checkpoints import MakeCheckpoint, edit_json, load, tensors_of
 
@@ -30,8 +30,8 @@ def test_the_plan_names_every_tensor_with_its_bytes(
     assert (len(plan.files) > 1) == sharded
     for name, planned in plan.tensors.items():
         assert planned.shape == tuple(tensors[name].shape)
-        raw = (folder / planned.recipe.file).read_bytes()
-        source = planned.recipe
+        source = stored_in(planned)
+        raw = (folder / source.file).read_bytes()
         found = raw[source.offset : source.offset + source.nbytes]
         assert found == tensors[name].numpy().tobytes()
 

@@ -12,14 +12,15 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.write import write
-from hfgrow.lineage import non_embedding_parameters
 from hfgrow.operators import OPERATORS
+from hfgrow.record import non_embedding_parameters
 from tests.checkpoints import MakeCheckpoint
 
 hf_xet = pytest.importorskip("hf_xet")
 
 
 @pytest.mark.xet
+@pytest.mark.xdist_group("xet")
 @pytest.mark.parametrize("operator", ["stack", "interpolate"])
 def test_a_stack_sends_the_share_of_bytes_that_the_base_has(
     operator: str, make_checkpoint: MakeCheckpoint, tmp_path: Path

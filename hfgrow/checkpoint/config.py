@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from hfgrow.checkpoint.dtypes import CONFIG_DTYPES
 from hfgrow.checkpoint.files import Files
 from hfgrow.checkpoint.strictjson import is_int, read_json_object
 from hfgrow.errors import ModelError, printable
 from hfgrow.families import FAMILIES
+from hfgrow.families.refused import INSTEAD, NOT_GROWN
 from hfgrow.families.table import Family
 
 _COUNTS = (
@@ -18,7 +20,7 @@ _COUNTS = (
 _OPTIONAL_COUNTS = ("num_key_value_heads", "head_dim")
 _SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window")
 # What the rules for lists of layers count with, and its least value.
-_RULES = {"max_window_layers": 0, "no_rope_layer_interval": 1}
+_RULES = {"max_window_layers": 0, "no_rope_layer_interval": 1, "sliding_window_pattern": 1}
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size")
 _OTHER_WEIGHTS = {
     "transformers_weights": "makes transformers load other weights than the ones read here",
@@ -40,8 +42,6 @@ _GLOBAL_LISTS = frozenset(
         "suppress_tokens",
     }
 )
-# The dtypes config.json may name, as safetensors spells them.
-CONFIG_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
 
 
 def read_config(files: Files) -> tuple[dict[str, Any], Family, list[str]]:
@@ -82,10 +82,14 @@ def _family(config: dict[str, Any]) -> Family:
     model_type = config.get("model_type")
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
+        known = f"hfgrow grows {', '.join(sorted(FAMILIES))}"
+        if isinstance(model_type, str) and model_type in NOT_GROWN:
+            raise ModelError(
+                f"config.json: model_type {model_type} cannot be grown: {NOT_GROWN[model_type]}",
+                hint=INSTEAD.get(model_type, known),
+            )
         found = "is missing" if model_type is None else f"{printable(repr(model_type))} is unknown"
-        raise ModelError(
-            f"config.json: model_type {found}; hfgrow grows {', '.join(sorted(FAMILIES))}"
-        )
+        raise ModelError(f"config.json: model_type {found}; {known}")
     architectures = config.get("architectures")
     if architectures is not None and architectures != [family.architecture]:
         raise ModelError(
@@ -140,6 +144,8 @@ def _check_counts(config: dict[str, Any], family: Family) -> None:
             raise ModelError(
                 f"config.json: {key} must be an integer from {least}, not {printable(repr(value))}"
             )
+    if objection := family.objection(config):
+        raise ModelError(f"config.json: {objection}")
     sizes = family.sizes(config)
     if sizes["heads"] % sizes["kv_heads"]:
         raise ModelError(
@@ -152,10 +158,11 @@ def _check_counts(config: dict[str, Any], family: Family) -> None:
             f"config.json: hidden_size {sizes['hidden']} is no multiple of num_attention_heads "
             f"{sizes['heads']}, and there is no head_dim"
         )
-    if sizes["head_dim"] % 2:
-        raise ModelError(
-            f"config.json: head_dim {sizes['head_dim']} is odd; rotary embeddings need pairs"
-        )
+    # The class of latent attention rotates a part of its own.
+    rotary_key = "qk_rope_head_dim" if "rope_dim" in sizes else "head_dim"
+    rotary = sizes.get("rope_dim", sizes["head_dim"])
+    if rotary % 2:
+        raise ModelError(f"config.json: {rotary_key} {rotary} is odd; rotary embeddings need pairs")
 
 
 def _check_per_layer_lists(config: dict[str, Any], family: Family) -> None:

@@ -1,15 +1,45 @@
-"""Other dtypes: planned for every tensor, then written streamed, a chunk in memory at a time."""
+"""Other dtypes, and the bytes of every tensor that has to be computed, a chunk at a time."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
 
-from hfgrow.checkpoint.config import CONFIG_DTYPES
+from hfgrow.checkpoint.dtypes import CONFIG_DTYPES, CONFIG_NAMES, torch_dtype
+from hfgrow.checkpoint.evaluate import Evaluator, ReadRows
 from hfgrow.errors import ModelError, UsageError, printable
-from hfgrow.plan import DTYPE_NBYTES, GrowthPlan, TensorPlan
+from hfgrow.plan import DTYPE_NBYTES, Fill, GrowthPlan, Stored, TensorPlan
 
-_CHUNK_ELEMENTS = 1 << 22
-_TORCH_NAMES = {dtype: name for name, dtype in CONFIG_DTYPES.items()}
+# Small enough that what is computed of it stays in the cache of a core.
+_CHUNK_ELEMENTS = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some rows of a planned tensor, which one piece of work computes.
+
+    Attributes:
+        name: The tensor's name.
+        tensor: Its plan.
+        start: The first row.
+        stop: The row after the last.
+    """
+
+    name: str
+    tensor: TensorPlan
+    start: int
+    stop: int
+
+    @property
+    def offset(self) -> int:
+        """Where its bytes start, counted from those of the tensor."""
+        return self.start * _row_nbytes(self.tensor)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it has."""
+        return (self.stop - self.start) * _row_nbytes(self.tensor)
 
 
 def with_dtype(plan: GrowthPlan, dtype: str | None) -> GrowthPlan:
@@ -35,73 +65,78 @@ def with_dtype(plan: GrowthPlan, dtype: str | None) -> GrowthPlan:
     return replace(plan, tensors=tensors, config={**plan.config, **dict.fromkeys(keys, dtype)})
 
 
-def converted_from(tensor: TensorPlan, source: int) -> Iterator[memoryview]:
-    """Yield the bytes of a planned tensor whose dtype is not its recipe's, a chunk at a time.
-
-    Args:
-        tensor: The plan of the tensor.
-        source: The open file of its recipe.
-
-    Raises:
-        ModelError: As in `converted`.
-    """
-    recipe = tensor.recipe
-    return converted(
-        source,
-        recipe.offset,
-        tensor.num_elements,
-        from_dtype=recipe.dtype,
-        to_dtype=tensor.dtype,
-        name=recipe.name,
-    )
+def needs_torch(tensor: TensorPlan) -> bool:
+    """Say whether a tensor's numbers have to be computed; copies and zeros are bytes."""
+    return not tensor.is_copy and not is_zero(tensor)
 
 
-def converted(
-    source: int,
-    offset: int,
-    num_elements: int,
-    *,
-    from_dtype: str,
-    to_dtype: str,
-    name: str,
-) -> Iterator[memoryview]:
-    """Yield a tensor's bytes in another dtype, a chunk at a time, rounded to nearest even.
+def is_zero(tensor: TensorPlan) -> bool:
+    """Say whether a tensor is all zeros, whose bytes are zeros in every dtype."""
+    return isinstance(tensor.recipe, Fill) and tensor.recipe.value == 0
 
-    Args:
-        source: The file descriptor to read.
-        offset: Where the tensor's bytes start in it.
-        num_elements: How many numbers.
-        from_dtype: The dtype in the source, in safetensors' words.
-        to_dtype: The dtype wanted.
-        name: The tensor's name, for messages.
+
+def chunks(name: str, tensor: TensorPlan) -> Iterator[Chunk]:
+    """Part a tensor in rows of about a quarter of a million elements."""
+    num_rows = tensor.shape[0] if tensor.shape else 1
+    step = max(1, _CHUNK_ELEMENTS // max(1, prod(tensor.shape[1:])))
+    for start in range(0, num_rows, step):
+        yield Chunk(name, tensor, start, min(start + step, num_rows))
+
+
+def computed(chunk: Chunk, evaluator: Evaluator) -> memoryview:
+    """Compute the bytes of a chunk, rounded once, to nearest even.
 
     Raises:
-        ModelError: A finite number does not fit in the new dtype, or the source ended early.
+        ModelError: A finite number does not fit in the dtype, or the source ended early.
     """
     import torch
 
-    read_dtype = getattr(torch, _TORCH_NAMES[from_dtype])
-    write_dtype = getattr(torch, _TORCH_NAMES[to_dtype])
-    for start in range(0, num_elements, _CHUNK_ELEMENTS):
-        count = min(_CHUNK_ELEMENTS, num_elements - start)
-        buffer = bytearray(count * DTYPE_NBYTES[from_dtype])
-        if not _fill(buffer, source, offset + start * DTYPE_NBYTES[from_dtype]):
-            raise ModelError(f"the input changed while it was read: {name} ended early")
-        numbers = torch.frombuffer(buffer, dtype=read_dtype)
-        rounded = numbers.to(write_dtype)
+    dtype = torch_dtype(chunk.tensor.dtype)
+    numbers = evaluator.rows(chunk.tensor.recipe, chunk.start, chunk.stop, chunk.tensor.dtype)
+    rounded = numbers.to(dtype)
+    if numbers.dtype != dtype and not _fits(numbers, torch.finfo(dtype).max):
         overflown = int((rounded.isinf() & numbers.isfinite()).sum())
         if overflown:
             raise ModelError(
-                f"{name}: {overflown} values are too large for {_TORCH_NAMES[to_dtype]}",
+                f"{chunk.name}: {overflown} values are too large for "
+                f"{CONFIG_NAMES[chunk.tensor.dtype]}",
                 hint="choose --dtype bfloat16",
             )
-        yield memoryview(rounded.view(torch.uint8).numpy().data)
+    return memoryview(rounded.contiguous().view(torch.uint8).flatten().numpy().data)
 
 
-def _fill(buffer: bytearray, source: int, offset: int) -> bool:
-    view, done = memoryview(buffer), 0
+def _fits(numbers: Any, largest: float) -> bool:
+    """Say whether no number is beyond `largest`; false if one is none."""
+    lower, upper = numbers.aminmax()
+    return -largest <= float(lower) and float(upper) <= largest
+
+
+def rows_of_files(descriptor_of: Callable[[str], int]) -> ReadRows:
+    """Return the function that reads rows of stored tensors from open files."""
+
+    def read(stored: Stored, start: int, stop: int) -> Any:
+        import torch
+
+        row_nbytes = prod(stored.shape[1:]) * DTYPE_NBYTES[stored.dtype]
+        shape = (stop - start, *stored.shape[1:])
+        numbers = torch.empty(shape, dtype=torch_dtype(stored.dtype))
+        buffer = memoryview(numbers.flatten().view(torch.uint8).numpy().data)
+        offset = stored.offset + start * row_nbytes
+        if not _fill(buffer, descriptor_of(stored.file), offset):
+            raise ModelError(f"the input changed while it was read: {stored.name} ended early")
+        return numbers
+
+    return read
+
+
+def _row_nbytes(tensor: TensorPlan) -> int:
+    return prod(tensor.shape[1:]) * DTYPE_NBYTES[tensor.dtype]
+
+
+def _fill(buffer: memoryview, source: int, offset: int) -> bool:
+    done = 0
     while done < len(buffer):
-        step = os.preadv(source, [view[done:]], offset + done)
+        step = os.preadv(source, [buffer[done:]], offset + done)
         if step == 0:
             return False
         done += step

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from hfgrow.checkpoint.header import build_header
 from hfgrow.errors import UsageError, printable
 from hfgrow.names import INDEX, SINGLE
-from hfgrow.plan import GrowthPlan, Stored, TensorPlan
+from hfgrow.plan import GrowthPlan, Stored, TensorPlan, leaves
 
 DEFAULT_MAX_SHARD_NBYTES = 50 * 10**9
 # The Hub's client does not read larger headers from afar (25 MB); one tensor takes about 100 bytes.
 _MAX_TENSORS_PER_SHARD = 200_000
+# Where tensors that read nothing of the base stand.
+_LAST = (1 << 62, "", 0)
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -125,11 +127,11 @@ def lay_out(plan: GrowthPlan, max_shard_nbytes: int = DEFAULT_MAX_SHARD_NBYTES) 
 
 
 def runs(shard: Shard) -> Iterator[Run | Placed]:
-    """Yield what a shard is written from: ranges to copy, and tensors to convert, in order."""
+    """Yield what a shard is written from: ranges to copy, and tensors to compute, in order."""
     run: Run | None = None
     for placed in shard.tensors:
         source = placed.tensor.recipe
-        if source.dtype != placed.tensor.dtype:
+        if not isinstance(source, Stored) or not placed.tensor.is_copy:
             if run:
                 yield run
                 run = None
@@ -148,7 +150,10 @@ def _ordered(plan: GrowthPlan) -> list[tuple[str, TensorPlan]]:
     uses: Counter[Stored] = Counter()
     keyed = []
     for name, tensor in plan.tensors.items():
-        source = tensor.recipe
+        source = next(leaves(tensor.recipe), None)
+        if source is None:
+            keyed.append((_LAST, name, tensor))
+            continue
         keyed.append(((uses[source], source.file, source.offset), name, tensor))
         uses[source] += 1
     keyed.sort(key=lambda item: item[0])
@@ -156,10 +161,11 @@ def _ordered(plan: GrowthPlan) -> list[tuple[str, TensorPlan]]:
 
 
 def _shard(name: str, group: list[tuple[str, TensorPlan]]) -> Shard:
+    first = group[0][1].recipe
     header = build_header(
         ((tensor_name, tensor.dtype, tensor.shape) for tensor_name, tensor in group),
         metadata={"format": "pt"},
-        first_offset=group[0][1].recipe.offset,
+        first_offset=first.offset if isinstance(first, Stored) else 0,
     )
     placed = []
     offset = len(header)

@@ -15,7 +15,7 @@ from hfgrow.checkpoint.strictjson import read_json_object
 from hfgrow.errors import ModelError, printable
 from hfgrow.families.table import Family
 from hfgrow.names import INDEX, SINGLE
-from hfgrow.plan import GrowthPlan, LayerSource, SourceFile, Stored, TensorPlan
+from hfgrow.plan import GrowthPlan, LayerSource, SourceFile, Stored, TensorPlan, stored_in
 
 EMBEDDINGS = "model.embed_tokens.weight"
 _SHARD = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
@@ -136,9 +136,8 @@ def _merge(
     for file, entries in headers.items():
         for name, entry in entries.items():
             if name in tensors:
-                raise ModelError(
-                    f"{printable(name)} lies in two shards, {tensors[name].recipe.file} and {file}"
-                )
+                other = stored_in(tensors[name]).file
+                raise ModelError(f"{printable(name)} lies in two shards, {other} and {file}")
             if name not in weight_map:
                 raise ModelError(f"{file}: {printable(name)} is not in {INDEX}")
             if weight_map[name] != file:
@@ -146,8 +145,8 @@ def _merge(
                     f"{INDEX} puts {printable(name)} in {printable(weight_map[name])}, "
                     f"but it lies in {file}"
                 )
-            stored = Stored(file, name, entry.offset, entry.nbytes, entry.dtype)
-            tensors[name] = TensorPlan(entry.shape, entry.dtype, stored)
+            stored = Stored(file, name, entry.offset, entry.shape, entry.dtype)
+            tensors[name] = TensorPlan(entry.dtype, stored)
     if len(tensors) != len(weight_map):
         absent = next(name for name in weight_map if name not in tensors)
         raise ModelError(f"{INDEX} names {printable(absent)}, which is in no shard")
@@ -176,7 +175,7 @@ def _settle_head(
         notes.append(f"{head} is stored although tied; whether it differs shows after download")
         config["tie_word_embeddings"] = False
         return False
-    if _same_bytes(files, tensors[head].recipe, tensors[EMBEDDINGS].recipe):
+    if _same_bytes(files, stored_in(tensors[head]), stored_in(tensors[EMBEDDINGS])):
         del tensors[head]
         notes.append(f"{head} equals the embeddings it is tied to and is stored once")
         return True
@@ -208,14 +207,14 @@ def _check_tensors(
             raise ModelError(f"{name} is missing; config.json demands it, shape {list(shape)}")
         if tensors[name].shape != shape:
             raise ModelError(
-                f"{tensors[name].recipe.file}: {name} has shape {list(tensors[name].shape)}, "
+                f"{stored_in(tensors[name]).file}: {name} has shape {list(tensors[name].shape)}, "
                 f"but config.json demands {list(shape)}"
             )
     for name, tensor in tensors.items():
         if name not in expected:
             raise ModelError(
-                f"{tensor.recipe.file}: {printable(name)} is no tensor of a {family.model_type} "
-                f"with this config{_explain(name)}"
+                f"{stored_in(tensor).file}: {printable(name)} is no tensor of a "
+                f"{family.model_type} with this config{_explain(name)}"
             )
 
 

@@ -6,19 +6,22 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.convert import converted_from
+from hfgrow.checkpoint.convert import Chunk, chunks, computed, is_zero, rows_of_files
 from hfgrow.checkpoint.copying import Advance, Copier
+from hfgrow.checkpoint.evaluate import Evaluator
 from hfgrow.checkpoint.files import file_stamp, open_regular
-from hfgrow.checkpoint.layout import Layout, Placed, Shard, runs
+from hfgrow.checkpoint.layout import Layout, Placed, Run, Shard, runs
 from hfgrow.checkpoint.sidefiles import side_files_of
 from hfgrow.checkpoint.staging import staged
+from hfgrow.checkpoint.threads import in_threads
 from hfgrow.errors import ModelError, OutputError, printable
 from hfgrow.names import CONFIG, INDEX
 from hfgrow.numbers import size
-from hfgrow.plan import GrowthPlan, SourceFile
+from hfgrow.plan import GrowthPlan, SourceFile, leaves, predictor_of
 
 # What config, card and lineage take at most; part of the free-space check.
 _SLACK_NBYTES = 1 << 20
@@ -115,24 +118,52 @@ def _write_shard(
         target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             os.pwrite(target, shard.header, 0)
+            # Zeros are never written: what lies between the tensors written is a hole.
+            os.ftruncate(target, shard.nbytes)
+            to_compute = []
             for item in runs(shard):
-                if isinstance(item, Placed):
-                    _write_converted(item, descriptor_of(item.tensor.recipe.file), target, advance)
-                else:
+                if isinstance(item, Run):
                     source = descriptor_of(item.file)
                     copier.copy(source, target, item.source_offset, item.offset, item.nbytes)
+                elif is_zero(item.tensor):
+                    advance(item.tensor.nbytes)
+                else:
+                    to_compute.append(item)
+            _write_computed(to_compute, descriptor_of, target, advance)
         finally:
             os.close(target)
 
 
-def _write_converted(placed: Placed, source: int, target: int, advance: Advance) -> None:
-    at = placed.offset
-    for chunk in converted_from(placed.tensor, source):
+def _write_computed(
+    tensors: Sequence[Placed],
+    descriptor_of: Callable[[str], int],
+    target: int,
+    advance: Advance,
+) -> None:
+    """Compute tensors on every core, a few chunks in memory; this thread writes them.
+
+    A file has one lock for writing, and threads that wait for it do not sleep but spin.
+    """
+    if not tensors:
+        return
+    for placed in tensors:
+        for leaf in leaves(placed.tensor.recipe):
+            descriptor_of(leaf.file)
+    evaluator = Evaluator(rows_of_files(descriptor_of))
+
+    def compute(chunk: Chunk, at: int) -> tuple[memoryview, int]:
+        return computed(chunk, evaluator), at
+
+    work = (
+        partial(compute, chunk, placed.offset + chunk.offset)
+        for placed in sorted(tensors, key=lambda placed: predictor_of(placed.tensor.recipe))
+        for chunk in chunks(placed.name, placed.tensor)
+    )
+    for content, at in in_threads(work):
         done = 0
-        while done < len(chunk):
-            done += os.pwrite(target, chunk[done:], at + done)
-        at += len(chunk)
-        advance(len(chunk))
+        while done < len(content):
+            done += os.pwrite(target, content[done:], at + done)
+        advance(done)
 
 
 @contextmanager

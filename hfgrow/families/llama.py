@@ -3,49 +3,58 @@
 Shapes are in stored order, `[out, in]`.
 """
 
-from hfgrow.families.table import Family, Role, Stream
+from hfgrow.families.table import Family, Kind, Role
 
-HIDDEN = ("hidden",)
-FFN = ("ffn",)
-QUERY = ("heads", "head_dim")
-KEY_VALUE = ("kv_heads", "head_dim")
+VOCAB = (("vocab",),)
+HIDDEN = (("hidden",),)
+FFN = (("ffn",),)
+QUERY = (("heads", "qk_dim"),)
+KEY = (("kv_heads", "qk_dim"),)
+VALUE = (("kv_heads", "head_dim"),)
+# What the heads give: a weighted mean of values for each query head.
+ATTENDED = (("heads", "head_dim"),)
 
 OUTER = (
-    Role("model.embed_tokens.weight", (("vocab",), HIDDEN), Stream.WRITES),
-    Role("model.norm.weight", (HIDDEN,), Stream.READS),
+    Role("model.embed_tokens.weight", (VOCAB, HIDDEN), Kind.EMBEDDING),
+    Role("model.norm.weight", (HIDDEN,), Kind.GAIN),
 )
-HEAD = Role("lm_head.weight", (("vocab",), HIDDEN), Stream.READS)
+HEAD = Role("lm_head.weight", (VOCAB, HIDDEN))
 
-MATRICES = (
-    Role("input_layernorm.weight", (HIDDEN,), Stream.READS),
-    Role("self_attn.q_proj.weight", (QUERY, HIDDEN), Stream.READS),
-    Role("self_attn.k_proj.weight", (KEY_VALUE, HIDDEN), Stream.READS),
-    Role("self_attn.v_proj.weight", (KEY_VALUE, HIDDEN), Stream.READS),
-    Role("self_attn.o_proj.weight", (HIDDEN, QUERY), Stream.WRITES),
-    Role("post_attention_layernorm.weight", (HIDDEN,), Stream.READS),
-    Role("mlp.gate_proj.weight", (FFN, HIDDEN), Stream.READS),
-    Role("mlp.up_proj.weight", (FFN, HIDDEN), Stream.READS),
-    Role("mlp.down_proj.weight", (HIDDEN, FFN), Stream.WRITES),
+NORMS = (
+    Role("input_layernorm.weight", (HIDDEN,), Kind.GAIN),
+    Role("post_attention_layernorm.weight", (HIDDEN,), Kind.GAIN),
 )
+ATTENTION_IN = (
+    Role("self_attn.q_proj.weight", (QUERY, HIDDEN)),
+    Role("self_attn.k_proj.weight", (KEY, HIDDEN)),
+    Role("self_attn.v_proj.weight", (VALUE, HIDDEN)),
+)
+MLP_IN = (
+    Role("mlp.gate_proj.weight", (FFN, HIDDEN)),
+    Role("mlp.up_proj.weight", (FFN, HIDDEN)),
+)
+ATTENTION_OUT = (Role("self_attn.o_proj.weight", (HIDDEN, ATTENDED), ends_branch=True),)
+MLP_OUT = (Role("mlp.down_proj.weight", (HIDDEN, FFN), ends_branch=True),)
+MATRICES = (*NORMS, *ATTENTION_IN, *ATTENTION_OUT, *MLP_IN, *MLP_OUT)
 
 
 def query_key_value_biases(when: str = "") -> tuple[Role, ...]:
     """Return the rows of the biases of q, k and v."""
     return (
-        Role("self_attn.q_proj.bias", (QUERY,), when=when),
-        Role("self_attn.k_proj.bias", (KEY_VALUE,), when=when),
-        Role("self_attn.v_proj.bias", (KEY_VALUE,), when=when),
+        Role("self_attn.q_proj.bias", (QUERY,), Kind.BIAS, when),
+        Role("self_attn.k_proj.bias", (KEY,), Kind.BIAS, when),
+        Role("self_attn.v_proj.bias", (VALUE,), Kind.BIAS, when),
     )
 
 
 ATTENTION_BIASES = (
     *query_key_value_biases("attention_bias"),
-    Role("self_attn.o_proj.bias", (HIDDEN,), Stream.WRITES, "attention_bias"),
+    Role("self_attn.o_proj.bias", (HIDDEN,), Kind.BIAS, "attention_bias", ends_branch=True),
 )
 MLP_BIASES = (
-    Role("mlp.gate_proj.bias", (FFN,), when="mlp_bias"),
-    Role("mlp.up_proj.bias", (FFN,), when="mlp_bias"),
-    Role("mlp.down_proj.bias", (HIDDEN,), Stream.WRITES, "mlp_bias"),
+    Role("mlp.gate_proj.bias", (FFN,), Kind.BIAS, "mlp_bias"),
+    Role("mlp.up_proj.bias", (FFN,), Kind.BIAS, "mlp_bias"),
+    Role("mlp.down_proj.bias", (HIDDEN,), Kind.BIAS, "mlp_bias", ends_branch=True),
 )
 
 LLAMA = Family(
@@ -54,4 +63,5 @@ LLAMA = Family(
     layer=(*MATRICES, *ATTENTION_BIASES, *MLP_BIASES),
     outer=OUTER,
     head=HEAD,
+    heads_divide_hidden=True,
 )

@@ -2,15 +2,19 @@
 
 from hfgrow.families.llama import ATTENTION_BIASES, HEAD, MATRICES, OUTER
 from hfgrow.families.qwen2 import window_layer_types
-from hfgrow.families.table import Family, Role
+from hfgrow.families.table import Family, Kind, Role
+
+HEAD_NORMS = (
+    Role("self_attn.q_norm.weight", ((("qk_dim",),),), Kind.GAIN),
+    Role("self_attn.k_norm.weight", ((("qk_dim",),),), Kind.GAIN),
+)
 
 QWEN3 = Family(
     model_type="qwen3",
     architecture="Qwen3ForCausalLM",
     layer=(
         *MATRICES,
-        Role("self_attn.q_norm.weight", (("head_dim",),)),
-        Role("self_attn.k_norm.weight", (("head_dim",),)),
+        *HEAD_NORMS,
         *ATTENTION_BIASES,
     ),
     outer=OUTER,

@@ -1,20 +1,38 @@
 """What a family of models is: the roles of its tensors, their axes, and its config keys."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
 from typing import Any
 
 Config = Mapping[str, Any]
+# A dimension of a stored shape: a sum of products of named axes. Most have one product, such as
+# heads times head_dim; fused tensors have several, one after the other.
+Dimension = tuple[tuple[str, ...], ...]
+
+# The config key that holds the size of an axis, where there is one.
+AXIS_KEYS: Mapping[str, str] = {
+    "hidden": "hidden_size",
+    "ffn": "intermediate_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "vocab": "vocab_size",
+}
 
 
-class Stream(Enum):
-    """What a tensor does to the residual stream."""
+class Kind(Enum):
+    """What a tensor is in the computation, which says how it grows with its axes."""
 
-    READS = "reads"
-    WRITES = "writes"
-    NEITHER = "neither"
+    # y = W x, stored [out, in].
+    LINEAR = "linear"
+    # Rows of the vocabulary, each written to the residual stream.
+    EMBEDDING = "embedding"
+    # Added to what a linear map writes.
+    BIAS = "bias"
+    # The gain of an RMSNorm over its axis.
+    GAIN = "gain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +41,18 @@ class Role:
 
     Attributes:
         tensor: Its name, inside `model.layers.N.` for a role of a layer.
-        axes: For each dimension of the stored shape, the axes whose sizes multiply to it.
-        stream: Whether it reads or writes the residual stream.
+        dimensions: For each dimension of the stored shape, the axes that make it up.
+        kind: What it is in the computation.
         when: The config key that must be true for the tensor to exist; empty if it always does.
+        ends_branch: Whether its output is what a branch adds to the residual stream, so that a
+            layer with all of these at zero does nothing.
     """
 
     tensor: str
-    axes: tuple[tuple[str, ...], ...]
-    stream: Stream = Stream.NEITHER
+    dimensions: tuple[Dimension, ...]
+    kind: Kind = Kind.LINEAR
     when: str = ""
+    ends_branch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +63,7 @@ class Family:
         model_type: The key in config.json.
         architecture: The class that transformers loads.
         layer: The roles of one layer.
-        outer: The roles outside the layers, the head excepted.
+        outer: The roles outside the layers, the head excepted; the gain is the final norm's.
         head: The output head, absent when it is tied to the embeddings.
         tied_default: `tie_word_embeddings` when config.json does not say.
         kv_heads_default: `num_key_value_heads` when config.json does not say; None means as many
@@ -51,6 +72,19 @@ class Family:
         per_layer_lists: The config keys that hold one entry for each layer.
         derived_lists: What the model class derives for those keys when config.json lacks them.
         layer_counts: The config keys that must follow the number of layers.
+        more_sizes: The sizes of axes that only this family has.
+        centred_gains: Whether a norm multiplies by `1 + w` instead of `w`.
+        embedding_scale: The factor on the embeddings that the class derives from the hidden size
+            and the dtype of the weights; None if there is none.
+        softmax_scale_key: The config key that fixes the scale of the attention logits; empty if
+            it is `1 / sqrt(head_dim)`.
+        compensated: The config keys that keep the function where the class rescales with depth or
+            width: from the config before and the config after to the changes.
+        heads_divide_hidden: Whether the config class wants `hidden_size` to be a multiple of
+            `num_attention_heads`, also where head_dim is given.
+        refuses: Why the classes of the model cannot have a config whose common counts are sound;
+            empty if they can.
+        fixed_axes: The axes that cannot grow -> the reason.
     """
 
     model_type: str
@@ -64,18 +98,46 @@ class Family:
     per_layer_lists: tuple[str, ...] = ("layer_types",)
     derived_lists: Callable[[Config], Mapping[str, list[Any]]] | None = None
     layer_counts: tuple[str, ...] = ("num_hidden_layers",)
+    more_sizes: Callable[[Config], Mapping[str, int]] | None = None
+    centred_gains: bool = False
+    embedding_scale: Callable[[int, str], float] | None = None
+    softmax_scale_key: str = ""
+    compensated: Callable[[Config, Config], Mapping[str, Any]] | None = None
+    heads_divide_hidden: bool = False
+    refuses: Callable[[Config], str] | None = None
+    fixed_axes: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def residual_writers(self) -> tuple[str, ...]:
-        """The tensors of a layer that write the residual stream (o_proj, down_proj)."""
-        return tuple(role.tensor for role in self.layer if role.stream is Stream.WRITES)
+    def branch_ends(self) -> tuple[Role, ...]:
+        """The roles of a layer whose output is added to the residual stream."""
+        return tuple(role for role in self.layer if role.ends_branch)
+
+    @property
+    def final_norm(self) -> Role:
+        """The gain between the last layer and the head."""
+        return next(role for role in self.outer if role.kind is Kind.GAIN)
+
+    @property
+    def embeddings(self) -> Role:
+        """The embeddings of the vocabulary."""
+        return next(role for role in self.outer if role.kind is Kind.EMBEDDING)
 
     def is_tied(self, config: Config) -> bool:
         """Say whether config.json ties the output head to the embeddings."""
         return bool(config.get("tie_word_embeddings", self.tied_default))
 
+    def objection(self, config: Config) -> str:
+        """Say why transformers would refuse a config, of a base or grown; empty if it would not."""
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        if self.heads_divide_hidden and hidden % heads:
+            return f"hidden_size {hidden} is no multiple of num_attention_heads {heads}"
+        return self.refuses(config) if self.refuses else ""
+
     def sizes(self, config: Config) -> dict[str, int]:
-        """Return the size of every named axis."""
+        """Return the size of every named axis.
+
+        `head_dim` is the width of a value head and `qk_dim` that of a query or key head.
+        """
         heads = int(config["num_attention_heads"])
         # An explicit null means as many as query heads, whatever the default for a missing key.
         kv_heads = config.get("num_key_value_heads", self.kv_heads_default) or heads
@@ -89,17 +151,19 @@ class Family:
             "heads": heads,
             "kv_heads": int(kv_heads),
             "head_dim": int(head_dim),
+            "qk_dim": int(head_dim),
+            **(self.more_sizes(config) if self.more_sizes else {}),
         }
+
+    def roles(self, config: Config) -> dict[str, Role]:
+        """Return the name and role of every tensor of a layer that this config has."""
+        return {role.tensor: role for role in self.layer if not role.when or config.get(role.when)}
 
     def shapes(self, config: Config, *, tied: bool) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of every tensor that a checkpoint with this config has."""
         sizes = self.sizes(config)
         num_layers = int(config["num_hidden_layers"])
-        layer = [
-            (role.tensor, _shape(role, sizes))
-            for role in self.layer
-            if not role.when or config.get(role.when)
-        ]
+        layer = [(name, _shape(role, sizes)) for name, role in self.roles(config).items()]
         outer = self.outer if tied else (*self.outer, self.head)
         return {role.tensor: _shape(role, sizes) for role in outer} | {
             f"{layer_prefix(i)}{tensor}": shape
@@ -120,5 +184,16 @@ def layer_prefix(layer: int) -> str:
     return f"model.layers.{layer}."
 
 
+def layer_of(name: str) -> tuple[int, str] | None:
+    """Part the name of a layer's tensor in layer and role; None for a tensor outside the layers."""
+    parts = name.split(".", 3)
+    if len(parts) == 4 and parts[:2] == ["model", "layers"] and parts[2].isdecimal():
+        return int(parts[2]), parts[3]
+    return None
+
+
 def _shape(role: Role, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(prod(sizes[axis] for axis in axes) for axes in role.axes)
+    return tuple(
+        sum(prod(sizes[axis] for axis in axes) for axes in dimension)
+        for dimension in role.dimensions
+    )

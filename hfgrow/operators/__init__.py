@@ -1,76 +1,27 @@
-"""The growth operators: one file each, one line in the table here.
+"""The growth operators: one file each, one row in the table of their axis.
 
 An operator is a typed function from plan to plan. Its signature makes its subcommand: arguments
-without a default are positional, the others are options, and the `Args` section is their help.
+without a default are positional, the others are options; their help is what their annotation says,
+or the `Args` section.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from itertools import islice
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hfgrow.errors import UsageError, printable
-from hfgrow.operators.interpolate import interpolate
-from hfgrow.operators.partial import partial
-from hfgrow.operators.solar import solar
-from hfgrow.operators.stack import stack
-from hfgrow.plan import GrowthPlan
+from hfgrow.operators.depth_table import DEPTH
+from hfgrow.operators.operator import Operator
+from hfgrow.operators.width_table import WEIGHTS, WIDTH
+from hfgrow.plan import GrowthPlan, leaves
 
+# What one growth may hold: recipes nest with the steps, and some read a tensor several times.
+MAX_STEPS = 100
+_MAX_LEAVES = 4096
 
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """A row of the table.
-
-    Attributes:
-        name: The subcommand.
-        function: Plan to plan.
-        axis: `depth` or `width`.
-        preserves_function: Whether the grown model computes what the base does.
-        formula: The layer map, 0-based, `l` layers to `L`.
-        paper: The work it comes from, with its address.
-        tags: What the model card says of it.
-    """
-
-    name: str
-    function: Callable[..., GrowthPlan]
-    axis: str
-    preserves_function: bool
-    formula: str
-    paper: str
-    tags: tuple[str, ...]
-
-    @property
-    def summary(self) -> str:
-        """The first line of the function's docstring."""
-        return (self.function.__doc__ or "").partition("\n")[0]
-
-
-_STACKING = "Du et al. 2024, Stacking Your Transformers, https://arxiv.org/abs/2405.15319"
-_SOLAR = "Kim et al. 2023, SOLAR 10.7B, https://arxiv.org/abs/2312.15166"
-_DEPTH = ("depth-upscaling",)
-
-OPERATORS: dict[str, Operator] = {
-    row.name: row
-    for row in (
-        Operator(
-            "stack", stack, "depth", False, "o[i] = i mod l", _STACKING, (*_DEPTH, "stacking")
-        ),
-        Operator(
-            "interpolate", interpolate, "depth", False, "o[i] = floor(i l / L)", _STACKING, _DEPTH
-        ),
-        Operator(
-            "partial",
-            partial,
-            "depth",
-            False,
-            "o = A ++ B * r ++ C, the layers cut in runs A B C",
-            _STACKING,
-            (*_DEPTH, "stacking"),
-        ),
-        Operator("solar", solar, "depth", False, "o = 0 .. l-n-1 ++ n .. l-1", _SOLAR, _DEPTH),
-    )
-}
+OPERATORS: dict[str, Operator] = {row.name: row for row in (*DEPTH, *WIDTH, *WEIGHTS)}
 
 
 def apply(plan: GrowthPlan, name: str, arguments: Mapping[str, object]) -> GrowthPlan:
@@ -99,12 +50,22 @@ def apply(plan: GrowthPlan, name: str, arguments: Mapping[str, object]) -> Growt
     for parameter in parameters:
         if parameter.default is inspect.Parameter.empty and parameter.name not in arguments:
             raise UsageError(f"{name} needs the argument {parameter.name}")
-    return function(plan, **arguments)
+    grown = function(plan, **arguments)
+    for tensor in grown.tensors.values():
+        if next(islice(leaves(tensor.recipe), _MAX_LEAVES, None), None) is not None:
+            raise UsageError(
+                f"{name} would read more than {_MAX_LEAVES} tensors for one",
+                hint="write the model out after the steps before, and grow that",
+            )
+    return grown
 
 
 def _fits(value: object, hint: Any) -> bool:
+    """Say whether a value is of a type; a whole number is a float too, a bool is only a bool."""
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if isinstance(hint, UnionType):
         return any(_fits(value, option) for option in get_args(hint))
-    return isinstance(value, hint) and not isinstance(value, bool)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float if hint is float else hint)

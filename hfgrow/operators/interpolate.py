@@ -4,7 +4,8 @@ Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405
 stacking against interpolation
 """
 
-from hfgrow.depth import apply_layer_map, target_layers
+from hfgrow.depth import apply_layer_map
+from hfgrow.operators.depth_arguments import target_arguments, target_layers
 from hfgrow.plan import GrowthPlan
 
 
@@ -23,5 +24,6 @@ def interpolate(base: GrowthPlan, *, g: int | None = None, layers: int | None = 
     """
     target = target_layers(base, g, layers)
     layer_map = [i * base.num_hidden_layers // target for i in range(target)]
-    arguments: dict[str, object] = {"g": g} if g is not None else {"layers": target}
-    return apply_layer_map(base, layer_map, operator="interpolate", arguments=arguments)
+    return apply_layer_map(
+        base, layer_map, operator="interpolate", arguments=target_arguments(g, layers)
+    )

@@ -6,7 +6,8 @@ Pre-Training", https://arxiv.org/abs/2405.15319, Sec. 3.1, G_direct in depth (G_
 
 from typing import Literal
 
-from hfgrow.depth import apply_layer_map, target_layers
+from hfgrow.depth import apply_layer_map
+from hfgrow.operators.depth_arguments import target_arguments, target_layers
 from hfgrow.plan import GrowthPlan
 
 
@@ -37,7 +38,7 @@ def stack(
     full, rest = divmod(target, num_layers)
     layer_map = list(range(num_layers)) * full
     layer_map += range(num_layers - rest, num_layers) if remainder == "tail" else range(rest)
-    arguments: dict[str, object] = {"g": g} if g is not None else {"layers": target}
+    arguments = target_arguments(g, layers)
     if rest:
         arguments["remainder"] = remainder
     return apply_layer_map(base, layer_map, operator="stack", arguments=arguments)

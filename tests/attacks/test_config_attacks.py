@@ -8,6 +8,8 @@ import pytest
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
+from hfgrow.errors import ModelError
+from hfgrow.families import FAMILIES
 from tests.attacks.craft import add_tensor, check, drop_tensors, read_raw, rename_tensors, write_raw
 from tests.attacks.refusal import assert_refused, refuse_in_little_memory
 from tests.checkpoints import MakeCheckpoint, edit_json, load, logits
@@ -139,14 +141,81 @@ def test_layers_that_are_not_numbered_from_0_are_refused(
 
 @pytest.mark.parametrize(
     "model_type",
-    ["gpt2", "mamba", "t5", "gemma3", "Llama", "../llama", "", 5, ["llama"], None],
+    ["gpt5", "Llama", "Mixtral", "../llama", "", 5, ["llama"], ["mixtral"], None],
     ids=lambda value: f"C7-{value}",
 )
 def test_an_unknown_architecture_is_refused_with_the_known_ones(
     base: Path, model_type: object
 ) -> None:
     edit(base, model_type=model_type)
-    assert_refused(base, "model_type", "llama, mistral, qwen2, qwen3, smollm3")
+    assert_refused(base, "model_type", ", ".join(sorted(FAMILIES)))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "reason"),
+    [
+        ("mixtral", "mixture of experts"),
+        ("qwen3_moe", "mixture of experts"),
+        ("granitemoe", "mixture of experts"),
+        ("gpt_oss", "sinks"),
+        ("deepseek_v3", "latent attention"),
+        ("gemma3", "images"),
+        ("gpt2", "LayerNorm"),
+        ("mamba", "state-space"),
+        ("t5", "causal"),
+    ],
+    ids="C7-{}".format,
+)
+def test_a_well_known_architecture_is_refused_with_its_reason(
+    base: Path, model_type: str, reason: str
+) -> None:
+    edit(base, model_type=model_type)
+    assert_refused(base, f"model_type {model_type} cannot be grown", reason)
+
+
+def test_a_gemma_that_sees_is_told_of_the_one_that_does_not(base: Path) -> None:
+    """C7."""
+    edit(base, model_type="gemma3")
+    with pytest.raises(ModelError) as caught:
+        read(LocalFolder(base))
+    assert "gemma3_text" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "words"),
+    [
+        ("llama", {"num_attention_heads": 6, "head_dim": 8}, "hidden_size 32 is no multiple"),
+        ("gemma2", {"num_attention_heads": 6}, "hidden_size 32 is no multiple"),
+        ("minicpm3", {"q_lora_rank": None}, "q_lora_rank null"),
+        ("minicpm3", {"kv_lora_rank": "16"}, "kv_lora_rank must be"),
+        ("minicpm3", {"v_head_dim": 0}, "v_head_dim must be"),
+        ("minicpm3", {"dim_model_base": 1.5}, "dim_model_base must be"),
+        ("minicpm3", {"scale_depth": "1"}, "scale_depth must be"),
+        ("minicpm3", {"scale_depth": True}, "scale_depth must be"),
+        ("minicpm3", {"qk_rope_head_dim": 5}, "qk_rope_head_dim 5 is odd"),
+        ("minicpm3", {"num_key_value_heads": 2}, "num_key_value_heads 2 differs"),
+        ("minicpm3", {"num_key_value_heads": ...}, "num_key_value_heads 40 differs"),
+        ("phi3", {"rope_parameters": ["longrope"]}, "rope_parameters must be an object"),
+        ("phi3", {"rope_parameters": {"partial_rotary_factor": "x"}}, "partial_rotary_factor"),
+        ("phi3", {"rope_parameters": {"long_factor": [1.0] * 3}}, "has 3 factors"),
+        (
+            "phi3",
+            {"rope_parameters": {"short_factor": 4}},
+            "short_factor of longrope must be a list",
+        ),
+    ],
+    ids=lambda value: f"C6-{value}",
+)
+def test_what_the_classes_of_a_family_cannot_have_is_refused(
+    make_checkpoint: MakeCheckpoint,
+    tmp_path: Path,
+    model_type: str,
+    changes: dict[str, object],
+    words: str,
+) -> None:
+    folder = Path(shutil.copytree(make_checkpoint(model_type), tmp_path / "copy"))
+    edit(folder, **changes)
+    assert_refused(folder, "config.json", words)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +288,8 @@ def test_a_list_of_layers_of_another_length_is_refused(
         ("qwen2", "max_window_layers", -1),
         ("qwen2", "max_window_layers", None),
         ("qwen3", "max_window_layers", 1.5),
+        ("gemma3_text", "sliding_window_pattern", 0),
+        ("gemma3_text", "sliding_window_pattern", None),
     ],
     ids=lambda value: f"C14-{value}",
 )

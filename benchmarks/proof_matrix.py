@@ -1,0 +1,123 @@
+"""Measure every operator on a tiny model of every family, and write the table of the docs.
+
+The program itself grows random models in float64, whose norms then compute in float64 too: what is
+left is the rounding of float64, or a mistake. Each pair is tried tied and untied, with grouped
+queries and without; `tests/test_growth_matrix.py` holds the same cases to 1e-12.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+# Models this small are slower with more threads; torch reads this when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+from benchmarks.document import OPERATORS as DOCUMENT
+from benchmarks.document import between, put
+from benchmarks.measure import table
+from hfgrow.families import FAMILIES
+from hfgrow.operators import OPERATORS
+from tests.checkpoints import load, logits, write_checkpoint
+from tests.growths import OTHERWISE, REFUSED, Case, with_exact_norms
+from tests.program import call_hfgrow
+
+Logits = Callable[[Path], Any]
+_NAME = "proof matrix"
+
+
+def cases(operator: str, model_type: str) -> list[Case]:
+    """Return the traits in which a pair is tried."""
+    return [
+        Case(operator, model_type, tied=tied, sharded=False, grouped=grouped)
+        for tied, grouped in product((False, True), repeat=2)
+        if tied or operator != "untie"
+    ]
+
+
+def error(case: Case, folder: Path, logits_of: Logits) -> float:
+    """Return max |dlogit| / max |logit| of a growth."""
+    settings = case.base("float64")
+    base = folder / "-".join((case.model_type, *map(str, settings.values())))
+    if not base.is_dir():
+        write_checkpoint(base, case.model_type, **settings)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        operator, *arguments = case.command
+        finished = call_hfgrow(operator, base, *arguments, "--out", Path(temporary, "out"))
+        if finished.returncode:
+            sys.exit(f"{case}: {finished.stderr}")
+        found = logits(with_exact_norms(load(Path(temporary, "out"))[0]))
+    expected = logits_of(base)
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def cell(operator: str, model_type: str, folder: Path, logits_of: Logits) -> str:
+    """Return the largest error of a growth that promises none, or else the smallest change."""
+    if (operator, model_type) in REFUSED:
+        return f"refused ({reasons().index(REFUSED[operator, model_type]) + 1})"
+    errors = [error(case, folder, logits_of) for case in cases(operator, model_type)]
+    promised = OPERATORS[operator].preserves_function
+    shown = f"{max(errors):.0e}" if promised else f"changes {min(errors):.2g}"
+    return ("0" if promised and not max(errors) else shown) + "*" * (
+        (operator, model_type) in OTHERWISE
+    )
+
+
+def reasons() -> list[str]:
+    """Return the different reasons of what is refused."""
+    return list(dict.fromkeys(REFUSED.values()))
+
+
+def standing() -> dict[str, list[str]]:
+    """Return the rows that stand in the document, by operator."""
+    lines = between(DOCUMENT.read_text(encoding="utf-8"), _NAME).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    return {row[0].strip("`"): row for row in rows if row[0].startswith("`")}
+
+
+def written(folder: Path, kept: dict[str, list[str]]) -> str:
+    """Return the table and its footnotes; rows that are kept are not measured."""
+
+    @cache
+    def logits_of(base: Path) -> Any:
+        return logits(with_exact_norms(load(base)[0]))
+
+    lines = []
+    for operator in OPERATORS:
+        if operator in kept:
+            lines.append(kept[operator])
+            continue
+        cells = [cell(operator, model_type, folder, logits_of) for model_type in FAMILIES]
+        lines.append([f"`{operator}`", *cells])
+        print(*lines[-1], file=sys.stderr, flush=True)
+    notes = [f"({i}) {reason}" for i, reason in enumerate(reasons(), 1)]
+    return "\n".join(
+        (
+            table(["operator", *FAMILIES], lines),
+            "",
+            f"\\* another target, for norms over all heads or for heads that are fixed. Refused: "
+            f"{'; '.join(notes)}.",
+        )
+    )
+
+
+def main() -> None:
+    """Measure, print the table, and write it into docs/operators.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=OPERATORS, help="keep the other rows")
+    only = parser.parse_args().only
+    kept = {name: row for name, row in standing().items() if name not in only} if only else {}
+    with tempfile.TemporaryDirectory() as temporary:
+        found = written(Path(temporary), kept)
+    print(found)
+    put(DOCUMENT, _NAME, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The fields of hfgrow.json, each checked when it is taken: kind, shape and bounds."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hfgrow.checkpoint.strictjson import is_int
+from hfgrow.errors import ModelError, printable
+from hfgrow.names import MANIFEST
+
+_MAX_NUMBER = 1 << 62
+# A difference of two logits in float32 is no larger.
+_MAX_REAL = 1e39
+# Any reader of JSON has the integers below exactly.
+_MAX_ARGUMENT = 1 << 53
+_WORD = re.compile(r"[\w.+-]{1,80}", re.ASCII)
+_ARGUMENT = re.compile(r"[\w.,+:*\[\]-]{1,4000}", re.ASCII)
+
+
+def is_word(value: object) -> bool:
+    """Say whether a value is a name that no shell or Markdown reads as anything else."""
+    return isinstance(value, str) and bool(_WORD.fullmatch(value))
+
+
+def is_argument(value: object) -> bool:
+    """Say whether a value can be recorded as an argument of an operator: finite and bounded."""
+    match value:
+        case bool():
+            return True
+        case int() | float():
+            return abs(value) < _MAX_ARGUMENT
+        case str():
+            return bool(_ARGUMENT.fullmatch(value))
+    return False
+
+
+def words(value: Any, where: str) -> dict[str, str]:
+    """Return an object of words."""
+    content = object_of(value, where)
+    for key, word in content.items():
+        if not is_word(key) or not is_word(word):
+            raise damaged(where, f"{key}: {word}")
+    return dict(content)
+
+
+def object_of(value: Any, where: str) -> dict[str, Any]:
+    """Return a value that must be an object."""
+    if not isinstance(value, dict):
+        raise damaged(where, value)
+    return value
+
+
+def list_in(content: Mapping[str, Any], key: str, *, most: int) -> list[Any]:
+    """Return a field that must be a list of 1 to `most` items."""
+    value: list[Any] = checked(content, key, lambda v: isinstance(v, list) and 0 < len(v) <= most)
+    return value
+
+
+def number(content: Mapping[str, Any], key: str, *, least: int = 0, most: int = _MAX_NUMBER) -> int:
+    """Return a field that must be an integer."""
+    return int(checked(content, key, lambda v: is_int(v) and least <= v <= most))
+
+
+def real(content: Mapping[str, Any], key: str, *, most: float = _MAX_REAL) -> float:
+    """Return a field that must be a number from 0; NaN and infinity are none."""
+    return float(
+        checked(content, key, lambda v: (is_int(v) or isinstance(v, float)) and 0 <= v <= most)
+    )
+
+
+def optional(content: Mapping[str, Any], key: str, shape: re.Pattern[str]) -> str | None:
+    """Return a field that may be absent, and otherwise must be text of a shape."""
+    if content.get(key) is None:
+        return None
+    return str(checked(content, key, lambda v: isinstance(v, str) and bool(shape.fullmatch(v))))
+
+
+def checked(content: Mapping[str, Any], key: str, fits: Callable[[Any], bool]) -> Any:
+    """Return a field that fits.
+
+    Raises:
+        ModelError: It does not.
+    """
+    value = content.get(key)
+    if not fits(value):
+        raise damaged(key, value)
+    return value
+
+
+def damaged(where: str, found: object) -> ModelError:
+    """Return the refusal of a field."""
+    return ModelError(
+        f"{MANIFEST} is damaged: {printable(where)} is {printable(repr(found))}",
+        hint="remove it if the model's history does not matter",
+    )

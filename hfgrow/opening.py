@@ -1,0 +1,155 @@
+"""Open the mask of a model that was grown at random.
+
+random-width and random-depth fold a mask into the weights. What it hides is a function of the
+recorded seed, so a model that was just grown can be given its random weights back, behind hooks
+that multiply what they contribute: it then computes what a checkpoint grown with that mask does.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from hfgrow.axes import FRESH, AxisMap
+from hfgrow.checkpoint.dtypes import CONFIG_DTYPES, torch_dtype
+from hfgrow.checkpoint.tensors import evaluated
+from hfgrow.errors import UsageError
+from hfgrow.families import FAMILIES
+from hfgrow.families.table import Kind, Role, layer_of, layer_prefix
+from hfgrow.initial import HIDDEN
+from hfgrow.lineage import Link
+from hfgrow.mask import GrowthMask
+from hfgrow.operators import apply
+from hfgrow.operators.checks import check_amount
+from hfgrow.plan import Fill, GrowthPlan, GrowthStep, LayerSource, Lift, TensorPlan
+
+_MASKED = ("random-width", "random-depth")
+
+
+def attach_mask(model: Any, link: Link, value: float) -> GrowthMask:
+    """Give a model that was just grown at random its mask back.
+
+    Args:
+        model: The grown model, loaded, not trained since.
+        link: How it was grown; its last step is random-width or random-depth.
+        value: The mask to begin with, from 0 to 1.
+
+    Raises:
+        UsageError: The last step has no mask, the value is out of range, or the model was trained
+            since; it is then as it was.
+    """
+    import torch
+
+    check_amount("mask", value)
+    step = link.steps[-1]
+    if step.operator not in _MASKED:
+        raise UsageError(f"the last step is {step.operator}, which has no mask")
+    blank = _blank_base(model, link)
+    folded, opened = (
+        _applied(blank, (*link.steps[:-1], replace(step, arguments={**step.arguments, **mask})))
+        for mask in ({}, {"mask": 1.0})
+    )
+    changed = {name: plan for name, plan in opened.tensors.items() if plan != folded.tensors[name]}
+    as_grown = evaluated({name: folded.tensors[name] for name in changed}, {})
+    as_drawn = evaluated(changed, {})
+    inputs, outputs = _new_units(opened, step)
+    state = model.state_dict()
+    new = {name: drawn != as_grown[name] for name, drawn in as_drawn.items()}
+    for name, where in new.items():
+        if not _is_as_grown(state[name][where].cpu(), as_grown[name][where]):
+            raise UsageError(
+                f"{name} was changed since it was grown; a mask is opened right after growth"
+            )
+    with torch.no_grad():
+        for name, where in new.items():
+            tensor = state[name]
+            tensor[where] = as_drawn[name][where].to(device=tensor.device, dtype=tensor.dtype)
+    centre = 1.0 if FAMILIES[opened.family].centred_gains else 0.0
+    return GrowthMask(model, inputs, outputs, value, centre=centre)
+
+
+def _is_as_grown(found: Any, grown: Any) -> bool:
+    """Say whether weights are those of a growth, whatever dtype they were stored in."""
+    import torch
+
+    stored = (torch_dtype(dtype) for dtype in CONFIG_DTYPES.values())
+    return any(torch.equal(found, grown.to(dtype).to(found.dtype)) for dtype in stored)
+
+
+def _blank_base(model: Any, link: Link) -> GrowthPlan:
+    """Return the plan of the base with zeros for weights: what is left of growth is random."""
+    config = model.config.to_dict()
+    family = FAMILIES[config["model_type"]]
+    num_layers = link.base.num_hidden_layers
+    for key in family.per_layer_lists:
+        if config.get(key) is not None:
+            config[key] = config[key][:num_layers]
+    config |= {key: size for key, size in link.base.widths.items() if size is not None}
+    config["num_hidden_layers"] = num_layers
+    tied = family.is_tied(config) or any(step.operator == "untie" for step in link.steps)
+    dtype = CONFIG_DTYPES[str(model.dtype).removeprefix("torch.")]
+    return GrowthPlan(
+        folder="",
+        config=config,
+        family=family.model_type,
+        layer_map=tuple(LayerSource(i) for i in range(num_layers)),
+        tensors={
+            name: TensorPlan(dtype, Fill(shape, 0.0))
+            for name, shape in family.shapes(config, tied=tied).items()
+        },
+        files={},
+    )
+
+
+def _applied(plan: GrowthPlan, steps: tuple[GrowthStep, ...]) -> GrowthPlan:
+    for step in steps:
+        plan = apply(plan, step.operator, step.arguments)
+    return plan
+
+
+def _new_units(plan: GrowthPlan, step: GrowthStep) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the mask multiplies: inputs and outputs of modules, 1 where they are new."""
+    import torch
+
+    family = FAMILIES[plan.family]
+    inputs: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
+    if step.operator == "random-depth":
+        for i, source in enumerate(step.layer_map):
+            if source.mode == "random":
+                for role in _branch_ends(plan):
+                    name = layer_prefix(i) + role.tensor.removesuffix(".weight")
+                    outputs[name] = torch.ones(1)
+        return inputs, outputs
+    for name, role, lift in _lifts(plan):
+        module = name.removesuffix(".weight")
+        if role.kind is Kind.EMBEDDING and lift.cols and lift.cols.has_fresh:
+            outputs[module] = _fresh(lift.cols)
+            if family.head.tensor not in plan.tensors:
+                inputs[family.head.tensor.removesuffix(".weight")] = _fresh(lift.cols)
+        elif role.kind is Kind.LINEAR and role.dimensions[0] == HIDDEN and lift.cols:
+            if lift.rows.has_fresh:
+                outputs[module] = _fresh(lift.rows)
+            if lift.cols.has_fresh:
+                inputs[module] = _fresh(lift.cols)
+    return inputs, outputs
+
+
+def _branch_ends(plan: GrowthPlan) -> Iterator[Role]:
+    roles = FAMILIES[plan.family].roles(plan.config).values()
+    return (role for role in roles if role.ends_branch and role.kind is not Kind.BIAS)
+
+
+def _lifts(plan: GrowthPlan) -> Iterator[tuple[str, Role, Lift]]:
+    family = FAMILIES[plan.family]
+    roles = family.roles(plan.config)
+    outer = {role.tensor: role for role in (*family.outer, family.head)}
+    for name, tensor in plan.tensors.items():
+        found = layer_of(name)
+        if isinstance(tensor.recipe, Lift):
+            yield name, roles[found[1]] if found else outer[name], tensor.recipe
+
+
+def _fresh(axis_map: AxisMap) -> Any:
+    import torch
+
+    return torch.tensor([float(source == FRESH) for source in axis_map.sources])

@@ -1,0 +1,130 @@
+"""One command for every operator on the tiny bases, and what some families cannot do."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+# On a base of 4 layers, hidden_size 32, intermediate_size 48, 4 query and 2 key-value heads.
+WIDE = ("--hidden-size", "40", "--ffn", "60")
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "stack": ("--layers", "7"),
+    "interpolate": ("--g", "2"),
+    "partial": ("1-23*2-4",),
+    "solar": ("--overlap", "1"),
+    "append-top": ("--layers", "6"),
+    "midas": ("--block", "2"),
+    "lidas": ("--block", "2"),
+    "progressive": ("--layers", "3"),
+    "zero-depth": ("--layers", "7"),
+    "random-depth": ("--layers", "6"),
+    "average": ("--layers", "6"),
+    "lesa": ("--layers", "6"),
+    "branch-scale": (),
+    "hyperclone-noisy": (*WIDE, "--heads", "8"),
+    "hyperclone": ("--g", "2"),
+    "split": ("--g", "2"),
+    "zero-width": ("--g", "2"),
+    "random-width": ("--hidden-size", "48", "--heads", "8"),
+    "lemon": ("--hidden-size", "72", "--ffn", "60"),
+    "net2net": (*WIDE, "--heads", "8"),
+    "bert2bert-fpi": ("--g", "2"),
+    "bert2bert-aki": ("--g", "2"),
+    "staged": ("--g", "2"),
+    "snp": ("--g", "2"),
+    "head-dim": ("--factor", "2"),
+    "untie": (),
+    "paper-noise": ("--amount", "0.2"),
+}
+# The layer maps of those that only copy layers, written out by hand.
+LAYER_MAPS: dict[str, tuple[int, ...]] = {
+    "stack": (0, 1, 2, 3, 1, 2, 3),
+    "interpolate": (0, 0, 1, 1, 2, 2, 3, 3),
+    "partial": (0, 1, 2, 1, 2, 3),
+    "solar": (0, 1, 2, 1, 2, 3),
+    "append-top": (0, 1, 2, 3, 2, 3),
+    "midas": (0, 1, 0, 1, 2, 3),
+    "lidas": (0, 1, 2, 1, 2, 3),
+    "progressive": (0, 0, 0),
+}
+# Where a family needs another command: OLMo2's norms span all heads, MiniCPM3's heads are fixed.
+OTHERWISE: dict[tuple[str, str], tuple[str, ...]] = {
+    **{
+        (operator, "olmo2"): WIDE
+        for operator in ("zero-width", "random-width", "net2net", "bert2bert-fpi", "bert2bert-aki")
+    },
+    ("snp", "olmo2"): WIDE,
+    **{
+        (operator, "minicpm3"): ("--hidden-size", "64", "--ffn", "96")
+        for operator in (
+            "hyperclone",
+            "split",
+            "zero-width",
+            "random-width",
+            "lemon",
+            "hyperclone-noisy",
+            "net2net",
+            "bert2bert-fpi",
+            "bert2bert-aki",
+            "snp",
+        )
+    },
+}
+# What is refused, and a part of the reason.
+REFUSED = {
+    ("staged", "minicpm3"): "the heads share latents",
+    ("head-dim", "minicpm3"): "the heads share latents",
+    ("head-dim", "phi3"): "only a part of it is rotary",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator on a base of a family."""
+
+    operator: str
+    model_type: str
+    tied: bool
+    sharded: bool
+    grouped: bool
+
+    def __str__(self) -> str:
+        traits = ("tied" * self.tied, "shards" * self.sharded, "mha" * (not self.grouped))
+        return "-".join((self.operator, self.model_type, *filter(None, traits)))
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The operator and its arguments, without the base."""
+        arguments = OTHERWISE.get((self.operator, self.model_type), COMMANDS[self.operator])
+        if self.operator == "branch-scale":
+            return ("stack", "--g", "2", "--branch-scale", "0.5")
+        return (self.operator, *arguments)
+
+    def base(self, dtype: str) -> dict[str, Any]:
+        """The base, as `make_checkpoint` makes it."""
+        settings: dict[str, Any] = {"tied": self.tied, "sharded": self.sharded, "dtype": dtype}
+        if not self.grouped:
+            settings["num_key_value_heads"] = 4
+        if self.operator == "progressive":
+            settings["num_hidden_layers"] = 1
+        return settings
+
+
+def with_exact_norms(model: Any) -> Any:
+    """Let a model's norms compute in its own dtype; those of transformers compute in float32."""
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = _exact_norm(module)
+    return model
+
+
+def _exact_norm(norm: Any) -> Any:
+    epsilon = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
+    centre = 1 if "Gemma" in type(norm).__name__ else 0
+
+    def forward(hidden: torch.Tensor) -> Any:
+        return (centre + norm.weight) * (
+            hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + epsilon)
+        )
+
+    return forward

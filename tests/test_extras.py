@@ -1,0 +1,94 @@
+"""Without torch and numpy: what copies and what is zero goes, what computes is refused at once."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import MakeCheckpoint
+from tests.program import Finished, call_hfgrow, run_hfgrow
+
+# Run by Python at its start: torch, numpy and transformers look as if nobody had installed them.
+HIDE = """
+import sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        hidden = name.partition(".")[0] in ("torch", "numpy", "transformers")
+        return None if hidden else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+"""
+
+
+@pytest.fixture
+def place(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> Path:
+    """A base in float32, `copied` and `zeros` grown from it, and `computed` and `after` it."""
+    shutil.copytree(make_checkpoint(), tmp_path / "base")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(HIDE)
+    for words in (
+        ("stack", "base", "--g", "2", "--out", "copied"),
+        ("zero-depth", "base", "--g", "2", "--out", "zeros"),
+        ("stack", "base", "--g", "2", "--dtype", "bfloat16", "--out", "computed"),
+        ("stack", "./computed", "--g", "2", "--dtype", "float32", "--out", "after"),
+    ):
+        finished = call_hfgrow(*words, cwd=tmp_path)
+        assert finished.returncode == 0, finished.stderr
+    return tmp_path
+
+
+def bare(place: Path, *words: str) -> Finished:
+    return run_hfgrow(*words, cwd=place, env={"PYTHONPATH": str(place / "site")})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stack", "base", "--g", "2"),
+        ("zero-depth", "base", "--g", "2"),
+        ("stack", "base", "--g", "2", "--dtype", "float32"),
+        ("stack", "./computed", "--g", "2", "--dtype", "bfloat16"),
+        ("stack", "base", "--g", "2", "--dtype", "bfloat16", "--dry-run"),
+        ("verify", "copied"),
+        ("verify", "zeros"),
+        ("reproduce", "./zeros"),
+    ],
+    ids=" ".join,
+)
+def test_copies_and_zeros_need_no_torch(place: Path, words: tuple[str, ...]) -> None:
+    finished = bare(place, *words)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stack", "base", "--g", "2", "--dtype", "bfloat16", "--out", "new"),
+        ("average", "base", "--layers", "6", "--out", "new"),
+        ("stack", "base", "--g", "2", "--branch-scale", "0.5", "--out", "new"),
+        ("verify", "computed"),
+        ("reproduce", "./computed"),
+        ("reproduce", "./after", "--out", "new"),
+    ],
+    ids=" ".join,
+)
+def test_what_has_to_be_computed_is_refused_and_nothing_written(
+    place: Path, words: tuple[str, ...]
+) -> None:
+    before = sorted(place.iterdir())
+    finished = bare(place, *words)
+    assert finished.returncode == 2, finished.stderr
+    assert "computing tensors needs torch and numpy, which are not installed" in finished.stderr
+    assert "hfgrow[train]" in finished.stderr
+    assert sorted(place.iterdir()) == before
+
+
+def test_a_verification_without_transformers_says_what_it_left_out(place: Path) -> None:
+    document = json.loads(bare(place, "verify", "zeros", "--json").stdout)
+    assert document["measured"] is None
+    assert document["num_transformers_tensors"] is None
+    assert "promised to be preserved" in bare(place, "verify", "zeros").stdout
