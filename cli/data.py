@@ -1,0 +1,127 @@
+"""Text made ready for training: tokenised once, then read where it lies."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hfgrow.errors import UsageError, printable
+from hfgrow.extras import require
+from hfgrow.hub.client import HubClient
+from hfgrow.numbers import size
+from hfgrow.source import local_folder, locate
+
+from . import options
+from .output import Console
+
+_REQUIRED = ("numpy", "tokenizers")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of commands to the program."""
+    data = typer.Typer(
+        name="data", help="Tokenise text for training.", no_args_is_help=True, rich_markup_mode=None
+    )
+    data.command("prepare")(prepare)
+    data.command("check")(check)
+    app.add_typer(data, rich_help_panel="Train")
+
+
+def prepare(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Text, jsonl or parquet files or folders, or datasets of the Hub as org/name; "
+            "`demo` is the documentation that Python carries.",
+        ),
+    ],
+    tokenizer: Annotated[
+        str,
+        typer.Option("--tokenizer", metavar="MODEL", help="The model whose tokenizer is used."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make.")],
+    text_column: Annotated[
+        str, typer.Option("--text-column", help="The column of the text.")
+    ] = "text",
+    split: Annotated[
+        str, typer.Option("--split", help="The split of datasets on the Hub.")
+    ] = "train",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace tokens of other text.")
+    ] = False,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Tokenise text into memory-mapped shards with an index; print the folder."""
+    require("hfgrow data prepare", *_REQUIRED)
+    from hfgrow.checkpoint.config import read_config
+    from hfgrow.checkpoint.files import LocalFolder
+    from hfgrow.train.data.prepare import prepare as prepare_tokens
+    from hfgrow.train.data.tokenizer import open_tokenizer
+
+    console = Console(as_json=json, quiet=quiet)
+    client = HubClient(token=token)
+    ref = locate(tokenizer, None, client, console)
+    folder = local_folder(ref, client, console)
+    config, _, _ = read_config(LocalFolder(folder))
+    files = prepare_tokens(
+        [_source(text, text_column, split) for text in sources],
+        open_tokenizer(folder),
+        out,
+        vocab_size=int(config["vocab_size"]),
+        overwrite=overwrite,
+        client=client,
+        progress=console,
+    )
+    console.say(f"{_summary(files)}, {size(_nbytes(files))} in {printable(out, 200)}")
+    console.result(str(out), _document(out, files))
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of prepared tokens.")],
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Compare every file of prepared tokens with the sha256 in its index."""
+    require("hfgrow data check", *_REQUIRED)
+    from hfgrow.train.data.token_files import TokenFiles
+
+    console = Console(as_json=json, quiet=quiet)
+    files = TokenFiles(folder)
+    files.verify()
+    console.result(f"{_summary(files)}, every file as it was prepared", _document(folder, files))
+
+
+def _source(text: str, text_column: str, split: str) -> Any:
+    from hfgrow.train.data.sources import DEMO, TextSource
+
+    path = Path(text).expanduser()
+    if text == DEMO and not path.exists():
+        return TextSource(dataset=DEMO)
+    if path.exists() or any(character in text for character in "*?["):
+        return TextSource(path=path, text_column=text_column)
+    if text.count("/") != 1 or text.startswith((".", "/", "~")):
+        raise UsageError(
+            f"there is no file or folder {printable(text, 200)}",
+            hint="name a file, a folder, or a dataset of the Hub as org/name",
+        )
+    return TextSource(dataset=text, text_column=text_column, split=split)
+
+
+def _document(folder: Path, files: Any) -> dict[str, object]:
+    return {
+        "folder": str(folder),
+        "num_tokens": files.index.num_tokens,
+        "num_documents": files.index.num_documents,
+        "nbytes": _nbytes(files),
+    }
+
+
+def _summary(files: Any) -> str:
+    return f"{files.index.num_tokens:,} tokens in {files.index.num_documents:,} documents"
+
+
+def _nbytes(files: Any) -> int:
+    return int(files.index.num_tokens * files.index.itemsize)

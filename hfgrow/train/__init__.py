@@ -1,0 +1,1 @@
+"""Continued pretraining: recipes, data, the loop, its checkpoints and its ledger."""

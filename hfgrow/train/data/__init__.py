@@ -1,0 +1,1 @@
+"""Text to training samples: read once, tokenise to flat files, order by arithmetic, batch."""

@@ -1,0 +1,88 @@
+"""Validation text taken out of the training text by documents, where none is named."""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from hfgrow.errors import TrainingError
+from hfgrow.train.data.numbers import mixed
+from hfgrow.train.data.views import Ranges, TokenView
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A view in two: what is trained on, and what is held out; `by_documents` if whole ones are."""
+
+    train: TokenView
+    validation: TokenView
+    by_documents: bool
+
+
+def hold_out(view: TokenView, fraction: float, *, at_least: int, seed: int) -> HeldOut:
+    """Hold out whole documents, picked by the hash of their text and the seed.
+
+    Documents of equal text stay together, so that none of the held-out ones is trained on. Where no
+    document is short enough, the end of the text is held out.
+
+    Args:
+        view: The text.
+        fraction: The part of its tokens to hold out, above 0 and below 1; up to twice as much is,
+            as documents are long.
+        at_least: The fewest tokens to hold out, such as those of one sequence.
+        seed: Another seed holds out others.
+
+    Raises:
+        TrainingError: More than half of the text would be held out.
+    """
+    target = max(at_least, ceil(view.num_tokens * fraction))
+    if 2 * target > view.num_tokens:
+        raise TrainingError(
+            f"{view.label} has {view.num_tokens} tokens, too few to hold out {target} of them",
+            hint="name validation text",
+        )
+    lo, hi = _whole_documents(view)
+    first, end = (view.files.starts[i:j] for i, j in ((lo, hi), (lo + 1, hi + 1)))
+    lengths = (np.asarray(end) - np.asarray(first)).astype(np.int64)
+    _, group = np.unique(np.asarray(view.files.hashes[lo:hi]), return_inverse=True)
+    group_lengths = np.bincount(group, weights=lengths).astype(np.int64)
+    keys = np.zeros(len(group_lengths), np.uint64)
+    keys[group] = mixed(np.asarray(view.files.hashes[lo:hi]), seed)
+    picked = np.argsort(
+        np.where(group_lengths <= target, keys, np.uint64(2**64 - 1)), kind="stable"
+    )
+    picked = picked[group_lengths[picked] <= target]
+    needed = int(np.searchsorted(np.cumsum(group_lengths[picked]), target)) + 1
+    if needed > len(picked):
+        cut = view.num_tokens - target
+        return HeldOut(view.between(0, cut), view.between(cut, view.num_tokens), False)
+    is_held = np.isin(group, picked[:needed])
+    ranges = np.stack((np.asarray(first), np.asarray(end)), axis=1).astype(np.int64)
+    before = [[view.ranges[0, 0], ranges[0, 0]]]
+    after = [[ranges[-1, 1], view.ranges[0, 1]]]
+    trained = np.concatenate((before, ranges[~is_held], after))
+    return HeldOut(
+        TokenView(view.files, view.label, _joined(trained)),
+        TokenView(view.files, view.label, _joined(ranges[is_held])),
+        True,
+    )
+
+
+def _whole_documents(view: TokenView) -> tuple[int, int]:
+    """Return the documents [lo, hi) that lie whole in a view of one range."""
+    if len(view.ranges) != 1:
+        raise ValueError("text is held out of one range only")
+    lo, hi = np.searchsorted(view.files.starts, view.ranges[0].astype(np.uint64))
+    if view.files.starts[hi] != view.ranges[0, 1]:
+        hi -= 1
+    return int(lo), max(int(lo), int(hi))
+
+
+def _joined(ranges: Ranges) -> Ranges:
+    """Join ranges that touch, and drop empty ones."""
+    ranges = ranges[ranges[:, 0] < ranges[:, 1]]
+    if not len(ranges):
+        return ranges
+    begins = np.concatenate(([True], ranges[1:, 0] != ranges[:-1, 1]))
+    ends = np.concatenate((begins[1:], [True]))
+    return np.stack((ranges[begins, 0], ranges[ends, 1]), axis=1)

@@ -1,0 +1,158 @@
+"""Which parameters a stage trains, and at which learning rates: decided by the layer map.
+
+A layer is new if the last growth did not copy it, or copied it from a layer of the base that an
+earlier layer is a copy of: the blocks that LLaMA-Pro inserts, wherever they stand, and the repeats
+of a stack. Freezing the last layers instead would freeze the wrong ones where the new are
+interleaved.
+
+Source: Wu et al. 2024, "LLaMA Pro: Progressive LLaMA with Block Expansion",
+https://arxiv.org/abs/2401.02415, Sec. 3.2 (train only the inserted blocks)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch.nn import Module, Parameter
+
+from hfgrow.errors import UsageError, printable
+from hfgrow.families.table import layer_of
+from hfgrow.plan import LayerSource
+
+_EMBEDDINGS = ("model.embed_tokens.", "lm_head.")
+_EXAMPLE = "such as model.layers.0.*, *.self_attn.*, *norm*; hfgrow inspect lists the names"
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterGroup:
+    """Parameters that are optimised alike.
+
+    Attributes:
+        names: Their tensor names.
+        parameters: The parameters, in the same order.
+        learning_rate: The peak of their learning rate.
+        decays: Whether weight decay pulls at them: matrices, embeddings among them.
+        is_inside: Whether they are matrices of layers, which Muon can orthogonalise.
+    """
+
+    names: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    learning_rate: float
+    decays: bool
+    is_inside: bool
+
+
+def new_layers(layer_map: Sequence[LayerSource]) -> list[int]:
+    """Return the 0-based layers that a growth added.
+
+    Args:
+        layer_map: For every layer, the layer of the base it comes from, and its mode.
+    """
+    copied: set[int] = set()
+    new = []
+    for i, source in enumerate(layer_map):
+        if source.mode == "copy" and source.layer not in copied:
+            copied.add(source.layer)
+        else:
+            new.append(i)
+    return new
+
+
+def parameter_groups(
+    model: Module,
+    *,
+    learning_rate: float,
+    trainable: str | Sequence[str] = "all",
+    layer_map: Sequence[LayerSource] | None = None,
+    new_learning_rate: float | None = None,
+    embedding_learning_rate: float | None = None,
+) -> tuple[ParameterGroup, ...]:
+    """Freeze what does not train, and part the rest into groups.
+
+    Args:
+        model: A causal language model of a family in `hfgrow.families`; `requires_grad` of its
+            parameters is set. A head tied to the embeddings counts as embeddings.
+        learning_rate: The peak of what has none of its own.
+        trainable: `all`, `new` (what the last growth added), `new+embeddings` (that, the embeddings
+            and the head), or patterns of tensor names with `*`, `?` and `[...]`.
+        layer_map: The layer map of the last growth; None if nothing has grown.
+        new_learning_rate: The peak of the layers that the last growth added.
+        embedding_learning_rate: The peak of the embeddings and the head.
+
+    Raises:
+        UsageError: Something that was asked for matches nothing.
+    """
+    named = dict(model.named_parameters())
+    new = _new_names(list(named), layer_map)
+    embeddings = {name for name in named if name.startswith(_EMBEDDINGS)}
+    trained = _trained(list(named), trainable, new, embeddings, has_grown=layer_map is not None)
+    for what, rate, names in (
+        ("new_learning_rate", new_learning_rate, new),
+        ("embedding_learning_rate", embedding_learning_rate, embeddings),
+    ):
+        if rate is not None and not names & trained:
+            raise UsageError(f"{what} {rate:g} matches nothing that trains", hint="leave it out")
+    parted: dict[tuple[float, bool, bool], list[str]] = {}
+    for name, parameter in named.items():
+        parameter.requires_grad_(name in trained)
+        if name not in trained:
+            continue
+        rate = learning_rate
+        if name in embeddings and embedding_learning_rate is not None:
+            rate = embedding_learning_rate
+        elif name in new and new_learning_rate is not None:
+            rate = new_learning_rate
+        is_matrix = parameter.ndim > 1
+        key = (rate, is_matrix, is_matrix and layer_of(name) is not None)
+        parted.setdefault(key, []).append(name)
+    return tuple(
+        ParameterGroup(tuple(names), tuple(named[name] for name in names), rate, decays, is_inside)
+        for (rate, decays, is_inside), names in parted.items()
+    )
+
+
+def _new_names(names: Sequence[str], layer_map: Sequence[LayerSource] | None) -> set[str]:
+    if layer_map is None:
+        return set()
+    layers = {name: found[0] for name in names if (found := layer_of(name))}
+    num_layers = max(layers.values(), default=-1) + 1
+    if num_layers != len(layer_map):
+        raise UsageError(
+            f"the layer map of the last growth has {len(layer_map)} layers, the model {num_layers}"
+        )
+    new = set(new_layers(layer_map))
+    return {name for name, layer in layers.items() if layer in new}
+
+
+def _trained(
+    names: Sequence[str],
+    trainable: str | Sequence[str],
+    new: set[str],
+    embeddings: set[str],
+    *,
+    has_grown: bool,
+) -> set[str]:
+    match trainable:
+        case "all":
+            return set(names)
+        case "new" | "new+embeddings":
+            if not new:
+                why = "the last growth added no layers" if has_grown else "nothing has grown"
+                raise UsageError(
+                    f"trainable {trainable} matches nothing: {why}", hint="trainable: all"
+                )
+            return new if trainable == "new" else new | embeddings
+        case str():
+            raise UsageError(
+                f"trainable {printable(trainable)} is not one of all, new, new+embeddings or a "
+                "list of patterns",
+                hint=_EXAMPLE,
+            )
+    matches = {
+        pattern: {name for name in names if fnmatchcase(name, pattern)} for pattern in trainable
+    }
+    idle = [printable(pattern) for pattern, found in matches.items() if not found]
+    if idle or not matches:
+        what = ", ".join(idle) or "an empty list"
+        raise UsageError(f"trainable: no tensor name matches {what}", hint=_EXAMPLE)
+    return set().union(*matches.values())

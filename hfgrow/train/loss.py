@@ -1,0 +1,237 @@
+"""Cross-entropy of the next token from hidden states, without the logits of all tokens at once.
+
+The logits of a batch, [tokens, vocab_size] in float32, take more memory than anything else of a
+small model. Here they exist for a chunk of tokens at a time, and gradients are computed while a
+chunk is there, so that nothing is computed twice.
+
+Source: Hsu et al. 2024, "Liger Kernel", https://arxiv.org/abs/2410.10989, Sec. 3.2 (gradients of
+head and loss, chunk by chunk, in the forward pass)
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module, functional
+
+from hfgrow.train.masks import Masks
+
+# What a target must be for its token not to count.
+IGNORED = -100
+# Memory for the float32 logits of a chunk, in bytes.
+_CHUNK_NBYTES = {"cuda": 1 << 30}
+_CHUNK_NBYTES_ELSEWHERE = 1 << 26
+# Liger's kernels pay off where the vocabulary is large.
+_LIGER_VOCAB = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What lies between the last hidden states and the logits, beside the matrix.
+
+    Attributes:
+        hidden_divisor: Divides the hidden states.
+        logits_divisor: Divides the logits.
+        softcap: The cap `c` of the logits, `c tanh(logit / c)`; None caps nothing.
+    """
+
+    hidden_divisor: float = 1.0
+    logits_divisor: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        """Return float32 logits, [tokens, vocab_size].
+
+        Args:
+            hidden: Hidden states behind the final norm, [tokens, hidden_size].
+            weight: The matrix of the head, [vocab_size, hidden_size].
+        """
+        if self.hidden_divisor != 1:
+            hidden = hidden / self.hidden_divisor
+        logits = functional.linear(hidden, weight)
+        if self.logits_divisor != 1:
+            logits = logits / self.logits_divisor
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits.float()
+
+
+def head_of(config: Any) -> Head:
+    """Return the head of a transformers config of a family in `hfgrow.families`."""
+    match config.model_type:
+        case "granite":
+            return Head(logits_divisor=config.logits_scaling)
+        case "minicpm3":
+            return Head(hidden_divisor=config.logits_scaling)
+        case "gemma2" | "gemma3_text":
+            return Head(softcap=config.final_logit_softcapping)
+        case _:
+            return Head()
+
+
+class NextTokenLoss(Module):
+    """A causal language model that returns its loss: what a training loop wraps and calls.
+
+    Args:
+        model: A transformers model of a family in `hfgrow.families`.
+        is_compiled: Whether what is computed for a chunk is compiled.
+    """
+
+    def __init__(self, model: Any, *, is_compiled: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self._head = head_of(model.config)
+        self._is_compiled = is_compiled
+
+    def forward(
+        self, input_ids: Tensor, targets: Tensor, attention_masks: Masks | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the summed loss in nats, float32, and how many tokens it sums over.
+
+        Args:
+            input_ids: Tokens, [batch, tokens].
+            targets: The token to be predicted at each place, in the same shape: `input_ids` of the
+                next place. -100 does not count.
+            attention_masks: What `batch_masks` made for the batch.
+        """
+        masks = {} if attention_masks is None else {"attention_masks": attention_masks}
+        hidden = self.model.model(input_ids, use_cache=False, **masks).last_hidden_state
+        total = summed_cross_entropy(
+            hidden.flatten(0, 1),
+            self.model.lm_head.weight,
+            targets.flatten(),
+            self._head,
+            is_compiled=self._is_compiled,
+        )
+        return total, (targets != IGNORED).sum()
+
+
+def summed_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    head: Head,
+    *,
+    is_compiled: bool = False,
+    chunk_tokens: int | None = None,
+) -> Tensor:
+    """Return the cross-entropy summed over tokens, in nats, float32.
+
+    Gradients cannot be taken of its gradients. Under autocast the matrix is converted once for all
+    chunks, and its gradient is summed, and returned, in its own dtype.
+
+    Args:
+        hidden: Hidden states behind the final norm, [tokens, hidden_size].
+        weight: The matrix of the head, [vocab_size, hidden_size].
+        targets: The token to be predicted at each place, [tokens]; -100 does not count.
+        head: What lies between the two and the logits.
+        is_compiled: Whether what is computed for a chunk is compiled.
+        chunk_tokens: Tokens of a chunk; None chooses by the size of the vocabulary.
+    """
+    kind, dtype = hidden.device.type, weight.dtype
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        hidden = hidden.to(dtype)
+    if chunk_tokens is None:
+        if kind == "cuda" and weight.shape[0] >= _LIGER_VOCAB and _has_liger():
+            return _liger(hidden, weight.to(dtype), targets, head)
+        nbytes = _CHUNK_NBYTES.get(kind, _CHUNK_NBYTES_ELSEWHERE)
+        chunk_tokens = max(1, nbytes // (4 * weight.shape[0]))
+    chunk = _compiled_chunk() if is_compiled else _chunk
+    if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
+        summed: Any = _Summed
+        total: Tensor = summed.apply(hidden, weight, targets, head, chunk, chunk_tokens, dtype)
+        return total
+    total = hidden.new_zeros((), dtype=torch.float32)
+    weight = weight.to(dtype)
+    for part in _parts(len(targets), chunk_tokens):
+        total += chunk(hidden[part], weight, targets[part], head)
+    return total
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over chunks, with the gradients of both factors computed on the way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        head: Head,
+        chunk: Callable[[Tensor, Tensor, Tensor, Head], Tensor],
+        chunk_tokens: int,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        of_hidden, of_weight = ctx.needs_input_grad[:2]
+        hidden_gradient = torch.empty_like(hidden) if of_hidden else None
+        weight_gradient = torch.zeros_like(weight) if of_weight else None
+        total = hidden.new_zeros((), dtype=torch.float32)
+        matrix = weight.detach().to(dtype).requires_grad_(of_weight)
+        for part in _parts(len(targets), chunk_tokens):
+            states = hidden[part].detach().requires_grad_(of_hidden)
+            with torch.enable_grad():
+                loss = chunk(states, matrix, targets[part], head)
+            wanted = [leaf for leaf in (states, matrix) if leaf.requires_grad]
+            gradients = list(torch.autograd.grad(loss, wanted))
+            if weight_gradient is not None:
+                weight_gradient += gradients.pop()
+            if hidden_gradient is not None:
+                hidden_gradient[part] = gradients.pop()
+            total += loss.detach()
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *upstream: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        if hidden_gradient is not None:
+            hidden_gradient = hidden_gradient * upstream[0]
+        if weight_gradient is not None:
+            weight_gradient = weight_gradient * upstream[0]
+        return hidden_gradient, weight_gradient, None, None, None, None, None
+
+
+def _chunk(hidden: Tensor, weight: Tensor, targets: Tensor, head: Head) -> Tensor:
+    logits = head.logits(hidden, weight)
+    return functional.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED)
+
+
+@cache
+def _compiled_chunk() -> Callable[[Tensor, Tensor, Tensor, Head], Tensor]:
+    return torch.compile(_chunk, dynamic=False)
+
+
+def _parts(num_tokens: int, chunk_tokens: int) -> Iterator[slice]:
+    """Part the tokens in as few chunks as there must be, of one size but for the last."""
+    size = -(-num_tokens // max(1, -(-num_tokens // chunk_tokens)))
+    for start in range(0, num_tokens, max(1, size)):
+        yield slice(start, start + size)
+
+
+@cache
+def _has_liger() -> bool:
+    return find_spec("liger_kernel") is not None
+
+
+def _liger(hidden: Tensor, weight: Tensor, targets: Tensor, head: Head) -> Tensor:
+    liger: Any = import_module("liger_kernel.transformers")
+    divisor = head.hidden_divisor * head.logits_divisor
+    if divisor != 1:
+        hidden = hidden / divisor
+    loss = liger.LigerFusedLinearCrossEntropyLoss(
+        ignore_index=IGNORED,
+        reduction="sum",
+        softcap=head.softcap,
+        accum_dtype=torch.float32,
+    )
+    total: Tensor = loss(weight, hidden, targets)
+    return total

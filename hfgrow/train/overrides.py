@@ -1,0 +1,69 @@
+"""`--set a.b=c`: single values of a recipe, given on the command line."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hfgrow.errors import UsageError, printable
+from hfgrow.steps import _parsed as parse_yaml
+
+_MAX_PARTS = 8
+
+
+def with_overrides(content: Mapping[Any, Any], overrides: Iterable[str]) -> dict[Any, Any]:
+    """Return a recipe, as it was read, with values put in; the recipe itself stays as it is.
+
+    Args:
+        content: The recipe.
+        overrides: Each `path=value`. The path is keys and 0-based list indices between dots, such
+            as `stages.0.train.tokens`; what it leads through is made where it is missing, and the
+            index after the last appends. The value is YAML; an empty one is null.
+
+    Raises:
+        UsageError: One has no `=`, its value is no YAML, or its path leads through a value.
+    """
+    result = copy.deepcopy(dict(content))
+    for override in overrides:
+        shown = f"--set {printable(override, 200)}"
+        path, equals, text = override.partition("=")
+        parts = path.strip().split(".")
+        if not equals or not all(parts) or len(parts) > _MAX_PARTS:
+            raise UsageError(f"{shown} is no path=value", hint="such as --set batch_tokens=1M")
+        try:
+            value = parse_yaml(text.encode())
+            _put(result, parts, value)
+        except UsageError as error:
+            raise UsageError(f"{shown}: {error}", hint=error.hint) from error
+    return result
+
+
+def _put(content: dict[Any, Any], parts: list[str], value: Any) -> None:
+    current: Any = content
+    for i, part in enumerate(parts):
+        key = _key(current, part, ".".join(parts[:i]))
+        is_new = key == len(current) if isinstance(current, list) else current.get(key) is None
+        if i == len(parts) - 1:
+            inside = value
+        elif is_new:
+            inside = [] if parts[i + 1].isdecimal() else {}
+        else:
+            inside = current[key]
+        if isinstance(current, list) and is_new:
+            current.append(inside)
+        else:
+            current[key] = inside
+        current = inside
+
+
+def _key(current: Any, part: str, path: str) -> Any:
+    """Return a part of the path as what `current` is looked up by."""
+    if isinstance(current, dict):
+        return part
+    if not isinstance(current, list):
+        raise UsageError(f"{path} is {printable(repr(current))}, which has no {printable(part)}")
+    if not part.isdecimal() or len(part) > 9 or int(part) > len(current):
+        raise UsageError(
+            f"{path} is a list of {len(current)}; {printable(part)} is no index into it",
+            hint=f"0 to {len(current) - 1}, or {len(current)} to append",
+        )
+    return int(part)

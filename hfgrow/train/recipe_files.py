@@ -1,0 +1,69 @@
+"""Where recipes are: files of the user, and those that travel with hfgrow."""
+
+import difflib
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from hfgrow.errors import UsageError, printable
+from hfgrow.steps import _parsed as parse_yaml
+
+_SHIPPED = "hfgrow_recipes"
+_SUFFIX = ".yaml"
+_MAX_NBYTES = 1 << 16
+
+
+def shipped_recipes() -> dict[str, Traversable]:
+    """Return the recipes that travel with hfgrow, by name, in alphabetical order."""
+    found = [item for item in files(_SHIPPED).iterdir() if item.name.endswith(_SUFFIX)]
+    return {item.name.removesuffix(_SUFFIX): item for item in sorted(found, key=lambda i: i.name)}
+
+
+def find_recipe(recipe: str | Path) -> Traversable:
+    """Return the file of a recipe.
+
+    Args:
+        recipe: A file, or the name of a shipped recipe, with or without `.yaml`; a file wins.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    path = Path(recipe).expanduser()
+    if path.exists():
+        return path
+    name, shipped = str(recipe).removesuffix(_SUFFIX), shipped_recipes()
+    if name in shipped:
+        return shipped[name]
+    near = difflib.get_close_matches(name, shipped, n=1)
+    raise UsageError(
+        f"there is no recipe {printable(recipe, 200)}: neither a file nor one of hfgrow's",
+        hint=f"did you mean {near[0]}?" if near else f"hfgrow has {', '.join(shipped)}",
+    )
+
+
+def read_recipe(recipe: str | Path) -> dict[Any, Any]:
+    """Read the mapping that a recipe's file holds; what it says is not looked at.
+
+    Args:
+        recipe: A file, or the name of a shipped recipe.
+
+    Raises:
+        UsageError: There is none, it cannot be read, or is no mapping in plain YAML.
+    """
+    shown = f"the recipe {printable(recipe, 200)}"
+    try:
+        with find_recipe(recipe).open("rb") as file:
+            raw = file.read(_MAX_NBYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {shown}: {error.strerror}") from error
+    if len(raw) > _MAX_NBYTES:
+        raise UsageError(f"{shown} has more than {_MAX_NBYTES} bytes")
+    try:
+        content = parse_yaml(raw)
+    except UsageError as error:
+        raise UsageError(f"{shown}: {error}") from error
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise UsageError(f"{shown} holds {found}, not a mapping of keys")
+    return content

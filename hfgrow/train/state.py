@@ -1,0 +1,150 @@
+"""Checkpoints of a training run: complete or not there, checked when read, no pickle.
+
+A checkpoint is a folder `step-NNNNNNNN` with safetensors files, `state.json` with everything that
+is no tensor, and `manifest.json`, written last, with the size and sha256 of every other file. A
+folder without a manifest that fits is passed over.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hfgrow.checkpoint.files import hash_file
+from hfgrow.checkpoint.staging import translated
+from hfgrow.errors import TrainingError, printable
+from hfgrow.progress import Progress
+
+_FOLDER = re.compile(r"step-(\d{8,12})")
+_STATE, _MANIFEST = "state.json", "manifest.json"
+Tensors = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint that was read and checked.
+
+    Attributes:
+        folder: Where it lies.
+        state: Everything that is no tensor.
+    """
+
+    folder: Path
+    state: Mapping[str, Any]
+
+    def tensors(self, name: str) -> dict[str, Any]:
+        """Read one of its safetensors files, by name without suffix."""
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / f"{name}.safetensors")
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    files: Mapping[str, Tensors],
+    state: Mapping[str, Any],
+    *,
+    keep: int,
+) -> Path:
+    """Write a checkpoint, then remove all but the newest `keep`.
+
+    Args:
+        folder: Where the checkpoints of the run lie.
+        step: Optimizer steps done; part of the name.
+        files: Name of a safetensors file without suffix -> its tensors.
+        state: Everything that is no tensor.
+        keep: How many checkpoints stay, at least 1.
+
+    Raises:
+        OutputError: It cannot be written; the older ones are as they were.
+    """
+    from safetensors.torch import save_file
+
+    final = folder / f"step-{step:08d}"
+    staging = folder / f".{final.name}.partial"
+    with translated(printable(final, 200)):
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in (staging, final):
+            if left_over.exists():
+                shutil.rmtree(left_over)
+        staging.mkdir()
+        try:
+            for name, tensors in files.items():
+                own = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+                save_file(own, staging / f"{name}.safetensors")
+            _write_json(staging / _STATE, state)
+            written = {path.name: path for path in sorted(staging.iterdir())}
+            manifest = {
+                name: {"nbytes": path.stat().st_size, "sha256": hash_file(path)}
+                for name, path in written.items()
+            }
+            for path in written.values():
+                _sync(path)
+            _write_json(staging / _MANIFEST, {"files": manifest})
+            _sync(staging / _MANIFEST)
+            staging.rename(final)
+            _sync(folder)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+    for old in _folders(folder)[keep:]:
+        shutil.rmtree(old)
+    return final
+
+
+def latest_checkpoint(folder: Path, progress: Progress) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole, or None.
+
+    Args:
+        folder: Where the checkpoints of the run lie.
+        progress: Told which ones are passed over, and why.
+    """
+    for found in _folders(folder):
+        try:
+            return _read(found)
+        except TrainingError as error:
+            progress.say(f"Note: {error}; the one before it is taken")
+    return None
+
+
+def _read(folder: Path) -> Checkpoint:
+    shown = printable(folder.name)
+    try:
+        recorded = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["files"]
+        files = {str(name): (int(f["nbytes"]), str(f["sha256"])) for name, f in recorded.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(f"checkpoint {shown} has no manifest that can be read") from error
+    for name, (nbytes, digest) in files.items():
+        path = folder / Path(name).name
+        if not path.is_file() or path.is_symlink():
+            raise TrainingError(f"checkpoint {shown} lacks {printable(name)}")
+        if path.stat().st_size != nbytes or hash_file(path) != digest:
+            raise TrainingError(f"{printable(name)} of checkpoint {shown} was changed")
+    if _STATE not in files:
+        raise TrainingError(f"checkpoint {shown} lacks {_STATE}")
+    return Checkpoint(folder, json.loads((folder / _STATE).read_text(encoding="utf-8")))
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run, the newest first."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if _FOLDER.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

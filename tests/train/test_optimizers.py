@@ -1,0 +1,227 @@
+"""Optimizers: the algorithms of the papers, exact resume, and one state each."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import Linear, Module, Parameter, Sequential, Tanh
+
+from hfgrow.errors import UsageError
+from hfgrow.train.groups import ParameterGroup
+from hfgrow.train.muon import MuonAdamW
+from hfgrow.train.optimizers import averaged, make_optimizer, set_learning_rates
+from hfgrow.train.recipe_parts import AdamW, Muon, ScheduleFreeAdamW
+
+Settings = AdamW | ScheduleFreeAdamW | Muon
+SETTINGS: tuple[Settings, ...] = (
+    AdamW(weight_decay=0.1),
+    ScheduleFreeAdamW(weight_decay=0.1, r=0.5),
+    Muon(weight_decay=0.1),
+)
+PEAK = 0.02
+
+
+def network() -> Sequential:
+    torch.manual_seed(3)
+    return Sequential(Linear(6, 8), Tanh(), Linear(8, 4), Tanh(), Linear(4, 1))
+
+
+def groups_of(model: Module) -> tuple[ParameterGroup, ...]:
+    """The middle matrix inside, as a layer stands between embedding and head."""
+    named = dict(model.named_parameters())
+    inside = [name for name in named if name == "2.weight"]
+    outside = [name for name in named if named[name].ndim == 2 and name not in inside]
+    vectors = [name for name in named if named[name].ndim == 1]
+
+    def group(names: list[str], *, decays: bool, is_inside: bool) -> ParameterGroup:
+        return ParameterGroup(tuple(names), tuple(named[n] for n in names), PEAK, decays, is_inside)
+
+    return (
+        group(inside, decays=True, is_inside=True),
+        group(outside, decays=True, is_inside=False),
+        group(vectors, decays=False, is_inside=False),
+    )
+
+
+def step(model: Module, optimizer: torch.optim.Optimizer, number: int) -> float:
+    """One step on a batch that depends on its number, with a warmup of 5 steps."""
+    generator = torch.Generator().manual_seed(number)
+    inputs = torch.randn(16, 6, generator=generator)
+    set_learning_rates(optimizer, min(1.0, (number + 1) / 5))
+    loss: Any = (model(inputs) - inputs.sin().sum(1, keepdim=True)).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach())
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s.name)
+def test_every_optimizer_lowers_the_loss(settings: Settings) -> None:
+    model = network()
+    optimizer = make_optimizer(settings, groups_of(model))
+    losses = [step(model, optimizer, number) for number in range(60)]
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s.name)
+@pytest.mark.parametrize("measured", [False, True], ids=["", "measured"])
+def test_every_optimizer_resumes_bit_for_bit(
+    settings: Settings, measured: bool, tmp_path: Path
+) -> None:
+    straight = network()
+    optimizer = make_optimizer(settings, groups_of(straight))
+    for number in range(7):
+        step(straight, optimizer, number)
+    if measured:
+        with averaged(optimizer):
+            straight(torch.zeros(1, 6))
+    torch.save(
+        {"model": straight.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "s"
+    )
+    for number in range(7, 15):
+        step(straight, optimizer, number)
+
+    resumed = network()
+    again = make_optimizer(settings, groups_of(resumed))
+    saved = torch.load(tmp_path / "s", weights_only=True)
+    resumed.load_state_dict(saved["model"])
+    again.load_state_dict(saved["optimizer"])
+    for number in range(7, 15):
+        step(resumed, again, number)
+    for one, other in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s.name)
+def test_weight_decay_pulls_at_the_groups_that_decay(settings: Settings) -> None:
+    groups = groups_of(network())
+    optimizer = make_optimizer(settings, groups)
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
+    assert decays == [0.1, 0.1, 0.0]
+
+
+def test_learning_rates_are_factors_of_the_peaks() -> None:
+    optimizer = make_optimizer(AdamW(), groups_of(network()))
+    optimizer.param_groups[1]["peak"] = 0.5
+    set_learning_rates(optimizer, 0.1)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
+        [0.1 * PEAK, 0.05, 0.1 * PEAK]
+    )
+
+
+def test_measuring_twice_changes_nothing_that_matters() -> None:
+    """The way to x and back is exact but for rounding."""
+    model = network()
+    optimizer = make_optimizer(ScheduleFreeAdamW(), groups_of(model))
+    for number in range(5):
+        step(model, optimizer, number)
+    before = copy.deepcopy(model.state_dict())
+    for _ in range(50):
+        with averaged(optimizer):
+            pass
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=1e-6)
+
+
+def test_looking_at_the_mean_before_the_first_step_leaves_no_state() -> None:
+    """An empty entry would make distributed checkpoints load nothing."""
+    model = network()
+    optimizer = make_optimizer(ScheduleFreeAdamW(), groups_of(model))
+    with averaged(optimizer):
+        pass
+    assert not optimizer.state
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Any]:
+    from torch import distributed
+    from torch.distributed.device_mesh import init_device_mesh
+
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s.name)
+def test_a_sharded_state_resumes_bit_for_bit(settings: Settings, mesh: Any, tmp_path: Path) -> None:
+    """Also where the mean was looked at before loading."""
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
+    from torch.distributed.checkpoint.state_dict_saver import save
+    from torch.distributed.fsdp import fully_shard
+
+    def sharded() -> tuple[Any, torch.optim.Optimizer]:
+        model = network()
+        fully_shard(model, mesh=mesh)
+        return model, make_optimizer(settings, groups_of(model))
+
+    def state(model: Any, optimizer: Any) -> dict[str, Any]:
+        weights, moments = get_state_dict(model, optimizer)
+        return {"model": weights, "optimizer": moments}
+
+    model, optimizer = sharded()
+    for number in range(4):
+        step(model, optimizer, number)
+    save(state(model, optimizer), checkpoint_id=tmp_path / "saved")
+    straight = [step(model, optimizer, number) for number in range(4, 9)]
+
+    model, optimizer = sharded()
+    with averaged(optimizer):
+        pass
+    found = state(model, optimizer)
+    load(found, checkpoint_id=tmp_path / "saved")
+    set_state_dict(
+        model, optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"]
+    )
+    assert [step(model, optimizer, number) for number in range(4, 9)] == straight
+
+
+def test_muon_takes_the_matrices_of_layers_and_adamw_the_rest() -> None:
+    model = network()
+    optimizer = make_optimizer(Muon(), groups_of(model))
+    step(model, optimizer, 0)
+    kept = {name: set(optimizer.state[p]) for name, p in model.named_parameters()}
+    assert kept.pop("2.weight") == {"momentum_buffer"}
+    assert all(state == {"step", "exp_avg", "exp_avg_sq"} for state in kept.values())
+
+
+def test_muon_is_torchs_own_on_its_matrices() -> None:
+    one, other = Parameter(torch.eye(4, 6)), Parameter(torch.eye(4, 6))
+    group = ParameterGroup(("m",), (one,), PEAK, decays=True, is_inside=True)
+    ours = make_optimizer(Muon(weight_decay=0.1), [group])
+    torchs: Any = torch.optim.Muon(
+        [other], lr=PEAK, adjust_lr_fn="match_rms_adamw", weight_decay=0.1
+    )
+    for number in range(5):
+        generator = torch.Generator().manual_seed(number)
+        one.grad = torch.randn(4, 6, generator=generator)
+        other.grad = one.grad.clone()
+        ours.step()
+        torchs.step()
+    assert torch.equal(one, other)
+
+
+def test_a_torch_without_muon_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(UsageError, match=r"muon needs torch 2\.9"):
+        MuonAdamW([], [], muon_options={}, adamw_options={})
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s.name)
+def test_a_closure_is_called_with_gradients_on(settings: Settings) -> None:
+    model = network()
+    optimizer = make_optimizer(settings, groups_of(model))
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = model(torch.ones(2, 6)).square().mean()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure) > 0

@@ -1,0 +1,58 @@
+"""Checkpoints of a run: whole or passed over (H1, H2), the newest kept."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hfgrow.progress import Silent
+from hfgrow.train.state import latest_checkpoint, save_checkpoint
+
+TENSORS = {"model": {"weight": torch.arange(6.0).view(2, 3)}, "optimizer": {"m": torch.ones(2)}}
+
+
+def saved(folder: Path, step: int, keep: int = 3) -> Path:
+    return save_checkpoint(folder, step, TENSORS, {"step": step}, keep=keep)
+
+
+def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    saved(tmp_path, 7)
+    found = latest_checkpoint(tmp_path, Silent())
+    assert found is not None
+    assert found.state == {"step": 7}
+    for name, tensors in TENSORS.items():
+        again = found.tensors(name)
+        assert all(torch.equal(again[key], tensors[key]) for key in tensors)
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 10):
+        saved(tmp_path, step, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000010"]
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
+)
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, damage: str) -> None:
+    """H1 and H2."""
+    saved(tmp_path, 1)
+    path = saved(tmp_path, 2) / name
+    content = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(content[:-3])
+    else:
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content)
+    found = latest_checkpoint(tmp_path, Silent())
+    assert found is not None
+    assert found.state == {"step": 1}
+
+
+def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
+    (saved(tmp_path, 1) / "manifest.json").unlink()
+    assert latest_checkpoint(tmp_path, Silent()) is None
+    assert latest_checkpoint(tmp_path / "nowhere", Silent()) is None
