@@ -67,7 +67,7 @@ def prepare(
     folder = local_folder(ref, client, console)
     config, _, _ = read_config(LocalFolder(folder))
     files = prepare_tokens(
-        [_source(text, text_column, split) for text in sources],
+        [text_source(text, text_column, split) for text in sources],
         open_tokenizer(folder),
         out,
         vocab_size=int(config["vocab_size"]),
@@ -94,7 +94,12 @@ def check(
     console.result(f"{_summary(files)}, every file as it was prepared", _document(folder, files))
 
 
-def _source(text: str, text_column: str, split: str) -> Any:
+def text_source(text: str, text_column: str = "text", split: str = "train") -> Any:
+    """Return the source of text that a word on the command line names.
+
+    Raises:
+        UsageError: It is neither a file or folder nor the name of a dataset.
+    """
     from hfgrow.train.data.sources import DEMO, TextSource
 
     path = Path(text).expanduser()

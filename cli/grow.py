@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +41,9 @@ _SHARED: dict[str, tuple[Any, Any]] = {
 }
 _AXES = ("depth", "width")
 _STEPS_PANEL = "Steps of a growth"
-_MODEL = parameter_of("model", options.ModelArgument, inspect.Parameter.empty)
+MODEL = parameter_of("model", options.ModelArgument, inspect.Parameter.empty)
+# From the values of all parameters, the request without its steps, and who is told.
+Work = Callable[[Mapping[str, Any], GrowthRequest, Console], Growth]
 _StepsArgument = Annotated[
     Path, typer.Argument(metavar="STEPS.yaml", help="A YAML list, such as: - stack: {g: 2}")
 ]
@@ -67,23 +70,35 @@ def _operator_command(operator: Operator) -> Callable[..., None]:
         arguments = {name: values[name] for name in own if values[name] is not None}
         return with_extra_steps(operator, arguments, values)
 
-    return _command([_MODEL, *own.values(), *extra.values()], steps)
+    return growing_command([MODEL, *own.values(), *extra.values()], _by(steps))
 
 
 def _apply_command() -> Callable[..., None]:
     file = parameter_of("steps", _StepsArgument, inspect.Parameter.empty)
-    return _command([file, _MODEL], lambda values: read_steps(values["steps"]))
+    return growing_command([file, MODEL], _by(lambda values: read_steps(values["steps"])))
 
 
-def _command(
-    own: Sequence[inspect.Parameter], steps: Callable[[Mapping[str, Any]], list[Step]]
-) -> Callable[..., None]:
-    """Return a command with its own parameters and the shared ones."""
+def _by(steps: Callable[[Mapping[str, Any]], list[Step]]) -> Work:
+    """Return the work of a command that grows by steps."""
+
+    def work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -> Growth:
+        return grow(replace(request, steps=steps(values)), console)
+
+    return work
+
+
+def growing_command(own: Sequence[inspect.Parameter], work: Work) -> Callable[..., None]:
+    """Return a command with its own parameters and the shared ones.
+
+    Args:
+        own: Its own parameters.
+        work: Grows, given the values of all parameters and the request without its steps.
+    """
 
     def run(**values: Any) -> None:
         console = Console(as_json=values["json"], quiet=values["quiet"])
-        request = _request(steps(values), values)
-        _print(grow(request, console), request, console)
+        request = _request(values)
+        _print(work(values, request, console), request, console)
 
     parameters = [*own, *(parameter_of(name, *shared) for name, shared in _SHARED.items())]
     parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
@@ -93,7 +108,7 @@ def _command(
     return run
 
 
-def _request(steps: Sequence[Step], values: Mapping[str, Any]) -> GrowthRequest:
+def _request(values: Mapping[str, Any]) -> GrowthRequest:
     if not values["push"]:
         for name in ("repo", "private", "create_pr", "exist_ok"):
             if values[name] != _SHARED[name][1]:
@@ -101,7 +116,7 @@ def _request(steps: Sequence[Step], values: Mapping[str, Any]) -> GrowthRequest:
                 raise UsageError(f"--{option} says how to push", hint="add --push")
     return GrowthRequest(
         model=values["model"],
-        steps=steps,
+        steps=(),
         max_shard_nbytes=parse_nbytes(values["max_shard_size"]),
         **{
             name: values[name]

@@ -8,6 +8,7 @@ import typer
 
 from hfgrow.describe import describe_step, is_positional
 from hfgrow.errors import UsageError, printable
+from hfgrow.learned_arguments import LEARN
 from hfgrow.operators import OPERATORS
 
 from . import options
@@ -34,9 +35,10 @@ def operators(
         console.result("\n".join(_table()), {"operators": [_row(key) for key in OPERATORS]})
         return
     if name not in OPERATORS:
-        raise UsageError(
-            f"there is no operator {printable(name)}", hint=f"one of {', '.join(OPERATORS)}"
-        )
+        hint = f"one of {', '.join(OPERATORS)}"
+        if name == LEARN:
+            hint = "learn needs text and has a command of its own: hfgrow learn --help"
+        raise UsageError(f"there is no operator {printable(name)}", hint=hint)
     console.result("\n".join(_explained(name)), _row(name))
 
 

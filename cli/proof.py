@@ -15,15 +15,18 @@ from hfgrow.describe import changed_widths, command_line
 from hfgrow.errors import UsageError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.names import check_repo_id
-from hfgrow.lineage import Manifest
+from hfgrow.ledger import ledger
+from hfgrow.lineage import Manifest, TrainingLink
 from hfgrow.manifest import manifest_of
 from hfgrow.names import CARD
 from hfgrow.numbers import count, size
+from hfgrow.release import has_loss_picture
 from hfgrow.source import files_of, locate
 
 from . import options
 from .measured import measured_lines
 from .output import Console
+from .trained import ledger_lines, training_lines
 
 
 def register(app: typer.Typer) -> None:
@@ -50,8 +53,8 @@ def verify(
     """Derive every tensor again from base and plan, compare bytes, load, and measure the logits."""
     console = Console(as_json=json, quiet=quiet)
     outcome = proof.verify(folder, HubClient(token=token), console, base=base, text=_text_of(text))
-    link, measured = outcome.manifest.link, outcome.measured
-    preserves = link.preserves_function
+    measured = outcome.measured
+    preserves = outcome.manifest.growth.preserves_function
     computed = outcome.provenance.num_computed
     lines = [
         f"bytes         {outcome.provenance.num_tensors} tensors, "
@@ -93,7 +96,7 @@ def lineage(
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Walk from a grown model to its root."""
+    """Walk from a grown or trained model to its root: every growth, every training, their cost."""
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
     manifest = manifest_of(files_of(locate(model, revision, client, console), client))
@@ -105,6 +108,9 @@ def lineage(
             f"{'root' if i == 0 else '    '}  {name}{at}: "
             f"{link.base.num_hidden_layers} layers, {count(link.base.num_parameters)} parameters"
         )
+        if isinstance(link, TrainingLink):
+            lines += [f"      | {line}" for line in training_lines(link)]
+            continue
         lines.append(f"      | {command_line(link)}")
         widths = changed_widths(link.base, link.result)
         if widths:
@@ -115,7 +121,10 @@ def lineage(
         f"this  {printable(result.name)}: {result.num_hidden_layers} layers, "
         f"{count(result.num_parameters)} parameters"
     )
-    document = {"root_layer_map": list(manifest.root_layer_map)}
+    found = ledger(manifest)
+    if manifest.trainings or manifest.root_compute:
+        lines += ["", *ledger_lines(found)]
+    document = {"root_layer_map": list(manifest.root_layer_map), "ledger": found.to_json()}
     console.result("\n".join(lines), {**_loads(manifest), **document})
 
 
@@ -156,7 +165,9 @@ def card(
     if repo is not None:
         check_repo_id(repo)
     with translated(printable(folder, 200)):
-        for name, text in card_files(manifest_of(LocalFolder(folder)), repo).items():
+        manifest = manifest_of(LocalFolder(folder))
+        picture = has_loss_picture(folder, manifest)
+        for name, text in card_files(manifest, repo, picture).items():
             replace_text(folder / name, text)
     console.result(str(folder / CARD), {"card": str(folder / CARD)})
 

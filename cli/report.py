@@ -68,7 +68,9 @@ def growth_text(growth: Growth) -> list[str]:
     if growth.pushed:
         state = "already there, nothing to push" if growth.pushed.already else "pushed"
         lines.append(f"  Hub       {state}: {growth.pushed.pull_request or growth.pushed.url}")
-    following = f"hfgrow push {quoted}" if growth.manifest and growth.manifest.link.measured else ""
+    following = (
+        f"hfgrow push {quoted}" if growth.manifest and growth.manifest.growth.measured else ""
+    )
     if not growth.pushed:
         lines.append(f"Next: {following or f'hfgrow verify {quoted}'}")
     elif growth.target:
@@ -79,7 +81,7 @@ def growth_text(growth: Growth) -> list[str]:
 def growth_document(growth: Growth, *, dry_run: bool) -> dict[str, Any]:
     """Return a growth as JSON."""
     base, plan = growth.base, growth.plan
-    measured = growth.manifest.link.measured if growth.manifest else None
+    measured = growth.manifest.growth.measured if growth.manifest else None
     return {
         "out": str(growth.out),
         "dry_run": dry_run,
@@ -150,7 +152,7 @@ def _promise(growth: Growth) -> str:
 
 
 def _measured(growth: Growth) -> list[str]:
-    measured = growth.manifest.link.measured if growth.manifest else None
+    measured = growth.manifest.growth.measured if growth.manifest else None
     return [f"  measured  {measured_short(measured)}"] if measured else []
 
 

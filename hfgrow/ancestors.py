@@ -65,7 +65,7 @@ def _is(folder: Path, model: Model) -> bool:
 
 
 def _noted(folder: Path | None, hops: int) -> Path | None:
-    """Follow the notes of where each base lay, as many growths back as the chain is long."""
+    """Follow the notes of where each base lay, as many links back as the chain is long."""
     for _ in range(hops):
         folder = None if folder is None else _noted_base(folder)
     return folder

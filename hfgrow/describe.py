@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES
 from hfgrow.errors import printable
-from hfgrow.lineage import Link, Model
+from hfgrow.learned_arguments import LEARN, OUTCOMES
+from hfgrow.lineage import Link, Model, TrainingLink
+from hfgrow.numbers import count
 from hfgrow.operators import OPERATORS
 from hfgrow.plan import GrowthStep, LayerSource
 
@@ -19,6 +21,7 @@ _MODES = {
     "zero": ", adding nothing yet",
     "average": ", averaged with the one above it",
     "predicted": ", predicted between it and the one above it",
+    "learned": ", mixed by learned maps",
 }
 
 
@@ -57,6 +60,20 @@ def command_line(link: Link) -> str:
     return shlex.join(words) + comment
 
 
+def describe_growth(link: Link) -> str:
+    """Return what a growth did: `grown from 6 to 24 layers`."""
+    base, result = link.base, link.result
+    sizes = [f"{key} {before} to {after}" for key, before, after in changed_widths(base, result)]
+    if result.num_hidden_layers != base.num_hidden_layers:
+        sizes.insert(0, f"{base.num_hidden_layers} to {result.num_hidden_layers} layers")
+    return f"grown from {', '.join(sizes)}" if sizes else "changed"
+
+
+def describe_training(link: TrainingLink) -> str:
+    """Return what a training did: `trained on 2.1 M tokens`."""
+    return f"trained on {count(link.compute.tokens)} tokens"
+
+
 def changed_widths(base: Model, grown: Model) -> list[tuple[str, int, int]]:
     """Return the widths that changed: config key, before, after."""
     return [
@@ -89,6 +106,11 @@ def layer_rows(sources: Sequence[LayerSource]) -> Iterator[tuple[str, str]]:
         start = end
 
 
+def named(model: Model) -> str:
+    """Return a model as a card names it."""
+    return f"`{plain(model.repo_id or model.name)}`"
+
+
 def plain(text: object) -> str:
     """Return a text that no Markdown, HTML or shell reads as anything but text."""
     return re.sub(r"[^\w ./@:+=,-]", "_", printable(text, 200))
@@ -102,6 +124,8 @@ def _words(operator: str, arguments: Mapping[str, object]) -> list[str]:
     words = [operator]
     for key, value in arguments.items():
         option = key.replace("_", "-")
+        if operator == LEARN and key in OUTCOMES:
+            continue
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         elif is_positional(operator, key):

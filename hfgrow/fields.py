@@ -14,12 +14,34 @@ _MAX_REAL = 1e39
 # Any reader of JSON has the integers below exactly.
 _MAX_ARGUMENT = 1 << 53
 _WORD = re.compile(r"[\w.+-]{1,80}", re.ASCII)
+# What stands in a code span of Markdown as it is.
+_PHRASE = re.compile(r"[\w ./@:+=,%()*?!~-]{1,200}")
 _ARGUMENT = re.compile(r"[\w.,+:*\[\]-]{1,4000}", re.ASCII)
 
 
 def is_word(value: object) -> bool:
     """Say whether a value is a name that no shell or Markdown reads as anything else."""
     return isinstance(value, str) and bool(_WORD.fullmatch(value))
+
+
+def is_phrase(value: object) -> bool:
+    """Say whether a value is a few words that Markdown cannot take for markup in a code span."""
+    return isinstance(value, str) and bool(_PHRASE.fullmatch(value))
+
+
+def as_phrase(text: object) -> str:
+    """Return a text as such a phrase: what cannot stand in one becomes `_`."""
+    return re.sub(r"[^\w ./@:+=,%()*?!~-]", "_", printable(text, 200)) or "_"
+
+
+def is_label(value: object) -> bool:
+    """Say whether a value is a name for people, of characters that can be printed."""
+    return isinstance(value, str) and bool(value) and as_label(value) == value
+
+
+def as_label(text: str) -> str:
+    """Return a name as such a label."""
+    return printable(text, 300)
 
 
 def is_argument(value: object) -> bool:
@@ -50,9 +72,11 @@ def object_of(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def list_in(content: Mapping[str, Any], key: str, *, most: int) -> list[Any]:
-    """Return a field that must be a list of 1 to `most` items."""
-    value: list[Any] = checked(content, key, lambda v: isinstance(v, list) and 0 < len(v) <= most)
+def list_in(content: Mapping[str, Any], key: str, *, most: int, least: int = 1) -> list[Any]:
+    """Return a field that must be a list of `least` to `most` items."""
+    value: list[Any] = checked(
+        content, key, lambda v: isinstance(v, list) and least <= len(v) <= most
+    )
     return value
 
 
@@ -70,8 +94,11 @@ def real(content: Mapping[str, Any], key: str, *, most: float = _MAX_REAL) -> fl
 
 def optional(content: Mapping[str, Any], key: str, shape: re.Pattern[str]) -> str | None:
     """Return a field that may be absent, and otherwise must be text of a shape."""
-    if content.get(key) is None:
-        return None
+    return None if content.get(key) is None else shaped(content, key, shape)
+
+
+def shaped(content: Mapping[str, Any], key: str, shape: re.Pattern[str]) -> str:
+    """Return a field that must be text of a shape."""
     return str(checked(content, key, lambda v: isinstance(v, str) and bool(shape.fullmatch(v))))
 
 

@@ -18,7 +18,8 @@ whose copies share evenly, and otherwise an approximation:
 * Embeddings that the growth unties: both get the sum of their gradients.
 
 Growth that changes the function, such as repeated layers, changes gradients too; they are copied.
-A predicted matrix takes the mean of those of the layers it stands between.
+A predicted matrix takes the mean of those of the layers it stands between; one that learned maps
+made has no history.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from hfgrow.axes import AxisMap, Span
-from hfgrow.plan import Blend, Fill, Lift, Normal, Predicted, Recipe, Stored, leaves
+from hfgrow.plan import Blend, Fill, Learned, Lift, Normal, Predicted, Recipe, Stored, leaves
 
 
 def linear(recipe: Recipe) -> Recipe:
@@ -70,7 +71,7 @@ def first_copies(recipe: Recipe, source: str | None) -> Recipe:
                 rows=recipe.rows.copies(0, 0),
                 cols=recipe.cols and recipe.cols.copies(0, 0),
             )
-        case Fill() | Normal() | Predicted():
+        case Fill() | Normal() | Predicted() | Learned():
             return recipe
 
 
@@ -80,7 +81,7 @@ def _mapped(
     match recipe:
         case Stored():
             return recipe
-        case Fill() | Normal():
+        case Fill() | Normal() | Learned():
             return Fill(recipe.shape, 0.0)
         case Predicted():
             return _mapped(recipe.mean, axis, factor)

@@ -20,12 +20,13 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import preflight
 from hfgrow.hub.resolve import ModelRef
 from hfgrow.inherited import inherited
+from hfgrow.learned import apply_step
 from hfgrow.lineage import Manifest, WeightFile
 from hfgrow.manifest import read_manifest
 from hfgrow.measured import check_promise
 from hfgrow.names import LOCAL_BASE, MANIFEST
 from hfgrow.naming import suffix_of_steps
-from hfgrow.operators import MAX_STEPS, apply
+from hfgrow.operators import MAX_STEPS
 from hfgrow.plan import GrowthPlan
 from hfgrow.progress import Progress, Silent, counting
 from hfgrow.provenance import check_headers
@@ -76,7 +77,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         except OutputError as error:
             progress.say(f"Note: the growth itself would stop here: {error}")
         base = read(files_of(ref, client))
-        plan = planned(base, request.steps, request.dtype)
+        plan = planned(base, request.steps, request.dtype, request.maps, is_draft=True)
         layout = lay_out(plan, request.max_shard_nbytes)
         return Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
     if request.push and not request.overwrite and (out / MANIFEST).is_file():
@@ -87,7 +88,8 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         )
     check_target(out, ref.path, overwrite=request.overwrite)
     if missing(*COMPUTING):
-        require_for(planned(read(files_of(ref, client)), request.steps, request.dtype))
+        base = read(files_of(ref, client))
+        require_for(planned(base, request.steps, request.dtype, request.maps, is_draft=True))
     folder = local_folder(ref, client, progress)
     check_target(out, folder, overwrite=request.overwrite)
     base = read(LocalFolder(folder))
@@ -95,7 +97,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         progress.say(f"Note: {note}")
     if not any((folder / name).is_file() for name in TOKENIZERS):
         progress.say("Note: the base has no tokenizer, so the grown model has none")
-    plan = planned(base, request.steps, request.dtype)
+    plan = planned(base, request.steps, request.dtype, request.maps)
     layout = lay_out(plan, request.max_shard_nbytes)
     growth = Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
     growth = _write(growth, request, ref, folder, progress)
@@ -110,13 +112,22 @@ def wants_proof(request: GrowthRequest) -> bool:
     return not request.dry_run and (request.push if request.verify is None else request.verify)
 
 
-def planned(base: GrowthPlan, steps: Steps, dtype: str | None = None) -> GrowthPlan:
+def planned(
+    base: GrowthPlan,
+    steps: Steps,
+    dtype: str | None = None,
+    maps: Path | None = None,
+    *,
+    is_draft: bool = False,
+) -> GrowthPlan:
     """Return the plan of the grown model.
 
     Args:
         base: The plan of the base.
         steps: The operators to apply, in order.
         dtype: Convert every tensor, as config.json names dtypes.
+        maps: The folder with the maps of learned steps.
+        is_draft: Whether the plan is only shown, and may lack those.
 
     Raises:
         UsageError: There is no step, or one of them cannot be.
@@ -134,7 +145,7 @@ def planned(base: GrowthPlan, steps: Steps, dtype: str | None = None) -> GrowthP
             if not is_argument(value):
                 raise UsageError(f"{operator}: {key} cannot be {printable(repr(value))}")
         try:
-            plan = apply(plan, operator, arguments)
+            plan = apply_step(plan, operator, arguments, maps, is_draft=is_draft)
         except UsageError as error:
             if len(steps) == 1:
                 raise
@@ -225,7 +236,7 @@ def _manifest(
         card=inherited(folder),
         num_computed=record.num_computed(growth.plan),
     )
-    return Manifest((*(earlier.chain if earlier else ()), link))
+    return earlier.followed_by(link) if earlier else Manifest((link,))
 
 
 def _describes(manifest: Manifest, files: Mapping[str, WeightFile]) -> bool:

@@ -31,16 +31,19 @@ from hfgrow.inherited import checked_metadata
 from hfgrow.lineage import (
     GROWTH,
     SCHEMA,
+    TRAINING,
     WIDTHS,
     Link,
     Manifest,
     Model,
+    TrainingLink,
     WeightFile,
 )
 from hfgrow.measured import TOLERANCES, Measured
 from hfgrow.names import MANIFEST
 from hfgrow.operators import MAX_STEPS
 from hfgrow.plan import GrowthStep, LayerSource
+from hfgrow.trained_fields import compute_of, training_fields
 
 _MAX_LINKS = 1000
 _REPO = re.compile(r"\w[\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
@@ -92,10 +95,11 @@ def parse_manifest(content: Mapping[str, Any]) -> Manifest:
             hint="upgrade hfgrow",
         )
     chain = tuple(_link(link) for link in list_in(content, "chain", most=_MAX_LINKS))
+    root_compute = content.get("root_compute")
     for link, following in pairwise(chain):
         if not _same_sizes(link.result, following.base):
             raise damaged("chain", "its links do not fit together")
-    return Manifest(chain)
+    return Manifest(chain, None if root_compute is None else compute_of(root_compute))
 
 
 def _same_sizes(one: Model, other: Model) -> bool:
@@ -105,13 +109,20 @@ def _same_sizes(one: Model, other: Model) -> bool:
     )
 
 
-def _link(value: Any) -> Link:
+def _link(value: Any) -> Link | TrainingLink:
     content = object_of(value, "chain")
-    if content.get("kind") != GROWTH:
-        raise ModelError(
-            f"{MANIFEST} has a link of the kind {printable(content.get('kind'))}, unknown here",
-            hint="upgrade hfgrow",
-        )
+    match content.get("kind"):
+        case kind if kind == GROWTH:
+            return _growth(content)
+        case kind if kind == TRAINING:
+            return _training(content)
+    raise ModelError(
+        f"{MANIFEST} has a link of the kind {printable(content.get('kind'))}, unknown here",
+        hint="upgrade hfgrow",
+    )
+
+
+def _growth(content: Mapping[str, Any]) -> Link:
     measured, dtype = content.get("measured"), content.get("dtype")
     if dtype is not None and (not isinstance(dtype, str) or dtype not in CONFIG_DTYPES):
         raise damaged("dtype", dtype)
@@ -124,7 +135,7 @@ def _link(value: Any) -> Link:
         versions=words(content.get("versions"), "versions"),
         measured=None if measured is None else _measured(object_of(measured, "measured")),
         card=checked_metadata(object_of(content.get("card", {}), "card")),
-        num_computed=number({"num_computed": 0} | content, "num_computed"),
+        num_computed=number({"num_computed": 0, **content}, "num_computed"),
     )
     depth = link.base.num_hidden_layers
     for step in link.steps:
@@ -133,6 +144,20 @@ def _link(value: Any) -> Link:
         depth = len(step.layer_map)
     if depth != link.result.num_hidden_layers:
         raise damaged("layer_map", f"it gives {depth} layers")
+    return link
+
+
+def _training(content: Mapping[str, Any]) -> TrainingLink:
+    link = TrainingLink(
+        base=_model(content.get("base"), "base"),
+        result=_model(content.get("result"), "result"),
+        versions=words(content.get("versions"), "versions"),
+        card=checked_metadata(object_of(content.get("card", {}), "card")),
+        **training_fields(content),
+    )
+    one, other = link.base, link.result
+    if not _same_sizes(one, other) or one.num_parameters != other.num_parameters:
+        raise damaged("result", "training changes no size")
     return link
 
 

@@ -6,5 +6,7 @@ INDEX = "model.safetensors.index.json"
 CARD = "README.md"
 MANIFEST = "hfgrow.json"
 PICTURE = "layers.svg"
+# The loss of a training, drawn where matplotlib is installed.
+LOSS_PICTURE = "loss.png"
 # Where the base lies on this machine; stays beside the model and is never pushed.
 LOCAL_BASE = ".hfgrow-base"

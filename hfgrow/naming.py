@@ -6,12 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
+from hfgrow.learned_arguments import OUTCOMES
 from hfgrow.operators import OPERATORS
 
 # A repository's name has at most 96 characters, and the base's name comes first.
 _MAX_SUFFIX = 60
 # Amounts and seeds tell variants of one growth apart, not growths.
-_NOT_NAMED = ("seed", "noise", "amount", "exponent", "mask", "shrink")
+_AMOUNTS = ("seed", "noise", "amount", "exponent", "mask", "shrink")
+# Neither does how long a growth learned, from what, and what came of it.
+_LEARNING = ("steps", "batch_tokens", "sequence_length", "lr", "maps", *OUTCOMES)
+_NOT_NAMED = (*_AMOUNTS, *_LEARNING)
 
 
 def suffix_of_steps(steps: Sequence[tuple[str, Mapping[str, object]]]) -> str:

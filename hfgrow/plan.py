@@ -168,7 +168,45 @@ class Predicted:
         return Blend(((0.5, self.layers[self.after]), (0.5, self.layers[self.after + 1])))
 
 
-Recipe = Stored | Fill | Normal | Blend | Lift | Predicted
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A tensor made by learned maps: `W' = R (sum over j of c[i, j] W_j) C^T`.
+
+    `R` and `C` act on units of neighbouring indices, such as whole heads: `R (x) I_unit`.
+
+    Attributes:
+        layers: `W_j`, the tensor in every layer of the base, or the only one if it is in none.
+        depth: `c`, [layers of the output, layers of the base]; None if there is one tensor.
+        layer: `i`, the 0-based layer of the output.
+        rows: `R`, [new units, units of the base]; None keeps the rows.
+        cols: `C`, likewise for the columns.
+        row_unit: The indices of a unit of rows.
+        col_unit: The indices of a unit of columns.
+    """
+
+    layers: "tuple[Recipe, ...]"
+    depth: Stored | None = None
+    layer: int = 0
+    rows: Stored | None = None
+    cols: Stored | None = None
+    row_unit: int = 1
+    col_unit: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape behind both maps."""
+        old = self.layers[0].shape
+        first = old[0] if self.rows is None else self.rows.shape[0] * self.row_unit
+        second = old[1:] if self.cols is None else (self.cols.shape[0] * self.col_unit,)
+        return (first, *second)
+
+    @property
+    def maps(self) -> tuple[Stored, ...]:
+        """The maps that it takes."""
+        return tuple(m for m in (self.depth, self.rows, self.cols) if m is not None)
+
+
+Recipe = Stored | Fill | Normal | Blend | Lift | Predicted | Learned
 
 
 def stored_in(tensor: "TensorPlan") -> Stored:
@@ -190,17 +228,21 @@ def leaves(recipe: Recipe) -> Iterator[Stored]:
         case Predicted():
             for layer in recipe.layers:
                 yield from leaves(layer)
+        case Learned():
+            for part in (*recipe.layers, *recipe.maps):
+                yield from leaves(part)
         case Fill() | Normal():
             pass
 
 
 def predictor_of(recipe: Recipe) -> str:
-    """Return what names the predictor that a recipe needs; empty if it needs none.
+    """Return what names the products of matrices that a recipe needs; empty if it needs none.
 
-    Tensors sorted by it are computed with one training of each predictor.
+    Tensors sorted by it are computed with one training of each predictor. Sums of products are
+    rounded in an order that depends on the machine.
     """
     match recipe:
-        case Predicted():
+        case Predicted() | Learned():
             return next(leaves(recipe)).name
         case Lift():
             return predictor_of(recipe.recipe)

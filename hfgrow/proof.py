@@ -56,13 +56,14 @@ def verify(
     Raises:
         VerificationError: A tensor differs from its source, transformers disagrees, or a growth
             that promises the same function does not keep it within the dtype's tolerance.
-        ModelError: There is no lineage, or the base is not to be found.
+        ModelError: There is no lineage, the model was trained last, or the base is not to be found.
         UsageError: Tensors have to be computed, and what computes them is not installed.
     """
     client, progress = client or HubClient(), progress or Silent()
     manifest = manifest_of(LocalFolder(folder))
+    growth = manifest.growth
     found = base_folder(folder, manifest, base, client, progress)
-    plan = replay(read(LocalFolder(found)), manifest.link)
+    plan = replay(read(LocalFolder(found)), growth, folder)
     require_for(plan)
     with counting(progress, "Comparing bytes", plan.nbytes) as advance:
         provenance = check_provenance(folder, plan, advance=advance)

@@ -1,7 +1,8 @@
 """Rebuild a grown model from the root of its chain, and compare it byte for byte by sha256."""
 
+import shlex
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,10 +20,11 @@ from hfgrow.errors import ModelError, UsageError, VerificationError, printable
 from hfgrow.extras import COMPUTING, missing, require_for
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.resolve import ModelRef
+from hfgrow.learned import apply_step
+from hfgrow.learned_maps import is_maps_name
 from hfgrow.lineage import Link, Manifest, config_record
 from hfgrow.manifest import manifest_of
 from hfgrow.names import MANIFEST
-from hfgrow.operators import apply
 from hfgrow.plan import GrowthPlan
 from hfgrow.progress import Progress, Silent, counting
 from hfgrow.source import files_of, locate
@@ -55,31 +57,63 @@ def reproduce(
 
     Raises:
         VerificationError: A file is not what the lineage records, or came out different.
-        ModelError: There is no lineage, or the root is not to be found.
+        ModelError: There is no lineage, there is a training in it, or the root is not to be found.
         OutputError: The rebuilt model cannot be written.
     """
     client, progress = client or HubClient(), progress or Silent()
     ref = locate(model, revision, client, progress)
     files = files_of(ref, client)
     manifest = manifest_of(files)
+    growths = _growths(manifest, ref)
     if out is not None:
         check_target(out, ref.path, overwrite=False)
     wanted = _current_sha256(manifest, ref, files)
     current = base_folder(ref.path, manifest, root, client, progress, root=True)
-    _require_for_all(current, manifest)
+    _require_for_all(current, growths)
     parent = Path(".") if out is None else out.absolute().parent
     with translated(printable(parent, 200)):
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".hfgrow-reproduce-", dir=parent) as scratch:
-            for i, link in enumerate(manifest.chain[:-1]):
-                current = _rebuild(current, link, Path(scratch, str(i)), progress, lambda _: {})
+            maps = _maps(growths, ref, files, Path(scratch))
+            for i, link in enumerate(growths[:-1]):
+                target = Path(scratch, str(i))
+                current = _rebuild(current, link, target, progress, lambda _: {}, maps)
 
             def compare(staging: Path) -> dict[str, str]:
                 _compare(staging, wanted)
                 return {MANIFEST: manifest.to_json(), **card_files(manifest, ref.repo_id)}
 
-            _rebuild(current, manifest.link, out or Path(scratch, "last"), progress, compare)
+            last = out or Path(scratch, "last")
+            _rebuild(current, growths[-1], last, progress, compare, maps)
     return wanted
+
+
+def _growths(manifest: Manifest, ref: ModelRef) -> list[Link]:
+    """Return the links of a chain that consists of growths."""
+    growths = [link for link in manifest.chain if isinstance(link, Link)]
+    if manifest.trainings:
+        raise ModelError(
+            f"{printable(ref.label)} has a training in its chain: each growth is reproducible, "
+            "trained weights are not",
+            hint=_instead(manifest, ref),
+        )
+    return growths
+
+
+def _instead(manifest: Manifest, ref: ModelRef) -> str:
+    """Say what can be proved of a chain with a training in it."""
+    if isinstance(manifest.link, Link):
+        where = shlex.quote(printable(ref.path, 200)) if ref.path else "FOLDER, once it is pulled"
+        return f"its last growth can be proved against the base it grew from: hfgrow verify {where}"
+    if not isinstance(manifest.chain[0], Link):
+        return f"what its weights must be is the sha256 in {MANIFEST}"
+    base = manifest.trainings[0].base
+    where = "FOLDER" if base.repo_id is None else base.repo_id
+    at = f" --revision {base.revision}" if base.revision else ""
+    return (
+        f"reproduce the growth that was trained first, {printable(base.name)}, where that lies: "
+        f"hfgrow reproduce {where}{at}"
+    )
 
 
 def _current_sha256(manifest: Manifest, ref: ModelRef, files: Files) -> dict[str, str]:
@@ -101,12 +135,12 @@ def _current_sha256(manifest: Manifest, ref: ModelRef, files: Files) -> dict[str
     return current
 
 
-def _require_for_all(root: Path, manifest: Manifest) -> None:
+def _require_for_all(root: Path, growths: Sequence[Link]) -> None:
     """Ask for what computes tensors before the first growth is written."""
     if missing(*COMPUTING):
         plan = read(LocalFolder(root))
-        for link in manifest.chain:
-            plan = replay(plan, link)
+        for link in growths:
+            plan = replay(plan, link, is_draft=True)
             require_for(plan)
 
 
@@ -120,8 +154,28 @@ def _compare(staging: Path, wanted: dict[str, str]) -> None:
             )
 
 
-def replay(base: GrowthPlan, link: Link) -> GrowthPlan:
+def _maps(growths: Sequence[Link], ref: ModelRef, files: Files, scratch: Path) -> Path:
+    """Return the folder with the maps of the learned growths: the model's, or copies."""
+    if ref.path is not None:
+        return ref.path
+    wanted = {step.arguments.get("maps") for link in growths for step in link.steps}
+    for name in wanted & set(files.names()):
+        if is_maps_name(str(name)):
+            content = files.read(str(name), 0, files.nbytes(str(name)))
+            (scratch / str(name)).write_bytes(content)
+    return scratch
+
+
+def replay(
+    base: GrowthPlan, link: Link, maps: Path | None = None, *, is_draft: bool = False
+) -> GrowthPlan:
     """Apply the recorded steps of a link to its base.
+
+    Args:
+        base: The plan of the base.
+        link: The growth.
+        maps: The folder with the maps of learned steps.
+        is_draft: Whether the plan may lack those, as it is not carried out.
 
     Raises:
         ModelError: A recorded step cannot be run, or gives another layer map than recorded.
@@ -130,7 +184,7 @@ def replay(base: GrowthPlan, link: Link) -> GrowthPlan:
     plan = with_dtype(base, link.dtype)
     for step in link.steps:
         try:
-            plan = apply(plan, step.operator, step.arguments)
+            plan = apply_step(plan, step.operator, step.arguments, maps, is_draft=is_draft)
         except UsageError as error:
             raise ModelError(f"{MANIFEST}: {error}", hint="upgrade hfgrow") from error
         if plan.steps[-1].layer_map != step.layer_map:
@@ -154,8 +208,9 @@ def _rebuild(
     target: Path,
     progress: Progress,
     finish: Callable[[Path], dict[str, str]],
+    maps: Path,
 ) -> Path:
-    plan = replay(read(LocalFolder(base)), link)
+    plan = replay(read(LocalFolder(base)), link, maps)
     plan = replace(plan, config=config_with(plan.config, config_record(link)))
     layout = lay_out(plan, link.max_shard_nbytes)
     with counting(progress, f"Rebuilding {printable(link.result.name)}", layout.nbytes) as advance:

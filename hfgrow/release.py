@@ -1,10 +1,10 @@
-"""Push a grown model: the files that hfgrow wrote, as it wrote them, and no others."""
+"""Push a grown or trained model: the files that hfgrow wrote, as it wrote them, and no others."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hfgrow.card import card_files
+from hfgrow.card import card_files, shows_layers
 from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.sidefiles import side_files_of
@@ -15,9 +15,9 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import PushTarget, preflight
 from hfgrow.hub.push import Pushed, push
 from hfgrow.hub.resolve import ModelRef
-from hfgrow.lineage import Manifest, WeightFile
+from hfgrow.lineage import Link, Manifest, WeightFile
 from hfgrow.manifest import manifest_of
-from hfgrow.names import CARD, CONFIG, INDEX, MANIFEST, PICTURE
+from hfgrow.names import CARD, CONFIG, INDEX, LOSS_PICTURE, MANIFEST, PICTURE
 from hfgrow.progress import Progress, counting
 from hfgrow.source import recorded
 
@@ -32,10 +32,10 @@ def publish(
     exist_ok: bool = False,
     create_pr: bool = False,
 ) -> Pushed:
-    """Push a grown model that lies in a folder.
+    """Push a model that lies in a folder, grown by hfgrow, or trained.
 
     Args:
-        folder: A model grown by hfgrow, not changed since.
+        folder: A model grown or trained by hfgrow, not changed since.
         repo: The target; None means a repository of the caller's named as the model.
         client: The connection.
         progress: Told how it goes on.
@@ -63,12 +63,13 @@ def publish(
     read(LocalFolder(folder))
     proved = unchanged(folder, manifest, progress)
     # A card that somebody edited is theirs; one that we made is made again for its new place.
+    picture = has_loss_picture(folder, manifest)
     untouched = (folder / CARD).is_file() and (folder / CARD).read_text(
         encoding="utf-8", errors="replace"
-    ) == card_files(manifest)[CARD]
+    ) == card_files(manifest, picture=picture)[CARD]
     texts = {MANIFEST: proved.to_json()}
     if untouched or not (folder / CARD).is_file():
-        texts |= card_files(proved, target.repo_id)
+        texts |= card_files(proved, target.repo_id, picture)
     with translated(printable(folder, 200)):
         for name, text in texts.items():
             replace_text(folder / name, text)
@@ -113,7 +114,7 @@ def unchanged(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
         if not is_same(file, found[name]):
             raise ModelError(
                 f"{printable(name)} is not the file that {MANIFEST} records: the weights were "
-                "changed after growth",
+                f"changed after {'growth' if isinstance(manifest.link, Link) else 'that training'}",
                 hint=f"remove {MANIFEST} and push the model with `hf upload`",
             )
     return manifest.with_result_files(found)
@@ -138,8 +139,14 @@ def hashed(
 
 
 def own_files(folder: Path, manifest: Manifest) -> list[str]:
-    """Return the names of a grown model's files, from its lineage and the allow-list."""
+    """Return the names of a model's files, from its lineage and the allow-list."""
     weights = list(manifest.link.result.files)
     index = [INDEX] if len(weights) > 1 else []
-    picture = [PICTURE] if manifest.link.changes_layers else []
-    return sorted([*weights, *index, CONFIG, MANIFEST, CARD, *picture, *side_files_of(folder)])
+    pictures = [PICTURE] if shows_layers(manifest) else []
+    pictures += [LOSS_PICTURE] if has_loss_picture(folder, manifest) else []
+    return sorted([*weights, *index, CONFIG, MANIFEST, CARD, *pictures, *side_files_of(folder)])
+
+
+def has_loss_picture(folder: Path, manifest: Manifest) -> bool:
+    """Say whether the picture of a training lies in the folder of a model that was trained."""
+    return bool(manifest.trainings) and (folder / LOSS_PICTURE).is_file()

@@ -34,6 +34,7 @@ class GrowthRequest:
         exist_ok: Push into a repository that hfgrow did not make.
         token: The Hub token; None takes the environment's or the logged-in one.
         dry_run: Stop when the plan is made.
+        maps: The folder with the maps of learned steps; a dry run needs none.
     """
 
     model: str
@@ -51,6 +52,7 @@ class GrowthRequest:
     exist_ok: bool = False
     token: str | None = None
     dry_run: bool = False
+    maps: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

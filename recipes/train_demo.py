@@ -10,7 +10,6 @@ runs too, OMP_WAIT_POLICY=PASSIVE keeps the threads from waiting for one another
 """
 
 import ast
-import hashlib
 import json
 import math
 import sys
@@ -25,6 +24,8 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from hfgrow.train.data.reading import is_held_out
 
 END = "<|endoftext|>"  # its token id is 0
 VOCAB_SIZE = 2048
@@ -68,7 +69,7 @@ def split(texts: list[str]) -> tuple[list[str], list[str]]:
                 seen.add(words)
         return "\n\n".join(kept).strip() + "\n" if kept else ""
 
-    held_out = [text for text in texts if hashlib.sha256(text.encode()).digest()[0] % 20 == 0]
+    held_out = [text for text in texts if is_held_out(text)]
     training = [text for text in texts if text not in held_out]
     # Topics repeat one another's sections: what is held out comes first, and is not trained on.
     validation = [text for text in map(without_repeats, held_out) if text]

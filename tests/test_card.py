@@ -56,7 +56,7 @@ def test_the_metadata_are_the_ones_the_hub_reads(grown: Path) -> None:
 
 
 def test_a_base_on_the_hub_is_named_as_base_model() -> None:
-    block = metadata(link(2, [0, 1, 0, 1]))
+    block = metadata(Manifest((link(2, [0, 1, 0, 1]),)))
     assert block["base_model"] == "org/base"
     assert block["base_model_relation"] == "finetune"
 
@@ -64,7 +64,7 @@ def test_a_base_on_the_hub_is_named_as_base_model() -> None:
 def test_a_base_on_this_machine_is_not_named_as_base_model(grown: Path) -> None:
     manifest = read_manifest(grown)
     assert manifest is not None
-    assert "base_model" not in metadata(manifest.link)
+    assert "base_model" not in metadata(manifest)
 
 
 def test_nothing_of_this_machine_is_in_the_files_to_push(grown: Path) -> None:
@@ -119,7 +119,7 @@ def test_the_commands_of_the_card_can_be_typed(grown: Path, tmp_path: Path) -> N
     manifest = read_manifest(grown)
     assert manifest is not None
     shutil.copytree(grown.parent / "base", tmp_path / "base")
-    words = shlex.split(command_line(manifest.link))
+    words = shlex.split(command_line(manifest.growth))
     assert words[0] == "hfgrow"
     finished = call_hfgrow(*words[1:], "--out", "again", cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
@@ -231,7 +231,7 @@ def test_the_command_of_several_steps_takes_the_file_in_its_comment(
     assert call_hfgrow(*words, "--out", "once", cwd=tmp_path).returncode == 0
     manifest = read_manifest(tmp_path / "once")
     assert manifest is not None
-    command, _, comment = command_line(manifest.link).partition("  # steps.yaml: ")
+    command, _, comment = command_line(manifest.growth).partition("  # steps.yaml: ")
     assert command in (tmp_path / "once" / "README.md").read_text()
     (tmp_path / "steps.yaml").write_text(comment)
     again = call_hfgrow(*command.split()[1:], "--out", "again", cwd=tmp_path)

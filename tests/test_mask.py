@@ -27,7 +27,7 @@ def grown(base: Path, out: Path, operator: str, mask: float) -> tuple[Any, Link]
     finished = call_hfgrow(operator, base, *options, "--out", out)
     assert finished.returncode == 0, finished.stderr
     model = with_exact_norms(load(out)[0])
-    return model, manifest_of(LocalFolder(out)).link
+    return model, manifest_of(LocalFolder(out)).growth
 
 
 @pytest.mark.parametrize("operator", STEPS)
@@ -99,6 +99,6 @@ def test_a_mask_is_from_0_to_1(make_checkpoint: MakeCheckpoint, tmp_path: Path) 
 
 def test_other_growth_has_no_mask(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     call_hfgrow("stack", make_checkpoint(), "--g", "2", "--out", tmp_path / "out")
-    link = manifest_of(LocalFolder(tmp_path / "out")).link
+    link = manifest_of(LocalFolder(tmp_path / "out")).growth
     with pytest.raises(UsageError, match="stack, which has no mask"):
         attach_mask(load(tmp_path / "out")[0], link, 0)

@@ -21,6 +21,8 @@ SIDE_FILES = frozenset(
 )
 # What a listing of a repository may name; other names would be pushed and never found again.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,199}", re.ASCII)
+# What learned growth made the tensors with; its name holds its hash.
+LEARNED_MAPS = re.compile(r"learned_maps-[0-9a-f]{32}\.safetensors")
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY.md")
 
 
@@ -34,10 +36,14 @@ def side_files_of(folder: Path) -> list[str]:
 def is_side_file(name: str) -> bool:
     """Say whether a file of a base model belongs to the grown model too.
 
-    Tokenizer, generation settings and licence texts do; code, pickles and the base's own card do
-    not.
+    Tokenizer, generation settings, licence texts and learned maps do; code, pickles and the base's
+    own card do not.
     """
-    return name in SIDE_FILES or (
+    return name in SIDE_FILES or LEARNED_MAPS.fullmatch(name) is not None or _is_licence_file(name)
+
+
+def _is_licence_file(name: str) -> bool:
+    return (
         _PLAIN_NAME.fullmatch(name) is not None
         and not name.endswith((".py", ".pkl", ".bin"))
         and any(fnmatch.fnmatchcase(name, pattern) for pattern in LICENCE_FILES)

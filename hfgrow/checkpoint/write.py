@@ -60,7 +60,8 @@ def write(
         OutputError: The file system refuses, or has too little space.
     """
     base = Path(plan.folder)
-    side_files = side_files_of(base)
+    # A source outside the folder, such as learned maps, goes where what is made of it goes.
+    side_files = [*side_files_of(base), *(name for name in plan.files if Path(name).is_absolute())]
     _check_free_space(plan, layout, side_files, target)
     with staged(target, overwrite=overwrite) as staging:
         copier = Copier(advance)
@@ -72,7 +73,7 @@ def write(
         for name, text in texts.items():
             _write_text(staging / name, text)
         for name in side_files:
-            _copy_file(base / name, staging / name)
+            _copy_file(base / name, staging / Path(name).name)
         for name, text in finish(staging).items():
             _write_text(staging / name, text)
     return Written(copier.cloned_nbytes, copier.copied_nbytes)

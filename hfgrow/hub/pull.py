@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hfgrow.checkpoint.sidefiles import is_side_file
+from hfgrow.checkpoint.sidefiles import LEARNED_MAPS, is_side_file
 from hfgrow.checkpoint.strictjson import MAX_JSON_NBYTES, parse_json_object
 from hfgrow.errors import HubUnreachableError, ModelError, OutputError, VerificationError, printable
 from hfgrow.hub.cache import forget, missing_from, repo_folder
@@ -78,7 +78,7 @@ def side_files(ref: ModelRef) -> list[str]:
         if names[INDEX].nbytes > MAX_JSON_NBYTES:
             raise ModelError(f"{INDEX} of {ref.label} has {names[INDEX].nbytes} bytes: no real one")
     for name in chosen:
-        if names[name].nbytes > _MAX_SIDE_NBYTES:
+        if names[name].nbytes > _MAX_SIDE_NBYTES and not LEARNED_MAPS.fullmatch(name):
             raise ModelError(f"{name} of {ref.label} has {names[name].nbytes} bytes: no real one")
     if len(chosen) > _MAX_NUM_SIDE_FILES:
         raise ModelError(f"{ref.label} has {len(chosen)} tokenizer and licence files: no real one")

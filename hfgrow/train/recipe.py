@@ -34,7 +34,7 @@ from hfgrow.train.recipe_rules import faults_of, tokens_at_once
 from hfgrow.train.recipe_stages import Stage, stages_with_defaults
 
 # What a run can be resumed with although it differs: where the result goes, and who is told.
-_FREE = ("output", "trackers", "push")
+_FREE = ("output", "trackers", "push", "base_tokens", "dtype", "checkpoint")
 _TRACKERS = Literal["tensorboard", "trackio", "wandb"]
 
 
@@ -54,6 +54,8 @@ class Recipe(Part):
     Attributes:
         base: The model to begin with: folder, alias, org/name, hf:// or Hub URL, or a config.
         tokenizer: The model whose tokenizer is used; by default the base's own.
+        base_tokens: Tokens that the base was trained on, as its authors say; for the ledger only.
+        dtype: What the finished model is written in; by default what the base is in.
         output: The folder of the run; checkpoints lie in it, and the model in `final`.
         seed: Of the order of the data and of what is random.
         data: The text.
@@ -76,6 +78,8 @@ class Recipe(Part):
         Discriminator(_kind_of_base),
     ]
     tokenizer: Text | None = None
+    base_tokens: Tokens | None = None
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
     output: Text
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     data: Data

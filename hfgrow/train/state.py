@@ -18,6 +18,7 @@ from hfgrow.checkpoint.files import hash_file
 from hfgrow.checkpoint.staging import translated
 from hfgrow.errors import TrainingError, printable
 from hfgrow.progress import Progress
+from hfgrow.train.weights import as_os_error
 
 _FOLDER = re.compile(r"step-(\d{8,12})")
 _STATE, _MANIFEST = "state.json", "manifest.json"
@@ -76,7 +77,8 @@ def save_checkpoint(
         try:
             for name, tensors in files.items():
                 own = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-                save_file(own, staging / f"{name}.safetensors")
+                with as_os_error():
+                    save_file(own, staging / f"{name}.safetensors")
             _write_json(staging / _STATE, state)
             written = {path.name: path for path in sorted(staging.iterdir())}
             manifest = {

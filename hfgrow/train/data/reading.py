@@ -16,6 +16,7 @@ from hfgrow.train.data.sources import (
     DEMO,
     PARQUET,
     TEXT,
+    VALIDATION,
     DataFile,
     TextSource,
     files_of,
@@ -40,8 +41,10 @@ def identify(
     """
     identity: dict[str, Any] = {"text_column": source.text_column}
     if source.dataset == DEMO:
-        text = "".join(piece.text for piece in _demo())
-        return {"dataset": DEMO, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        split = source.whole_split
+        text = "".join(piece.text for piece in _demo(split))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return {"dataset": DEMO, "split": split, "sha256": digest}
     if source.dataset is not None:
         identity |= {"dataset": source.dataset, "name": source.name, "split": source.whole_split}
         return identity | {"revision": pinned(source, client or HubClient())}
@@ -76,7 +79,7 @@ def documents_of(
         GrowthError: The Hub says no, or does not answer.
     """
     if source.dataset == DEMO:
-        yield from _demo()
+        yield from _demo(source.whole_split)
     elif source.dataset is not None:
         yield from read_dataset(source, identity["revision"], client or HubClient())
     for file, record in zip(files_of(source), identity.get("files", ()), strict=True):
@@ -129,8 +132,26 @@ def _failures(file: DataFile) -> Iterator[None]:
         raise TrainingError(f"cannot read {file.shown}: {reason}") from error
 
 
-def _demo() -> Sequence[Piece]:
-    """Return the topics that `help()` of Python shows."""
+def _demo(split: str) -> Sequence[Piece]:
+    """Return the topics that `help()` of Python shows: those to train on, or those held out.
+
+    Held out are the topics that the demo model was not trained on; paragraphs that stand in these
+    too are not trained on either.
+    """
     from pydoc_data.topics import topics
 
-    return [Piece(topics[name].strip("\n"), True) for name in sorted(topics)]
+    texts = [topics[name].strip() + "\n" for name in sorted(topics)]
+    held_out = [text for text in texts if is_held_out(text)]
+    if split == VALIDATION:
+        return [Piece(text, True) for text in held_out]
+    known = {" ".join(part.split()) for text in held_out for part in text.split("\n\n")}
+    return [
+        Piece("\n\n".join(p for p in text.split("\n\n") if " ".join(p.split()) not in known), True)
+        for text in texts
+        if text not in held_out
+    ]
+
+
+def is_held_out(text: str) -> bool:
+    """Say whether the demo model was never trained on a document: about one in 20, by sha256."""
+    return hashlib.sha256(text.encode()).digest()[0] % 20 == 0

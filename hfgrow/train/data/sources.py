@@ -8,6 +8,7 @@ from pathlib import Path
 from hfgrow.errors import UsageError, printable
 
 DEMO = "demo"
+TRAIN, VALIDATION = "train", "validation"
 TEXT, JSON_LINES, PARQUET = "text", "jsonl", "parquet"
 KINDS = {
     ".txt": TEXT,
@@ -33,7 +34,8 @@ class TextSource:
             language that every Python carries.
         name: The configuration of the dataset.
         split: The split. Local text has the one split `train`. A part of any split by per cent of
-            its tokens: `train[:99%]`, `train[99%:]`.
+            its tokens: `train[:99%]`, `train[99%:]`. That of `demo` has `validation` too: what the
+            demo model was not trained on.
         text_column: The column of jsonl, parquet and datasets that holds the text.
         revision: Branch, tag or commit of the dataset.
         document_separator: Ends a document in a text file; None makes every file one document.
@@ -55,9 +57,10 @@ class TextSource:
         split, start, stop = _parsed_split(self.split)
         if not 0 <= start < stop <= 100:
             raise UsageError(f"the split {printable(self.split)} is no part of the text")
-        if split != "train" and (self.path is not None or self.dataset == DEMO):
+        known = (TRAIN, VALIDATION) if self.dataset == DEMO else (TRAIN,)
+        if split not in known and (self.path is not None or self.dataset == DEMO):
             raise UsageError(
-                f"{self.label} has no split {printable(split)}; local text has train, and its "
+                f"{self.label} has no split {printable(split)}; it has {' and '.join(known)}, and "
                 "parts such as train[:99%]"
             )
 

@@ -1,0 +1,89 @@
+"""The command `hfgrow train`: `accelerate launch` of the bundled script with a recipe."""
+
+from typing import Annotated
+
+import typer
+
+from hfgrow.extras import require
+
+from . import options
+from .output import Console
+
+_REQUIRED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("train", rich_help_panel="Train", context_settings={"allow_extra_args": True})(
+        train
+    )
+
+
+def train(
+    context: typer.Context,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe of hfgrow's: demo.")
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Put a value into the recipe; repeatable."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")
+    ] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave accelerators alone.")] = False,
+    num_processes: Annotated[
+        int | None,
+        typer.Option("--num-processes", metavar="N", min=1, help="world.processes of the recipe."),
+    ] = None,
+    allow_world_size_change: Annotated[
+        bool,
+        typer.Option("--allow-world-size-change", help="Resume with another number of processes."),
+    ] = False,
+    dry_run: options.DryRunOption = False,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Grow and train a model as a recipe says; print its folder.
+
+    What stands behind -- goes to accelerate launch, such as -- --num_machines 2.
+    """
+    require("hfgrow train", "pydantic", *_REQUIRED)
+    from hfgrow.train.describe import recipe_lines
+    from hfgrow.train.launch import launch
+    from hfgrow.train.recipe import load_recipe
+
+    console = Console(as_json=json, quiet=quiet)
+    overrides = list(set_ or ())
+    if num_processes is not None:
+        overrides.append(f"world.processes={num_processes}")
+    loaded = load_recipe(recipe, overrides)
+    for line in recipe_lines(loaded):
+        console.say(line)
+    if dry_run:
+        console.result(loaded.to_yaml().rstrip(), {"recipe": loaded.model_dump(mode="json")})
+        return
+    arguments = [recipe]
+    for override in overrides:
+        arguments += ["--set", override]
+    flags = {
+        "--resume": resume,
+        "--cpu": cpu,
+        "--allow-world-size-change": allow_world_size_change,
+        "--quiet": console.quiet,
+    }
+    arguments += [flag for flag, wanted in flags.items() if wanted]
+    outcome = launch(
+        arguments,
+        num_processes=loaded.world.processes,
+        on_cpu=cpu,
+        extra=context.args,
+        token=token,
+    )
+    if "stopped" in outcome:
+        again = " ".join(["hfgrow train", recipe, *(["--cpu"] if cpu else []), "--resume"])
+        console.say(f"{outcome['message']}. Go on with: {again}")
+        raise typer.Exit(128 + int(outcome["stopped"]))
+    result = outcome["result"]
+    console.result(str(result["folder"]), result)

@@ -1,0 +1,150 @@
+"""The loss of a training as a picture: against tokens, with every growth marked.
+
+Drawn by matplotlib, which is not needed for anything else: without it there is no picture.
+"""
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from itertools import cycle
+
+from hfgrow.errors import printable
+from hfgrow.names import LOSS_PICTURE as LOSS_PICTURE
+from hfgrow.progress import Progress
+
+Point = tuple[float, float]
+_INCHES = (8.0, 4.5)
+_DPI = 150
+_TRAINING, _GROWTH = "#9db8d9", "#555555"
+_SMOOTH = "#1f5fa8"
+_VALIDATION = ("#d1495b", "#2a9d5c", "#e08a1e", "#7b4fa3", "#2b8c9e", "#8a6d3b")
+_MOST_TEXTS, _MOST_GROWTHS = 6, 12
+_SMOOTHED_FROM = 30
+
+
+def loss_curve(
+    points: Sequence[Point],
+    growths: Sequence[tuple[float, str]],
+    validation: Mapping[str, Sequence[Point]],
+    progress: Progress | None = None,
+) -> bytes | None:
+    """Draw the loss of a training.
+
+    Args:
+        points: Tokens and training loss, in order.
+        growths: Tokens and name of every growth.
+        validation: The same as `points` of every held-out text, by its label.
+        progress: Told if there is nothing to draw with; None tells nobody.
+
+    Returns:
+        A PNG, or None without matplotlib.
+    """
+    if find_spec("matplotlib") is None:
+        if progress is not None:
+            progress.say(
+                f"Note: no {LOSS_PICTURE}: that needs matplotlib, pip install 'hfgrow[plots]'"
+            )
+        return None
+    return _draw(points, growths, validation)
+
+
+def _draw(
+    points: Sequence[Point],
+    growths: Sequence[tuple[float, str]],
+    validation: Mapping[str, Sequence[Point]],
+) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    smooth = len(points) >= _SMOOTHED_FROM
+    for i, part in enumerate(_parts(points, growths)):
+        xs, ys = [x for x, _ in part], [y for _, y in part]
+        label = "training" if i == 0 else "_"
+        if smooth:
+            axes.plot(xs, ys, color=_TRAINING, linewidth=0.7)
+            axes.plot(xs, _smoothed(ys), color=_SMOOTH, linewidth=1.6, label=label)
+        else:
+            axes.plot(xs, ys, color=_SMOOTH, linewidth=1.4, marker=".", label=label)
+    shown = list(validation.items())[:_MOST_TEXTS]
+    for (name, losses), colour in zip(shown, cycle(_VALIDATION), strict=False):
+        for i, part in enumerate(_parts(losses, growths, twice=True)):
+            axes.plot(
+                [x for x, _ in part],
+                [y for _, y in part],
+                color=colour,
+                linewidth=1.2,
+                marker="o",
+                markersize=3.5,
+                label=f"validation: {_plain(name)}" if i == 0 else "_",
+            )
+    for i, (tokens, name) in enumerate(growths[:_MOST_GROWTHS]):
+        axes.axvline(tokens, color=_GROWTH, linestyle="--", linewidth=1)
+        axes.annotate(
+            _plain(name),
+            (tokens, 0.98 - 0.055 * (i % 4)),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            verticalalignment="top",
+            fontsize=8,
+            color=_GROWTH,
+        )
+    axes.set_xlabel("tokens trained on")
+    axes.set_ylabel("loss, nats per token")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.margins(x=0.02)
+    axes.grid(color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if points or shown:
+        axes.legend(loc="upper right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        # A name in letters that the font lacks is drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        # Nothing of the machine, nor the version: the same losses give the same bytes.
+        figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _parts(
+    points: Sequence[Point], growths: Sequence[tuple[float, str]], *, twice: bool = False
+) -> list[list[Point]]:
+    """Return the points between growths; a line through a growth would hide its jump.
+
+    A point at a growth is of the model before it. With `twice` a text may have been measured after
+    it too: then the second point there is, and one alone if nothing was measured earlier.
+    """
+    parts: list[list[Point]] = [[]]
+    marks = sorted({tokens for tokens, _ in growths})
+    for x, y in points:
+        while marks and (x > marks[0] or (twice and x == marks[0] and _is_after(x, parts, points))):
+            marks.pop(0)
+            parts.append([])
+        parts[-1].append((x, y))
+    return [part for part in parts if part]
+
+
+def _is_after(x: float, parts: Sequence[Sequence[Point]], points: Sequence[Point]) -> bool:
+    """Say whether the next point at a growth was measured after it."""
+    if any(parts):
+        return bool(parts[-1]) and parts[-1][-1][0] == x
+    return sum(at == x for at, _ in points) == 1
+
+
+def _smoothed(losses: Sequence[float]) -> list[float]:
+    """Return the mean of each loss and its neighbours, a fiftieth of the curve to both sides."""
+    reach = max(1, len(losses) // 50)
+    windows = (losses[max(0, i - reach) : i + reach + 1] for i in range(len(losses)))
+    return [sum(window) / len(window) for window in windows]
+
+
+def _plain(name: str) -> str:
+    """Return a name that matplotlib does not take for a formula."""
+    return printable(name, 60).replace("$", "_")

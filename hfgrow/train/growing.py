@@ -1,0 +1,94 @@
+"""A stage of growth inside a run: on disk, by the operators and the writer of the command line."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.moments import grow_optimizer_state
+from hfgrow.checkpoint.read import read
+from hfgrow.job import grow, planned
+from hfgrow.progress import Progress
+from hfgrow.request import GrowthRequest
+from hfgrow.train.recipe_stages import Grow
+from hfgrow.train.saved import group_state_of, read_optimizer
+from hfgrow.train.state import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A growth that a run has done.
+
+    Attributes:
+        grow: What the recipe says of it.
+        base: The folder it grew from.
+        out: The folder it made.
+    """
+
+    grow: Grow
+    base: Path
+    out: Path
+
+
+def grow_stage(
+    stage: Grow, model: str, out: Path, progress: Progress, dtype: str | None = None
+) -> None:
+    """Grow a model folder into another.
+
+    Args:
+        stage: What the recipe says.
+        model: The model: a folder, or what the recipe names.
+        out: The folder to make.
+        progress: Told how it goes on.
+        dtype: Convert every tensor; None keeps them.
+
+    Raises:
+        GrowthError: The growth cannot be, or cannot be written.
+    """
+    steps = [(stage.operator, stage.arguments)]
+    request = GrowthRequest(model=model, steps=steps, out=out, dtype=dtype)
+    grow(request, progress=progress)
+
+
+def carried_state(
+    growths: Sequence[Grown], checkpoint: Checkpoint
+) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    """Return what is left of the optimizer after growth.
+
+    Args:
+        growths: The growths since the last training, in order.
+        checkpoint: The last one of that training.
+
+    Returns:
+        The state by the grown names, and what the groups keep; both empty where it begins anew.
+
+    Raises:
+        GrowthError: The state does not fit the model that grew.
+    """
+    state: Mapping[str, Any] = read_optimizer(checkpoint)
+    for growth in growths:
+        plan = planned(
+            read(LocalFolder(growth.base)), [(growth.grow.operator, growth.grow.arguments)]
+        )
+        state = grow_optimizer_state(
+            plan,
+            state,
+            growth.grow.optimizer_state,
+            base_weights=_weights(growth.base),
+            grown_weights=_weights(growth.out),
+        )
+    if not all(growth.grow.optimizer_state == "copy" for growth in growths):
+        return state, ()
+    return state, group_state_of(checkpoint)
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    """Read all weights of a folder as float32."""
+    from safetensors.torch import load_file
+
+    return {
+        name: tensor.float()
+        for path in sorted(folder.glob("*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }

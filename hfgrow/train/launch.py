@@ -1,0 +1,152 @@
+"""`accelerate launch` of the bundled script, with the environment that makes it do what it says.
+
+Measured with accelerate 1.15: `--cpu --num_processes 2` starts one process; what starts two on CPUs
+is `--multi_gpu` with ACCELERATE_USE_CPU.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from hfgrow.errors import GrowthError, TrainingError
+
+# Where the main process says how the run ended, for whoever launched it.
+STATUS_VARIABLE = "HFGROW_STATUS_FILE"
+_SCRIPT = "continue_pretraining.py"
+_PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def launch_command(
+    script: Path,
+    arguments: Sequence[str],
+    *,
+    num_processes: int,
+    extra: Sequence[str] = (),
+) -> list[str]:
+    """Return the command that starts the script in as many processes.
+
+    Args:
+        script: The bundled script.
+        arguments: Its arguments.
+        num_processes: Processes on all machines together.
+        extra: What goes to `accelerate launch`, such as `--num_machines 2`.
+    """
+    if num_processes == 1 and not extra:
+        # All that accelerate would add is a process between us and the script.
+        return [sys.executable, str(script), *arguments]
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    given = {word.partition("=")[0].replace("-", "_") for word in extra if word.startswith("--")}
+    for option, values in (
+        ("--num_processes", [str(num_processes)]),
+        ("--num_machines", ["1"]),
+        ("--mixed_precision", ["no"]),
+        ("--dynamo_backend", ["no"]),
+        ("--multi_gpu", []),
+        ("--main_process_port", ["0"]),
+    ):
+        if option.replace("-", "_") in given:
+            continue
+        if option in ("--multi_gpu", "--main_process_port") and num_processes == 1:
+            continue
+        command += [option, *values]
+    return [*command, *extra, str(script), *arguments]
+
+
+def launch(
+    arguments: Sequence[str],
+    *,
+    num_processes: int,
+    on_cpu: bool,
+    extra: Sequence[str] = (),
+    token: str | None = None,
+) -> dict[str, Any]:
+    """Run the bundled script and return what it said in the end.
+
+    Args:
+        arguments: Of the script.
+        num_processes: Processes on all machines together.
+        on_cpu: Whether accelerators are left alone.
+        extra: What goes to `accelerate launch`.
+        token: The Hub token; None leaves the environment's.
+
+    Returns:
+        The result of the run; `stopped` holds the number of a signal that stopped it.
+
+    Raises:
+        GrowthError: The run ended with an error, which is raised again here.
+        TrainingError: Its processes ended without a word.
+    """
+    with (
+        as_file(files("hfgrow_recipes") / _SCRIPT) as script,
+        tempfile.TemporaryDirectory(prefix="hfgrow-") as scratch,
+    ):
+        status = Path(scratch, "status.json")
+        environment = os.environ | {STATUS_VARIABLE: str(status)}
+        if token is not None:
+            # Not on the command line, which every user of the machine can read.
+            environment |= {"HF_TOKEN": token}
+        if on_cpu:
+            environment |= {"ACCELERATE_USE_CPU": "true"}
+        if num_processes > 1:
+            # What torch would set, but with a warning; each process has its share of the cores.
+            share = max(1, (os.cpu_count() or 1) // num_processes)
+            environment.setdefault("OMP_NUM_THREADS", str(share if on_cpu else 1))
+        command = launch_command(script, arguments, num_processes=num_processes, extra=extra)
+        code = _run(command, environment)
+        if status.is_file():
+            return _outcome(json.loads(status.read_text(encoding="utf-8")))
+    if code < 0:
+        raise TrainingError(f"the run was ended by signal {-code}", hint="go on with --resume")
+    raise TrainingError(
+        f"a process of the run ended with code {code} before it was done",
+        hint="what it said stands above; go on from the last checkpoint with --resume",
+    )
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run a command in a group of its own that gets the signals that we get; return its code."""
+    process = subprocess.Popen(
+        command, env=environment, start_new_session=True, preexec_fn=end_with_parent
+    )
+
+    def forward(number: int, frame: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+    before = {number: signal.signal(number, forward) for number in _SIGNALS}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def end_with_parent() -> None:
+    """Let the kernel send SIGTERM to this process when the one that started it is gone."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _outcome(status: dict[str, Any]) -> dict[str, Any]:
+    error = status.get("error")
+    if error is None:
+        return status
+    kinds = {kind.__name__: kind for kind in _subclasses(GrowthError)}
+    kind = kinds.get(error["kind"], GrowthError)
+    raise kind(error["message"], hint=error["hint"])
+
+
+def _subclasses(kind: type[GrowthError]) -> list[type[GrowthError]]:
+    return [kind, *(found for sub in kind.__subclasses__() for found in _subclasses(sub))]

@@ -1,0 +1,183 @@
+"""Learn the maps of a growth on text, and keep those that held-out text likes best.
+
+AdamW without weight decay, gradients clipped to a norm of 1, a rise of the learning rate over the
+first tenth of the steps. The init is an iterate too: where learning makes it no better, it stays.
+
+Source: Wang et al. 2023, "Learning to Grow Pretrained Models for Efficient Transformer Training",
+https://arxiv.org/abs/2303.00980, Sec. 3 (few steps of the maps alone)
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hfgrow.errors import TrainingError
+from hfgrow.progress import Progress
+from hfgrow.train.data.batches import BatchPlan
+from hfgrow.train.data.evaluation import evaluation_batches
+from hfgrow.train.data.loader import MicroBatch, micro_batches
+from hfgrow.train.data.order import BlockOrder
+from hfgrow.train.data.views import TokenView
+from hfgrow.train.learn.functional import LearnedModel, Maps
+from hfgrow.train.schedules import Schedule
+
+# Held-out tokens of each text, and how often they are looked at.
+MAX_EVALUATION_TOKENS = 1 << 15
+_NUM_EVALUATIONS = 10
+_WARMUP_SHARE = 0.1
+_MAX_NORM = 1.0
+_BETAS = (0.9, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How to learn.
+
+    Attributes:
+        steps: Steps of the optimizer; 0 keeps the init.
+        batch: How a step is parted.
+        sequence_length: Tokens of a sequence.
+        lr: The peak learning rate.
+    """
+
+    steps: int
+    batch: BatchPlan
+    sequence_length: int
+    lr: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learned.
+
+    Attributes:
+        maps: The maps with the lowest held-out loss, float32 on the CPU.
+        initial_loss: The held-out loss of the init, nats per token.
+        loss: That of `maps`.
+        kept_step: After how many steps these stood; 0 is the init.
+    """
+
+    maps: dict[str, Tensor]
+    initial_loss: float
+    loss: float
+    kept_step: int
+
+
+def fit(
+    model: LearnedModel,
+    initial: Maps,
+    order: BlockOrder,
+    validation: Sequence[TokenView],
+    settings: FitSettings,
+    device: torch.device,
+    progress: Progress,
+) -> Fitted:
+    """Learn maps.
+
+    Args:
+        model: The grown model as a function of them.
+        initial: What they begin as; it stays as it is.
+        order: The text to learn from.
+        validation: The text that decides which iterate is kept.
+        settings: How to learn.
+        device: Where to compute.
+        progress: Told the held-out losses.
+
+    Raises:
+        TrainingError: The init has no finite loss.
+    """
+    maps = {
+        name: tensor.detach().to(device, copy=True).requires_grad_()
+        for name, tensor in initial.items()
+    }
+    schedule = Schedule(
+        kind="constant", tokens=settings.steps, warmup_tokens=round(_WARMUP_SHARE * settings.steps)
+    )
+    optimizer = torch.optim.AdamW(maps.values(), lr=settings.lr, betas=_BETAS, weight_decay=0.0)
+    loss = initial_loss = _held_out(model, maps, validation, settings, device)
+    if not isfinite(initial_loss):
+        raise TrainingError("the init has no finite held-out loss, so nothing can be learned")
+    progress.say(f"Step 0 of {settings.steps}: held-out loss {initial_loss:.4f}")
+    best, kept_step = _copied(maps), 0
+    every = max(1, settings.steps // _NUM_EVALUATIONS)
+    with closing(_batches(order, settings.batch)) as steps:
+        for step in range(1, settings.steps + 1):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * schedule.of_step(step - 1, 1)
+            if not _stepped(model, maps, next(steps), optimizer, device):
+                progress.say(f"Note: the loss of step {step} is not finite; learning ends")
+                break
+            if step % every == 0 or step == settings.steps:
+                found = _held_out(model, maps, validation, settings, device)
+                progress.say(f"Step {step} of {settings.steps}: held-out loss {found:.4f}")
+                if found < loss:
+                    best, loss, kept_step = _copied(maps), found, step
+    if kept_step == 0 and settings.steps:
+        progress.say("Note: no step made the held-out loss lower, so the init is kept")
+    return Fitted(best, initial_loss, loss, kept_step)
+
+
+def _batches(order: BlockOrder, batch: BatchPlan) -> Any:
+    # A generator, which its type does not say.
+    return micro_batches(order, batch)
+
+
+def _stepped(
+    model: LearnedModel,
+    maps: Maps,
+    batches: Sequence[MicroBatch],
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+) -> bool:
+    """Take a step; say whether its loss and gradients were finite. If not, nothing moves."""
+    optimizer.zero_grad(set_to_none=True)
+    num_targets = sum(batch.num_targets for batch in batches)
+    for batch in batches:
+        with _precision(device):
+            total, _ = model.loss(batch, maps)
+        (total / num_targets).backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(list(maps.values()), _MAX_NORM)
+    if not isfinite(float(norm)):
+        return False
+    optimizer.step()
+    return True
+
+
+def _held_out(
+    model: LearnedModel,
+    maps: Maps,
+    views: Sequence[TokenView],
+    settings: FitSettings,
+    device: torch.device,
+) -> float:
+    """Return the loss of held-out text, nats per token."""
+    total, count = 0.0, 0
+    with torch.no_grad(), _precision(device):
+        for batch in _evaluation(views, settings):
+            loss, num_targets = model.loss(batch, maps)
+            total, count = total + float(loss), count + num_targets
+    return total / count
+
+
+def _evaluation(views: Sequence[TokenView], settings: FitSettings) -> Iterator[MicroBatch]:
+    for view in views:
+        yield from evaluation_batches(
+            view,
+            sequence_length=settings.sequence_length,
+            micro_batch_size=settings.batch.micro_batch_size,
+            max_tokens=MAX_EVALUATION_TOKENS,
+        )
+
+
+def _copied(maps: Maps) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in maps.items()}
+
+
+def _precision(device: torch.device) -> AbstractContextManager[object]:
+    """Multiply in bfloat16 on CUDA; the maps stay in float32."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()

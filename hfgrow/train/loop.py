@@ -1,0 +1,233 @@
+"""One stage of training, step after step: the loop.
+
+A step is a pure function of the state before it and of its number: the samples are those of the
+number, and what is random (dropout) is seeded by it. So a run that goes on from a checkpoint ends
+in the same bits as one that was never stopped.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hfgrow.errors import TrainingError
+from hfgrow.lineage import Model
+from hfgrow.train.data.batches import BatchPlan
+from hfgrow.train.data.corpus import Corpus
+from hfgrow.train.data.loader import MicroBatch, micro_batches
+from hfgrow.train.data.numbers import key
+from hfgrow.train.data.order import BlockOrder
+from hfgrow.train.devices import Devices, clip_gradients
+from hfgrow.train.evaluate import HeldOutLoss, evaluate
+from hfgrow.train.metrics import Metrics
+from hfgrow.train.optimizers import averaged, set_learning_rates
+from hfgrow.train.position import Position
+from hfgrow.train.recipe import Recipe
+from hfgrow.train.speed import Speed
+from hfgrow.train.stage import Stage
+from hfgrow.train.stop import StopRequest
+
+# Steps in a row whose loss or gradient may not be finite.
+MAX_SKIPPED = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What all stages of a run share.
+
+    Attributes:
+        recipe: The recipe.
+        devices: The processes.
+        corpus: The text.
+        order: The order of the samples.
+        plan: How the samples of a step are parted.
+        metrics: The record.
+        stop: Whether somebody asked the run to stop.
+        position: Where the run stands; changes.
+        save: Saves a checkpoint of a stage.
+        base_sizes: The sizes of the model that the run begins with.
+    """
+
+    recipe: Recipe
+    devices: Devices
+    corpus: Corpus
+    order: BlockOrder
+    plan: BatchPlan
+    metrics: Metrics
+    stop: StopRequest
+    position: Position
+    save: Callable[[Stage], None]
+    base_sizes: Model
+
+
+def train_stage(run: Run, stage: Stage, speed: Speed) -> int:
+    """Train a stage from where the run stands to its end.
+
+    Args:
+        run: The run.
+        stage: The stage, ready.
+        speed: What a token costs.
+
+    Returns:
+        0, or the signal that stopped it; then a checkpoint was saved.
+
+    Raises:
+        TrainingError: Loss or gradient were not finite too often.
+    """
+    recipe, at, devices = run.recipe, run.position, run.devices
+    num_steps = stage.train.num_steps(recipe.batch_tokens)
+    if at.stage_step == 0:
+        measure(run, stage, "start")
+    batches = micro_batches(
+        run.order,
+        run.plan,
+        rank=devices.rank,
+        first_sample=at.samples,
+        document_mask=recipe.data.document_mask,
+        pin_memory=devices.device.type == "cuda",
+    )
+    with run.stop.listening(), closing(batches):  # type: ignore[type-var]
+        while at.stage_step < num_steps:
+            started = time.perf_counter()
+            stopped = _step(run, stage, next(batches), speed, started)
+            is_end = at.stage_step == num_steps
+            if is_end or _is_due(at.tokens, recipe.evaluation.every_tokens, recipe.batch_tokens):
+                measure(run, stage, "end" if is_end else "inside")
+            due = _is_due(at.tokens, recipe.checkpoint.every_tokens, recipe.batch_tokens)
+            if is_end or due or stopped:
+                run.save(stage)
+            if stopped:
+                return stopped
+    return 0
+
+
+def measure(run: Run, stage: Stage, when: str) -> tuple[HeldOutLoss, ...]:
+    """Measure the held-out text, and record what it cost.
+
+    Args:
+        run: The run.
+        stage: The stage.
+        when: `start`, `inside` or `end` of the stage, or `base` before a first growth.
+    """
+    recipe = run.recipe
+    with averaged(stage.optimizer):
+        found = evaluate(
+            stage.module,
+            run.corpus.validation,
+            run.devices,
+            stage.masks,
+            sequence_length=recipe.data.sequence_length,
+            micro_batch_size=recipe.micro_batch_size,
+            max_tokens=recipe.evaluation.tokens,
+            document_mask=recipe.data.document_mask,
+        )
+    record_evaluation(run, found, when)
+    return found
+
+
+def record_evaluation(run: Run, found: tuple[HeldOutLoss, ...], when: str) -> None:
+    """Record what the held-out text cost where the run stands."""
+    at = run.position
+    losses = {
+        text.label: {
+            "loss": text.loss,
+            "bits_per_byte": text.bits_per_byte,
+            "num_tokens": text.num_tokens,
+        }
+        for text in found
+    }
+    line = {"tokens": at.tokens, "stage": at.stage, "when": when, "validation": losses}
+    at.evaluations.append(line)
+    said = ", ".join(f"{t.label} {t.loss:.4f} ({t.bits_per_byte:.4f} bits per byte)" for t in found)
+    run.metrics.write({"step": at.step, **line}, said=f"  held out: {said}", always=True)
+
+
+def _step(
+    run: Run, stage: Stage, batches: tuple[MicroBatch, ...], speed: Speed, started: float
+) -> int:
+    """Take a step; return the signal that somebody stopped the run with, or 0."""
+    at, devices, tokens = run.position, run.devices, run.recipe.batch_tokens
+    torch.manual_seed(key("step", run.recipe.seed, at.step, devices.rank) >> 1)
+    stage_tokens = at.stage_step * tokens
+    factor = stage.schedule.of_step(stage_tokens, tokens)
+    set_learning_rates(stage.optimizer, factor)
+    stage.open_mask(stage_tokens + tokens)
+
+    num_targets = sum(batch.num_targets for batch in batches)
+    if run.recipe.data.document_mask:
+        counted = devices.sum(torch.tensor(num_targets, device=devices.device))
+        num_targets = int(counted)
+    else:
+        num_targets *= devices.num_processes
+    total = torch.zeros((), dtype=torch.float64, device=devices.device)
+    for i, batch in enumerate(batches):
+        moved = batch.to(devices.device)
+        with devices.accumulating(stage.module, is_last=i == len(batches) - 1):
+            with devices.autocast():
+                loss, _ = stage.module(moved.input_ids, moved.targets, stage.masks.of(moved))
+            # Gradients are means over processes; the loss is one over the tokens of all.
+            (loss * (devices.num_processes / max(1, num_targets))).backward()
+        total += loss.detach()
+    norm = clip_gradients(stage.trained_parameters, stage.train.gradient_clipping)
+    stop = float(run.stop.number)
+    shared = devices.sum(torch.stack((total, torch.full_like(total, stop)))).tolist()
+    mean = shared[0] / max(1, num_targets)
+    finite = math.isfinite(mean) and math.isfinite(norm)
+    if finite:
+        stage.optimizer.step()
+    stage.optimizer.zero_grad(set_to_none=True)
+
+    seconds = time.perf_counter() - started
+    at.step, at.stage_step = at.step + 1, at.stage_step + 1
+    at.samples, at.tokens = at.samples + run.plan.num_samples, at.tokens + tokens
+    at.stage_seconds += seconds
+    at.num_skipped = 0 if finite else at.num_skipped + 1
+    at.num_skipped_in_all += not finite
+    _tell(run, stage, mean, norm, factor, speed.of(tokens, seconds))
+    if at.num_skipped > MAX_SKIPPED:
+        raise TrainingError(
+            f"the loss is {mean:g} and the norm of the gradient {norm:g} at step {at.step}, the "
+            f"{at.num_skipped}th step in a row without finite numbers",
+            hint="lower learning_rate, then go on from the last checkpoint with --resume",
+        )
+    # Several processes may have been told, with one number.
+    return int(shared[1]) if devices.num_processes == 1 else _one(run.stop, shared[1])
+
+
+def _one(stop: StopRequest, told: float) -> int:
+    """Return the signal if any process was told to stop: its own number, or that of SIGTERM."""
+    return (stop.number or 15) if told else 0
+
+
+def _tell(
+    run: Run, stage: Stage, loss: float, norm: float, factor: float, rate: dict[str, Any]
+) -> None:
+    at, train = run.position, stage.train
+    line = {
+        "step": at.step,
+        "stage": at.stage,
+        "tokens": at.tokens,
+        "loss": loss,
+        "learning_rate": train.learning_rate * factor,
+        "gradient_norm": norm,
+        **rate,
+    }
+    line = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in line.items()}
+    if stage.growth_mask is not None:
+        line["mask"] = stage.growth_mask.value
+    num_steps = train.num_steps(run.recipe.batch_tokens)
+    mfu = f", MFU {rate['mfu']:.0%}" if rate["mfu"] else ""
+    said = (
+        f"  step {at.stage_step}/{num_steps}  loss {loss:.4f}  "
+        f"lr {train.learning_rate * factor:.2e}  {rate['tokens_per_s']:,.0f} tokens/s{mfu}"
+    )
+    run.metrics.write(line, said=said, always=at.stage_step in (1, num_steps))
+
+
+def _is_due(tokens: int, every: int | None, batch_tokens: int) -> bool:
+    """Say whether a multiple of `every` lies in the batch that ends at `tokens`."""
+    return every is not None and tokens // every > (tokens - batch_tokens) // every

@@ -1,0 +1,150 @@
+"""One process of a run, from the recipe to the finished and pushed model."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hfgrow.extras import require
+from hfgrow.hub.client import HubClient
+from hfgrow.hub.resolve import ModelRef
+from hfgrow.progress import Progress, Silent
+from hfgrow.source import local_folder, locate
+from hfgrow.train.devices import Devices, lost, open_devices
+from hfgrow.train.fresh import write_fresh
+from hfgrow.train.recipe import Recipe
+from hfgrow.train.recipe_parts import FreshModel
+from hfgrow.train.run import Runner
+from hfgrow.train.run_folder import RunFolder, base_identity
+
+# What training imports beyond what growth does.
+TRAINING = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a process was asked for.
+
+    Attributes:
+        recipe: The recipe.
+        resume: Whether a run that lies in the output goes on.
+        on_cpu: Whether accelerators are left alone.
+        allow_world_change: Whether it may go on with another number of processes.
+        quiet: Whether nothing is said.
+        token: The Hub token; None takes the environment's or the logged-in one.
+    """
+
+    recipe: Recipe
+    resume: bool = False
+    on_cpu: bool = False
+    allow_world_change: bool = False
+    quiet: bool = False
+    token: str | None = None
+
+
+class _Stderr(Silent):
+    """Says lines on stderr."""
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def carry_out(job: Job) -> dict[str, Any]:
+    """Run a recipe in this process, together with the others of the run.
+
+    Returns:
+        `folder` of the finished model, and `url` if it was pushed.
+
+    Raises:
+        GrowthError: Anything that the user can act on.
+        StoppedError: A signal stopped the run, and its checkpoint is saved.
+    """
+    require("training", *TRAINING)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    recipe = job.recipe
+    devices = open_devices(recipe, on_cpu=job.on_cpu)
+    progress: Progress = _Stderr() if devices.is_main and not job.quiet else Silent()
+    client = HubClient(token=job.token)
+    folder = RunFolder(Path(recipe.output).expanduser())
+    try:
+        if not job.resume:
+            devices.on_main(lambda: folder.begin(recipe))
+        devices.on_main(lambda: _preflight(recipe, client))
+        base, ref, tokenizer = _models(recipe, folder, devices, progress, client)
+        runner = Runner(recipe, base, ref, tokenizer, devices, progress, client)
+        final = runner.run(
+            resume=job.resume,
+            allow_world_change=job.allow_world_change,
+            identity=base_identity(base),
+        )
+        pushed = devices.on_main(lambda: _push(recipe, final, client, progress))
+    except RuntimeError as error:
+        if devices.num_processes > 1 and _is_lost(error):
+            raise lost(error) from error
+        raise
+    finally:
+        devices.close()
+    return {"folder": str(final), **(pushed or {})}
+
+
+def _models(
+    recipe: Recipe, folder: RunFolder, devices: Devices, progress: Progress, client: HubClient
+) -> tuple[Path, ModelRef | None, Path]:
+    """Return the base, where it comes from, and the folder of the tokenizer."""
+
+    def found(name: str, teller: Progress) -> Path:
+        return local_folder(locate(name, None, client, teller), client, teller)
+
+    def fetch() -> None:
+        for name in (recipe.base, recipe.tokenizer):
+            if isinstance(name, str):
+                found(name, progress)
+        if isinstance(recipe.base, FreshModel) and not folder.fresh.exists():
+            assert recipe.tokenizer is not None
+            write_fresh(recipe.base, found(recipe.tokenizer, Silent()), recipe.seed, folder.fresh)
+
+    # The main process downloads; the others find what it has.
+    devices.on_main(fetch)
+    base, ref = folder.fresh, None
+    if isinstance(recipe.base, str):
+        ref = locate(recipe.base, None, client, Silent())
+        base = local_folder(ref, client, Silent())
+    tokenizer = base if recipe.tokenizer is None else found(recipe.tokenizer, Silent())
+    return base, ref, tokenizer
+
+
+def _preflight(recipe: Recipe, client: HubClient) -> None:
+    """Ask before any work whether the result may be pushed."""
+    if recipe.push is None:
+        return
+    from hfgrow.hub.preflight import preflight
+
+    name = Path(recipe.output).name
+    preflight(
+        ModelRef(name),
+        recipe.push.repo,
+        name,
+        client,
+        private=recipe.push.private,
+        exist_ok=False,
+        create_pr=False,
+    )
+
+
+def _push(
+    recipe: Recipe, final: Path, client: HubClient, progress: Progress
+) -> Mapping[str, Any] | None:
+    if recipe.push is None:
+        return None
+    from hfgrow.release import publish
+
+    pushed = publish(final, recipe.push.repo, client, progress, private=recipe.push.private)
+    progress.say(f"Pushed: {pushed.url}")
+    return {"url": pushed.url}
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return any(word in text for word in ("connection", "timed out", "timeout", "gloo", "nccl"))

@@ -1,0 +1,384 @@
+"""A run: the stages of a recipe in order, each from a folder to a folder.
+
+Growth happens on disk between stages, so every stage can be looked at, resumed and grown again. The
+main process writes and speaks; what it cannot do, no process does.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hfgrow.checkpoint.config import read_config
+from hfgrow.checkpoint.dtypes import CONFIG_NAMES
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import translated
+from hfgrow.errors import GrowthError, TrainingError, printable
+from hfgrow.hub.client import HubClient
+from hfgrow.hub.resolve import ModelRef
+from hfgrow.lineage import Link
+from hfgrow.manifest import read_manifest
+from hfgrow.naming import suffix_of
+from hfgrow.progress import Progress
+from hfgrow.record import describe
+from hfgrow.source import base_name
+from hfgrow.train.data.batches import BatchPlan
+from hfgrow.train.data.corpus import Corpus, corpus_of, open_sources
+from hfgrow.train.data.order import BlockOrder
+from hfgrow.train.data.sources import TextSource
+from hfgrow.train.data.tokenizer import open_tokenizer
+from hfgrow.train.devices import Devices
+from hfgrow.train.evaluate import evaluate
+from hfgrow.train.export import Target, export
+from hfgrow.train.flops import arithmetic
+from hfgrow.train.growing import Grown, carried_state, grow_stage
+from hfgrow.train.loop import Run, record_evaluation, train_stage
+from hfgrow.train.loss import NextTokenLoss
+from hfgrow.train.masking import BatchMasks
+from hfgrow.train.metrics import Metrics
+from hfgrow.train.position import Position
+from hfgrow.train.recipe import Recipe
+from hfgrow.train.recipe_parts import Source
+from hfgrow.train.recipe_stages import Grow, Train
+from hfgrow.train.run_folder import RunFolder
+from hfgrow.train.saved import (
+    MODEL,
+    OPTIMIZER,
+    flat,
+    group_state,
+    group_state_of,
+    model_tensors,
+    optimizer_state,
+    put_model,
+    put_optimizer,
+    read_optimizer,
+)
+from hfgrow.train.speed import speed_of
+from hfgrow.train.stage import Stage, begin_with, load_model, make_stage
+from hfgrow.train.state import Checkpoint, latest_checkpoint, save_checkpoint
+from hfgrow.train.stop import StoppedError, StopRequest
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Where the walk over the stages is.
+
+    Attributes:
+        folder: The model that the next stage begins with.
+        growths: The growths since the last training.
+    """
+
+    folder: Path
+    growths: list[Grown] = field(default_factory=list)
+
+
+class Runner:
+    """Carries a recipe out.
+
+    Args:
+        recipe: The recipe.
+        base: The folder of the model to begin with.
+        ref: Where that comes from; None for a fresh model.
+        tokenizer: A model folder whose tokenizer is used.
+        devices: The processes.
+        progress: Told how it goes on, in the main process.
+        client: The connection to the Hub, for text that lies there.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        base: Path,
+        ref: ModelRef | None,
+        tokenizer: Path,
+        devices: Devices,
+        progress: Progress,
+        client: HubClient,
+    ) -> None:
+        self._recipe, self._base, self._ref, self._tokenizer = recipe, base, ref, tokenizer
+        self._devices, self._progress, self._client = devices, progress, client
+        self._folder = RunFolder(Path(recipe.output).expanduser())
+        self._checkpoint: Checkpoint | None = None
+
+    def run(self, *, resume: bool, allow_world_change: bool, identity: dict[str, Any]) -> Path:
+        """Run all stages that are not done.
+
+        Args:
+            resume: Whether a run that lies in the output goes on.
+            allow_world_change: Whether it may go on with another number of processes.
+            identity: What tells the base from others.
+
+        Returns:
+            The folder of the finished model.
+
+        Raises:
+            GrowthError: Anything that the user can act on.
+            StoppedError: A signal stopped the run, and its checkpoint is saved.
+        """
+        recipe, devices = self._recipe, self._devices
+        corpus = self._corpus()
+        order = BlockOrder(
+            corpus.train,
+            [source.weight for source in recipe.data.train],
+            sequence_length=recipe.data.sequence_length,
+            seed=recipe.seed,
+        )
+        identity = identity | dict(recipe.identity()) | {"data": order.fingerprint}
+        devices.on_main(lambda: self._take_up(identity, resume, allow_world_change))
+        devices.wait()
+        position, checkpoint = Position(), self._latest()
+        if checkpoint is not None:
+            position = Position.of_json(checkpoint.state.get("position"))
+            self._progress.say(f"Going on from step {position.step:,}, {position.tokens:,} tokens")
+        run = Run(
+            recipe=recipe,
+            devices=devices,
+            corpus=corpus,
+            order=order,
+            plan=BatchPlan.of_tokens(
+                recipe.batch_tokens,
+                sequence_length=recipe.data.sequence_length,
+                micro_batch_size=recipe.micro_batch_size,
+                world_size=devices.num_processes,
+            ),
+            metrics=Metrics(self._folder.path, recipe, devices, self._progress, step=position.step),
+            stop=StopRequest(),
+            position=position,
+            save=self._save,
+            base_sizes=describe(read(LocalFolder(self._base)), "base", files={}),
+        )
+        self._run = run
+        walk = _Walk(self._base)
+        for number, stage in enumerate(recipe.stages):
+            if stage.grow:
+                self._grow(walk, number, stage.grow)
+            elif stage.train:
+                self._train(walk, number, stage.train)
+        run.metrics.close()
+        return self._folder.final
+
+    def _take_up(self, identity: dict[str, Any], resume: bool, allow_world_change: bool) -> None:
+        if resume and (self._folder.path / "run.json").exists():
+            self._folder.check(identity, allow_world_change=allow_world_change)
+            return
+        if resume:
+            self._progress.say("Note: there is no run to go on with; it begins")
+        self._folder.record(identity)
+
+    def _corpus(self) -> Corpus:
+        recipe, devices = self._recipe, self._devices
+        config, _, _ = read_config(LocalFolder(self._base))
+        tokenizer = open_tokenizer(self._tokenizer)
+
+        def opened() -> Corpus:
+            def views(sources: Sequence[Source]) -> Any:
+                return open_sources(
+                    [text_source(source) for source in sources],
+                    tokenizer,
+                    self._folder.tokens,
+                    vocab_size=int(config["vocab_size"]),
+                    client=self._client,
+                    progress=self._progress,
+                )
+
+            return corpus_of(
+                views(recipe.data.train),
+                views(recipe.data.validation),
+                sequence_length=recipe.data.sequence_length,
+                seed=recipe.seed,
+            )
+
+        corpus = devices.on_main(opened)
+        if corpus is None:
+            corpus = opened()
+        for note in corpus.notes:
+            self._progress.say(f"Note: {note}")
+        return corpus
+
+    def _grow(self, walk: _Walk, number: int, grow: Grow) -> None:
+        name = f"{self._name(walk.folder)}-{suffix_of(grow.operator, grow.arguments)}"
+        is_last = number == len(self._recipe.stages) - 1
+        out = self._folder.stage(number, name)
+        done = self._folder.final if is_last else out
+        if number == 0 and not self._run.position.evaluations:
+            self._measure_base(walk.folder)
+        if not self._devices.told(done.exists()):
+            dtype = self._final_dtype() if is_last else "float32"
+            model = str(walk.folder.absolute())
+            if walk.folder == self._base and isinstance(self._recipe.base, str):
+                # By its name, so that the lineage says where it comes from.
+                model = self._recipe.base
+            self._devices.on_main(lambda: grow_stage(grow, model, out, self._progress, dtype))
+            if is_last:
+                self._devices.on_main(lambda: self._move(out, done))
+            said = f"Grown: {printable(name)}"
+            at = self._run.position
+            line = {"step": at.step, "stage": number, "tokens": at.tokens, "growth": name}
+            self._run.metrics.write(line, said=said, always=True)
+        walk.growths.append(Grown(grow, walk.folder, done))
+        walk.folder = done
+
+    def _train(self, walk: _Walk, number: int, train: Train) -> None:
+        at, recipe = self._run.position, self._recipe
+        is_last = number == len(recipe.stages) - 1
+        name = f"{self._name(walk.folder)}-{_short(train.tokens)}"
+        out = self._folder.final if is_last else self._folder.stage(number, name)
+        is_done = self._devices.told(out.exists())
+        if number < at.stage and not is_done:
+            raise TrainingError(
+                f"the model after stage {number} is gone: {printable(out, 200)}",
+                hint="begin the run anew in another output",
+            )
+        if is_done:
+            self._pass_over(number, train)
+            walk.folder, walk.growths = out, []
+            return
+        if number > at.stage:
+            at.stage, at.stage_step, at.stage_seconds = number, 0, 0.0
+        growth = last_growth(walk.folder)
+        stage = make_stage(
+            recipe,
+            train,
+            walk.folder,
+            self._devices,
+            layer_map=None if growth is None else growth.layer_sources,
+            masked_by=growth if train.mask_ramp is not None else None,
+        )
+        self._restore(stage, walk)
+        costs = arithmetic(stage.model.config.to_dict(), recipe.data.sequence_length)
+        stopped = train_stage(self._run, stage, speed_of(costs, self._devices))
+        if stopped:
+            raise StoppedError(stopped, f"Stopped at step {at.step:,}; a checkpoint is saved")
+        target = Target(
+            folder=out,
+            name=Path(recipe.output).name if is_last else name,
+            dtype=self._final_dtype() if is_last else "float32",
+            base=walk.folder,
+            base_record=self._base_record(walk.folder),
+            run_folder=self._folder.path,
+        )
+        export(self._run, stage, target, costs)
+        walk.folder, walk.growths = out, []
+
+    def _pass_over(self, number: int, train: Train) -> None:
+        """Stand at the end of a stage whose model is there, though its last checkpoint is not."""
+        at, run = self._run.position, self._run
+        left = train.num_steps(run.recipe.batch_tokens) - at.stage_step
+        if number != at.stage or not left:
+            return
+        following = run.recipe.stages[number + 1 : number + 2]
+        if any(stage.grow and stage.grow.optimizer_state != "reset" for stage in following):
+            raise TrainingError(
+                f"the last checkpoint of stage {number} is gone or damaged, and growth wants its "
+                "optimizer's state",
+                hint=f"--set stages.{number + 1}.grow.optimizer_state=reset in a new output",
+            )
+        at.stage_step, at.step = at.stage_step + left, at.step + left
+        at.samples += left * run.plan.num_samples
+        at.tokens += left * run.recipe.batch_tokens
+
+    def _restore(self, stage: Stage, walk: _Walk) -> None:
+        at = self._run.position
+        checkpoint = self._latest() if at.step else None
+        if checkpoint is None:
+            return
+        if at.stage_step:
+            put_model(stage.model, checkpoint.tensors(MODEL))
+            groups = group_state_of(checkpoint)
+            put_optimizer(stage.model, stage.optimizer, read_optimizer(checkpoint), groups)
+        elif walk.growths and any(g.grow.optimizer_state != "reset" for g in walk.growths):
+            state, groups_kept = carried_state(walk.growths, checkpoint)
+            begin_with(stage, state, groups_kept)
+
+    def _save(self, stage: Stage) -> None:
+        at, keep = self._run.position, self._devices.is_main
+        files = {
+            MODEL: model_tensors(stage.model, keep=keep),
+            OPTIMIZER: flat(optimizer_state(stage.model, stage.optimizer, keep=keep)),
+        }
+        state = {"position": at.to_json(), "groups": group_state(stage.optimizer)}
+        self._devices.on_main(
+            lambda: save_checkpoint(
+                self._folder.checkpoints,
+                at.step,
+                files,
+                state,
+                keep=self._recipe.checkpoint.keep,
+            )
+        )
+        self._checkpoint = None
+
+    def _latest(self) -> Checkpoint | None:
+        if self._checkpoint is None:
+            self._checkpoint = latest_checkpoint(self._folder.checkpoints, self._progress)
+        return self._checkpoint
+
+    def _measure_base(self, folder: Path) -> None:
+        """Measure the base before it grows for the first time."""
+        recipe, devices = self._recipe, self._devices
+        module = NextTokenLoss(load_model(folder)).to(devices.device)
+        found = evaluate(
+            module,
+            self._run.corpus.validation,
+            devices,
+            BatchMasks(module.model.config, recipe.data.sequence_length, devices.device),
+            sequence_length=recipe.data.sequence_length,
+            micro_batch_size=recipe.micro_batch_size,
+            max_tokens=recipe.evaluation.tokens,
+            document_mask=recipe.data.document_mask,
+        )
+        record_evaluation(self._run, found, "base")
+
+    def _final_dtype(self) -> str:
+        if self._recipe.dtype is not None:
+            return self._recipe.dtype
+        plan = read(LocalFolder(self._base))
+        counts = Counter(tensor.dtype for tensor in plan.tensors.values())
+        return CONFIG_NAMES[counts.most_common(1)[0][0]]
+
+    def _name(self, folder: Path) -> str:
+        return str(self._base_record(folder)["name"])
+
+    def _base_record(self, folder: Path) -> dict[str, Any]:
+        if folder != self._base:
+            return {"name": folder.name}
+        if self._ref is None:
+            return {"name": "base"}
+        ref = self._ref
+        return {"name": base_name(ref), "repo_id": ref.repo_id, "revision": ref.revision}
+
+    def _move(self, out: Path, final: Path) -> None:
+        with translated(printable(final, 200)):
+            out.rename(final)
+            shutil.rmtree(out.parent, ignore_errors=True)
+
+
+def text_source(source: Source) -> TextSource:
+    """Return a source of a recipe as the data layer takes it."""
+    return TextSource(
+        path=source.path,
+        dataset=source.dataset,
+        name=source.name,
+        split=source.split,
+        text_column=source.text_column,
+    )
+
+
+def last_growth(folder: Path) -> Link | None:
+    """Return the last growth in a model's lineage, whatever was trained since; None without."""
+    try:
+        manifest = read_manifest(folder)
+    except GrowthError:
+        return None
+    return manifest.last_growth if manifest else None
+
+
+def _short(tokens: int) -> str:
+    """Return a number of tokens as it stands in a name: 100K, 2B."""
+    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if tokens >= size:
+            return f"{tokens / size:.3g}{unit}"
+    return str(tokens)

@@ -1,0 +1,130 @@
+"""The folder of a run: what lies where, what it was begun with, and what it can go on with.
+
+recipe.yaml       the recipe, every default spelt out
+run.json          what a run must share with the one that it resumes
+tokens/           text, tokenised once
+stages/NN/NAME    the model after each stage but the last, float32
+checkpoints/      the state of training
+metrics.jsonl     the record
+final/            the model, as it is published
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hfgrow.checkpoint.files import LocalFolder, hash_file
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.write import replace_text
+from hfgrow.errors import OutputError, TrainingError, printable
+from hfgrow.train.recipe import Recipe
+
+RUN = "run.json"
+# What may differ where the user allows another number of processes.
+_WORLD = ("world.", "micro_batch_size")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of a run.
+
+    Attributes:
+        path: Where it lies.
+    """
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie."""
+        return self.path / "checkpoints"
+
+    @property
+    def tokens(self) -> Path:
+        """Where tokenised text lies."""
+        return self.path / "tokens"
+
+    @property
+    def final(self) -> Path:
+        """The finished model."""
+        return self.path / "final"
+
+    @property
+    def fresh(self) -> Path:
+        """The model of random weights that a run without a base begins with."""
+        return self.path / "stages" / "base"
+
+    def stage(self, number: int, name: str) -> Path:
+        """Return where the model after a stage lies."""
+        return self.path / "stages" / f"{number:02d}" / name
+
+    def begin(self, recipe: Recipe) -> None:
+        """Make the folder of a new run.
+
+        Raises:
+            OutputError: It holds a run, or something else.
+        """
+        shown = printable(self.path, 200)
+        if (self.path / RUN).exists():
+            raise OutputError(
+                f"{shown} holds a run already",
+                hint="add --resume to go on with it, or choose another output",
+            )
+        with translated(shown):
+            if self.path.exists() and (not self.path.is_dir() or any(self._strangers())):
+                raise OutputError(
+                    f"{shown} exists and is no folder of a run", hint="choose another output"
+                )
+            self.path.mkdir(parents=True, exist_ok=True)
+            replace_text(self.path / "recipe.yaml", recipe.to_yaml())
+
+    def record(self, identity: Mapping[str, Any]) -> None:
+        """Write down what the run was begun with."""
+        with translated(printable(self.path, 200)):
+            replace_text(self.path / RUN, json.dumps(identity, indent=2) + "\n")
+
+    def check(self, identity: Mapping[str, Any], *, allow_world_change: bool) -> None:
+        """Compare what the run was begun with with what it is to go on with.
+
+        Raises:
+            TrainingError: They differ in something that the result depends on.
+        """
+        try:
+            before = json.loads((self.path / RUN).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{RUN} of the run cannot be read") from error
+        differing = [
+            (key, before.get(key), identity.get(key))
+            for key in sorted(before.keys() | identity.keys())
+            if before.get(key) != identity.get(key)
+        ]
+        if allow_world_change:
+            differing = [item for item in differing if not item[0].startswith(_WORLD)]
+        if not differing:
+            return
+        said = "; ".join(
+            f"{printable(key)} was {printable(repr(old), 60)}, is {printable(repr(new), 60)}"
+            for key, old, new in differing[:4]
+        )
+        more = f" and {len(differing) - 4} more" if differing[4:] else ""
+        only_world = all(key.startswith(_WORLD) for key, _, _ in differing)
+        raise TrainingError(
+            f"the run was begun with something else: {said}{more}",
+            hint="add --allow-world-size-change: the batch and its order stay, roundings do not"
+            if only_world
+            else "give the recipe that it was begun with, or choose another output",
+        )
+
+    def _strangers(self) -> Iterator[Path]:
+        """Yield what lies in the folder and was not left there by a run that never began."""
+        ours = {"recipe.yaml", "tokens", "stages"}
+        return (p for p in self.path.iterdir() if p.name not in ours and p.name[0] != ".")
+
+
+def base_identity(folder: Path) -> dict[str, Any]:
+    """Return what tells a base from others: the size and sha256 of its weight files."""
+    files = read(LocalFolder(folder)).files
+    return {f"base {name}": [file.nbytes, hash_file(folder / name)] for name, file in files.items()}

@@ -1,0 +1,197 @@
+"""A stage of training as it stands ready: model, optimizer, schedule, mask."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hfgrow.errors import ModelError, TrainingError, printable
+from hfgrow.lineage import Link
+from hfgrow.mask import GrowthMask
+from hfgrow.opening import attach_mask
+from hfgrow.plan import LayerSource
+from hfgrow.train.attention import use_causal_attention
+from hfgrow.train.data.order import check_sequence_length
+from hfgrow.train.devices import Devices
+from hfgrow.train.groups import ParameterGroup, parameter_groups
+from hfgrow.train.loss import NextTokenLoss
+from hfgrow.train.masking import BatchMasks
+from hfgrow.train.optimizers import make_optimizer
+from hfgrow.train.recipe import Recipe
+from hfgrow.train.recipe_stages import Train
+from hfgrow.train.schedules import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A stage of training, ready.
+
+    Attributes:
+        train: What the recipe says of it.
+        model: The transformers model, whose parameters are float32.
+        module: The loss module around it, wrapped or sharded; what is called.
+        optimizer: The optimizer.
+        schedule: The learning rate.
+        masks: The attention masks of batches.
+        growth_mask: What opens while training, after growth at random.
+    """
+
+    train: Train
+    model: Any
+    module: Any
+    optimizer: Any
+    schedule: Schedule
+    masks: BatchMasks
+    growth_mask: GrowthMask | None
+
+    @property
+    def trained_parameters(self) -> list[Any]:
+        """The parameters that train."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def open_mask(self, tokens: int) -> None:
+        """Open the mask as far as it is after so many tokens of the stage."""
+        if self.growth_mask is not None:
+            ramp = self.train.mask_ramp_tokens
+            self.growth_mask.value = 1.0 if tokens >= ramp else tokens / ramp
+
+
+def load_model(folder: Path) -> Any:
+    """Load a model for training: float32, its attention ours; no code of the folder runs.
+
+    Raises:
+        ModelError: transformers cannot load it.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    auto_model: Any = AutoModelForCausalLM
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        model = auto_model.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except Exception as error:
+        raise ModelError(
+            f"transformers cannot load {printable(folder.name)}: {printable(error, 300)}"
+        ) from error
+    model.config.use_cache = False
+    use_causal_attention(model)
+    return model.train()
+
+
+def make_stage(
+    recipe: Recipe,
+    train: Train,
+    folder: Path,
+    devices: Devices,
+    *,
+    layer_map: Sequence[LayerSource] | None,
+    masked_by: Link | None,
+) -> Stage:
+    """Load a stage's model and make all that trains it.
+
+    Args:
+        recipe: The recipe.
+        train: The stage.
+        folder: The model that the stage begins with.
+        devices: The processes.
+        layer_map: That of the last growth, if there was one.
+        masked_by: The growth whose mask opens in this stage, if one does.
+
+    Raises:
+        ModelError: transformers cannot load the model.
+        UsageError: What is to train matches nothing, or the model lacks positions.
+    """
+    model = load_model(folder)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None:
+        check_sequence_length(recipe.data.sequence_length, positions)
+    growth_mask = None if masked_by is None else attach_mask(model, masked_by, 0.0)
+    if recipe.activation_checkpointing:
+        _checkpoint_activations(model)
+    if recipe.compile:
+        for layer in model.model.layers:
+            layer.compile(dynamic=False)
+    # Before the model is wrapped, which looks at what trains, and once more for what sharding put
+    # in its parameters' place.
+    _groups(model, train, layer_map)
+    module = devices.distribute(NextTokenLoss(model, is_compiled=recipe.compile))
+    optimizer = make_optimizer(recipe.optimizer, _groups(model, train, layer_map))
+    return Stage(
+        train=train,
+        model=model,
+        module=module,
+        optimizer=optimizer,
+        schedule=_schedule(train),
+        masks=BatchMasks(model.config, recipe.data.sequence_length, devices.device),
+        growth_mask=growth_mask,
+    )
+
+
+def _checkpoint_activations(model: Any) -> None:
+    options = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        # Its name in earlier releases of transformers 5.
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
+def _groups(
+    model: Any, train: Train, layer_map: Sequence[LayerSource] | None
+) -> tuple[ParameterGroup, ...]:
+    return parameter_groups(
+        model,
+        learning_rate=train.learning_rate,
+        trainable=train.trainable,
+        layer_map=layer_map,
+        new_learning_rate=train.new_learning_rate,
+        embedding_learning_rate=train.embedding_learning_rate,
+    )
+
+
+def _schedule(train: Train) -> Schedule:
+    return Schedule(
+        kind=train.schedule,
+        tokens=train.tokens,
+        warmup_tokens=train.warmup_tokens,
+        decay_tokens=train.decay_tokens,
+        final_factor=(train.min_learning_rate or 0.0) / train.learning_rate,
+    )
+
+
+def begin_with(stage: Stage, state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
+    """Give a new stage the optimizer's state that growth carried over.
+
+    Args:
+        stage: The stage, its parameters as growth left them.
+        state: By names of parameters.
+        groups: What the optimizer kept for its groups, to go on with the same average; empty begins
+            a new one.
+
+    Raises:
+        TrainingError: The state is of other parameters.
+    """
+    from hfgrow.train.saved import put_optimizer
+    from hfgrow.train.schedule_free import ScheduleFreeAdamW
+
+    named = dict(stage.model.named_parameters())
+    for name, entry in state.items():
+        for value in entry.values():
+            if value.ndim and name in named and tuple(value.shape) != tuple(named[name].shape):
+                raise TrainingError(f"the optimizer's state of {printable(name)} has another shape")
+    put_optimizer(stage.model, stage.optimizer, state)
+    if isinstance(stage.optimizer, ScheduleFreeAdamW):
+        for group in stage.optimizer.param_groups:
+            if groups:
+                group.update({key: groups[0][key] for key in ("k", "weight_sum", "lr_max")})
+            # Growth left the mean in the parameters; y lies between it and z.
+            group["train_mode"] = False
+        stage.optimizer.train()

@@ -1,0 +1,73 @@
+"""Continued pretraining with Accelerate: grow and train a model as a recipe says.
+
+    hfgrow train RECIPE.yaml                                       # starts this
+    accelerate launch --num_processes 1 continue_pretraining.py RECIPE.yaml
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 \
+        continue_pretraining.py RECIPE.yaml --set world.processes=2
+
+The work is in `hfgrow.train`; this file reads the command line, finds the base, and says how it
+ended.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from hfgrow.errors import GrowthError
+from hfgrow.train.launch import STATUS_VARIABLE, end_with_parent
+from hfgrow.train.main import Job, carry_out
+from hfgrow.train.recipe import load_recipe
+from hfgrow.train.stop import StoppedError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a recipe; return the exit code."""
+    parser = argparse.ArgumentParser(prog="continue_pretraining.py", description=__doc__)
+    parser.add_argument("recipe", help="a file, or the name of a recipe that travels with hfgrow")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--cpu", action="store_true", help="leave accelerators alone")
+    parser.add_argument("--allow-world-size-change", action="store_true")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    given = parser.parse_args(arguments)
+
+    if STATUS_VARIABLE in os.environ or "LOCAL_RANK" in os.environ:
+        end_with_parent()
+    try:
+        job = Job(
+            recipe=load_recipe(given.recipe, given.overrides),
+            resume=given.resume,
+            on_cpu=given.cpu,
+            allow_world_change=given.allow_world_size_change,
+            quiet=given.quiet,
+        )
+        result = carry_out(job)
+    except StoppedError as stop:
+        return _end({"stopped": stop.number, "message": str(stop)}, 128 + stop.number, str(stop))
+    except GrowthError as error:
+        said = {"kind": type(error).__name__, "message": str(error), "hint": error.hint}
+        return _end({"error": said}, error.exit_code, f"Error: {error}\nHint: {error.hint}")
+    return _end({"result": result}, 0, str(result["folder"]))
+
+
+def _end(status: dict[str, object], code: int, said: str) -> int:
+    """Say how the run ended: to whoever launched it if somebody did, else in words."""
+    path = os.environ.get(STATUS_VARIABLE)
+    if int(os.environ.get("RANK", "0")) == 0:
+        if path:
+            Path(path).write_text(json.dumps(status), encoding="utf-8")
+        else:
+            print(said, file=sys.stderr if code else sys.stdout, flush=True)
+    # A launcher that is told has no use for the traceback of a process that failed in order.
+    return 0 if path else code
+
+
+if __name__ == "__main__":
+    code = main()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Threads of gloo that are still about would abort an interpreter that ends in order.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,132 @@
+"""Runs of the bundled script in processes of their own, on a model that is small and fresh."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "recipes" / "continue_pretraining.py"
+TIMEOUT_S = 120
+
+
+def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return a recipe of a run of 12 steps in `folder`/run; `stages` and others may be changed."""
+    text = folder / "text.txt"
+    if not text.exists():
+        words = [f"word{i * i % 97} and {i % 13}" for i in range(3000)]
+        text.write_text("\n\n\n".join(" ".join(words[i : i + 30]) for i in range(0, 3000, 30)))
+    return {
+        "base": {
+            "config": {
+                "model_type": "llama",
+                "vocab_size": 2048,
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1,
+                "max_position_embeddings": 64,
+                "tie_word_embeddings": True,
+            }
+        },
+        "tokenizer": "demo",
+        "output": str(folder / "run"),
+        "seed": 3,
+        "data": {
+            "train": [{"path": str(text), "split": "train[:90%]"}],
+            "validation": [{"path": str(text), "split": "train[90%:]"}],
+            "sequence_length": 32,
+        },
+        "batch_tokens": 256,
+        "micro_batch_size": 2,
+        "precision": "fp32",
+        "checkpoint": {"every_tokens": 512, "keep": 2},
+        "evaluation": {"every_tokens": 1024, "tokens": 512},
+        "stages": [{"train": {"tokens": 3072, "learning_rate": 1e-2}}],
+        **changes,
+    }
+
+
+def command(recipe: dict[str, Any], folder: Path, *flags: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command that runs a recipe as `accelerate launch` does, and its environment."""
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    num_processes = recipe.get("world", {}).get("processes", 1)
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    words = [sys.executable]
+    if num_processes > 1:
+        words += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
+        words += ["--num_processes", str(num_processes), "--mixed_precision", "no"]
+        words += ["--dynamo_backend", "no", "--main_process_port", "0"]
+    return [*words, str(SCRIPT), str(path), "--cpu", *flags], environment
+
+
+def run(recipe: dict[str, Any], folder: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
+    """Run a recipe to its end."""
+    return finish(*command(recipe, folder, *flags))
+
+
+def finish(words: list[str], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end."""
+    return subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+
+
+def stop_at(
+    recipe: dict[str, Any], folder: Path, step: int, number: int, *, only_last: bool = False
+) -> "subprocess.CompletedProcess[str]":
+    """Run a recipe, and send a signal to its processes, or to the last, once a step is recorded."""
+    words, environment = command(recipe, folder)
+    process = subprocess.Popen(
+        words,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        if len(losses(recipe)) >= step:
+            family = _family(process.pid)
+            for pid in family[-1:] if only_last else family:
+                os.kill(pid, number)
+            break
+        time.sleep(0.002)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    if number == signal.SIGKILL:
+        assert process.returncode != 0
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def _family(pid: int) -> list[int]:
+    """Return a process and all below it; torch starts each worker in a group of its own."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(found for child in children for found in _family(int(child)))]
+
+
+def lines(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the complete lines of metrics.jsonl."""
+    path = Path(recipe["output"], "metrics.jsonl")
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(True) if line[-1] == "\n"]
+
+
+def losses(recipe: dict[str, Any]) -> list[float]:
+    """Return the training loss of every step."""
+    return [line["loss"] for line in lines(recipe) if "loss" in line]
+
+
+def weights(recipe: dict[str, Any]) -> str:
+    """Return the sha256 of the finished model's weights."""
+    return sha256(Path(recipe["output"], "final", "model.safetensors").read_bytes()).hexdigest()

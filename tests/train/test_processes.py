@@ -1,0 +1,122 @@
+"""Runs in processes of their own: how many there are, how they end, what they agree on."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.train import runs
+
+DDP = {"processes": 2, "strategy": "ddp"}
+FSDP2 = {"processes": 2, "strategy": "fsdp2"}
+
+
+def in_folder(folder: Path, **changes: Any) -> dict[str, Any]:
+    folder.mkdir()
+    return runs.recipe(folder, **changes)
+
+
+def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+    """With the same batch, to the rounding of sums in another order; the text is read alike."""
+    one = in_folder(tmp_path / "one")
+    two = in_folder(tmp_path / "two", world=DDP)
+    for recipe in (one, two):
+        done = runs.run(recipe, Path(recipe["output"]).parent)
+        assert done.returncode == 0, done.stderr
+    expected, found = (torch.tensor(runs.losses(recipe)) for recipe in (one, two))
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_shards_compute_what_one_process_does(tmp_path: Path) -> None:
+    one = in_folder(tmp_path / "one")
+    two = in_folder(tmp_path / "two", world=FSDP2)
+    for recipe in (one, two):
+        done = runs.run(recipe, Path(recipe["output"]).parent)
+        assert done.returncode == 0, done.stderr
+    expected, found = (torch.tensor(runs.losses(recipe)) for recipe in (one, two))
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
+
+
+def test_sigterm_saves_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path, checkpoint={}, stages=[{"train": LONG}])
+    stopped = runs.stop_at(recipe, tmp_path, 3, signal.SIGTERM)
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
+    assert "Stopped at step" in stopped.stderr
+    saved = [path.name for path in Path(recipe["output"], "checkpoints").iterdir()]
+    assert saved == [f"step-{len(runs.losses(recipe)):08d}"]
+
+
+LONG = {"tokens": 256_000, "learning_rate": 1e-3}
+
+
+def test_a_number_of_processes_that_nobody_asked_for_is_refused(tmp_path: Path) -> None:
+    """Accelerate would train one process, or two that know nothing of each other."""
+    recipe = runs.recipe(tmp_path, world=DDP)
+    words, environment = runs.command(recipe, tmp_path)
+    alone = words[words.index(str(runs.SCRIPT)) :]
+    done = runs.finish([words[0], *alone], environment)
+    assert done.returncode == 2
+    assert "1 processes were started, the recipe wants 2" in done.stderr
+    assert not Path(recipe["output"]).exists()
+
+
+@pytest.mark.slow
+def test_h5_another_number_of_processes_is_refused_or_allowed(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path, world=DDP)
+    runs.stop_at(recipe, tmp_path, 5, signal.SIGKILL)
+    alone = recipe | {"world": {"processes": 1}}
+    refused = runs.run(alone, tmp_path, "--resume")
+    assert refused.returncode == 8
+    assert "world.processes was 2, is 1" in refused.stderr
+    assert "--allow-world-size-change" in refused.stderr
+    allowed = runs.run(alone, tmp_path, "--resume", "--allow-world-size-change")
+    assert allowed.returncode == 0, allowed.stderr
+    assert len(runs.losses(recipe)) == 12
+
+
+@pytest.mark.slow
+def test_h19_a_process_that_dies_ends_the_run(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path, world=DDP, stages=[{"train": LONG}])
+    ended = runs.stop_at(recipe, tmp_path, 3, signal.SIGKILL, only_last=True)
+    assert ended.returncode not in (0, None)
+    assert not Path(recipe["output"], "final").exists()
+
+
+@pytest.mark.slow
+def test_h19_processes_that_wait_for_a_hanging_one_give_up(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path, world=DDP, stages=[{"train": LONG}])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HFGROW_TIMEOUT_S", "5")
+        ended = runs.stop_at(recipe, tmp_path, 3, signal.SIGSTOP, only_last=True)
+    assert ended.returncode not in (0, None)
+    assert "another process is gone or hangs" in ended.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path, world=DDP, checkpoint={}, stages=[{"train": LONG}])
+    stopped = runs.stop_at(recipe, tmp_path, 3, signal.SIGTERM)
+    assert stopped.returncode != 0
+    assert "Stopped at step" in stopped.stderr
+    (saved,) = Path(recipe["output"], "checkpoints").iterdir()
+    state = json.loads((saved / "state.json").read_text())
+    assert state["position"]["step"] == len(runs.losses(recipe))
+
+
+def test_growth_in_a_run_of_two_processes(tmp_path: Path) -> None:
+    stages = [
+        {"train": {"tokens": 512, "learning_rate": 1e-3}},
+        {"grow": {"operator": "stack", "g": 2, "optimizer_state": "copy-v"}},
+        {"train": {"tokens": 512, "learning_rate": 1e-3}},
+    ]
+    recipe = runs.recipe(tmp_path, world=FSDP2, stages=stages)
+    done = runs.run(recipe, tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = json.loads(Path(recipe["output"], "final", "config.json").read_text())
+    assert config["num_hidden_layers"] == 4
+    assert os.listdir(Path(recipe["output"], "stages", "01")) == ["base-512-stack-g2"]

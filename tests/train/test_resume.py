@@ -1,0 +1,58 @@
+"""A run that was killed ends in the bits of one that was not: H6, F13 of the ecosystem's faults."""
+
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.train import runs
+
+STAGES: dict[str, list[dict[str, Any]]] = {
+    "adamw": [{"train": {"tokens": 3072, "learning_rate": 1e-2}}],
+    "schedule_free_adamw": [
+        {"train": {"tokens": 3072, "learning_rate": 1e-2, "schedule": "constant"}}
+    ],
+}
+WORLDS: dict[str, dict[str, Any]] = {
+    "none": {"processes": 1},
+    "ddp": {"processes": 2, "strategy": "ddp"},
+    "fsdp2": {"processes": 2, "strategy": "fsdp2"},
+}
+
+
+def check_that_a_killed_run_ends_alike(folder: Path, optimizer: str, world: str) -> None:
+    changes: dict[str, Any] = {
+        "optimizer": {"name": optimizer},
+        "stages": STAGES[optimizer],
+        "world": WORLDS[world],
+    }
+    whole, killed = (folder / name for name in ("whole", "killed"))
+    for part in (whole, killed):
+        part.mkdir()
+    straight = runs.recipe(whole, **changes)
+    done = runs.run(straight, whole)
+    assert done.returncode == 0, done.stderr
+    broken = runs.recipe(killed, **changes)
+    step = random.randint(1, 10)
+    runs.stop_at(broken, killed, step, signal.SIGKILL)
+    assert not Path(broken["output"], "final").exists()
+    resumed = runs.run(broken, killed, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert runs.losses(broken) == runs.losses(straight), f"killed at step {step}"
+    assert runs.weights(broken) == runs.weights(straight), f"killed at step {step}"
+
+
+@pytest.mark.parametrize("optimizer", STAGES)
+def test_one_process_resumes_bit_by_bit_after_kill_9(tmp_path: Path, optimizer: str) -> None:
+    check_that_a_killed_run_ends_alike(tmp_path, optimizer, "none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("optimizer", STAGES)
+def test_two_processes_resume_bit_by_bit_after_kill_9(
+    tmp_path: Path, optimizer: str, world: str
+) -> None:
+    check_that_a_killed_run_ends_alike(tmp_path, optimizer, world)
