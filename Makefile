@@ -31,4 +31,4 @@ test: lint
 	$(BIN)/pytest --numprocesses auto --dist loadgroup
 
 clean:
-	rm -rf $(VENV) build dist demo-out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo-out demo-trained *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

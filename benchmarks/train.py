@@ -1,0 +1,221 @@
+"""Tokens a second of `hfgrow train` beside transformers' Trainer.
+
+    python -m benchmarks.train --folder DIR                      # 2 cores: a 10M model
+    python -m benchmarks.train --folder DIR --device cuda        # 0.13B, 0.36B and 1.1B
+
+Both train the same fresh model on the same samples in the same order with the same batch, learning
+rate and AdamW, each in a process of its own, in turn. The first steps, which compile, do not count.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.measure import clear, hfgrow_program, table, write_json
+from hfgrow.train.flops import arithmetic, peak_flops, utilization
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model and how it is trained."""
+
+    config: dict[str, Any]
+    sequence_length: int
+    micro_batch_size: int
+    accumulation: int
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of an optimizer step."""
+        return self.sequence_length * self.micro_batch_size * self.accumulation
+
+
+def _llama(
+    hidden: int, layers: int, ffn: int, heads: int, kv_heads: int, vocab: int, **more: Any
+) -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "intermediate_size": ffn,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": vocab,
+        "max_position_embeddings": 2048,
+        **more,
+    }
+
+
+SIZES = {
+    "10M": Size(_llama(320, 8, 864, 5, 5, 8192, tie_word_embeddings=True), 256, 8, 1),
+    "0.13B": Size(_llama(576, 30, 1536, 9, 3, 49152, tie_word_embeddings=True), 2048, 16, 2),
+    "0.36B": Size(_llama(960, 32, 2560, 15, 5, 49152, tie_word_embeddings=True), 2048, 8, 4),
+    "1.1B": Size(_llama(2048, 22, 5632, 32, 4, 32000, tie_word_embeddings=False), 2048, 8, 4),
+}
+LEARNING_RATE = 1e-3
+_WARM = 5
+
+
+def main() -> None:
+    """Take turns, print the tables."""
+    given = _arguments()
+    folder: Path = given.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens = folder / "tokens"
+    if not tokens.exists():
+        program = [hfgrow_program(), "data", "prepare", "demo", "--tokenizer", "demo", "-q"]
+        subprocess.run([*program, "--out", str(tokens)], check=True, stdout=subprocess.DEVNULL)
+    names = given.sizes or (["10M"] if given.device == "cpu" else ["0.13B", "0.36B", "1.1B"])
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name in names:
+        size = SIZES[name]
+        entries = {
+            "hfgrow": lambda size=size: _hfgrow(size, given, tokens),
+            "hfgrow, compiled": lambda size=size: _hfgrow(size, given, tokens, compiled=True),
+            "Trainer": lambda size=size: _trainer(size, given, tokens),
+            "Trainer, compiled": lambda size=size: _trainer(size, given, tokens, compiled=True),
+        }
+        for i in range(given.rounds):
+            order = list(entries) if i % 2 == 0 else list(reversed(entries))
+            for entry in order:
+                found = entries[entry]()
+                results.setdefault(f"{name} {entry}", []).append(found)
+                print(
+                    f"round {i + 1}: {name} {entry}: {found['tokens_per_s']:,.0f}", file=sys.stderr
+                )
+        print(_table(name, size, results, given.device))
+    write_json(given.json, folder, results=results)
+
+
+def _hfgrow(
+    size: Size, given: argparse.Namespace, tokens: Path, *, compiled: bool = False
+) -> dict[str, Any]:
+    out = given.folder / "run"
+    clear(out)
+    steps = given.steps + _WARM
+    recipe = {
+        "base": {"config": size.config},
+        "tokenizer": "demo",
+        "output": str(out),
+        "data": {
+            "train": [{"path": str(tokens)}],
+            "validation": [{"path": str(tokens), "split": "train[99%:]"}],
+            "sequence_length": size.sequence_length,
+        },
+        "batch_tokens": size.batch_tokens,
+        "micro_batch_size": size.micro_batch_size,
+        "precision": "fp32" if given.device == "cpu" else "bf16",
+        "compile": compiled,
+        "evaluation": {"tokens": size.sequence_length * size.micro_batch_size},
+        "stages": [
+            {
+                "train": {
+                    "tokens": steps * size.batch_tokens,
+                    "learning_rate": LEARNING_RATE,
+                    "schedule": "constant",
+                    "warmup": 0,
+                }
+            }
+        ],
+    }
+    path = given.folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    words = [hfgrow_program(), "train", str(path), "-q"]
+    words += ["--cpu"] if given.device == "cpu" else []
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    own = [line for line in lines if "loss" in line]
+    seconds = [size.batch_tokens / line["tokens_per_s"] for line in own]
+    # The model that the peer begins with.
+    base = given.folder / "base"
+    if not base.exists():
+        (out / "stages" / "base").rename(base)
+    return _summary(size, seconds, [line["loss"] for line in own], own[-1].get("peak_gib"))
+
+
+def _trainer(
+    size: Size, given: argparse.Namespace, tokens: Path, *, compiled: bool = False
+) -> dict[str, Any]:
+    out = given.folder / "trainer"
+    clear(out)
+    words = [sys.executable, "-m", "benchmarks.hf_trainer", "--model", str(given.folder / "base")]
+    words += ["--tokens", str(tokens), "--out", str(out), "--steps", str(given.steps + _WARM)]
+    words += ["--sequence-length", str(size.sequence_length)]
+    words += ["--micro-batch-size", str(size.micro_batch_size)]
+    words += ["--accumulation", str(size.accumulation), "--learning-rate", str(LEARNING_RATE)]
+    words += ["--cpu"] if given.device == "cpu" else ["--bf16"]
+    words += ["--compile"] if compiled else []
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    return _summary(size, found["seconds"], found["losses"], found["peak_gib"])
+
+
+def _summary(
+    size: Size, seconds: list[float], losses: list[float], peak: float | None
+) -> dict[str, Any]:
+    median = statistics.median(seconds[_WARM:])
+    return {"tokens_per_s": size.batch_tokens / median, "losses": losses, "peak_gib": peak}
+
+
+def _table(name: str, size: Size, results: dict[str, list[dict[str, Any]]], device: str) -> str:
+    import torch
+
+    costs = arithmetic({**size.config, **_defaults(size)}, size.sequence_length)
+    peak = peak_flops(torch.device(device))
+    stock = results[f"{name} Trainer"]
+    rows = []
+    for entry, found in results.items():
+        if not entry.startswith(f"{name} "):
+            continue
+        rates = [one["tokens_per_s"] for one in found]
+        ratios = [
+            one["tokens_per_s"] / peer["tokens_per_s"]
+            for one, peer in zip(found, stock, strict=True)
+        ]
+        rate = statistics.median(rates)
+        used = f"{utilization(rate, costs.exact_flops, peak):.0%}" if peak else "unknown"
+        pairs = zip(found[0]["losses"], stock[0]["losses"], strict=False)
+        apart = max(abs(one - other) for one, other in pairs)
+        rows.append(
+            [
+                entry,
+                f"{rate:,.0f} ({min(rates):,.0f}-{max(rates):,.0f})",
+                used,
+                f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})",
+                f"{found[0]['losses'][-1]:.4f}",
+                f"{apart:.4f}",
+            ]
+        )
+    head = ["trainer", "tokens/s (range)", "MFU", "beside Trainer", "last loss", "losses apart"]
+    return table(head, rows)
+
+
+def _defaults(size: Size) -> dict[str, Any]:
+    from transformers import AutoConfig
+
+    settings = dict(size.config)
+    config: Any = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    filled: dict[str, Any] = config.to_dict()
+    return filled
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="scratch space, 20 GB for 1.1B")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--sizes", nargs="*", choices=list(SIZES))
+    parser.add_argument("--steps", type=int, default=20, help="counted steps of each run")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
