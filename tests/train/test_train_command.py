@@ -1,0 +1,168 @@
+"""`hfgrow train`, as a newcomer types it: in another folder, through the console script."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hfgrow.manifest import read_manifest
+from hfgrow.train.launch import launch_command
+from tests.hub import ALICE, Hub
+from tests.hub.fixtures import hub_environment
+from tests.program import Finished, program, run_hfgrow
+from tests.train import runs
+
+GROWN: list[dict[str, Any]] = [
+    {"train": {"tokens": 512, "learning_rate": 1e-3}},
+    {"grow": {"operator": "stack", "g": 2}},
+    {"train": {"tokens": 512, "learning_rate": 1e-3}},
+]
+
+
+def written(folder: Path, **changes: Any) -> str:
+    (folder / "mine.yaml").write_text(yaml.safe_dump(runs.recipe(folder, **changes)))
+    return "mine.yaml"
+
+
+def train(folder: Path, *words: str) -> Finished:
+    return run_hfgrow("train", *words, cwd=folder, timeout=120)
+
+
+def test_the_command_prints_the_folder_of_a_model_with_its_whole_story(tmp_path: Path) -> None:
+    recipe = written(tmp_path, stages=GROWN, output="run")
+    done = train(tmp_path, recipe, "--cpu")
+    assert (done.returncode, done.stdout) == (0, "run/final\n"), done.stderr
+    final = tmp_path / "run" / "final"
+    manifest = read_manifest(final)
+    assert manifest is not None
+    assert [type(link).__name__ for link in manifest.chain] == [
+        "TrainingLink",
+        "Link",
+        "TrainingLink",
+    ]
+    assert [link.compute.tokens for link in manifest.trainings] == [512, 512]
+    assert (final / "loss.png").read_bytes().startswith(b"\x89PNG")
+    card = (final / "README.md").read_text()
+    assert "![loss](loss.png)" in card
+    assert "512 tokens" in card
+    assert str(tmp_path) not in card
+    shown = run_hfgrow("lineage", str(final), cwd=tmp_path)
+    assert shown.stdout.count("trained on 512 tokens") == 2
+
+
+def test_the_losses_before_and_after_growth_are_told(tmp_path: Path) -> None:
+    """H8: measured against the base, reported."""
+    done = train(tmp_path, written(tmp_path, stages=GROWN, output="run"), "--cpu")
+    (told,) = (line for line in done.stderr.splitlines() if "before growth" in line)
+    for word in ("just after", "after training"):
+        assert word in told
+
+
+def test_a_dry_run_prints_the_recipe_with_every_default_and_does_nothing(tmp_path: Path) -> None:
+    done = train(tmp_path, written(tmp_path, output="run"), "--dry-run", "--set", "seed=9")
+    assert done.returncode == 0
+    spelt_out = yaml.safe_load(done.stdout)
+    assert spelt_out["seed"] == 9
+    assert spelt_out["optimizer"]["betas"] == [0.9, 0.95]
+    assert not (tmp_path / "run").exists()
+
+
+def test_json_is_one_document_also_of_an_error(tmp_path: Path) -> None:
+    recipe = written(tmp_path, output="run")
+    done = train(tmp_path, recipe, "--cpu", "--json")
+    assert json.loads(done.stdout) == {"folder": "run/final"}
+    again = train(tmp_path, recipe, "--cpu", "--json")
+    assert again.returncode == 7
+    assert json.loads(again.stdout)["error"]["exit_code"] == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["nonsense"], 2, "there is no recipe nonsense"),
+        (["mine.yaml", "--set", "batch_tokens=100"], 2, "a multiple of 64"),
+        (["mine.yaml", "--set", "optimiser.name=adamw"], 2, "did you mean optimizer"),
+        (["mine.yaml", "--set", "tokenizer=./gone"], 2, "gone"),
+        (["mine.yaml", "--set", "data.train.0.path=gone.txt"], 2, "gone.txt"),
+    ],
+)
+def test_what_cannot_be_is_one_line(tmp_path: Path, words: list[str], code: int, said: str) -> None:
+    written(tmp_path, output="run")
+    done = train(tmp_path, *words, "--cpu")
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_says_how_it_goes_on(tmp_path: Path, number: int) -> None:
+    stages = [{"train": {"tokens": 256_000, "learning_rate": 1e-3}}]
+    recipe = written(tmp_path, stages=stages)
+    process = subprocess.Popen(
+        [program(), "train", recipe, "--cpu"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size > 1000):
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Go on with: hfgrow train mine.yaml --cpu --resume" in err
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_trained_model_is_pushed_with_its_curve(tmp_path: Path) -> None:
+    with Hub() as hub:
+        environment = hub_environment(hub, tmp_path / "hf", token=ALICE)
+        recipe = written(tmp_path, stages=GROWN, push={"repo": "alice/trained"})
+        done = subprocess.run(
+            [program(), "train", recipe, "--cpu"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "alice/trained" in done.stderr
+        there = subprocess.run(
+            [program(), "lineage", "alice/trained", "--json"],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+    assert len(json.loads(there.stdout)["chain"]) == 3
+
+
+def test_a_push_that_is_not_allowed_stops_before_any_work(tmp_path: Path) -> None:
+    with Hub() as hub:
+        environment = hub_environment(hub, tmp_path / "hf", token=ALICE)
+        recipe = written(tmp_path, push={"repo": "bob/trained"})
+        done = subprocess.run(
+            [program(), "train", recipe, "--cpu"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 4, done.stderr
+    assert not runs.lines(runs.recipe(tmp_path))
+
+
+def test_what_stands_behind_two_dashes_goes_to_accelerate(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    words = launch_command(script, ["r.yaml"], num_processes=16, extra=["--num_machines", "2"])
+    assert words[1:3] == ["-m", "accelerate.commands.launch"]
+    assert words.count("--num_machines") == 1
+    assert words[words.index("--num_machines") + 1] == "2"
+    assert words[words.index("--num_processes") + 1] == "16"
+    assert words[-2:] == [str(script), "r.yaml"]
