@@ -46,14 +46,15 @@ class Target:
     run_folder: Path
 
 
-def export(run: Run, stage: Stage, target: Target, costs: Arithmetic) -> None:
+def export(run: Run, stage: Stage, target: Target, costs: Arithmetic, flops: float) -> None:
     """Write the model of a stage, as it is to be used: with Schedule-Free the mean of its iterates.
 
     Args:
         run: The run, at the end of the stage.
         stage: The stage.
         target: Where to, and what it is.
-        costs: What a token of the stage cost.
+        costs: What a token of the model costs.
+        flops: What a token of the stage cost, where not everything trained.
 
     Raises:
         OutputError: It cannot be written.
@@ -62,7 +63,7 @@ def export(run: Run, stage: Stage, target: Target, costs: Arithmetic) -> None:
     with averaged(stage.optimizer):
         # On a CPU these are the parameters themselves, which hold the mean no longer than this.
         tensors = model_tensors(stage.model, keep=run.devices.is_main)
-        run.devices.on_main(lambda: _write(run, stage, tensors, target, costs))
+        run.devices.on_main(lambda: _write(run, stage, tensors, target, costs, flops))
 
 
 def _write(
@@ -71,6 +72,7 @@ def _write(
     tensors: dict[str, torch.Tensor],
     target: Target,
     costs: Arithmetic,
+    flops: float,
 ) -> None:
     plan = read(LocalFolder(target.base))
     converted = {key: _converted(key, tensor, target.dtype) for key, tensor in tensors.items()}
@@ -86,6 +88,7 @@ def _write(
             names,
             base=target.base_record,
             costs=costs,
+            flops=flops,
             folder=target.run_folder,
             name=target.name,
         )

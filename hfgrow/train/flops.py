@@ -8,8 +8,9 @@ the literature, and an exact one,
 with `N_matmul` the matrices of the layers and the head, tied or not, which embeddings that are
 looked up are no part of, and `keys` the mean number of keys that a query sees: half the sequence,
 or `w (1 - w / (2 T))` under a window of `w` in `T` tokens. With equal heads and no windows the
-second term is `6 L h T`. What a device does beyond that, such as recomputation, is not counted; nor
-is anything taken off for parameters that do not train.
+second term is `6 L h T`. What a device does beyond that, such as recomputation, is not counted.
+Of a matrix that does not train the gradient is not computed, and below the lowest layer that trains
+nothing goes backward at all: that is taken off.
 
 Sources: Kaplan et al. 2020, "Scaling Laws for Neural Language Models",
 https://arxiv.org/abs/2001.08361, Sec. 2.1 (6 N); Chowdhery et al. 2022, "PaLM",
@@ -17,7 +18,7 @@ https://arxiv.org/abs/2204.02311, App. B (the share of attention, and MFU; there
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -111,6 +112,36 @@ def arithmetic(config: Mapping[str, Any], num_tokens: int) -> Arithmetic:
         num_matmul_parameters=inside + sizes["vocab"] * sizes["hidden"],
         attention_flops=6 * sizes["heads"] * (sizes["qk_dim"] + sizes["head_dim"]) * seen,
     )
+
+
+def spent_flops(config: Mapping[str, Any], num_tokens: int, trained: Collection[str]) -> float:
+    """Count the FLOPs of one token, forward and backward, where not everything trains.
+
+    Args:
+        config: As in `arithmetic`.
+        num_tokens: Tokens of a sequence.
+        trained: The names of the tensors that train. A tied head trains with the embeddings.
+    """
+    family = FAMILIES[config["model_type"]]
+    tied = family.is_tied(config)
+    sizes = family.sizes(config)
+    linear = {name for name, role in family.roles(config).items() if role.kind is Kind.LINEAR}
+    layers = [found[0] for name in trained if (found := layer_of(name))]
+    reaches_bottom = family.embeddings.tensor in trained
+    lowest = 0 if reaches_bottom else min(layers, default=int(config["num_hidden_layers"]))
+    head = sizes["vocab"] * sizes["hidden"]
+    head_name = family.embeddings.tensor if tied else family.head.tensor
+    spent = head * (6.0 if head_name in trained else 4.0)
+    for name, shape in family.shapes(config, tied=tied).items():
+        place = layer_of(name)
+        if place and place[1] in linear:
+            passes = 1 + (place[0] >= lowest) + (name in trained)
+            spent += 2.0 * prod(shape) * passes
+    width = sizes["heads"] * (sizes["qk_dim"] + sizes["head_dim"])
+    for layer, window in enumerate(layer_windows(config)):
+        passes = 3 if layer >= lowest else 1
+        spent += 2.0 * width * _mean_keys(window, num_tokens) * passes
+    return spent
 
 
 def utilization(tokens_per_s: float, flops_per_token: float, peak: float) -> float:

@@ -45,6 +45,7 @@ def lineage_files(
     *,
     base: Mapping[str, Any],
     costs: Arithmetic,
+    flops: float,
     folder: Path,
     name: str,
 ) -> tuple[dict[str, object], dict[str, str], dict[str, bytes]]:
@@ -57,7 +58,8 @@ def lineage_files(
         staging: Where the weights of the result lie.
         names: Their files.
         base: Where that model comes from: `name`, and `repo_id` and `revision` if from the Hub.
-        costs: What a token of the stage cost.
+        costs: What a token of the model costs.
+        flops: What a token of the stage cost.
         folder: The folder of the run.
         name: What the result is called.
     """
@@ -89,7 +91,7 @@ def lineage_files(
         trainable=train.trainable
         if isinstance(train.trainable, str)
         else ", ".join(train.trainable)[:200],
-        compute=_compute(run, costs),
+        compute=_compute(run, costs, flops),
         evaluations=found,
         card=inherited(base_folder),
     )
@@ -134,7 +136,7 @@ def _declared(run: Run) -> Compute | None:
     )
 
 
-def _compute(run: Run, costs: Arithmetic) -> Compute:
+def _compute(run: Run, costs: Arithmetic, flops: float) -> Compute:
     at = run.position
     tokens = at.stage_step * run.recipe.batch_tokens
     return Compute(
@@ -142,7 +144,7 @@ def _compute(run: Run, costs: Arithmetic) -> Compute:
         num_non_embedding_parameters=costs.num_non_embedding_parameters,
         tokens=tokens,
         flops=float(costs.headline_flops * tokens),
-        exact_flops=costs.exact_flops * tokens,
+        exact_flops=flops * tokens,
         seconds=round(at.stage_seconds, 3),
         devices=run.devices.num_processes,
         device=run.devices.label,

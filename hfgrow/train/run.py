@@ -33,7 +33,7 @@ from hfgrow.train.data.tokenizer import open_tokenizer
 from hfgrow.train.devices import Devices
 from hfgrow.train.evaluate import evaluate
 from hfgrow.train.export import Target, export
-from hfgrow.train.flops import arithmetic
+from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.growing import Grown, carried_state, grow_stage
 from hfgrow.train.loop import Run, record_evaluation, train_stage
 from hfgrow.train.loss import NextTokenLoss
@@ -248,8 +248,10 @@ class Runner:
             masked_by=growth if train.mask_ramp is not None else None,
         )
         self._restore(stage, walk)
-        costs = arithmetic(stage.model.config.to_dict(), recipe.data.sequence_length)
-        stopped = train_stage(self._run, stage, speed_of(costs, self._devices))
+        trained = [name for name, p in stage.model.named_parameters() if p.requires_grad]
+        settings, length = stage.model.config.to_dict(), recipe.data.sequence_length
+        flops = spent_flops(settings, length, trained)
+        stopped = train_stage(self._run, stage, speed_of(flops, self._devices))
         if stopped:
             raise StoppedError(stopped, f"Stopped at step {at.step:,}; a checkpoint is saved")
         target = Target(
@@ -260,7 +262,7 @@ class Runner:
             base_record=self._base_record(walk.folder),
             run_folder=self._folder.path,
         )
-        export(self._run, stage, target, costs)
+        export(self._run, stage, target, arithmetic(settings, length), flops)
         walk.folder, walk.growths = out, []
 
     def _pass_over(self, number: int, train: Train) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hfgrow.families import FAMILIES
-from hfgrow.train.flops import PEAKS, arithmetic, peak_flops, peak_of, utilization
+from hfgrow.train.flops import PEAKS, arithmetic, peak_flops, peak_of, spent_flops, utilization
 from tests.checkpoints import MakeCheckpoint, load, probe
 
 LLAMA = {"model_type": "llama"}
@@ -155,3 +155,26 @@ def test_the_peak_of_a_cpu_is_measured() -> None:
 
 def test_the_peak_of_another_device_is_unknown() -> None:
     assert peak_flops(torch.device("meta")) is None
+
+
+def whole_config(make_checkpoint: MakeCheckpoint) -> dict[str, Any]:
+    config: dict[str, Any] = load(make_checkpoint("llama"))[0].config.to_dict()
+    return config
+
+
+def test_what_trains_whole_spends_the_exact_flops(make_checkpoint: MakeCheckpoint) -> None:
+    config = whole_config(make_checkpoint)
+    names = FAMILIES["llama"].shapes(config, tied=False)
+    assert spent_flops(config, 128, names) == arithmetic(config, 128).exact_flops
+
+
+def test_frozen_matrices_and_layers_below_the_lowest_that_trains_cost_less(
+    make_checkpoint: MakeCheckpoint,
+) -> None:
+    config = whole_config(make_checkpoint)
+    names = FAMILIES["llama"].shapes(config, tied=False)
+    whole = spent_flops(config, 128, names)
+    top = spent_flops(config, 128, [n for n in names if n.startswith("model.layers.1.")])
+    bottom = spent_flops(config, 128, [n for n in names if n.startswith("model.layers.0.")])
+    head = spent_flops(config, 128, ["lm_head.weight"])
+    assert whole / 3 < head < top < bottom < whole
