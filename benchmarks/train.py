@@ -1,6 +1,6 @@
 """Tokens a second of `hfgrow train` beside transformers' Trainer.
 
-    python -m benchmarks.train --folder DIR                      # 2 cores: a 10M model
+    python -m benchmarks.train --folder DIR                      # 2 cores: 10M and 18M
     python -m benchmarks.train --folder DIR --device cuda        # 0.13B, 0.36B and 1.1B
 
 Both train the same fresh model on the same samples in the same order with the same batch, learning
@@ -55,6 +55,7 @@ def _llama(
 
 SIZES = {
     "10M": Size(_llama(320, 8, 864, 5, 5, 8192, tie_word_embeddings=True), 256, 8, 1),
+    "18M": Size(_llama(320, 8, 864, 5, 5, 32000, tie_word_embeddings=True), 512, 4, 1),
     "0.13B": Size(_llama(576, 30, 1536, 9, 3, 49152, tie_word_embeddings=True), 2048, 16, 2),
     "0.36B": Size(_llama(960, 32, 2560, 15, 5, 49152, tie_word_embeddings=True), 2048, 8, 4),
     "1.1B": Size(_llama(2048, 22, 5632, 32, 4, 32000, tie_word_embeddings=False), 2048, 8, 4),
@@ -72,7 +73,7 @@ def main() -> None:
     if not tokens.exists():
         program = [hfgrow_program(), "data", "prepare", "demo", "--tokenizer", "demo", "-q"]
         subprocess.run([*program, "--out", str(tokens)], check=True, stdout=subprocess.DEVNULL)
-    names = given.sizes or (["10M"] if given.device == "cpu" else ["0.13B", "0.36B", "1.1B"])
+    names = given.sizes or (["10M", "18M"] if given.device == "cpu" else ["0.13B", "0.36B", "1.1B"])
     results: dict[str, list[dict[str, Any]]] = {}
     for name in names:
         size = SIZES[name]
@@ -135,6 +136,8 @@ def _hfgrow(
     seconds = [size.batch_tokens / line["tokens_per_s"] for line in own]
     # The model that the peer begins with.
     base = given.folder / "base"
+    if compiled is False:
+        clear(base)
     if not base.exists():
         (out / "stages" / "base").rename(base)
     return _summary(size, seconds, [line["loss"] for line in own], own[-1].get("peak_gib"))

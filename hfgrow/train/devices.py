@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import torch
@@ -188,6 +189,13 @@ def open_devices(recipe: Recipe, *, on_cpu: bool = False) -> Devices:
             f"accelerate was told to shard by itself ({asked}), which hfgrow does not use",
             hint="leave --use_fsdp and --use_deepspeed out; say world: {strategy: fsdp2}",
         )
+    for tracker in recipe.trackers:
+        if find_spec(tracker) is None:
+            # accelerate would leave it out and say nothing.
+            raise UsageError(
+                f"the tracker {tracker} is not installed",
+                hint=f"pip install {tracker}, or --set trackers=[]",
+            )
     timeout_s = float(os.environ.get(TIMEOUT_VARIABLE, _TIMEOUT_S))
     accelerator = accelerate.Accelerator(
         cpu=on_cpu or not torch.cuda.is_available(),

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,13 @@ def test_accumulated_micro_batches_are_one_batch(tmp_path: Path) -> None:
         carry(recipe)
         found.append(torch.tensor(runs.losses(recipe)))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_tracker_that_is_not_installed_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    if find_spec("wandb"):
+        pytest.skip("wandb is installed")
+    with pytest.raises(UsageError, match="the tracker wandb is not installed"):
+        carry(runs.recipe(tmp_path, trackers=["wandb"]))
 
 
 def test_an_output_that_holds_a_run_is_not_begun_again(tmp_path: Path) -> None:
