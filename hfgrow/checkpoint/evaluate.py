@@ -1,7 +1,8 @@
 """Compute the numbers of a recipe, some rows at a time, in float32 (float64 if the base is).
 
 Every operation is elementwise with one rounding, or is rounded coarsely afterwards, so the result
-does not depend on chunks, threads or the machine; what is predicted depends on the machine.
+does not depend on chunks, threads or the machine; what is predicted or learned depends on the
+machine.
 """
 
 from collections.abc import Callable
@@ -13,8 +14,9 @@ from typing import Any
 from hfgrow.axes import FRESH, AxisMap
 from hfgrow.checkpoint.dtypes import torch_dtype
 from hfgrow.checkpoint.predict import Predictions
+from hfgrow.checkpoint.products import Products
 from hfgrow.checkpoint.randomness import UNIFORM_STD, normal, uniform
-from hfgrow.plan import Blend, Fill, Lift, Normal, Predicted, Recipe, Stored, leaves
+from hfgrow.plan import Blend, Fill, Learned, Lift, Normal, Predicted, Recipe, Stored, leaves
 
 # From a stored tensor, the first row and the row after the last to those rows, in its own dtype.
 ReadRows = Callable[[Stored, int, int], Any]
@@ -35,6 +37,7 @@ class Evaluator:
         self._read = read
         self._axes: dict[int, _Axis] = {}
         self._predictions = Predictions(self._rows)
+        self._products = Products(self._rows)
 
     def rows(self, recipe: Recipe, start: int, stop: int, dtype: str) -> Any:
         """Return rows [stop - start] or [stop - start, columns] of a recipe.
@@ -74,6 +77,8 @@ class Evaluator:
                 return self._lifted(recipe, start, stop, dtype)
             case Predicted():
                 return self._predictions.rows(recipe, start, stop).to(dtype)
+            case Learned():
+                return self._products.rows(recipe, start, stop, dtype)
 
     def _lifted(self, lift: Lift, start: int, stop: int, dtype: Any) -> Any:
         rows = self._axis(lift.rows)
