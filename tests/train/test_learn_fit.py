@@ -1,0 +1,206 @@
+"""Learning maps from text: what is kept, the command from end to end, what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.errors import TrainingError
+from hfgrow.learned import learned_plan
+from hfgrow.learned_arguments import LearnArguments
+from hfgrow.learned_growth import learned_growth
+from hfgrow.progress import Silent
+from hfgrow.train.data.order import BlockOrder
+from hfgrow.train.data.views import TokenView
+from hfgrow.train.learn.fit import FitSettings, Fitted, fit
+from hfgrow.train.learn.functional import LearnedModel
+from hfgrow.train.learn.mapping import initial_maps
+from hfgrow.train.learn.run import batch_plan, completed
+from tests.program import Finished, call_hfgrow
+from tests.train.corpora import DEMO, prepared, tokenizer, write_stories
+from tests.train.learning import CPU
+
+LENGTH = 32
+SHORT = ("--steps", "2", "--batch-tokens", "64", "--sequence-length", "32")
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_stories(tmp_path_factory.mktemp("text") / "stories.txt", 40)
+
+
+@pytest.fixture(scope="module")
+def text(stories: Path) -> TokenView:
+    return TokenView.of(prepared(stories, stories.parent / "tokens", tokenizer()))
+
+
+def fitted(
+    text: TokenView,
+    *,
+    initial: dict[str, Tensor] | None = None,
+    steps: int = 4,
+    lr: float = 1e-3,
+    init: str = "fp",
+) -> Fitted:
+    """Learn the maps of a growth of the demo model."""
+    base = read(LocalFolder(DEMO))
+    arguments = LearnArguments(layers=8, init=init)
+    plan = learned_plan(base, arguments, None, is_draft=True)
+    maps = initial or initial_maps(base, learned_growth(base, arguments), arguments)
+    return fit(
+        LearnedModel(base, plan, sequence_length=LENGTH, device=CPU),
+        maps,
+        BlockOrder([text.part(0, 80)], [1.0], sequence_length=LENGTH, seed=0),
+        [text.part(80, 100)],
+        FitSettings(
+            steps=steps,
+            batch=batch_plan(4 * LENGTH, LENGTH),
+            sequence_length=LENGTH,
+            lr=lr,
+        ),
+        CPU,
+        Silent(),
+    )
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_learning_makes_the_held_out_loss_lower_and_is_repeatable(text: TokenView) -> None:
+    found = fitted(text, init="stack", lr=1e-2)
+    assert found.loss < found.initial_loss - 0.05
+    assert found.kept_step > 0
+    assert same(found.maps, fitted(text, init="stack", lr=1e-2).maps)
+    # What was kept is what had that loss.
+    again = fitted(text, initial=found.maps, init="stack", steps=0)
+    assert again.initial_loss == pytest.approx(found.loss, abs=1e-6)
+
+
+def test_the_init_is_kept_where_learning_makes_it_worse(text: TokenView) -> None:
+    base, told = read(LocalFolder(DEMO)), LearnArguments(layers=8)
+    initial = initial_maps(base, learned_growth(base, told), told)
+    found = fitted(text, lr=1.0)
+    assert (found.kept_step, found.loss) == (0, found.initial_loss)
+    assert same(found.maps, initial)
+
+
+def test_an_earlier_step_is_kept_where_a_later_one_is_worse(text: TokenView) -> None:
+    few = fitted(text, init="stack", lr=0.05, steps=1)
+    more = fitted(text, initial=few.maps, init="stack", lr=1.0, steps=3)
+    assert more.loss <= few.loss
+    assert more.kept_step < 3
+
+
+def test_a_loss_that_is_not_finite_stops_learning(text: TokenView) -> None:
+    base, told = read(LocalFolder(DEMO)), LearnArguments(layers=8)
+    maps = initial_maps(base, learned_growth(base, told), told)
+    maps["depth.mlp.up_proj"][0, 0] = float("inf")
+    with pytest.raises(TrainingError, match="no finite held-out loss"):
+        fitted(text, initial=maps)
+
+
+def learn(*words: str | Path, cwd: Path, code: int = 0) -> Finished:
+    finished = call_hfgrow("learn", *words, cwd=cwd)
+    assert finished.returncode == code, finished.stderr
+    return finished
+
+
+def document_of(finished: Finished) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(finished.stdout)
+    return document
+
+
+def test_the_command_learns_writes_verifies_and_reproduces(stories: Path, tmp_path: Path) -> None:
+    where = ("demo", "--g", "2", "--width-g", "2", "--data", stories, *SHORT)
+    finished = learn(*where, "--lr", "0.01", "--verify", cwd=tmp_path)
+    assert finished.stdout == "demo-learn-g2-wg2-fp\n"
+    out = tmp_path / "demo-learn-g2-wg2-fp"
+    (step,) = json.loads((out / "hfgrow.json").read_text())["chain"][0]["steps"]
+    told = step["arguments"]
+    assert step["operator"] == "learn"
+    assert step["layer_map"][:2] == [[0, "learned"], [0, "learned"]]
+    assert (told["init"], told["steps"], told["lr"], told["seed"]) == ("fp", 2, 0.01, 0)
+    assert told["text"] == "stories.txt"
+    assert len(told["text_sha256"]) == 64
+    assert (out / told["maps"]).is_file()
+    assert step["preserves_function"] is (told["kept_step"] == 0)
+    assert told["loss"] <= told["initial_loss"]
+    for command in ("verify", "reproduce"):
+        done = call_hfgrow(command, out, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    # The same maps make the same weights, without text.
+    again = ("demo", "--g", "2", "--width-g", "2", "--maps", out / told["maps"], "--out", "again")
+    learn(*again, cwd=tmp_path)
+    weights = "model.safetensors"
+    assert (tmp_path / "again" / weights).read_bytes() == (out / weights).read_bytes()
+    assert "mixed by learned maps" in (out / "README.md").read_text()
+
+
+def test_an_init_that_is_kept_is_proved_to_keep_the_function(stories: Path, tmp_path: Path) -> None:
+    words = ("demo", "--layers", "9", "--data", stories, "--steps", "0", "--verify", "--json")
+    document = document_of(learn(*words, "--out", "kept", cwd=tmp_path))
+    assert document["preserves_function"] is True
+    assert document["measured"]["max_abs_dlogit"] == 0
+
+
+def test_a_dry_run_plans_and_reads_no_text(tmp_path: Path) -> None:
+    words = ("demo", "--g", "2", "--data", "demo", "--dry-run", "--json")
+    document = document_of(learn(*words, cwd=tmp_path))
+    assert document["num_hidden_layers"] == {"base": 6, "grown": 12}
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "wrong"),
+    [
+        (("--g", "2"), 2, "no text to learn from"),
+        (("--data", "{text}"), 2, "no target"),
+        (("--g", "2", "--data", "nowhere.txt"), 2, "no file or folder"),
+        (("--g", "2", "--data", "{text}", "--steps", "-1"), 2, "--steps must be"),
+        (("--g", "2", "--data", "{text}", "--lr", "0"), 2, "--lr must be"),
+        (("--g", "2", "--data", "{text}", "--lr", "nan"), 2, "--lr must be"),
+        (("--g", "2", "--data", "{text}", "--seed", "-1"), 2, "--seed must be"),
+        (("--g", "2", "--data", "{text}", "--init", "best"), 2, "--init"),
+        (("--g", "2", "--data", "{text}", "--sequence-length", "513"), 2, "max_position"),
+        (
+            ("--g", "2", "--data", "{text}", "--batch-tokens", "100", "--sequence-length", "64"),
+            2,
+            "no multiple",
+        ),
+        (("--g", "2", "--data", "{text}", "--repo", "a/b"), 2, "says how to push"),
+        (("--g", "2", "--data", "{text}", "--out", "{full}"), 7, "exists"),
+        (("--g", "2", "--data", "{tiny}"), 8, "too few to hold out"),
+        (("--g", "2", "--data", "{text}", "--maps", "x"), 2, "--maps learns nothing"),
+        (("--g", "2", "--maps", "model.safetensors"), 3, "not the name of a file"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_and_leaves_nothing(
+    words: tuple[str, ...], code: int, wrong: str, stories: Path, tmp_path: Path
+) -> None:
+    full, here, tiny = tmp_path / "full", tmp_path / "here", tmp_path / "tiny.txt"
+    full.mkdir()
+    here.mkdir()
+    (full / "file").write_text("mine")
+    tiny.write_text("a few words\n")
+    named = [word.format(text=stories, full=full, tiny=tiny) for word in words]
+    finished = learn("demo", *named, cwd=here, code=code)
+    assert wrong in finished.stderr
+    assert finished.stdout == ""
+    assert not list(here.iterdir())
+
+
+def test_the_usual_settings_fit_the_base_and_the_growth() -> None:
+    base = read(LocalFolder(DEMO))
+    deeper = completed(LearnArguments(g=2), base)
+    wider = completed(LearnArguments(width_g=2), base)
+    assert (deeper.steps, deeper.seed, deeper.sequence_length) == (100, 0, 512)
+    assert (deeper.batch_tokens, deeper.lr, wider.lr) == (1 << 14, 1e-3, 1e-4)
+    assert batch_plan(96 * 512, 512).micro_batch_size == 32
+    assert batch_plan(5 * 512, 512).num_samples == 5
