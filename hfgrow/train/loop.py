@@ -16,6 +16,7 @@ import torch
 
 from hfgrow.errors import TrainingError
 from hfgrow.lineage import Model
+from hfgrow.train.attention import preferred_kernels
 from hfgrow.train.data.batches import BatchPlan
 from hfgrow.train.data.corpus import Corpus
 from hfgrow.train.data.loader import MicroBatch, micro_batches
@@ -90,7 +91,7 @@ def train_stage(run: Run, stage: Stage, speed: Speed) -> int:
         document_mask=recipe.data.document_mask,
         pin_memory=devices.device.type == "cuda",
     )
-    with run.stop.listening(), closing(batches):  # type: ignore[type-var]
+    with run.stop.listening(), closing(batches), preferred_kernels(devices.device):
         while at.stage_step < num_steps:
             started = time.perf_counter()
             stopped = _step(run, stage, next(batches), speed, started)
@@ -217,6 +218,8 @@ def _tell(
         **rate,
     }
     line = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in line.items()}
+    if run.devices.device.type == "cuda":
+        line["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     if stage.growth_mask is not None:
         line["mask"] = stage.growth_mask.value
     num_steps = train.num_steps(run.recipe.batch_tokens)

@@ -53,11 +53,13 @@ def told(story: Evaluated) -> str:
         line += f"{story.before:.4f} before, "
     line += f"{story.after:.4f} after training"
     if story.before_growth is not None:
-        line += (
-            "; not yet back where it was before growth"
-            if story.recovered_tokens is None
-            else f"; no higher than before growth from {story.recovered_tokens:,} tokens on"
-        )
+        match story.recovered_tokens:
+            case None:
+                line += "; not yet back where it was before growth"
+            case 0:
+                line += "; growth did not raise it"
+            case tokens:
+                line += f"; no higher than before growth from {tokens:,} tokens on"
     return line
 
 

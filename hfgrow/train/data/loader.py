@@ -1,7 +1,7 @@
 """Micro-batches as tensors, read ahead by threads; their order does not depend on the threads."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -62,7 +62,7 @@ def micro_batches(
     document_mask: bool = False,
     num_workers: int = 1,
     pin_memory: bool = False,
-) -> Iterator[tuple[MicroBatch, ...]]:
+) -> Generator[tuple[MicroBatch, ...]]:
     """Yield the micro-batches of step after step, without end.
 
     Close the iterator, or use it up, to end its threads.
@@ -97,7 +97,7 @@ def micro_batches(
     return ahead(steps(), load, num_workers)
 
 
-def ahead(items: Iterator[I], work: Callable[[I], O], num_workers: int) -> Iterator[O]:
+def ahead(items: Iterator[I], work: Callable[[I], O], num_workers: int) -> Generator[O]:
     """Yield the results of some work in the order of its items, done ahead by threads.
 
     Args:
