@@ -1,10 +1,12 @@
 """The command `hfgrow train`: `accelerate launch` of the bundled script with a recipe."""
 
+import shlex
 from typing import Annotated
 
 import typer
 
 from hfgrow.extras import require
+from hfgrow.hub.client import HubClient
 
 from . import options
 from .output import Console
@@ -22,7 +24,11 @@ def register(app: typer.Typer) -> None:
 def train(
     context: typer.Context,
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe of hfgrow's: demo.")
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A YAML file, or a recipe of hfgrow's, such as demo or schedule-free.",
+        ),
     ],
     set_: Annotated[
         list[str] | None,
@@ -51,6 +57,7 @@ def train(
     """
     require("hfgrow train", "pydantic", *_REQUIRED)
     from hfgrow.train.describe import recipe_lines
+    from hfgrow.train.foresee import foresee_by_name
     from hfgrow.train.launch import launch
     from hfgrow.train.recipe import load_recipe
 
@@ -59,7 +66,8 @@ def train(
     if num_processes is not None:
         overrides.append(f"world.processes={num_processes}")
     loaded = load_recipe(recipe, overrides)
-    for line in recipe_lines(loaded):
+    foreseen = foresee_by_name(loaded, HubClient(token=token), console) if dry_run else ()
+    for line in recipe_lines(loaded, foreseen):
         console.say(line)
     if dry_run:
         console.result(loaded.to_yaml().rstrip(), {"recipe": loaded.model_dump(mode="json")})
@@ -82,7 +90,10 @@ def train(
         token=token,
     )
     if "stopped" in outcome:
-        again = " ".join(["hfgrow train", recipe, *(["--cpu"] if cpu else []), "--resume"])
+        words = ["hfgrow", "train", recipe, *(["--cpu"] if cpu else [])]
+        for override in overrides:
+            words += ["--set", override]
+        again = shlex.join([*words, "--resume"])
         console.say(f"{outcome['message']}. Go on with: {again}")
         raise typer.Exit(128 + int(outcome["stopped"]))
     result = outcome["result"]

@@ -79,7 +79,7 @@ def _card(manifest: Manifest, repo_id: str | None, picture: bool) -> str:
         ]
     if manifest.trainings or manifest.root_compute:
         sections.append(compute_section(manifest))
-    sections += [_use(link.result, repo_id), _reproduce(manifest, repo_id), _limits(manifest)]
+    sections += [_use(link, repo_id), _reproduce(manifest, repo_id), _limits(manifest)]
     return f"---\n{block}---\n\n" + "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 
@@ -135,11 +135,15 @@ def _outcomes(link: TrainingLink) -> list[str]:
     return ["", *(f"- {outcome(found)}" for found in link.evaluations)] if link.evaluations else []
 
 
-def _use(model: Model, repo_id: str | None) -> list[str]:
-    name = repo_id or f"./{plain(model.name)}"
+def _use(link: Link | TrainingLink, repo_id: str | None) -> list[str]:
+    # A trained model lies in the folder of its run, which has another name.
+    here = "." if isinstance(link, TrainingLink) else f"./{plain(link.result.name)}"
+    name = repo_id or here
+    inside = ["From inside this folder:", ""] if name == "." else []
     return [
         "## How to use",
         "",
+        *inside,
         "```python",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
@@ -169,7 +173,7 @@ def _reproduce(manifest: Manifest, repo_id: str | None) -> list[str]:
     if manifest.trainings:
         lines += [
             "Growth gives the same bytes again. Training on another machine does not; its text and "
-            "settings are recorded in hfgrow.json.",
+            "main settings are recorded in hfgrow.json.",
             "",
         ]
     lines += [

@@ -82,14 +82,15 @@ def _draw(
                 markersize=3.5,
                 label=f"validation: {_plain(name)}" if i == 0 else "_",
             )
-    for i, (tokens, name) in enumerate(growths[:_MOST_GROWTHS]):
+    for tokens, name in growths[:_MOST_GROWTHS]:
         axes.axvline(tokens, color=_GROWTH, linestyle="--", linewidth=1)
         axes.annotate(
             _plain(name),
-            (tokens, 0.98 - 0.055 * (i % 4)),
+            (tokens, 0.98),
             xycoords=("data", "axes fraction"),
-            xytext=(4, 0),
+            xytext=(3, 0),
             textcoords="offset points",
+            rotation=90,
             verticalalignment="top",
             fontsize=8,
             color=_GROWTH,
@@ -103,7 +104,8 @@ def _draw(
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     if points or shown:
-        axes.legend(loc="upper right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
+        # Above the axes: inside them it would lie over the last losses, which are the result.
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9)
     out = io.BytesIO()
     with warnings.catch_warnings():
         # A name in letters that the font lacks is drawn as boxes.

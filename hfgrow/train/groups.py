@@ -9,7 +9,7 @@ Source: Wu et al. 2024, "LLaMA Pro: Progressive LLaMA with Block Expansion",
 https://arxiv.org/abs/2401.02415, Sec. 3.2 (train only the inserted blocks)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -18,6 +18,7 @@ from torch.nn import Module, Parameter
 from hfgrow.errors import UsageError, printable
 from hfgrow.families.table import layer_of
 from hfgrow.plan import LayerSource
+from hfgrow.train.recipe_stages import Train
 
 _EMBEDDINGS = ("model.embed_tokens.", "lm_head.")
 _EXAMPLE = "such as model.layers.0.*, *.self_attn.*, *norm*; hfgrow inspect lists the names"
@@ -83,15 +84,9 @@ def parameter_groups(
         UsageError: Something that was asked for matches nothing.
     """
     named = dict(model.named_parameters())
-    new = _new_names(list(named), layer_map)
-    embeddings = {name for name in named if name.startswith(_EMBEDDINGS)}
-    trained = _trained(list(named), trainable, new, embeddings, has_grown=layer_map is not None)
-    for what, rate, names in (
-        ("new_learning_rate", new_learning_rate, new),
-        ("embedding_learning_rate", embedding_learning_rate, embeddings),
-    ):
-        if rate is not None and not names & trained:
-            raise UsageError(f"{what} {rate:g} matches nothing that trains", hint="leave it out")
+    trained, new, embeddings = _parted(
+        list(named), trainable, layer_map, new_learning_rate, embedding_learning_rate
+    )
     parted: dict[tuple[float, bool, bool], list[str]] = {}
     for name, parameter in named.items():
         parameter.requires_grad_(name in trained)
@@ -109,6 +104,48 @@ def parameter_groups(
         ParameterGroup(tuple(names), tuple(named[name] for name in names), rate, decays, is_inside)
         for (rate, decays, is_inside), names in parted.items()
     )
+
+
+def check_trainable(
+    names: Iterable[str], train: Train, layer_map: Sequence[LayerSource] | None
+) -> None:
+    """Refuse a stage whose recipe asks for something that matches nothing.
+
+    Args:
+        names: The names of the model's tensors.
+        train: The stage.
+        layer_map: The layer map of the last growth; None if nothing has grown.
+
+    Raises:
+        UsageError: It does.
+    """
+    _parted(
+        list(names),
+        train.trainable,
+        layer_map,
+        train.new_learning_rate,
+        train.embedding_learning_rate,
+    )
+
+
+def _parted(
+    names: Sequence[str],
+    trainable: str | Sequence[str],
+    layer_map: Sequence[LayerSource] | None,
+    new_learning_rate: float | None,
+    embedding_learning_rate: float | None,
+) -> tuple[set[str], set[str], set[str]]:
+    """Return the names that train, those of new layers, and those of the embeddings."""
+    new = _new_names(names, layer_map)
+    embeddings = {name for name in names if name.startswith(_EMBEDDINGS)}
+    trained = _trained(names, trainable, new, embeddings, has_grown=layer_map is not None)
+    for what, rate, found in (
+        ("new_learning_rate", new_learning_rate, new),
+        ("embedding_learning_rate", embedding_learning_rate, embeddings),
+    ):
+        if rate is not None and not found & trained:
+            raise UsageError(f"{what} {rate:g} matches nothing that trains", hint="leave it out")
+    return trained, new, embeddings
 
 
 def _new_names(names: Sequence[str], layer_map: Sequence[LayerSource] | None) -> set[str]:

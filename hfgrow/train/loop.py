@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hfgrow.errors import TrainingError
+from hfgrow.errors import ModelError, TrainingError
 from hfgrow.lineage import Model
 from hfgrow.train.attention import preferred_kernels
 from hfgrow.train.data.batches import BatchPlan
@@ -82,7 +82,13 @@ def train_stage(run: Run, stage: Stage, speed: Speed) -> int:
     recipe, at, devices = run.recipe, run.position, run.devices
     num_steps = stage.train.num_steps(recipe.batch_tokens)
     if at.stage_step == 0:
-        measure(run, stage, "start")
+        found = measure(run, stage, "start")
+        if not all(math.isfinite(text.loss) for text in found):
+            raise ModelError(
+                f"the held-out loss is {found[0].loss:g} before the first step of stage "
+                f"{at.stage}: the model's weights are broken",
+                hint="look at the model that the stage begins with: hfgrow check MODEL",
+            )
     batches = micro_batches(
         run.order,
         run.plan,
@@ -99,7 +105,8 @@ def train_stage(run: Run, stage: Stage, speed: Speed) -> int:
             if is_end or _is_due(at.tokens, recipe.evaluation.every_tokens, recipe.batch_tokens):
                 measure(run, stage, "end" if is_end else "inside")
             due = _is_due(at.tokens, recipe.checkpoint.every_tokens, recipe.batch_tokens)
-            if is_end or due or stopped:
+            # What follows a skipped step is no state to go back to.
+            if stopped or ((is_end or due) and not at.num_skipped):
                 run.save(stage)
             if stopped:
                 return stopped
@@ -193,7 +200,8 @@ def _step(
         raise TrainingError(
             f"the loss is {mean:g} and the norm of the gradient {norm:g} at step {at.step}, the "
             f"{at.num_skipped}th step in a row without finite numbers",
-            hint="lower learning_rate, then go on from the last checkpoint with --resume",
+            hint="lower learning_rate and begin in another output, from the base or from the last "
+            "model in stages/",
         )
     # Several processes may have been told, with one number.
     return int(shared[1]) if devices.num_processes == 1 else _one(run.stop, shared[1])

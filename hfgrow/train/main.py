@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
 from hfgrow.extras import require
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.resolve import ModelRef
+from hfgrow.plan import LayerSource
 from hfgrow.progress import Progress, Silent
 from hfgrow.source import local_folder, locate
 from hfgrow.train.devices import Devices, lost, open_devices
+from hfgrow.train.foresee import foresee
 from hfgrow.train.fresh import write_fresh
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_parts import FreshModel
-from hfgrow.train.run import Runner
+from hfgrow.train.run import Runner, last_growth
 from hfgrow.train.run_folder import RunFolder, base_identity
 
 # What training imports beyond what growth does.
@@ -69,13 +73,17 @@ def carry_out(job: Job) -> dict[str, Any]:
     client = HubClient(token=job.token)
     folder = RunFolder(Path(recipe.output).expanduser())
     try:
-        if not job.resume:
-            devices.on_main(lambda: folder.begin(recipe))
+        resume = devices.told(job.resume and folder.holds_a_run)
+        if job.resume and not resume:
+            progress.say("Note: there is no run to go on with; it begins")
+        if not resume:
+            devices.on_main(folder.begin)
         devices.on_main(lambda: _preflight(recipe, client))
         base, ref, tokenizer = _models(recipe, folder, devices, progress, client)
+        devices.on_main(lambda: list(foresee(recipe, read(LocalFolder(base)), _layer_map(base))))
         runner = Runner(recipe, base, ref, tokenizer, devices, progress, client)
         final = runner.run(
-            resume=job.resume,
+            resume=resume,
             allow_world_change=job.allow_world_change,
             identity=base_identity(base),
         )
@@ -113,6 +121,11 @@ def _models(
         base = local_folder(ref, client, Silent())
     tokenizer = base if recipe.tokenizer is None else found(recipe.tokenizer, Silent())
     return base, ref, tokenizer
+
+
+def _layer_map(base: Path) -> tuple[LayerSource, ...] | None:
+    growth = last_growth(base)
+    return None if growth is None else growth.layer_sources
 
 
 def _preflight(recipe: Recipe, client: HubClient) -> None:

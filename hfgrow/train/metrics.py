@@ -9,8 +9,8 @@ from typing import Any
 from hfgrow.progress import Progress
 from hfgrow.train.devices import Devices
 from hfgrow.train.recipe import Recipe
+from hfgrow.train.run_folder import METRICS
 
-METRICS = "metrics.jsonl"
 _INTERVAL_S = 10.0
 
 

@@ -127,11 +127,14 @@ class Runner:
             seed=recipe.seed,
         )
         identity = identity | dict(recipe.identity()) | {"data": order.fingerprint}
-        devices.on_main(lambda: self._take_up(identity, resume, allow_world_change))
-        devices.wait()
         position, checkpoint = Position(), self._latest()
         if checkpoint is not None:
             position = Position.of_json(checkpoint.state.get("position"))
+        devices.on_main(lambda: self._take_up(identity, position.stage, resume, allow_world_change))
+        if devices.told(self._folder.final.exists()):
+            self._progress.say("The run is finished already")
+            return self._folder.final
+        if checkpoint is not None:
             self._progress.say(f"Going on from step {position.step:,}, {position.tokens:,} tokens")
         run = Run(
             recipe=recipe,
@@ -160,13 +163,12 @@ class Runner:
         run.metrics.close()
         return self._folder.final
 
-    def _take_up(self, identity: dict[str, Any], resume: bool, allow_world_change: bool) -> None:
-        if resume and (self._folder.path / "run.json").exists():
-            self._folder.check(identity, allow_world_change=allow_world_change)
-            return
+    def _take_up(
+        self, identity: dict[str, Any], stage: int, resume: bool, allow_world_change: bool
+    ) -> None:
         if resume:
-            self._progress.say("Note: there is no run to go on with; it begins")
-        self._folder.record(identity)
+            self._folder.check(identity, stage=stage, allow_world_change=allow_world_change)
+        self._folder.record(identity, self._recipe)
 
     def _corpus(self) -> Corpus:
         recipe, devices = self._recipe, self._devices

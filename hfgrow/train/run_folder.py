@@ -10,6 +10,7 @@ final/            the model, as it is published
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from hfgrow.checkpoint.write import replace_text
 from hfgrow.errors import OutputError, TrainingError, printable
 from hfgrow.train.recipe import Recipe
 
-RUN = "run.json"
+RUN, METRICS = "run.json", "metrics.jsonl"
 # What may differ where the user allows another number of processes.
 _WORLD = ("world.", "micro_batch_size")
 
@@ -61,14 +62,21 @@ class RunFolder:
         """Return where the model after a stage lies."""
         return self.path / "stages" / f"{number:02d}" / name
 
-    def begin(self, recipe: Recipe) -> None:
-        """Make the folder of a new run.
+    @property
+    def holds_a_run(self) -> bool:
+        """Whether there is something to go on with: a checkpoint, or the finished model."""
+        return self.final.exists() or (
+            self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        )
+
+    def begin(self) -> None:
+        """Make the folder of a new run; what a run left that never saved a checkpoint is removed.
 
         Raises:
             OutputError: It holds a run, or something else.
         """
         shown = printable(self.path, 200)
-        if (self.path / RUN).exists():
+        if self.holds_a_run:
             raise OutputError(
                 f"{shown} holds a run already",
                 hint="add --resume to go on with it, or choose another output",
@@ -79,15 +87,23 @@ class RunFolder:
                     f"{shown} exists and is no folder of a run", hint="choose another output"
                 )
             self.path.mkdir(parents=True, exist_ok=True)
-            replace_text(self.path / "recipe.yaml", recipe.to_yaml())
+            shutil.rmtree(self.path / "stages", ignore_errors=True)
+            for name in (RUN, METRICS):
+                (self.path / name).unlink(missing_ok=True)
 
-    def record(self, identity: Mapping[str, Any]) -> None:
-        """Write down what the run was begun with."""
+    def record(self, identity: Mapping[str, Any], recipe: Recipe) -> None:
+        """Write down what the run is carried out with."""
         with translated(printable(self.path, 200)):
+            replace_text(self.path / "recipe.yaml", recipe.to_yaml())
             replace_text(self.path / RUN, json.dumps(identity, indent=2) + "\n")
 
-    def check(self, identity: Mapping[str, Any], *, allow_world_change: bool) -> None:
+    def check(self, identity: Mapping[str, Any], *, stage: int, allow_world_change: bool) -> None:
         """Compare what the run was begun with with what it is to go on with.
+
+        Args:
+            identity: What it is to go on with.
+            stage: The stage that it stands in; later ones may be others than they were.
+            allow_world_change: Whether the number of processes may be another.
 
         Raises:
             TrainingError: They differ in something that the result depends on.
@@ -101,6 +117,7 @@ class RunFolder:
             for key in sorted(before.keys() | identity.keys())
             if before.get(key) != identity.get(key)
         ]
+        differing = [item for item in differing if not _is_later(item[0], stage)]
         if allow_world_change:
             differing = [item for item in differing if not item[0].startswith(_WORLD)]
         if not differing:
@@ -120,8 +137,14 @@ class RunFolder:
 
     def _strangers(self) -> Iterator[Path]:
         """Yield what lies in the folder and was not left there by a run that never began."""
-        ours = {"recipe.yaml", "tokens", "stages"}
+        ours = {RUN, METRICS, "recipe.yaml", "tokens", "stages", "checkpoints"}
         return (p for p in self.path.iterdir() if p.name not in ours and p.name[0] != ".")
+
+
+def _is_later(key: str, stage: int) -> bool:
+    first, _, rest = key.partition(".")
+    number = rest.partition(".")[0]
+    return first == "stages" and number.isdecimal() and int(number) > stage
 
 
 def base_identity(folder: Path) -> dict[str, Any]:

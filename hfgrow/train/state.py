@@ -110,7 +110,7 @@ def latest_checkpoint(folder: Path, progress: Progress) -> Checkpoint | None:
         try:
             return _read(found)
         except TrainingError as error:
-            progress.say(f"Note: {error}; the one before it is taken")
+            progress.say(f"Note: {error}; it is passed over")
     return None
 
 

@@ -220,12 +220,76 @@ def test_an_output_that_holds_a_run_is_not_begun_again(tmp_path: Path) -> None:
     assert "--resume" in caught.value.hint
 
 
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path)
+    carry(recipe)
+    before = Path(recipe["output"], "metrics.jsonl").read_bytes()
+    carry(recipe, resume=True)
+    assert Path(recipe["output"], "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_that_saved_nothing_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path, seed=8)
+    stop_after(monkeypatch, recipe, 1)
+    assert Path(recipe["output"], "run.json").exists()
+    recipe |= {"seed": 9}
+    carry(recipe)
+    assert len(runs.losses(recipe)) == 12
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ({"grow": {"operator": "stack", "g": 0}}, "stages.1: growth factor g must be at least 2"),
+        (
+            {"train": {"tokens": 512, "learning_rate": 1e-3, "trainable": ["foo*"]}},
+            "stages.1: trainable: no tensor name matches",
+        ),
+        (
+            {"train": {"tokens": 512, "learning_rate": 1e-3, "trainable": "new"}},
+            "stages.1: trainable new matches nothing",
+        ),
+    ],
+)
+def test_a_stage_that_cannot_be_is_found_before_the_first_begins(
+    tmp_path: Path, stage: dict[str, Any], said: str
+) -> None:
+    recipe = runs.recipe(tmp_path, stages=[GROWN[0], stage, GROWN[2]])
+    with pytest.raises(UsageError, match=said):
+        carry(recipe)
+    assert not runs.lines(recipe)
+
+
+def test_a_stage_that_was_not_reached_may_be_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path, stages=GROWN)
+    stop_after(monkeypatch, recipe, 3)
+    stages = [GROWN[0], {"grow": {"operator": "stack", "g": 3}}, GROWN[2]]
+    final = carry(recipe | {"stages": stages}, resume=True)
+    assert read(LocalFolder(final)).num_hidden_layers == 6
+
+
+def test_weights_that_are_no_numbers_are_found_before_the_first_step(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(carry(runs.recipe(tmp_path)), base)
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "two").mkdir()
+    with pytest.raises(ModelError, match="weights are broken"):
+        carry(runs.recipe(tmp_path / "two", base=str(base), tokenizer=None))
+
+
 def test_an_output_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path)
     Path(recipe["output"]).mkdir()
     Path(recipe["output"], "thesis.tex").write_text("mine")
-    with pytest.raises(OutputError, match="no folder of a run"):
-        carry(recipe)
+    for resume in (False, True):
+        with pytest.raises(OutputError, match="no folder of a run"):
+            carry(recipe, resume=resume)
 
 
 @pytest.mark.parametrize("case", ["truncated", "missing", "flipped"])

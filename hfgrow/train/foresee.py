@@ -1,0 +1,83 @@
+"""What every stage of a recipe will meet, before the first of them begins.
+
+A growth that cannot be, or a pattern that matches nothing, is found in the first second and not
+when the stages before it are trained. No weight is read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hfgrow.checkpoint.read import read
+from hfgrow.errors import GrowthError, UsageError
+from hfgrow.hub.client import HubClient
+from hfgrow.job import planned
+from hfgrow.manifest import manifest_of
+from hfgrow.names import MANIFEST
+from hfgrow.plan import GrowthPlan, LayerSource
+from hfgrow.progress import Progress
+from hfgrow.source import files_of, locate
+from hfgrow.train.data.order import check_sequence_length
+from hfgrow.train.groups import check_trainable
+from hfgrow.train.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """A model that a stage leaves behind.
+
+    Attributes:
+        number: The stage, from 0.
+        num_hidden_layers: Its layers.
+        num_parameters: Its parameters.
+    """
+
+    number: int
+    num_hidden_layers: int
+    num_parameters: int
+
+
+def foresee_by_name(recipe: Recipe, client: HubClient, progress: Progress) -> tuple[Foreseen, ...]:
+    """Walk the stages of a recipe over the headers of the base that it names.
+
+    Of a base on the Hub only headers are fetched. A fresh model, which is nowhere yet, is not
+    foreseen.
+
+    Raises:
+        GrowthError: As `foresee`; or there is no such base.
+    """
+    if not isinstance(recipe.base, str):
+        return ()
+    files = files_of(locate(recipe.base, None, client, progress), client)
+    has_lineage = MANIFEST in files.names()
+    growth = manifest_of(files).last_growth if has_lineage else None
+    layer_map = None if growth is None else growth.layer_sources
+    return tuple(foresee(recipe, read(files), layer_map))
+
+
+def foresee(
+    recipe: Recipe, base: GrowthPlan, layer_map: tuple[LayerSource, ...] | None
+) -> Iterator[Foreseen]:
+    """Walk the stages of a recipe over the plan of its base.
+
+    Args:
+        recipe: The recipe.
+        base: The plan of the model that it begins with.
+        layer_map: That of the base's own last growth, if it has one.
+
+    Raises:
+        UsageError: A stage cannot be; the message names it.
+    """
+    plan = base
+    positions = base.config.get("max_position_embeddings")
+    if isinstance(positions, int):
+        check_sequence_length(recipe.data.sequence_length, positions)
+    for number, stage in enumerate(recipe.stages):
+        try:
+            if stage.grow:
+                plan = planned(plan, [(stage.grow.operator, stage.grow.arguments)])
+                layer_map = plan.steps[-1].layer_map
+            elif stage.train:
+                check_trainable(plan.tensors, stage.train, layer_map)
+        except GrowthError as error:
+            raise UsageError(f"stages.{number}: {error}", hint=error.hint) from error
+        yield Foreseen(number, plan.num_hidden_layers, plan.num_parameters)
