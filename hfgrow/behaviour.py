@@ -69,7 +69,8 @@ def measure(
 ) -> Measured | None:
     """Run base and grown model over the same tokens and compare.
 
-    Both are loaded in the dtype they are stored in, one after the other, on the CPU. A base
+    Both are loaded in the dtype they are stored in, one after the other, on the CPU; the base in
+    that of the grown model where that is finer, or its own rounding would be measured. A base
     without a tokenizer that works is measured on pseudo-random tokens.
 
     Args:
@@ -95,8 +96,8 @@ def measure(
         return None
     progress.say("Measuring logits of base and grown model")
     tokens, name = _tokens(base, text, progress)
-    base_logits, base_dtype = _logits(base, tokens)
     grown_logits, grown_dtype = _logits(grown, tokens)
+    base_logits, base_dtype = _logits(base, tokens, at_least=grown_dtype)
     return Measured(
         text=name,
         num_tokens=tokens.shape[1],
@@ -202,14 +203,17 @@ def _tokenize(base: Path, text: str, vocab_size: int) -> Any:
     return tokens
 
 
-def _logits(folder: Path, tokens: Any) -> tuple[Any, str]:
+def _logits(folder: Path, tokens: Any, at_least: str | None = None) -> tuple[Any, str]:
     import torch
 
-    _, auto_model = _auto_classes()
+    auto_config, auto_model = _auto_classes()
     try:
+        config = auto_config.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        stored = str(config.dtype or torch.float32).removeprefix("torch.")
+        is_finer = at_least is not None and coarser(stored, at_least) != at_least
         model, info = auto_model.from_pretrained(
             folder,
-            dtype="auto",
+            dtype=getattr(torch, at_least) if is_finer and at_least else "auto",
             trust_remote_code=False,
             use_safetensors=True,
             local_files_only=True,

@@ -31,7 +31,7 @@ from hfgrow.plan import GrowthPlan
 from hfgrow.progress import Progress, Silent, counting
 from hfgrow.provenance import check_headers
 from hfgrow.release import hashed, is_same, push_files, visible_as
-from hfgrow.request import Growth, GrowthRequest, Steps
+from hfgrow.request import Growth, GrowthRequest, Steps, check_steps
 from hfgrow.source import base_name, files_of, local_folder, locate
 
 
@@ -139,11 +139,15 @@ def planned(
             f"{len(steps)} steps are more than the {MAX_STEPS} of one growth",
             hint="grow the result again",
         )
+    check_steps(steps)
     plan = with_dtype(base, dtype)
     for i, (operator, arguments) in enumerate(steps, 1):
         for key, value in arguments.items():
             if not is_argument(value):
-                raise UsageError(f"{operator}: {key} cannot be {printable(repr(value))}")
+                raise UsageError(
+                    f"{operator}: {key} cannot be {printable(repr(value))}",
+                    hint=f"hfgrow operators {operator} says what it takes",
+                )
         try:
             plan = apply_step(plan, operator, arguments, maps, is_draft=is_draft)
         except UsageError as error:

@@ -52,7 +52,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WEIGHTS = re.compile(r"\w[\w.-]{0,200}\.safetensors", re.ASCII)
 
 
-def read_manifest(folder: Path) -> Manifest | None:
+def read_manifest(folder: str | Path) -> Manifest | None:
     """Read hfgrow.json of a model folder.
 
     Returns:
@@ -61,6 +61,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     Raises:
         ModelError: The file is there and is no manifest of a version this hfgrow reads.
     """
+    folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         return None
     return parse_manifest(read_json_object(LocalFolder(folder), MANIFEST))

@@ -55,6 +55,8 @@ def attach_mask(model: Any, link: Link, value: float) -> GrowthMask:
     state = model.state_dict()
     new = {name: drawn != as_grown[name] for name, drawn in as_drawn.items()}
     for name, where in new.items():
+        if name not in state or state[name].shape != where.shape:
+            raise UsageError(f"{name} is not that of the grown model; attach the mask to that one")
         if not _is_as_grown(state[name][where].cpu(), as_grown[name][where]):
             raise UsageError(
                 f"{name} was changed since it was grown; a mask is opened right after growth"

@@ -37,7 +37,7 @@ class Verified:
 
 
 def verify(
-    folder: Path,
+    folder: str | Path,
     client: HubClient | None = None,
     progress: Progress | None = None,
     *,
@@ -59,7 +59,7 @@ def verify(
         ModelError: There is no lineage, the model was trained last, or the base is not to be found.
         UsageError: Tensors have to be computed, and what computes them is not installed.
     """
-    client, progress = client or HubClient(), progress or Silent()
+    folder, client, progress = Path(folder), client or HubClient(), progress or Silent()
     manifest = manifest_of(LocalFolder(folder))
     growth = manifest.growth
     found = base_folder(folder, manifest, base, client, progress)

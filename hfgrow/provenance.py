@@ -160,11 +160,12 @@ def _all_zero(target: int, offset: int, nbytes: int) -> bool:
 
 def _differs(name: str, planned: TensorPlan) -> VerificationError:
     sources = ", ".join(dict.fromkeys(leaf.name for leaf in leaves(planned.recipe)))
-    made_from = f"what the plan makes of {sources}" if not planned.is_copy else sources
+    made_from = sources if planned.is_copy else f"what the plan makes of {sources}"
+    wanted = f"{printable(made_from)} of the base" if sources else "what was planned"
     hint = "the model was changed after it was grown, or the base is another one"
     if predictor_of(planned.recipe):
         hint += ", or another machine or another version of torch predicted it"
     return VerificationError(
-        f"{printable(name)} differs from {printable(made_from or 'what was planned')} of the base",
+        f"{printable(name)} differs from {wanted}",
         hint=hint,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES, Layout
+from hfgrow.errors import UsageError, printable
 from hfgrow.hub.preflight import PushTarget
 from hfgrow.hub.push import Pushed
 from hfgrow.lineage import Manifest
@@ -82,3 +83,18 @@ class Growth:
     pushed: Pushed | None = None
     num_transformers_tensors: int | None = None
     cloned_nbytes: int = 0
+
+
+def check_steps(steps: Steps) -> None:
+    """Refuse what is no list of names with their arguments.
+
+    Raises:
+        UsageError: It is none.
+    """
+    for step in steps:
+        fits = isinstance(step, tuple | list) and len(step) == 2
+        if not fits or not isinstance(step[0], str) or not isinstance(step[1], Mapping):
+            raise UsageError(
+                f"the growth step {printable(repr(step), 80)} is no name with arguments",
+                hint='steps=[("stack", {"g": 4})]; without arguments ("untie", {})',
+            )

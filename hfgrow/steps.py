@@ -118,14 +118,14 @@ def _step(where: str, entry: Any) -> tuple[str, dict[str, object]]:
             f"{where}: there is no operator {printable(name)}",
             hint=f"one of {', '.join(OPERATORS)}",
         )
+    known = list(inspect.signature(OPERATORS[name].function).parameters)[1:]
     if given is None:
         given = {}
     if not isinstance(given, dict):
         raise UsageError(
             f"{where}: the arguments of {name} are {printable(repr(given))}, not a mapping",
-            hint=f"such as: - {name}: {{g: 2}}",
+            hint=f"such as: - {name}: {{{known[0]}: ...}}" if known else f"such as: - {name}",
         )
-    known = list(inspect.signature(OPERATORS[name].function).parameters)[1:]
     arguments: dict[str, object] = {}
     for key, value in given.items():
         argument = str(key).replace("-", "_")
@@ -139,6 +139,9 @@ def _step(where: str, entry: Any) -> tuple[str, dict[str, object]]:
         if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
             value = float(value)
         if not is_argument(value):
-            raise UsageError(f"{where}: {printable(key)} cannot be {printable(repr(value))}")
+            raise UsageError(
+                f"{where}: {printable(key)} cannot be {printable(repr(value))}",
+                hint=f"hfgrow operators {name} says what it takes",
+            )
         arguments[argument] = value
     return name, arguments

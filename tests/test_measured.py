@@ -10,10 +10,12 @@ import pytest
 
 from hfgrow.depth import apply_layer_map
 from hfgrow.errors import VerificationError
+from hfgrow.job import grow
 from hfgrow.measured import TOLERANCES, Measured, check_promise, coarser
 from hfgrow.operators import OPERATORS
 from hfgrow.operators.operator import Operator
 from hfgrow.plan import DTYPE_NBYTES, GrowthPlan
+from hfgrow.request import GrowthRequest
 from tests.checkpoints import MakeCheckpoint, edit_json
 from tests.program import Finished, call_hfgrow
 
@@ -102,8 +104,8 @@ def test_a_growth_that_promises_nothing_is_not_held_to_it(
 def test_a_conversion_is_held_to_the_tolerance_of_the_coarser_dtype(
     make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
-    base_in(tmp_path, make_checkpoint, "bfloat16")
-    finished = grow_with("zero-depth", tmp_path, "--verify", "--dtype", "float32")
+    base_in(tmp_path, make_checkpoint, "float32")
+    finished = grow_with("zero-depth", tmp_path, "--verify", "--dtype", "bfloat16")
     assert finished.returncode == 0, finished.stderr
     link = json.loads((tmp_path / "out" / "hfgrow.json").read_text())["chain"][0]
     assert link["measured"]["dtype"] == "bfloat16"
@@ -168,3 +170,20 @@ def test_what_is_beyond_the_tolerance_is_told(measured: Measured) -> None:
 def test_the_coarser_dtype_is_the_one_that_rounds_more() -> None:
     assert coarser("float32", "bfloat16") == coarser("bfloat16", "float32") == "bfloat16"
     assert coarser("float64", "float32") == "float32"
+
+
+def test_a_base_is_measured_in_the_finer_dtype_of_what_grew_from_it(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    """Else its own rounding would be measured, and next to any fault would pass."""
+    base = base_in(tmp_path, make_checkpoint, "bfloat16")
+    steps = [("hyperclone", {"g": 2})]
+    request = GrowthRequest(
+        model=str(base), steps=steps, out=tmp_path / "out", dtype="float32", verify=True
+    )
+    manifest = grow(request).manifest
+    assert manifest is not None
+    measured = manifest.growth.measured
+    assert measured is not None
+    assert measured.dtype == "float32"
+    assert measured.max_abs_dlogit < 1e-4

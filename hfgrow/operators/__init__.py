@@ -46,7 +46,10 @@ def apply(plan: GrowthPlan, name: str, arguments: Mapping[str, object]) -> Growt
         if key not in {parameter.name for parameter in parameters}:
             raise UsageError(f"{name} has no argument {printable(key)}")
         if not _fits(value, hints[key]):
-            raise UsageError(f"{name}: {key} cannot be {printable(repr(value))}")
+            raise UsageError(
+                f"{name}: {key} cannot be {printable(repr(value))}",
+                hint=f"hfgrow operators {name} says what it takes",
+            )
     for parameter in parameters:
         if parameter.default is inspect.Parameter.empty and parameter.name not in arguments:
             raise UsageError(f"{name} needs the argument {parameter.name}")

@@ -34,6 +34,8 @@ from hfgrow.train.learn.mapping import initial_maps
 
 _SEQUENCE_LENGTH, _BATCH_TOKENS = 1024, 1 << 14
 _STEPS = 100
+# The part of a text that is held out: it decides which maps are kept, so it must not be tiny.
+_HELD_OUT = 0.05
 # Maps of width are many numbers near zero, all of which a step moves: at 1e-3 they only got worse.
 _DEPTH_LEARNING_RATE, _WIDTH_LEARNING_RATE = 1e-3, 1e-4
 # Sequences of a micro-batch have no more tokens than this.
@@ -211,7 +213,9 @@ def _corpus(
         )
         for sources in (request.text, request.validation)
     )
-    corpus = corpus_of(train, validation, sequence_length=sequence_length, seed=seed)
+    corpus = corpus_of(
+        train, validation, sequence_length=sequence_length, seed=seed, fraction=_HELD_OUT
+    )
     for note in corpus.notes:
         progress.say(f"Note: {note}")
     return corpus
