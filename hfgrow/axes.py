@@ -89,6 +89,16 @@ class AxisMap:
         return any(a + length > b for (a, length), (b, _) in pairwise(kept))
 
     @cached_property
+    def num_repeats(self) -> int:
+        """How often the same spans come, one after the other."""
+        count = len(self.spans)
+        return next(
+            n
+            for n in range(count, 0, -1)
+            if count % n == 0 and self.spans == self.spans[: count // n] * n
+        )
+
+    @cached_property
     def dual(self) -> "AxisMap":
         """The map with forward and backward exchanged."""
         return AxisMap(

@@ -142,9 +142,11 @@ def _check_computed(
     evaluator = Evaluator(rows_of_files(base_file))
 
     def compare(chunk: Chunk, target: int, offset: int) -> int:
-        if os.pread(target, chunk.nbytes, offset + chunk.offset) != computed(chunk, evaluator):
-            raise _differs(chunk.name, chunk.tensor)
-        return chunk.nbytes
+        content = computed(chunk, evaluator)
+        for at in chunk.offsets:
+            if os.pread(target, chunk.nbytes, offset + at) != content:
+                raise _differs(chunk.name, chunk.tensor)
+        return chunk.nbytes * chunk.num_repeats
 
     for nbytes in in_threads(partial(compare, *piece) for piece in work):
         advance(nbytes)

@@ -9,7 +9,7 @@ from typing import Any
 from hfgrow.checkpoint.dtypes import CONFIG_DTYPES, CONFIG_NAMES, torch_dtype
 from hfgrow.checkpoint.evaluate import Evaluator, ReadRows
 from hfgrow.errors import ModelError, UsageError, printable
-from hfgrow.plan import DTYPE_NBYTES, Fill, GrowthPlan, Stored, TensorPlan
+from hfgrow.plan import DTYPE_NBYTES, Fill, GrowthPlan, Lift, Recipe, Stored, TensorPlan
 
 # Small enough that what is computed of it stays in the cache of a core.
 _CHUNK_ELEMENTS = 1 << 18
@@ -17,28 +17,33 @@ _CHUNK_ELEMENTS = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some rows of a planned tensor, which one piece of work computes.
+    """Some rows of a planned tensor, which one piece of work computes once.
 
     Attributes:
         name: The tensor's name.
         tensor: Its plan.
         start: The first row.
         stop: The row after the last.
+        num_repeats: How often the rows stand in the tensor, at equal distances.
     """
 
     name: str
     tensor: TensorPlan
     start: int
     stop: int
+    num_repeats: int = 1
 
     @property
-    def offset(self) -> int:
-        """Where its bytes start, counted from those of the tensor."""
-        return self.start * _row_nbytes(self.tensor)
+    def offsets(self) -> list[int]:
+        """Where its bytes start each time, counted from those of the tensor."""
+        start = self.start * _row_nbytes(self.tensor)
+        return [
+            start + i * self.tensor.nbytes // self.num_repeats for i in range(self.num_repeats)
+        ]
 
     @property
     def nbytes(self) -> int:
-        """How many bytes it has."""
+        """How many bytes it has each time."""
         return (self.stop - self.start) * _row_nbytes(self.tensor)
 
 
@@ -76,11 +81,18 @@ def is_zero(tensor: TensorPlan) -> bool:
 
 
 def chunks(name: str, tensor: TensorPlan) -> Iterator[Chunk]:
-    """Part a tensor in rows of about a quarter of a million elements."""
-    num_rows = tensor.shape[0] if tensor.shape else 1
+    """Part a tensor in rows of about a quarter of a million elements, no row twice."""
+    num_repeats = _num_repeats(tensor.recipe)
+    num_rows = tensor.shape[0] // num_repeats if tensor.shape else 1
     step = max(1, _CHUNK_ELEMENTS // max(1, prod(tensor.shape[1:])))
     for start in range(0, num_rows, step):
-        yield Chunk(name, tensor, start, min(start + step, num_rows))
+        yield Chunk(name, tensor, start, min(start + step, num_rows), num_repeats)
+
+
+def _num_repeats(recipe: Recipe) -> int:
+    if not isinstance(recipe, Lift) or recipe.noise or recipe.fresh.is_random:
+        return 1
+    return recipe.rows.num_repeats
 
 
 def computed(chunk: Chunk, evaluator: Evaluator) -> memoryview:
@@ -94,7 +106,8 @@ def computed(chunk: Chunk, evaluator: Evaluator) -> memoryview:
     dtype = torch_dtype(chunk.tensor.dtype)
     numbers = evaluator.rows(chunk.tensor.recipe, chunk.start, chunk.stop, chunk.tensor.dtype)
     rounded = numbers.to(dtype)
-    if numbers.dtype != dtype and not _fits(numbers, torch.finfo(dtype).max):
+    # A sum is quick, and infinite or none if a number is; if it alone overflows, this finds nothing.
+    if numbers.dtype != dtype and not bool(rounded.sum().isfinite()):
         overflown = int((rounded.isinf() & numbers.isfinite()).sum())
         if overflown:
             raise ModelError(
@@ -103,12 +116,6 @@ def computed(chunk: Chunk, evaluator: Evaluator) -> memoryview:
                 hint="choose --dtype bfloat16",
             )
     return memoryview(rounded.contiguous().view(torch.uint8).flatten().numpy().data)
-
-
-def _fits(numbers: Any, largest: float) -> bool:
-    """Say whether no number is beyond `largest`; false if one is none."""
-    lower, upper = numbers.aminmax()
-    return -largest <= float(lower) and float(upper) <= largest
 
 
 def rows_of_files(descriptor_of: Callable[[str], int]) -> ReadRows:

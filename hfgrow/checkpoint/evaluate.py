@@ -15,7 +15,7 @@ from hfgrow.axes import FRESH, AxisMap
 from hfgrow.checkpoint.dtypes import torch_dtype
 from hfgrow.checkpoint.predict import Predictions
 from hfgrow.checkpoint.products import Products
-from hfgrow.checkpoint.randomness import UNIFORM_STD, normal, uniform
+from hfgrow.checkpoint.randomness import UNIFORM_MEAN, UNIFORM_STD, normal, uniform
 from hfgrow.plan import Blend, Fill, Learned, Lift, Normal, Predicted, Recipe, Stored, leaves
 
 # From a stored tensor, the first row and the row after the last to those rows, in its own dtype.
@@ -85,14 +85,12 @@ class Evaluator:
         numbers = self._gathered(lift, rows, start, stop, dtype)
         cols = self._axis(lift.cols or _NO_COLUMNS)
         if lift.cols is not None and not cols.is_identity:
-            noise = None
-            if lift.noise and cols.has_copies:
-                amplitudes = _coarse_rms(numbers).mul_(lift.noise.amplitude / UNIFORM_STD)
-                noise = uniform(lift.noise.key, start, stop, lift.cols.size).to(dtype)
-                noise = cols.cancelled(noise, amplitudes.to(dtype))
-            numbers = cols.spread(numbers)
-            if noise is not None:
-                numbers += noise
+            source = numbers
+            numbers = cols.spread(source)
+            if lift.noise and cols.num_draws:
+                amplitudes = _coarse_rms(source).mul_(lift.noise.amplitude / UNIFORM_STD)
+                drawn = uniform(lift.noise.key, start, stop, cols.num_draws).to(dtype)
+                cols.add_cancelling(numbers, drawn.add_(-UNIFORM_MEAN), amplitudes.to(dtype))
         _fill_fresh(numbers, lift, rows.fresh[start:stop], cols, start)
         return numbers
 
@@ -143,6 +141,27 @@ class _Piece:
     @property
     def source_stop(self) -> int:
         return self.source + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class _Band:
+    """The columns that are k-th copies, and the noise there: see `_Axis.add_cancelling`.
+
+    Attributes:
+        columns: The columns.
+        sources: Their sources.
+        draws: Which numbers are drawn for them; none for first copies.
+        forward: Their `f_k`.
+        own: What their own number is multiplied with.
+        passed: What that is multiplied with for the copies before.
+    """
+
+    columns: Any
+    sources: Any
+    draws: slice
+    forward: Any
+    own: Any
+    passed: Any
 
 
 class _Axis:
@@ -211,82 +230,76 @@ class _Axis:
         return out
 
     @cached_property
-    def has_copies(self) -> bool:
-        """Whether some source has several copies."""
-        return self.map.has_copies
+    def num_draws(self) -> int:
+        """How many numbers the noise of a row is made of: one for each copy but the first."""
+        return self._bands[-1].draws.stop if self.map.has_copies else 0
 
     @cached_property
-    def _scale(self) -> Any:
-        """`|backward|` at the columns whose source has several copies, else 0."""
-        import torch
-
-        counts = torch.bincount(self.index[~self.fresh], minlength=self.map.base)
-        copied = (counts[self.index] > 1) & ~self.fresh
-        return _or_number(self.backward.abs() * copied)
-
-    @cached_property
-    def _factors(self) -> Any:
-        """`forward`, as one number if it is."""
-        return _or_number(self.forward)
-
-    @cached_property
-    def _energy(self) -> Any:
-        """`sum of forward^2` over the copies of each source; 1 where there is none."""
-        import torch
-
-        energy = torch.zeros(self.map.base, dtype=torch.float64)
-        energy.index_add_(0, self.index, self.forward.square() * ~self.fresh)
-        return torch.where(energy > 0, energy, 1)
-
-    @cached_property
-    def _bands(self) -> list[tuple[Any, Any]]:
-        """For k = 0, 1, ...: the columns that are k-th copies, and their sources."""
+    def _bands(self) -> list[_Band]:
+        """First copies, second copies, ..."""
         import torch
 
         kept = (~self.fresh).nonzero().flatten()
         order = kept[torch.argsort(self.index[kept], stable=True)]
-        sources = self.index[order]
-        first = torch.searchsorted(sources, sources)
-        rank = torch.arange(len(order)) - first
-        bands = []
+        found = self.index[order]
+        rank = torch.arange(len(order)) - torch.searchsorted(found, found)
+        energy = torch.zeros(self.map.base, dtype=torch.float64)
+        bands: list[_Band] = []
+        at = 0
         for k in range(int(rank.max()) + 1):
-            chosen = rank == k
-            bands.append((_as_slice(order[chosen]), _as_slice(sources[chosen])))
+            columns, sources = order[rank == k], found[rank == k]
+            forward, before = self.forward[columns], energy[sources]
+            energy[sources] += forward.square()
+            own = (before / energy[sources]).sqrt() * self.backward[columns].abs()
+            size = len(columns) if k else 0
+            bands.append(
+                _Band(
+                    _as_slice(columns),
+                    _as_slice(sources),
+                    slice(at, at + size),
+                    _or_number(forward),
+                    _or_number(own.nan_to_num(0.0)),
+                    _or_number((forward / before).nan_to_num(0.0, posinf=0.0, neginf=0.0)),
+                )
+            )
+            at += size
         return bands
 
-    def cancelled(self, noise: Any, amplitudes: Any) -> Any:
-        """Scale noise and project it so that the copies' inputs cancel it.
+    def add_cancelling(self, numbers: Any, drawn: Any, amplitudes: Any) -> None:
+        """Add noise that the inputs of the copies of a source, `f_0 x, f_1 x, ...`, cancel.
 
-        `N = Z - (Z P) P^T / |P|^2`, for each source apart; columns without a copy get none. For
-        two equal copies this is HyperCloning's `[W/2 + eta, W/2 - eta]` (Samragh et al. 2024,
-        https://arxiv.org/abs/2409.12903, Sec. 3).
+        `N = sum over k > 0 of z_k h_k`, where the orthonormal `h_k` are zero behind copy k and
+        orthogonal to `f`: `h_k ~ (f_0, ..., f_{k-1}, -(f_0^2 + ... + f_{k-1}^2) / f_k)`. So all
+        that cancels is equally likely. For two equal copies this is HyperCloning's `[W/2 + eta,
+        W/2 - eta]` (Samragh et al. 2024, https://arxiv.org/abs/2409.12903, Sec. 3).
 
         Args:
-            noise: `Z` before scaling [rows, columns]; it is changed.
+            numbers: What it is added to [rows, columns].
+            drawn: `z` before scaling [rows, num_draws]; it is changed.
             amplitudes: The standard deviation of each row [rows, 1], at a `backward` of 1.
         """
         import torch
 
-        if isinstance(self._scale, float):
-            noise *= amplitudes * self._scale
-        else:
-            noise *= amplitudes
-            noise *= self._scale.to(noise.dtype)
-        total = torch.zeros((noise.shape[0], self.map.base), dtype=noise.dtype)
-        if isinstance(self._factors, float):
-            for columns, sources in self._bands:
-                total[:, sources] += noise[:, columns]
-            total /= (self._energy / self._factors**2).to(noise.dtype)
-            for columns, sources in self._bands:
-                noise[:, columns] -= total[:, sources]
-            return noise
-        factors = self._factors.to(noise.dtype)
-        for columns, sources in self._bands:
-            total[:, sources] += noise[:, columns] * factors[columns]
-        total /= self._energy.to(noise.dtype)
-        for columns, sources in self._bands:
-            noise[:, columns] -= total[:, sources] * factors[columns]
-        return noise
+        total = None
+        for band in reversed(self._bands):
+            if total is not None:
+                _add(numbers, band.columns, _scaled(total[:, band.sources], band.forward))
+            if band.draws.start == band.draws.stop:
+                continue
+            noise = drawn[:, band.draws]
+            if isinstance(band.own, float):
+                noise *= amplitudes * band.own
+            else:
+                noise *= amplitudes
+                noise *= band.own.to(noise.dtype)
+            _add(numbers, band.columns, -noise)
+            noise = _scaled(noise, band.passed)
+            if total is None and band.sources == slice(0, self.map.base):
+                total = noise
+                continue
+            if total is None:
+                total = torch.zeros((len(drawn), self.map.base), dtype=drawn.dtype)
+            _add(total, band.sources, noise)
 
 
 def _is_one_product(recipe: Recipe, dtype: str) -> bool:
@@ -314,6 +327,19 @@ def _are_scattered(pieces: "list[_Piece]") -> bool:
 def _or_number(factors: Any) -> Any:
     first = float(factors[0])
     return first if bool((factors == first).all()) else factors
+
+
+def _scaled(numbers: Any, factors: Any) -> Any:
+    if isinstance(factors, float):
+        return numbers if factors == 1 else numbers * factors
+    return numbers * factors.to(numbers.dtype)
+
+
+def _add(numbers: Any, columns: Any, terms: Any) -> None:
+    if isinstance(columns, slice):
+        numbers[:, columns].add_(terms)
+    else:
+        numbers[:, columns] += terms
 
 
 def _as_slice(index: Any) -> Any:

@@ -10,13 +10,14 @@ from typing import Any
 
 # Four 16-bit integers of a word.
 _LANES = 4
+UNIFORM_MEAN = -0.5
 UNIFORM_STD = sqrt((2.0**32 - 1) / 12)
 
 
 def uniform(key: str, start: int, stop: int, num_columns: int) -> Any:
     """Return rows [stop - start, num_columns] of uniform integers in int16.
 
-    Their mean is -1/2 and their standard deviation `UNIFORM_STD`.
+    Their mean is `UNIFORM_MEAN` and their standard deviation `UNIFORM_STD`.
     """
     num_words = -(-num_columns // _LANES)
     return _words(key, start, stop, num_words)[:, :num_columns]

@@ -31,7 +31,9 @@ def evaluated(plans: Mapping[str, TensorPlan], tensors: Mapping[str, Any]) -> di
 
     def compute(chunk: Chunk) -> None:
         into = memoryview(found[chunk.name].flatten().view(torch.uint8).numpy())
-        into[chunk.offset : chunk.offset + chunk.nbytes] = computed(chunk, evaluator)
+        content = computed(chunk, evaluator)
+        for at in chunk.offsets:
+            into[at : at + chunk.nbytes] = content
 
     work = []
     for name, plan in sorted(plans.items(), key=lambda item: predictor_of(item[1].recipe)):

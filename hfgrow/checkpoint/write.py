@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from hfgrow.checkpoint.convert import Chunk, chunks, computed, is_zero, rows_of_files
@@ -141,9 +142,10 @@ def _write_computed(
     target: int,
     advance: Advance,
 ) -> None:
-    """Compute tensors on every core, a few chunks in memory; this thread writes them.
+    """Compute tensors on every core, a chunk each in memory, and write them.
 
-    A file has one lock for writing, and threads that wait for it do not sleep but spin.
+    A file has one lock for writing, and threads that wait for it do not sleep but spin; so they
+    wait for another one first.
     """
     if not tensors:
         return
@@ -152,19 +154,24 @@ def _write_computed(
             descriptor_of(leaf.file)
     evaluator = Evaluator(rows_of_files(descriptor_of))
 
-    def compute(chunk: Chunk, at: int) -> tuple[memoryview, int]:
-        return computed(chunk, evaluator), at
+    one_writes = Lock()
+
+    def compute(chunk: Chunk, offset: int) -> int:
+        content = computed(chunk, evaluator)
+        for at in chunk.offsets:
+            with one_writes:
+                done = 0
+                while done < len(content):
+                    done += os.pwrite(target, content[done:], offset + at + done)
+        return len(content) * chunk.num_repeats
 
     work = (
-        partial(compute, chunk, placed.offset + chunk.offset)
+        partial(compute, chunk, placed.offset)
         for placed in sorted(tensors, key=lambda placed: predictor_of(placed.tensor.recipe))
         for chunk in chunks(placed.name, placed.tensor)
     )
-    for content, at in in_threads(work):
-        done = 0
-        while done < len(content):
-            done += os.pwrite(target, content[done:], at + done)
-        advance(done)
+    for nbytes in in_threads(work):
+        advance(nbytes)
 
 
 @contextmanager

@@ -32,14 +32,17 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Remember SIGTERM and SIGINT instead of ending; a second one ends at once."""
+        """Remember SIGTERM and SIGINT instead of ending; an impatient SIGINT ends at once.
+
+        SIGTERM may come twice for one stop: from whoever stops the run, and from the launcher.
+        """
         before = {number: signal.getsignal(number) for number in _SIGNALS}
 
         def remember(number: int, frame: object) -> None:
-            if self.number:
+            if self.number and number == signal.SIGINT:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
-            self.number = number
+            self.number = self.number or number
 
         for number in _SIGNALS:
             signal.signal(number, remember)
