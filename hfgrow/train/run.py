@@ -30,7 +30,7 @@ from hfgrow.train.data.corpus import Corpus, corpus_of, open_sources
 from hfgrow.train.data.order import BlockOrder
 from hfgrow.train.data.sources import TextSource
 from hfgrow.train.data.tokenizer import open_tokenizer
-from hfgrow.train.devices import Devices
+from hfgrow.train.devices import Devices, inner_model
 from hfgrow.train.evaluate import evaluate
 from hfgrow.train.export import Target, export
 from hfgrow.train.flops import arithmetic, spent_flops
@@ -213,7 +213,9 @@ class Runner:
             if walk.folder == self._base and isinstance(self._recipe.base, str):
                 # By its name, so that the lineage says where it comes from.
                 model = self._recipe.base
-            self._devices.on_main(lambda: grow_stage(grow, model, out, self._progress, dtype))
+            # A run that ends in growth may have been stopped between growth and its last name.
+            if not self._devices.told(out.exists()):
+                self._devices.on_main(lambda: grow_stage(grow, model, out, self._progress, dtype))
             if is_last:
                 self._devices.on_main(lambda: self._move(out, done))
             said = f"Grown: {printable(name)}"
@@ -270,8 +272,10 @@ class Runner:
     def _pass_over(self, number: int, train: Train) -> None:
         """Stand at the end of a stage whose model is there, though its last checkpoint is not."""
         at, run = self._run.position, self._run
+        if number > at.stage:
+            at.stage, at.stage_step, at.stage_seconds = number, 0, 0.0
         left = train.num_steps(run.recipe.batch_tokens) - at.stage_step
-        if number != at.stage or not left:
+        if number < at.stage or not left:
             return
         following = run.recipe.stages[number + 1 : number + 2]
         if any(stage.grow and stage.grow.optimizer_state != "reset" for stage in following):
@@ -323,12 +327,12 @@ class Runner:
     def _measure_base(self, folder: Path) -> None:
         """Measure the base before it grows for the first time."""
         recipe, devices = self._recipe, self._devices
-        module = NextTokenLoss(load_model(folder)).to(devices.device)
+        module: Any = devices.distribute(NextTokenLoss(load_model(folder)))
         found = evaluate(
             module,
             self._run.corpus.validation,
             devices,
-            BatchMasks(module.model.config, recipe.data.sequence_length, devices.device),
+            BatchMasks(inner_model(module).config, recipe.data.sequence_length, devices.device),
             sequence_length=recipe.data.sequence_length,
             micro_batch_size=recipe.micro_batch_size,
             max_tokens=recipe.evaluation.tokens,

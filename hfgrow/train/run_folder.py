@@ -20,7 +20,8 @@ from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import translated
 from hfgrow.checkpoint.write import replace_text
-from hfgrow.errors import OutputError, TrainingError, printable
+from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
+from hfgrow.manifest import read_manifest
 from hfgrow.train.recipe import Recipe
 
 RUN, METRICS = "run.json", "metrics.jsonl"
@@ -64,9 +65,11 @@ class RunFolder:
 
     @property
     def holds_a_run(self) -> bool:
-        """Whether there is something to go on with: a checkpoint, or the finished model."""
-        return self.final.exists() or (
-            self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        """Whether there is something to go on with: a checkpoint, or a model that was trained."""
+        return (
+            self.final.exists()
+            or any(self.checkpoints.glob("step-*"))
+            or any(map(_is_trained, self.path.glob("stages/[0-9]*/*")))
         )
 
     def begin(self) -> None:
@@ -139,6 +142,14 @@ class RunFolder:
         """Yield what lies in the folder and was not left there by a run that never began."""
         ours = {RUN, METRICS, "recipe.yaml", "tokens", "stages", "checkpoints"}
         return (p for p in self.path.iterdir() if p.name not in ours and p.name[0] != ".")
+
+
+def _is_trained(folder: Path) -> bool:
+    try:
+        manifest = read_manifest(folder)
+    except GrowthError:
+        return False
+    return manifest is not None and bool(manifest.trainings)
 
 
 def _is_later(key: str, stage: int) -> bool:

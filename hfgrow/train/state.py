@@ -94,7 +94,10 @@ def save_checkpoint(
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-    for old in _folders(folder)[keep:]:
+    # Those of later steps were passed over as damaged, and would be in the way for ever.
+    others = [path for path in _folders(folder) if path != final]
+    older = [path for path in others if _step_of(path) < step]
+    for old in (*older[keep - 1 :], *(path for path in others if path not in older)):
         shutil.rmtree(old)
     return final
 
@@ -137,7 +140,11 @@ def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if _FOLDER.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    return sorted(found, key=_step_of, reverse=True)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

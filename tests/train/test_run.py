@@ -262,6 +262,27 @@ def test_a_stage_that_cannot_be_is_found_before_the_first_begins(
     assert not runs.lines(recipe)
 
 
+def test_shards_grow_first(tmp_path: Path) -> None:
+    world = {"processes": 1, "strategy": "fsdp2"}
+    final = carry(runs.recipe(tmp_path, stages=GROWN[1:], world=world))
+    assert read(LocalFolder(final)).num_hidden_layers == 4
+
+
+def test_trained_models_are_gone_on_with_where_the_checkpoints_were_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path, stages=GROWN)
+    stop_after(monkeypatch, recipe, 5)
+    before = runs.losses(recipe)[:4]
+    shutil.rmtree(Path(recipe["output"], "checkpoints"))
+    with pytest.raises(OutputError, match="holds a run already"):
+        carry(recipe)
+    carry(recipe, resume=True)
+    assert len(before) == 4
+    state = json.loads((last_checkpoint(recipe) / "state.json").read_text())
+    assert state["position"]["tokens"] == 2048, "the first stage is not trained again"
+
+
 def test_a_stage_that_was_not_reached_may_be_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

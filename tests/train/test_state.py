@@ -56,3 +56,11 @@ def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
     (saved(tmp_path, 1) / "manifest.json").unlink()
     assert latest_checkpoint(tmp_path, Silent()) is None
     assert latest_checkpoint(tmp_path / "nowhere", Silent()) is None
+
+
+def test_checkpoints_that_were_passed_over_do_not_push_the_new_one_out(tmp_path: Path) -> None:
+    for step in (6, 8):
+        saved(tmp_path, step)
+        (tmp_path / f"step-{step:08d}" / "manifest.json").unlink()
+    saved(tmp_path, 4)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000004"]
