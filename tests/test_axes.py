@@ -128,3 +128,10 @@ def test_uneven_shares_are_one_to_n(sources: Sequence[int], shares: Sequence[flo
 def test_neighbours_that_go_on_alike_are_one_span() -> None:
     assert copied(4, tiled(4, 8)).spans == (Span(0, 4, 1.0, 0.5), Span(0, 4, 1.0, 0.5))
     assert identity(4).spans == copied(4, range(4)).spans
+
+
+def test_spans_that_come_again_are_counted() -> None:
+    assert copied(4, tiled(4, 12)).num_repeats == 3
+    assert copied(4, [0, 0, 1, 1]).num_repeats == 1
+    assert copied(4, tiled(4, 6)).num_repeats == 1
+    assert identity(4).num_repeats == 1

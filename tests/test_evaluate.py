@@ -97,6 +97,22 @@ def test_noise_has_the_amplitude_asked_for_in_units_of_its_row() -> None:
     assert torch.allclose(difference.square().mean(1).sqrt(), expected, rtol=0.02)
 
 
+@pytest.mark.parametrize("num_copies", [2, 3, 5])
+def test_noise_spreads_evenly_over_all_that_cancels(num_copies: int) -> None:
+    num_rows, num_sources = 2000, 50
+    weights = torch.ones(num_rows, num_sources).double()
+    column_map = copied(num_sources, [*range(num_sources)] * num_copies)
+    noisy = Lift(stored(weights), identity(num_rows), column_map, noise=Noise("key", 1.0))
+    noise = evaluate(noisy, {"W": weights}) * num_copies - 1
+    found = (noise.T @ noise / num_rows).view(num_copies, num_sources, num_copies, num_sources)
+    within = torch.eye(num_copies).double() - 1 / num_copies
+    expected = torch.einsum("ac,bd->abcd", within, torch.eye(num_sources).double())
+    assert float((found - expected).abs().max()) < 6 / num_rows**0.5
+    by_source = found.diagonal(dim1=1, dim2=3).mean(-1)
+    assert torch.allclose(by_source, within, atol=0.02)
+    assert float(noise.mean(0).abs().max()) < 6 / num_rows**0.5
+
+
 def test_fresh_rows_and_columns_have_the_spread_asked_for() -> None:
     weights = matrix(200, 300)
     row_map = copied(200, [*range(200), *[FRESH] * 200])

@@ -11,8 +11,8 @@ from hfgrow.checkpoint.evaluate import Evaluator, ReadRows
 from hfgrow.errors import ModelError, UsageError, printable
 from hfgrow.plan import DTYPE_NBYTES, Fill, GrowthPlan, Lift, Recipe, Stored, TensorPlan
 
-# Small enough that what is computed of it stays in the cache of a core.
-_CHUNK_ELEMENTS = 1 << 18
+# Few calls, and yet what is computed stays in the cache.
+_CHUNK_ELEMENTS = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,7 @@ class Chunk:
     def offsets(self) -> list[int]:
         """Where its bytes start each time, counted from those of the tensor."""
         start = self.start * _row_nbytes(self.tensor)
-        return [
-            start + i * self.tensor.nbytes // self.num_repeats for i in range(self.num_repeats)
-        ]
+        return [start + i * self.tensor.nbytes // self.num_repeats for i in range(self.num_repeats)]
 
     @property
     def nbytes(self) -> int:
@@ -81,7 +79,7 @@ def is_zero(tensor: TensorPlan) -> bool:
 
 
 def chunks(name: str, tensor: TensorPlan) -> Iterator[Chunk]:
-    """Part a tensor in rows of about a quarter of a million elements, no row twice."""
+    """Part a tensor in rows of about half a million elements, no row twice."""
     num_repeats = _num_repeats(tensor.recipe)
     num_rows = tensor.shape[0] // num_repeats if tensor.shape else 1
     step = max(1, _CHUNK_ELEMENTS // max(1, prod(tensor.shape[1:])))
@@ -106,7 +104,7 @@ def computed(chunk: Chunk, evaluator: Evaluator) -> memoryview:
     dtype = torch_dtype(chunk.tensor.dtype)
     numbers = evaluator.rows(chunk.tensor.recipe, chunk.start, chunk.stop, chunk.tensor.dtype)
     rounded = numbers.to(dtype)
-    # A sum is quick, and infinite or none if a number is; if it alone overflows, this finds nothing.
+    # A sum is quick, and not finite if a number is not; it may overflow by itself, hence the count.
     if numbers.dtype != dtype and not bool(rounded.sum().isfinite()):
         overflown = int((rounded.isinf() & numbers.isfinite()).sum())
         if overflown:

@@ -283,7 +283,7 @@ class _Axis:
         total = None
         for band in reversed(self._bands):
             if total is not None:
-                _add(numbers, band.columns, _scaled(total[:, band.sources], band.forward))
+                numbers[:, band.columns] += _scaled(total[:, band.sources], band.forward)
             if band.draws.start == band.draws.stop:
                 continue
             noise = drawn[:, band.draws]
@@ -292,14 +292,14 @@ class _Axis:
             else:
                 noise *= amplitudes
                 noise *= band.own.to(noise.dtype)
-            _add(numbers, band.columns, -noise)
+            numbers[:, band.columns] -= noise
             noise = _scaled(noise, band.passed)
             if total is None and band.sources == slice(0, self.map.base):
                 total = noise
                 continue
             if total is None:
                 total = torch.zeros((len(drawn), self.map.base), dtype=drawn.dtype)
-            _add(total, band.sources, noise)
+            total[:, band.sources] += noise
 
 
 def _is_one_product(recipe: Recipe, dtype: str) -> bool:
@@ -333,13 +333,6 @@ def _scaled(numbers: Any, factors: Any) -> Any:
     if isinstance(factors, float):
         return numbers if factors == 1 else numbers * factors
     return numbers * factors.to(numbers.dtype)
-
-
-def _add(numbers: Any, columns: Any, terms: Any) -> None:
-    if isinstance(columns, slice):
-        numbers[:, columns].add_(terms)
-    else:
-        numbers[:, columns] += terms
 
 
 def _as_slice(index: Any) -> Any:

@@ -40,6 +40,5 @@ def _words(key: str, start: int, stop: int, num_words: int) -> Any:
 
     stream = np.random.PCG64(int.from_bytes(sha256(key.encode()).digest()[:16], "big"))
     stream.advance(start * num_words)
-    shape = (stop - start, num_words)
-    words = np.random.Generator(stream).integers(0, 1 << 64, size=shape, dtype=np.uint64)
-    return torch.from_numpy(words.view(np.int16))
+    words = stream.random_raw((stop - start) * num_words).view(np.int16)
+    return torch.from_numpy(words.reshape(stop - start, _LANES * num_words))

@@ -42,6 +42,9 @@ def _num_cores() -> int:
 def _one_torch_thread() -> Iterator[None]:
     import torch
 
+    # glibc keeps what is freed, up to twice the largest block ever freed if that is below 32 MiB;
+    # otherwise every piece of work would get new pages from the kernel. This one is never touched.
+    torch.empty((1 << 25) - (1 << 16), dtype=torch.uint8)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
