@@ -22,6 +22,7 @@ from hfgrow.checkpoint.staging import translated
 from hfgrow.checkpoint.write import replace_text
 from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
 from hfgrow.manifest import read_manifest
+from hfgrow.names import TRAINED
 from hfgrow.train.recipe import Recipe
 
 RUN, METRICS = "run.json", "metrics.jsonl"
@@ -53,7 +54,7 @@ class RunFolder:
     @property
     def final(self) -> Path:
         """The finished model."""
-        return self.path / "final"
+        return self.path / TRAINED
 
     @property
     def fresh(self) -> Path:
