@@ -13,6 +13,7 @@ from hfgrow.families import FAMILIES
 from hfgrow.families.table import AXIS_KEYS
 from hfgrow.hub.client import HubClient
 from hfgrow.numbers import size
+from hfgrow.operators.head_dim import why_fixed
 from hfgrow.plan import GrowthPlan
 from hfgrow.record import non_embedding_parameters
 from hfgrow.source import base_name, files_of, locate
@@ -112,6 +113,9 @@ def _read(
 
 def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:
     family = FAMILIES[plan.family]
+    fixed = dict(family.fixed_axes)
+    if reason := why_fixed(plan.config):
+        fixed.setdefault("head_dim", reason)
     return {
         "model": name,
         "family": plan.family,
@@ -126,12 +130,10 @@ def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:
         "files": {name: file.nbytes for name, file in plan.files.items()},
         "can_grow": [
             "num_hidden_layers",
-            *(key for axis, key in AXIS_KEYS.items() if axis not in ("vocab", *family.fixed_axes)),
+            *(key for axis, key in AXIS_KEYS.items() if axis not in ("vocab", *fixed)),
         ],
         "cannot_grow": {
-            AXIS_KEYS[axis]: reason
-            for axis, reason in family.fixed_axes.items()
-            if axis in AXIS_KEYS
+            AXIS_KEYS[axis]: reason for axis, reason in fixed.items() if axis in AXIS_KEYS
         },
         "notes": list(plan.notes),
     }

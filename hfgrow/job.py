@@ -12,7 +12,7 @@ from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.sidefiles import TOKENIZERS
 from hfgrow.checkpoint.target import check_target
-from hfgrow.checkpoint.write import config_with, write
+from hfgrow.checkpoint.write import check_free_space, config_with, write
 from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.extras import COMPUTING, missing, require, require_for
 from hfgrow.fields import is_argument
@@ -79,6 +79,10 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         base = read(files_of(ref, client))
         plan = planned(base, request.steps, request.dtype, request.maps, is_draft=True)
         layout = lay_out(plan, request.max_shard_nbytes)
+        try:
+            check_free_space(plan, layout, (), out)
+        except OutputError as error:
+            progress.say(f"Note: the growth itself would stop here: {error}")
         return Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
     if request.push and not request.overwrite and (out / MANIFEST).is_file():
         raise OutputError(

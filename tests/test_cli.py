@@ -200,6 +200,17 @@ def test_a_dry_run_writes_nothing_and_tells_what_the_run_does(with_grown: Path) 
     assert sorted(done["files"]) == [*(p.name for p in weights), "model.safetensors.index.json"]
 
 
+def test_heads_that_cannot_grow_are_said_to_be_fixed(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    rope = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0}
+    base = make_checkpoint("llama", rope_parameters=rope)
+    finished = call_hfgrow("inspect", str(base), "--json", cwd=tmp_path)
+    document = json.loads(finished.stdout)
+    assert "head_dim" not in document["can_grow"]
+    assert "yarn" in document["cannot_grow"]["head_dim"]
+
+
 def test_the_tables_of_families_and_operators_are_shown(with_grown: Path) -> None:
     found = json.loads(call_hfgrow("operators", "--json").stdout)["operators"]
     assert [row["name"] for row in found] == list(OPERATORS)

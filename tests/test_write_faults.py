@@ -99,9 +99,13 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path
             file.truncate(len(header) + 4 * numbers)
     except OSError:
         pytest.skip("the file system has no sparse files of that size")
-    finished = run_hfgrow("stack", base, "--g", "4", "--out", tmp_path / "out", timeout=20)
+    words = ("stack", base, "--g", "4", "--out", tmp_path / "out")
+    finished = run_hfgrow(*words, timeout=20)
     assert_failed_cleanly(finished, tmp_path, "base")
     assert "GB free" in finished.stderr
+    foreseen = run_hfgrow(*words, "--dry-run", timeout=20)
+    assert foreseen.returncode == 0
+    assert "would stop here" in foreseen.stderr
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def write(
     base = Path(plan.folder)
     # A source outside the folder, such as learned maps, goes where what is made of it goes.
     side_files = [*side_files_of(base), *(name for name in plan.files if Path(name).is_absolute())]
-    _check_free_space(plan, layout, side_files, target)
+    check_free_space(plan, layout, side_files, target)
     with staged(target, overwrite=overwrite) as staging:
         copier = Copier(advance)
         for shard in layout.shards:
@@ -207,16 +207,21 @@ def _copy_file(source: Path, target: Path) -> None:
         shutil.copyfileobj(reading, writing)
 
 
-def _check_free_space(
+def check_free_space(
     plan: GrowthPlan, layout: Layout, side_files: Sequence[str], target: Path
 ) -> None:
+    """Refuse an output that does not fit on its disk.
+
+    Raises:
+        OutputError: It does not; the message says what it takes and what is free.
+    """
     base = Path(plan.folder)
     parent = target.absolute().parent
     while not parent.exists():
         parent = parent.parent
     need = layout.nbytes + sum((base / name).stat().st_size for name in side_files) + _SLACK_NBYTES
     free = shutil.disk_usage(parent).free
-    if need > free and not _shares_blocks(base, parent):
+    if need > free and not (plan.folder and _shares_blocks(base, parent)):
         wide = any(tensor.dtype in ("F32", "F64") for tensor in plan.tensors.values())
         raise OutputError(
             f"the output takes {size(need)}, but {printable(parent, 200)} has {size(free)} free",
