@@ -1,6 +1,5 @@
 """The main job: resolve, preflight, pull, read, grow, write, verify, describe, push."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +7,13 @@ from hfgrow import card, lineage, record
 from hfgrow.behaviour import TRANSFORMERS, check_transformers_view, measure
 from hfgrow.checkpoint.convert import with_dtype
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.finite import check_finite
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.sidefiles import TOKENIZERS
 from hfgrow.checkpoint.target import check_target
 from hfgrow.checkpoint.write import config_with, write
-from hfgrow.errors import OutputError, UsageError, printable
+from hfgrow.errors import ModelError, OutputError, UsageError, printable
 from hfgrow.extras import COMPUTING, missing, require, require_for
 from hfgrow.fields import is_argument
 from hfgrow.hub.client import HubClient
@@ -30,7 +30,7 @@ from hfgrow.operators import MAX_STEPS
 from hfgrow.plan import GrowthPlan
 from hfgrow.progress import Progress, Silent, counting
 from hfgrow.provenance import check_headers
-from hfgrow.release import hashed, is_same, push_files, visible_as
+from hfgrow.release import describes, hashed, push_files, visible_as
 from hfgrow.request import Growth, GrowthRequest, Steps, check_steps
 from hfgrow.source import base_name, files_of, local_folder, locate
 
@@ -47,7 +47,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
             is complete and only its push failed: then it stays, and can be pushed again.
     """
     progress = progress or Silent()
-    if wants_proof(request):
+    if request.wants_proof:
         require("the check with transformers (--no-verify leaves it out)", *TRANSFORMERS)
     client = HubClient(token=request.token)
     ref = locate(request.model, request.revision, client, progress)
@@ -107,11 +107,6 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     return growth
 
 
-def wants_proof(request: GrowthRequest) -> bool:
-    """Say whether transformers is asked too; before a push it is, unless somebody said no."""
-    return not request.dry_run and (request.push if request.verify is None else request.verify)
-
-
 def planned(
     base: GrowthPlan,
     steps: Steps,
@@ -160,7 +155,9 @@ def planned(
 def _write(
     growth: Growth, request: GrowthRequest, ref: ModelRef, folder: Path, progress: Progress
 ) -> Growth:
-    deep = wants_proof(request)
+    deep = request.wants_proof
+    # Before anything is written, and of the base, which is the smaller of the two.
+    can_measure = deep and _is_finite(growth.base, request, progress)
     manifest = _manifest(growth, request, ref, folder, progress, hash_base=deep or request.push)
     plan = replace(
         growth.plan, config=config_with(growth.plan.config, lineage.config_record(manifest.link))
@@ -176,7 +173,7 @@ def _write(
             files = hashed(staging, manifest.link.result.files, progress)
             manifest = manifest.with_result_files(files)
         if deep:
-            measured = measure(folder, staging, progress)
+            measured = measure(folder, staging, progress) if can_measure else None
             if measured is not None and plan.preserves_function:
                 check_promise(measured)
             manifest = manifest.with_measured(measured)
@@ -191,6 +188,7 @@ def _write(
             growth.out,
             finish=finish,
             overwrite=request.overwrite,
+            allow_nonfinite=request.allow_nonfinite,
             advance=advance,
         )
     return replace(
@@ -200,6 +198,18 @@ def _write(
         num_transformers_tensors=done.get("tensors"),
         cloned_nbytes=written.cloned_nbytes,
     )
+
+
+def _is_finite(base: GrowthPlan, request: GrowthRequest, progress: Progress) -> bool:
+    try:
+        with counting(progress, "Reading the base", base.nbytes) as advance:
+            check_finite(LocalFolder(Path(base.folder)), base, advance=advance)
+    except ModelError as error:
+        if not request.allow_nonfinite:
+            raise
+        progress.say(f"Note: {error}; logits are not measured")
+        return False
+    return True
 
 
 def _manifest(
@@ -218,7 +228,7 @@ def _manifest(
     }
     if (hash_base or earlier) and not all(file.sha256 for file in base_files.values()):
         base_files = hashed(folder, base_files, progress)
-    if earlier and not _describes(earlier, base_files):
+    if earlier and not describes(earlier, base_files):
         progress.say(
             f"Note: {MANIFEST} of the base describes other weights (trained since?); the lineage "
             "starts anew here"
@@ -241,8 +251,3 @@ def _manifest(
         num_computed=record.num_computed(growth.plan),
     )
     return earlier.followed_by(link) if earlier else Manifest((link,))
-
-
-def _describes(manifest: Manifest, files: Mapping[str, WeightFile]) -> bool:
-    known = manifest.link.result.files
-    return known.keys() == files.keys() and all(is_same(known[n], files[n]) for n in files)
