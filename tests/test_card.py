@@ -67,6 +67,7 @@ def test_a_base_on_this_machine_is_not_named_as_base_model(grown: Path) -> None:
     assert "base_model" not in metadata(manifest)
 
 
+@pytest.mark.case("G4")
 def test_nothing_of_this_machine_is_in_the_files_to_push(grown: Path) -> None:
     """G4: no path, no host, no user; .hfgrow-base is never pushed."""
     for name in ("README.md", "hfgrow.json", "layers.svg", "config.json"):

@@ -37,6 +37,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.case("E2")
 @pytest.mark.parametrize("file_nbytes", [0, 4096, 150_000])
 def test_a_file_that_cannot_grow_leaves_nothing(
     base: Path, tmp_path: Path, file_nbytes: int
@@ -47,6 +48,7 @@ def test_a_file_that_cannot_grow_leaves_nothing(
     assert "EFBIG" in finished.stderr
 
 
+@pytest.mark.case("E3")
 def test_every_file_may_be_the_one_that_does_not_fit(base: Path, tmp_path: Path) -> None:
     """E3: with a shard for each tensor, the limit is met by weights, index, lineage and card."""
     whole = tmp_path / "all"
@@ -60,10 +62,10 @@ def test_every_file_may_be_the_one_that_does_not_fit(base: Path, tmp_path: Path)
         assert_failed_cleanly(finished, tmp_path, "all", "base")
 
 
+@pytest.mark.case("E7")
 def test_overwriting_keeps_the_old_output_when_the_new_one_fails(
     base: Path, tmp_path: Path
 ) -> None:
-    """E7."""
     out = tmp_path / "out"
     assert stack(base, out).returncode == 0
     before = content(out)
@@ -72,6 +74,7 @@ def test_overwriting_keeps_the_old_output_when_the_new_one_fails(
     assert content(out) == before
 
 
+@pytest.mark.case("E6")
 def test_an_output_that_exists_is_kept_without_overwrite(base: Path, tmp_path: Path) -> None:
     """E6 and promise 4."""
     (tmp_path / "out").mkdir()
@@ -82,6 +85,7 @@ def test_an_output_that_exists_is_kept_without_overwrite(base: Path, tmp_path: P
     assert content(tmp_path / "out") == {"mine": b"mine"}
 
 
+@pytest.mark.case("D10", "E5")
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     """E5 and D10: a sparse base whose growth needs more than the disk has free."""
     base = tmp_path / "base"
@@ -121,12 +125,13 @@ def mount_tmpfs(folder: Path, options: str) -> None:
         pytest.skip("this machine does not let us mount")
 
 
+@pytest.mark.case("E4")
 def test_a_disk_without_inodes_leaves_nothing(base: Path, mount: Path) -> None:
-    """E4."""
     mount_tmpfs(mount, "size=200m,nr_inodes=7")
     assert_failed_cleanly(stack(base, mount / "out"), mount)
 
 
+@pytest.mark.case("E1")
 def test_a_disk_that_fills_up_meanwhile_leaves_nothing(base: Path, mount: Path) -> None:
     """E1: the space goes away after the check, while the first layers are written."""
     mount_tmpfs(mount, "size=70m")
@@ -142,14 +147,15 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(base: Path, mount: Path) 
     assert [path.name for path in mount.iterdir()] == ["filler"]
 
 
+@pytest.mark.case("E8")
 def test_a_read_only_file_system_is_refused(base: Path, mount: Path) -> None:
-    """E8."""
     mount_tmpfs(mount, "ro,size=200m")
     finished = stack(base, mount / "out")
     assert_failed_cleanly(finished, mount)
     assert "EROFS" in finished.stderr
 
 
+@pytest.mark.case("E9", "E20")
 def test_a_read_only_base_can_be_grown(base: Path, mount: Path, tmp_path: Path) -> None:
     """E9 and E20: from another, read-only file system."""
     mount_tmpfs(mount, "size=10m")
@@ -158,8 +164,8 @@ def test_a_read_only_base_can_be_grown(base: Path, mount: Path, tmp_path: Path) 
     assert stack(mount / "base", tmp_path / "out").returncode == 0
 
 
+@pytest.mark.case("E8")
 def test_a_parent_that_belongs_to_somebody_else_is_refused(base: Path, tmp_path: Path) -> None:
-    """E8."""
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere; the read-only file system covers it")
     (tmp_path / "locked").mkdir(mode=0o500)

@@ -15,6 +15,7 @@ from tests.checkpoints import edit_json
 from tests.program import CANARY, call_hfgrow, environment, program, run_hfgrow
 
 
+@pytest.mark.case("E19")
 @pytest.mark.parametrize(
     "variables",
     [
@@ -29,13 +30,13 @@ from tests.program import CANARY, call_hfgrow, environment, program, run_hfgrow
 def test_odd_environments_do_not_matter(
     base: Path, tmp_path: Path, variables: dict[str, str]
 ) -> None:
-    """E19."""
     out = tmp_path / "m\u00f6del"
     finished = run_hfgrow("stack", base, "--g", "2", "--out", out, env=variables)
     assert finished.returncode == 0, finished.stderr
     assert (out / "model.safetensors").is_file()
 
 
+@pytest.mark.case("I4")
 def test_the_bytes_do_not_depend_on_the_environment(base: Path, tmp_path: Path) -> None:
     """I4: neither on the hash seed nor on the locale."""
     found = set()
@@ -47,23 +48,23 @@ def test_the_bytes_do_not_depend_on_the_environment(base: Path, tmp_path: Path) 
     assert len(found) == 1
 
 
+@pytest.mark.case("D8")
 def test_a_name_that_is_no_utf8_is_no_bug(base: Path, tmp_path: Path) -> None:
-    """D8."""
     odd = tmp_path / os.fsdecode(b"m\xffdel")
     finished = run_hfgrow("stack", base, "--g", "2", "--out", odd)
     assert finished.returncode in (0, 7), finished.stderr
     assert "a bug in hfgrow" not in finished.stderr
 
 
+@pytest.mark.case("E19")
 def test_an_unset_home_does_not_matter(base: Path, tmp_path: Path) -> None:
-    """E19."""
     variables = {key: value for key, value in environment().items() if key != "HOME"}
     command = [program(), "stack", str(base), "--g", "2", "--out", str(tmp_path / "out")]
     assert subprocess.run(command, env=variables, capture_output=True).returncode == 0
 
 
+@pytest.mark.case("E19")
 def test_a_working_folder_that_is_gone_is_no_bug(base: Path, tmp_path: Path) -> None:
-    """E19."""
     gone = tmp_path / "gone"
     gone.mkdir()
     script = f"rmdir {gone}; exec {program()} stack {base} --g 2 --out {tmp_path / 'out'}"
@@ -95,6 +96,7 @@ def on_a_terminal(*words: str | Path, timeout: float = 15) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(status), seen.decode()
 
 
+@pytest.mark.case("C10")
 def test_code_in_a_model_is_refused_without_a_question_even_on_a_terminal(
     base: Path, tmp_path: Path
 ) -> None:
@@ -116,6 +118,7 @@ def test_a_growth_on_a_terminal_asks_nothing(base: Path, tmp_path: Path) -> None
     assert code == 0, seen
 
 
+@pytest.mark.case("G3")
 def test_debugging_shows_a_trace_but_no_token(base: Path, tmp_path: Path) -> None:
     """G3: run_hfgrow itself looks for the token."""
     (base / "model.safetensors").write_bytes(b"bad")
@@ -127,11 +130,11 @@ def test_debugging_shows_a_trace_but_no_token(base: Path, tmp_path: Path) -> Non
     assert "Traceback" in finished.stderr
 
 
+@pytest.mark.case("G1")
 @pytest.mark.parametrize("place", ["folder", "out", "pattern", "revision", "repo"])
 def test_a_token_typed_in_the_wrong_place_is_not_repeated(
     base: Path, tmp_path: Path, place: str
 ) -> None:
-    """G1."""
     words: dict[str, list[str | Path]] = {
         "folder": ["stack", f"./{CANARY}", "--g", "2"],
         "out": ["stack", base, "--g", "2", "--dtype", CANARY],
@@ -143,6 +146,7 @@ def test_a_token_typed_in_the_wrong_place_is_not_repeated(
         assert call_hfgrow(*words[place], *more, cwd=tmp_path).returncode in (2, 3)
 
 
+@pytest.mark.case("E18")
 def test_memory_stays_far_below_the_model(base: Path, tmp_path: Path) -> None:
     """E18: 200 MB of addresses above the start of Python do for a model of any size."""
     out = tmp_path / "out"

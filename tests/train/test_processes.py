@@ -42,6 +42,7 @@ def test_shards_compute_what_one_process_does(tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
 
 
+@pytest.mark.case("E12")
 def test_sigterm_saves_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path, checkpoint={}, stages=[{"train": LONG}])
     stopped = runs.stop_at(recipe, tmp_path, 3, signal.SIGTERM)
@@ -65,6 +66,7 @@ def test_a_number_of_processes_that_nobody_asked_for_is_refused(tmp_path: Path) 
     assert not Path(recipe["output"]).exists()
 
 
+@pytest.mark.case("H5")
 @pytest.mark.slow
 def test_h5_another_number_of_processes_is_refused_or_allowed(tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path, world=DDP)
@@ -79,6 +81,7 @@ def test_h5_another_number_of_processes_is_refused_or_allowed(tmp_path: Path) ->
     assert len(runs.losses(recipe)) == 12
 
 
+@pytest.mark.case("H19")
 @pytest.mark.slow
 def test_h19_a_process_that_dies_ends_the_run(tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path, world=DDP, stages=[{"train": LONG}])
@@ -87,6 +90,7 @@ def test_h19_a_process_that_dies_ends_the_run(tmp_path: Path) -> None:
     assert not Path(recipe["output"], "final").exists()
 
 
+@pytest.mark.case("H19")
 @pytest.mark.slow
 def test_h19_processes_that_wait_for_a_hanging_one_give_up(tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path, world=DDP, stages=[{"train": LONG}])

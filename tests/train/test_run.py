@@ -313,6 +313,7 @@ def test_an_output_that_holds_something_else_is_left_alone(tmp_path: Path) -> No
             carry(recipe, resume=resume)
 
 
+@pytest.mark.case("H1")
 @pytest.mark.parametrize("case", ["truncated", "missing", "flipped"])
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_h1_a_damaged_checkpoint_is_passed_over(
@@ -332,6 +333,7 @@ def test_h1_a_damaged_checkpoint_is_passed_over(
     assert runs.losses(recipe)[:5] == before, "it went on from the checkpoint at step 2"
 
 
+@pytest.mark.case("H2")
 def test_h2_a_checkpoint_without_a_manifest_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +344,7 @@ def test_h2_a_checkpoint_without_a_manifest_is_none(
     assert len(runs.losses(recipe)) == 12
 
 
+@pytest.mark.case("H3")
 def test_h3_a_pickle_in_a_checkpoint_is_never_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,6 +358,7 @@ def test_h3_a_pickle_in_a_checkpoint_is_never_opened(
     assert not witness.exists()
 
 
+@pytest.mark.case("H4")
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -371,6 +375,7 @@ def test_h4_a_run_goes_on_with_nothing_but_its_own_recipe(
         carry(recipe | change, resume=True)
 
 
+@pytest.mark.case("H4")
 def test_h4_a_run_goes_on_with_nothing_but_its_own_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,6 +387,7 @@ def test_h4_a_run_goes_on_with_nothing_but_its_own_text(
         carry(recipe, resume=True)
 
 
+@pytest.mark.case("H7")
 def test_h7_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,6 +408,7 @@ def test_h7_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
     assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values())
 
 
+@pytest.mark.case("H7")
 def test_h7_a_single_step_without_finite_numbers_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,6 +427,7 @@ def test_h7_a_single_step_without_finite_numbers_is_skipped(
     assert [i for i, norm in enumerate(norms) if norm is None] == [3]
 
 
+@pytest.mark.case("H14")
 def test_h14_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path)
     recipe["base"]["config"]["vocab_size"] = 300
@@ -427,6 +435,7 @@ def test_h14_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Pa
         carry(recipe)
 
 
+@pytest.mark.case("H15")
 def test_h15_sequences_longer_than_the_models_positions_are_refused(tmp_path: Path) -> None:
     final = carry(runs.recipe(tmp_path))
     (tmp_path / "two").mkdir()
@@ -436,6 +445,7 @@ def test_h15_sequences_longer_than_the_models_positions_are_refused(tmp_path: Pa
         carry(recipe)
 
 
+@pytest.mark.case("H18")
 def test_h18_a_checkpoint_that_does_not_fit_leaves_the_older_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,6 +480,7 @@ def test_h18_a_checkpoint_that_does_not_fit_leaves_the_older_ones(
     assert len(runs.losses(recipe)) == 12
 
 
+@pytest.mark.case("H20")
 def test_h20_the_model_is_written_in_the_dtype_of_its_base(tmp_path: Path) -> None:
     final = carry(runs.recipe(tmp_path, dtype="bfloat16"))
     (tmp_path / "two").mkdir()
@@ -477,6 +488,7 @@ def test_h20_the_model_is_written_in_the_dtype_of_its_base(tmp_path: Path) -> No
     assert {t.dtype for t in read(LocalFolder(again)).tensors.values()} == {"BF16"}
 
 
+@pytest.mark.case("H21")
 def test_h21_what_a_resumed_run_counts_is_what_the_whole_one_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
