@@ -7,15 +7,15 @@ from hfgrow import card, lineage, record
 from hfgrow.behaviour import TRANSFORMERS, check_transformers_view, measure
 from hfgrow.checkpoint.convert import with_dtype
 from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.checkpoint.finite import check_finite
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.sidefiles import TOKENIZERS
 from hfgrow.checkpoint.target import check_target
 from hfgrow.checkpoint.write import config_with, write
-from hfgrow.errors import ModelError, OutputError, UsageError, printable
+from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.extras import COMPUTING, missing, require, require_for
 from hfgrow.fields import is_argument
+from hfgrow.generation import settle_generation
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import preflight
 from hfgrow.hub.resolve import ModelRef
@@ -29,6 +29,7 @@ from hfgrow.naming import suffix_of_steps
 from hfgrow.operators import MAX_STEPS
 from hfgrow.plan import GrowthPlan
 from hfgrow.progress import Progress, Silent, counting
+from hfgrow.proof import is_finite
 from hfgrow.provenance import check_headers
 from hfgrow.release import describes, hashed, push_files, visible_as
 from hfgrow.request import Growth, GrowthRequest, Steps, check_steps
@@ -157,7 +158,7 @@ def _write(
 ) -> Growth:
     deep = request.wants_proof
     # Before anything is written, and of the base, which is the smaller of the two.
-    can_measure = deep and _is_finite(growth.base, request, progress)
+    can_measure = deep and is_finite(growth.base, progress, request.allow_nonfinite)
     manifest = _manifest(growth, request, ref, folder, progress, hash_base=deep or request.push)
     plan = replace(
         growth.plan, config=config_with(growth.plan.config, lineage.config_record(manifest.link))
@@ -167,6 +168,7 @@ def _write(
     def finish(staging: Path) -> dict[str, str]:
         nonlocal manifest
         check_headers(staging, plan)
+        settle_generation(staging, progress, ask_transformers=deep)
         if deep:
             done["tensors"] = check_transformers_view(staging)
         if deep or request.push:
@@ -198,18 +200,6 @@ def _write(
         num_transformers_tensors=done.get("tensors"),
         cloned_nbytes=written.cloned_nbytes,
     )
-
-
-def _is_finite(base: GrowthPlan, request: GrowthRequest, progress: Progress) -> bool:
-    try:
-        with counting(progress, "Reading the base", base.nbytes) as advance:
-            check_finite(LocalFolder(Path(base.folder)), base, advance=advance)
-    except ModelError as error:
-        if not request.allow_nonfinite:
-            raise
-        progress.say(f"Note: {error}; logits are not measured")
-        return False
-    return True
 
 
 def _manifest(

@@ -107,6 +107,7 @@ def test_the_card_shows_the_measurement() -> None:
     assert "| 2.5000 | 3.2500 |" in card
 
 
+@pytest.mark.case("G8")
 def test_a_missing_licence_is_said_and_not_invented() -> None:
     card = card_files(Manifest((replace(CHAIN[0], card={}),)))["README.md"]
     assert "license" not in block_of(card)

@@ -201,3 +201,40 @@ def test_generation_settings_travel_with_the_model(base: Path, tmp_path: Path) -
     assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out").returncode == 0
     assert (tmp_path / "out" / "generation_config.json").read_text() == text
     assert load(tmp_path / "out")[0].generation_config.temperature == 0.6
+
+
+@pytest.mark.case("C22")
+@pytest.mark.parametrize(
+    ("text", "only_transformers_knows"),
+    [
+        ("[]", False),
+        ("{", False),
+        ('{"max_new_tokens": 1, "max_new_tokens": 2}', False),
+        ('{"max_new_tokens": "many"}', True),
+        ('{"compile_config": 5}', True),
+    ],
+    ids="C22-{}".format,
+)
+def test_generation_settings_that_would_stop_the_model_are_left_out(
+    base: Path, tmp_path: Path, text: str, only_transformers_knows: bool
+) -> None:
+    (base / "generation_config.json").write_text(text)
+    words = ["stack", base, "--g", "2", "--out", tmp_path / "out"]
+    words += ["--verify"] * only_transformers_knows
+    finished = call_hfgrow(*words)
+    assert finished.returncode == 0, finished.stderr
+    assert "generation_config.json of the base was left out" in finished.stderr
+    assert not (tmp_path / "out" / "generation_config.json").exists()
+    load(tmp_path / "out")
+
+
+@pytest.mark.case("C20")
+def test_a_missing_and_an_oversized_tokenizer_are_told(
+    make_checkpoint: MakeCheckpoint, base: Path, tmp_path: Path
+) -> None:
+    finished = call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "one")
+    assert "the base has no tokenizer" in finished.stderr
+    small = make_checkpoint(vocab_size=40, tokenizer=True)
+    finished = call_hfgrow("stack", small, "--g", "2", "--verify", "--out", tmp_path / "two")
+    assert finished.returncode == 0, finished.stderr
+    assert "the tokenizer has 56 tokens, the model 40" in finished.stderr

@@ -77,7 +77,7 @@ def test_bytes_that_are_no_text_are_no_crash(tmp_path: Path) -> None:
     assert inherited(tmp_path) in ({}, {"license": "mit"})
 
 
-@pytest.mark.case("G5", "G10")
+@pytest.mark.case("G5", "G8", "G10")
 def test_only_licence_and_language_are_inherited(tmp_path: Path) -> None:
     """G5, G10: no results, no tags, no datasets, no widget of the base's."""
     text = """

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
 from tests.attacks.craft import check, read_raw, rewrite
 from tests.attacks.refusal import assert_refused
 from tests.checkpoints import MakeCheckpoint, edit_json, tensors_of
@@ -138,6 +140,30 @@ def test_an_index_without_a_weight_map_is_refused(folder: Path, weight_map: obje
 def test_the_metadata_of_an_index_are_not_needed(folder: Path, metadata: object) -> None:
     edit_json(folder / INDEX, metadata=metadata)
     check(folder)
+
+
+@pytest.mark.case("B10")
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        (..., "no total_size"),
+        ({"total_size": 1}, "says 1, its tensors take 144000"),
+        ({"total_size": "\x1b[31m"}, "says '\\x1b[31m', its"),
+        ({"total_size": 1e999}, None),
+    ],
+    ids=["B10-absent", "B10-wrong", "B10-text", "B10-infinite"],
+)
+def test_a_size_in_the_index_that_is_wrong_is_told(
+    folder: Path, metadata: object, said: str | None
+) -> None:
+    assert read(LocalFolder(folder)).notes == ()
+    edit_json(folder / INDEX, metadata=metadata)
+    if said is None:
+        assert_refused(folder, INDEX)
+        return
+    (note,) = read(LocalFolder(folder)).notes
+    assert said in note
+    assert note.isprintable()
 
 
 @pytest.mark.case("B11")
