@@ -211,6 +211,7 @@ def _logits(folder: Path, tokens: Any, at_least: str | None = None) -> tuple[Any
     auto_config, auto_model = _auto_classes()
     from transformers import GenerationConfig
 
+    any_generation: Any = GenerationConfig
     try:
         config = auto_config.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         stored = str(config.dtype or torch.float32).removeprefix("torch.")
@@ -223,7 +224,7 @@ def _logits(folder: Path, tokens: Any, at_least: str | None = None) -> tuple[Any
             local_files_only=True,
             output_loading_info=True,
             # How a base generates is not asked here; what is grown from it must load as it is.
-            **({} if at_least is None else {"generation_config": GenerationConfig()}),
+            **({} if at_least is None else {"generation_config": any_generation()}),
         )
     except Exception as error:
         raise VerificationError(

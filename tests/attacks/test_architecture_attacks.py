@@ -219,7 +219,7 @@ def test_generation_settings_that_would_stop_the_model_are_left_out(
     base: Path, tmp_path: Path, text: str, only_transformers_knows: bool
 ) -> None:
     (base / "generation_config.json").write_text(text)
-    words = ["stack", base, "--g", "2", "--out", tmp_path / "out"]
+    words: list[str | Path] = ["stack", base, "--g", "2", "--out", tmp_path / "out"]
     words += ["--verify"] * only_transformers_knows
     finished = call_hfgrow(*words)
     assert finished.returncode == 0, finished.stderr
