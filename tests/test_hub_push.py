@@ -51,6 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def fill(path: Path, files: Mapping[str, bytes] = FILES) -> Path:
+    path.mkdir(exist_ok=True)
     for name, data in files.items():
         (path / name).write_bytes(data)
     return path
