@@ -89,6 +89,7 @@ def test_a_hundred_kills_leave_the_output_absent_or_complete(
     big_base: Path, tmp_path: Path
 ) -> None:
     found = kill_at_random(big_base, tmp_path, 100, seed=2)
+    print(f"growths: {found}")
     assert found["died"] >= 25, found
 
 
