@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import edit_json
+from tests.hub import Hub
 from tests.program import CANARY, call_hfgrow, environment, program, run_hfgrow
 
 
@@ -128,6 +129,26 @@ def test_debugging_shows_a_trace_but_no_token(base: Path, tmp_path: Path) -> Non
     )
     assert finished.returncode == 3
     assert "Traceback" in finished.stderr
+
+
+@pytest.mark.case("G3")
+@pytest.mark.parametrize("debug", ["", "1"], ids=["quiet", "HF_DEBUG"])
+def test_what_a_library_logs_shows_no_token(tmp_path: Path, debug: str) -> None:
+    """The client repeats the address, and here the address holds a token."""
+    with Hub() as hub:
+        hub.fault("/api/models", status=503, times=1)
+        finished = run_hfgrow(
+            *("pull", "bob/absent"),
+            env={
+                "HF_ENDPOINT": f"http://x:{CANARY}@127.0.0.1:{hub.port}",
+                "HF_HUB_OFFLINE": "0",
+                "HF_HOME": str(tmp_path / "hf"),
+                "HF_DEBUG": debug,
+                "HF_HUB_VERBOSITY": "debug",
+            },
+        )
+    assert finished.returncode == 4, finished.stderr
+    assert "hf_***" in finished.stderr
 
 
 @pytest.mark.case("G1")
