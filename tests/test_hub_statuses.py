@@ -40,7 +40,7 @@ def assert_told(error: GrowthError, status: int, code: int | None = None) -> Non
     assert str(error).isprintable()
 
 
-@pytest.mark.case("F-1", "F-3", "F-4", "F-6", "F-7", "F-8")
+@pytest.mark.case("F-1", "F-4", "F-6", "F-7", "F-8")
 @pytest.mark.parametrize("status", EXIT_CODES)
 @pytest.mark.parametrize(
     "call",

@@ -11,6 +11,7 @@ import pytest
 from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.target import check_target
 from hfgrow.errors import ModelError, OutputError
+from tests.program import call_hfgrow
 
 HOLDER = """
 import sys, time
@@ -158,6 +159,35 @@ def test_an_empty_folder_is_taken(target: Path) -> None:
     with staged(target) as staging:
         fill(staging, "new")
     assert names(target) == ["model.safetensors"]
+
+
+@pytest.mark.case("E21")
+def test_names_are_apart_without_case_and_nothing_is_a_link(
+    sharded_base: Path, tmp_path: Path
+) -> None:
+    for name in ("LICENSE", "tokenizer.json", "tokenizer_config.json"):
+        (sharded_base / name).write_text("{}")
+    out = tmp_path / "out"
+    words = ("stack", sharded_base, "--g", "2", "--max-shard-size", "60KB", "--out", out)
+    assert call_hfgrow(*words).returncode == 0
+    written = list(out.iterdir())
+    assert len({path.name.casefold() for path in written}) == len(written) >= 10
+    assert not any(path.is_symlink() for path in written)
+
+
+@pytest.mark.case("E21")
+def test_side_files_that_differ_by_case_alone_are_not_both_copied(
+    base: Path, tmp_path: Path
+) -> None:
+    """A file system without case would take one for the other."""
+    (base / "LICENSE.txt").write_text("one")
+    (base / "LICENSE.TXT").write_text("two")
+    if len(list(base.glob("LICENSE*"))) == 1:
+        pytest.skip("this file system has no case")
+    finished = call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out")
+    assert finished.returncode == 3
+    assert "LICENSE.TXT and LICENSE.txt" in finished.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_parents_are_made(tmp_path: Path) -> None:

@@ -147,6 +147,45 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(base: Path, mount: Path) 
     assert [path.name for path in mount.iterdir()] == ["filler"]
 
 
+@pytest.mark.case("E1", "E3")
+def test_the_disk_may_be_full_at_any_file(base: Path, mount: Path) -> None:
+    """The weights are written, and then there is room for none, one, two, ... of the others."""
+    mount_tmpfs(mount, "size=70m")
+    (base / "tokenizer.json").write_text("{}")
+    plan = stack_of(read(LocalFolder(base)), g=2)
+    texts = {"hfgrow.json": "{}", "README.md": "# x", "layers.svg": "<svg/>"}
+    out, filler, failed = mount / "out", mount / "filler", 0
+    for num_pages in range(100):
+        left = plan.nbytes
+
+        def advance(nbytes: int, num_pages: int = num_pages) -> None:
+            nonlocal left
+            left -= nbytes
+            if left == 0:
+                fill(filler, num_pages)
+
+        try:
+            write(plan, lay_out(plan, 60_000), out, finish=lambda folder: texts, advance=advance)
+            break
+        except OutputError as error:
+            assert "ENOSPC" in str(error)  # noqa: PT017 - the loop ends with a run that succeeds
+            failed += 1
+        assert [path.name for path in mount.iterdir()] == ["filler"]
+        filler.unlink()
+    # Config, index, two side files and three texts: each was the one that did not fit.
+    assert failed >= 7
+    assert {"config.json", "tokenizer.json", *texts} <= {path.name for path in out.iterdir()}
+
+
+def fill(filler: Path, num_pages: int) -> None:
+    """Fill a disk but for some pages."""
+    with filler.open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while True:
+                file.write(bytes(1 << 12))
+        file.truncate(max(0, file.tell() - (num_pages << 12)))
+
+
 @pytest.mark.case("E8")
 def test_a_read_only_file_system_is_refused(base: Path, mount: Path) -> None:
     mount_tmpfs(mount, "ro,size=200m")

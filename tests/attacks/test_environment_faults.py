@@ -131,6 +131,13 @@ def test_debugging_shows_a_trace_but_no_token(base: Path, tmp_path: Path) -> Non
     assert "Traceback" in finished.stderr
 
 
+@pytest.mark.case("G2")
+@pytest.mark.parametrize("command", ["stack", "pull", "push", "inspect", "train", "learn"])
+def test_the_option_for_a_token_names_the_ways_that_others_do_not_see(command: str) -> None:
+    told = " ".join(call_hfgrow(command, "--help").stdout.split())
+    assert "HF_TOKEN or `hf auth login` keep it out of the shell's history" in told
+
+
 @pytest.mark.case("G3")
 @pytest.mark.parametrize("debug", ["", "1"], ids=["quiet", "HF_DEBUG"])
 def test_what_a_library_logs_shows_no_token(tmp_path: Path, debug: str) -> None:
