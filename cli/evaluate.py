@@ -18,6 +18,7 @@ from hfgrow.source import base_name, local_folder, locate
 from . import options
 from .data import text_source
 from .output import Console
+from .table import table_lines
 
 _REQUIRED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
 _COLUMNS = ("model", "parameters", "tokens", "bytes", "nats/token", "perplexity", "bits/byte")
@@ -193,11 +194,4 @@ def _table(losses: Sequence[Any], text: int) -> list[str]:
                 f"{found.loss.bits_per_byte:.4f}",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return table_lines(rows, 0)
