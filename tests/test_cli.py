@@ -18,7 +18,7 @@ COMMANDS = (
     *OPERATORS,
     "apply",
     *("inspect", "check", "operators", "env", "verify", "lineage", "reproduce", "card"),
-    *("pull", "push", "learn"),
+    *("pull", "push", "learn", "budget", "eval", "compare"),
 )
 # Mistakes by exit code; {base} is a good model, {bad} one without weights, {taken} a full folder.
 MISTAKES: dict[str, tuple[int, tuple[str, ...]]] = {

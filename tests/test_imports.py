@@ -95,6 +95,7 @@ def test_help_and_version_load_nothing_heavy(words: tuple[str, ...], tmp_path: P
         ("inspect", "./base"),
         ("check", "./base"),
         ("operators",),
+        ("budget", "./base", "--tokens", "1B"),
     ],
     ids=" ".join,
 )
