@@ -12,7 +12,7 @@ import typer
 from hfgrow import __version__
 from hfgrow.errors import GrowthError, OutputError, UsageError
 
-from . import data, grow, hub, inspect, learn, operators, proof, train
+from . import data, grow, hub, inspect, learn, operators, proof, study, train
 from .output import Console, moving_bars, redacted
 
 _INTERRUPTED = 130
@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (grow, learn, inspect, operators, proof, hub, train, data):
+for group in (grow, learn, inspect, operators, proof, hub, train, study, data):
     group.register(app)
 
 

@@ -21,7 +21,7 @@ from hfgrow.errors import GrowthError, TrainingError
 
 # Where the main process says how the run ended, for whoever launched it.
 STATUS_VARIABLE = "HFGROW_STATUS_FILE"
-_SCRIPT = "continue_pretraining.py"
+SCRIPT = "continue_pretraining.py"
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -87,7 +87,7 @@ def launch(
         TrainingError: Its processes ended without a word.
     """
     with (
-        as_file(files("hfgrow_recipes") / _SCRIPT) as script,
+        as_file(files("hfgrow_recipes") / SCRIPT) as script,
         tempfile.TemporaryDirectory(prefix="hfgrow-") as scratch,
     ):
         status = Path(scratch, "status.json")
