@@ -100,7 +100,7 @@ def design(study: StudyRecipe, out: Path) -> Design:
         bases = {
             name: _base_job(study, name, base, seed, out)
             for name, base in study.bases.items()
-            if base.tokens is not None and name in map(study.base_of, grown.values())
+            if base.factor and name in map(study.base_of, grown.values())
         }
         arms = {name: _grown_job(study, name, arm, seed, out, bases) for name, arm in grown.items()}
         dearest = max((total(job.costs) for job in arms.values()), default=None)
@@ -149,7 +149,7 @@ def _grown_job(
     base = study.bases[base_name]
     content = _content(study, f"{name}-seed{seed}", seed, out, base.optimizer)
     content |= {"base": {"config": _config(study, base)}}
-    stages = [] if base.tokens is None else [base_stage(study, base)]
+    stages = [base_stage(study, base)] if base.factor else []
     content["stages"] = [*stages, *arm_stages(study, arm, seed)]
     return _job(study, name, name, seed, content, bases.get(base_name))
 
@@ -200,7 +200,7 @@ def _job(
         message = str(error)
         shown = message if label in message else f"{label} of the study {study.name}: {message}"
         raise UsageError(shown, hint=error.hint) from error
-    costs = tuple(costs_of(recipe, configs))
+    costs = tuple(costs_of(recipe, configs, num_base_stages=1 if base else 0))
     return Job(f"{label}-seed{seed}", arm, seed, recipe, costs, layer_map, base)
 
 

@@ -16,7 +16,9 @@ from hfgrow.study.design import Design, Job
 from hfgrow.study.jobs import is_done
 from hfgrow.train.recipe_parts import FreshModel
 
-_MOST_PARAMETERS = 200_000_000
+# What may be made for an estimate: on a CPU little, since others may need its memory.
+_MOST_PARAMETERS = {"cpu": 20_000_000, "cuda": 1_000_000_000}
+_MOST_LOGITS = 1 << 26
 _NUM_STEPS = 3
 # A run imports, loads, writes and checks: measured on 2 CPU cores.
 _STARTUP_S = 8.0
@@ -74,7 +76,7 @@ class Estimate:
             )
         yield f"all together: {sum(run.flops for run in self.runs):.3g} FLOPs"
         if self.seconds is None or self.flops_per_s is None:
-            yield "time: not estimated, the target is too large to be timed here"
+            yield "time: not estimated, the target is too large to be timed on this machine"
         else:
             yield (
                 f"time: about {self.seconds / 60:,.0f} minutes here, by a few steps of the target "
@@ -94,6 +96,8 @@ def estimate(design: Design, *, num_parallel: int, on_cpu: bool) -> Estimate:
         num_parallel: How many run at a time.
         on_cpu: Whether accelerators are left alone.
     """
+    import torch
+
     runs = tuple(
         Foreseen(
             name=job.name,
@@ -108,8 +112,9 @@ def estimate(design: Design, *, num_parallel: int, on_cpu: bool) -> Estimate:
     )
     largest = max(design.jobs, key=lambda job: job.costs[-1].num_parameters)
     rate = seconds = None
-    if largest.costs[-1].num_parameters <= _MOST_PARAMETERS:
-        rate = _rate(largest, design, num_parallel=num_parallel, on_cpu=on_cpu)
+    device = "cpu" if on_cpu or not torch.cuda.is_available() else "cuda"
+    if largest.costs[-1].num_parameters <= _MOST_PARAMETERS[device]:
+        rate = _rate(largest, design, num_parallel=num_parallel, device=device)
         left = [(job, run) for job, run in zip(design.jobs, runs, strict=True) if not run.done]
         work = sum(run.flops * (1 + _share_of_evaluation(job)) / rate for job, run in left)
         seconds = (work + _STARTUP_S * len(left)) / min(num_parallel, max(1, len(left)))
@@ -125,7 +130,7 @@ def _share_of_evaluation(job: Job) -> float:
     return texts * evaluation.tokens / evaluation.every_tokens / 3
 
 
-def _rate(job: Job, design: Design, *, num_parallel: int, on_cpu: bool) -> float:
+def _rate(job: Job, design: Design, *, num_parallel: int, device: str) -> float:
     """Return the FLOP/s, 6ND, of a few steps of the target with the cores that a run gets."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -138,18 +143,19 @@ def _rate(job: Job, design: Design, *, num_parallel: int, on_cpu: bool) -> float
     threads = torch.get_num_threads()
     given = os.environ.get("OMP_NUM_THREADS")
     torch.set_num_threads(int(given) if given else max(1, cores // num_parallel))
-    device = torch.device("cpu" if on_cpu or not torch.cuda.is_available() else "cuda")
     settings = {key: value for key, value in model.items() if key != "model_type"}
     config = auto_config.for_model(model["model_type"], **settings)
     with torch.device(device):
         module = auto_model.from_config(config)
         optimizer = torch.optim.AdamW(module.parameters(), fused=True)
-        shape = (recipe.micro_batch_size, recipe.data.sequence_length)
+        length = recipe.data.sequence_length
+        most = max(1, _MOST_LOGITS // (length * config.vocab_size))
+        shape = (min(recipe.micro_batch_size, most), length)
         tokens = torch.randint(0, config.vocab_size, shape)
     best = float("inf")
     for _ in range(_NUM_STEPS):
         started = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16"):
             loss = module(tokens, labels=tokens).loss
         loss.backward()
         optimizer.step()

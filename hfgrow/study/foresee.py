@@ -73,14 +73,16 @@ def grown_configs(
     return tuple(configs), plan.layer_map if has_grown else None
 
 
-def costs_of(recipe: Recipe, configs: Sequence[Mapping[str, Any]]) -> Iterator[StageCost]:
+def costs_of(
+    recipe: Recipe, configs: Sequence[Mapping[str, Any]], *, num_base_stages: int
+) -> Iterator[StageCost]:
     """Yield what every stage of training costs.
 
     Args:
         recipe: The recipe.
         configs: The config of the model after each stage.
+        num_base_stages: How many of its first stages are those of the base.
     """
-    first_growth = next((i for i, stage in enumerate(recipe.stages) if stage.grow), None)
     for number, (stage, config) in enumerate(zip(recipe.stages, configs, strict=True)):
         if stage.train is None:
             continue
@@ -91,5 +93,5 @@ def costs_of(recipe: Recipe, configs: Sequence[Mapping[str, Any]]) -> Iterator[S
             num_parameters=found.num_parameters,
             flops=float(found.headline_flops),
             exact_flops=found.exact_flops,
-            is_base=first_growth is not None and number < first_growth,
+            is_base=number < num_base_stages,
         )

@@ -1,5 +1,8 @@
 """A study: arms and seeds that share one target, one text and one schedule, in one YAML file.
 
+`like: OTHER` takes everything but name, question and arms from another study; `sizes` are what
+changes with the machine, one of which is put in.
+
 What an arm has in common with every training recipe (`data`, `optimizer`, `train`, ...) is passed
 on as it stands, and checked where the recipe of each arm is made.
 
@@ -19,9 +22,12 @@ from hfgrow.train.overrides import with_overrides
 from hfgrow.train.recipe_errors import refused
 from hfgrow.train.recipe_fields import Part, Text, Tokens, expected, refusal
 from hfgrow.train.recipe_files import read_recipe
+from hfgrow.train.recipe_parts import NotNegative
 
 FOLDER = "studies"
-_SIZES = "sizes"
+_SIZES, _LIKE = "sizes", "like"
+# What a study does not take over from the one that it is like.
+_OWN = ("name", "question", "arms", "reference")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}", re.ASCII)
 
 
@@ -42,13 +48,13 @@ class Base(Part):
 
     Attributes:
         config: What its config says otherwise than the target's.
-        tokens: `d`, what it is trained on; without, it stays random.
+        factor: The tokens that it is trained on, in units of `base_tokens`; with 0 it stays random.
         train: What its training has otherwise than `base_train`.
         optimizer: Its optimizer, and that of the arms that grow from it, instead of the study's.
     """
 
     config: Settings = NOTHING
-    tokens: Tokens | None = None
+    factor: NotNegative = 1.0
     train: Settings = NOTHING
     optimizer: Settings | None = None
 
@@ -62,8 +68,8 @@ class Arm(Part):
     Attributes:
         base: What it grows from; may be left out where there is one base.
         grow: A growth as a recipe has it, or several in one hop; then it trains to the end.
-        stages: Growth and training in turn instead; a training without tokens takes all that is
-            left of the study's.
+        stages: Growth and training in turn instead. A training takes a `share` of the study's
+            tokens, or all that is left of them.
         scratch: No growth: the target from random weights, trained on as many tokens as the grown
             arms (`target`), or on as many as cost what the dearest of them does (`equal-compute`).
         train: What its training has otherwise than the study's.
@@ -104,6 +110,7 @@ class StudyRecipe(Part):
         tokenizer: The model whose tokenizer is used.
         model: The config of the target, which every arm ends as.
         bases: What arms grow from, by name.
+        base_tokens: `d`, what they are trained on.
         data: As in a recipe.
         batch_tokens: As in a recipe.
         micro_batch_size: As in a recipe.
@@ -129,6 +136,7 @@ class StudyRecipe(Part):
     tokenizer: Text
     model: Settings
     bases: Annotated[dict[Name, Base], Field(max_length=100)] = NO_BASES
+    base_tokens: Tokens | None = None
     data: Settings
     batch_tokens: JsonValue
     micro_batch_size: JsonValue
@@ -152,6 +160,8 @@ class StudyRecipe(Part):
         for name, arm in self.arms.items():
             if arm.scratch is None and self.base_of(arm) not in self.bases:
                 faults.append((("arms", name, "base"), arm.base, f"one of bases: {names}"))
+        if self.base_tokens is None and any(base.factor for base in self.bases.values()):
+            faults.append((("base_tokens",), None, "the tokens that bases are trained on"))
         if self.reference is not None and self.reference not in self.arms:
             faults.append((("reference",), self.reference, f"one of {', '.join(self.arms)}"))
         if len(set(self.seeds)) < len(self.seeds):
@@ -186,12 +196,24 @@ def load_study(
         UsageError: There is none, it is no YAML, or says what cannot be.
     """
     where = f"the study {printable(study, 200)}"
-    content = _of_size(read_recipe(study, FOLDER), size, where)
+    content = _of_size(_complete(read_recipe(study, FOLDER), where), size, where)
     content = with_overrides(content, overrides)
     try:
         return StudyRecipe.model_validate(content)
     except ValidationError as error:
         raise refused(error, content, where) from None
+
+
+def _complete(content: dict[Any, Any], where: str) -> dict[Any, Any]:
+    """Return a study with what it takes over from the one that it is like."""
+    like = content.get(_LIKE)
+    if like is None:
+        return content
+    other = read_recipe(str(like), FOLDER)
+    if _LIKE in other:
+        raise UsageError(f"{where} is like {printable(like)}, which is itself like another")
+    taken = {key: value for key, value in other.items() if key not in _OWN}
+    return _merged(taken, {key: value for key, value in content.items() if key != _LIKE})
 
 
 def _of_size(content: dict[Any, Any], size: str | None, where: str) -> dict[Any, Any]:

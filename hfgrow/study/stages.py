@@ -6,6 +6,8 @@ from typing import Any
 from hfgrow.study.recipe import Arm, Base, StudyRecipe
 from hfgrow.train.recipe_stages import Train, takes_seed
 
+_SHARE = "share"
+
 
 def arm_stages(study: StudyRecipe, arm: Arm, seed: int) -> list[dict[str, Any]]:
     """Return what an arm does after its base: growths, and training that adds up to `D`.
@@ -19,10 +21,13 @@ def arm_stages(study: StudyRecipe, arm: Arm, seed: int) -> list[dict[str, Any]]:
         grows = [arm.grow] if isinstance(arm.grow, dict) else arm.grow
         return [*({"grow": _seeded(g, seed)} for g in grows), {"train": study.train | arm.train}]
     stages: list[dict[str, Any]] = []
-    left = _tokens(study.train)
+    left = whole = _tokens(study.train)
     for stage in arm.stages or ():
         if isinstance(train := stage.get("train"), dict):
-            merged = study.train | arm.train | {"tokens": left} | train
+            own = {key: value for key, value in train.items() if key != _SHARE}
+            share = train.get(_SHARE)
+            tokens = round(share * whole) if isinstance(share, float) and share < 1 else left
+            merged = study.train | arm.train | {"tokens": tokens} | own
             left = max(1, left - _tokens(merged))
             stages.append({"train": merged})
         elif isinstance(grow := stage.get("grow"), dict):
@@ -40,7 +45,9 @@ def _seeded(grow: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 def base_stage(study: StudyRecipe, base: Base) -> dict[str, Any]:
     """Return the stage that trains a base."""
-    return {"train": study.base_train | base.train | {"tokens": base.tokens}}
+    assert study.base_tokens is not None
+    tokens = max(1, round(study.base_tokens * base.factor))
+    return {"train": study.base_train | base.train | {"tokens": tokens}}
 
 
 def _tokens(train: Mapping[str, Any]) -> int:
