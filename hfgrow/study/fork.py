@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hfgrow.checkpoint.staging import translated
-from hfgrow.errors import TrainingError, printable
+from hfgrow.errors import OutputError, TrainingError, printable
 from hfgrow.study.design import Job
 from hfgrow.train.run_folder import METRICS, RUN, RunFolder
 
@@ -30,8 +30,11 @@ def prepare_folder(job: Job, tokens: Path) -> None:
         TrainingError: The run of its base is not finished.
     """
     folder = job.folder
-    if folder.exists():
+    if folder.is_dir():
         return
+    if folder.exists():
+        shown = printable(folder, 200)
+        raise OutputError(f"{shown} exists and is no folder of a run", hint="move it away")
     with translated(printable(folder, 200)):
         staging = folder.with_name(f".{folder.name}.forking")
         shutil.rmtree(staging, ignore_errors=True)
