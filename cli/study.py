@@ -70,7 +70,6 @@ def study(
     from hfgrow.study.results import results
     from hfgrow.study.run import run_study
     from hfgrow.study.sections import lines_of
-    from hfgrow.study.summary import summary
 
     console = Console(as_json=json, quiet=quiet)
     overrides = list(set_ or ())
@@ -89,8 +88,7 @@ def study(
         outcomes = run_study(plan, folder, num_parallel=jobs, on_cpu=cpu, progress=console)
     found = results(plan, outcomes)
     typed = shlex.join(["hfgrow", *sys.argv[1:]])
-    write_report(plan, found, folder, command=typed, machine=Machine.here(on_cpu=cpu))
-    summed = summary(plan, found)
+    summed = write_report(plan, found, folder, command=typed, machine=Machine.here(on_cpu=cpu))
     for line in lines_of(summed):
         console.say(line)
     console.result(str(folder / "report.html"), document_of(summed, folder))

@@ -9,6 +9,7 @@ from hfgrow.checkpoint.staging import translated
 from hfgrow.errors import printable
 from hfgrow.study import page
 from hfgrow.study.design import Design
+from hfgrow.study.gradients import dead_gradients
 from hfgrow.study.machine import Machine
 from hfgrow.study.plots import has_matplotlib, pictures
 from hfgrow.study.results import Result, by_arm
@@ -21,8 +22,8 @@ PLOTS = "plots"
 
 def write_report(
     design: Design, found: Sequence[Result], out: Path, *, command: str, machine: Machine
-) -> None:
-    """Write the report of a study into its folder.
+) -> Summary:
+    """Write the report of a study into its folder, and return its numbers.
 
     Args:
         design: The runs.
@@ -34,7 +35,7 @@ def write_report(
     Raises:
         OutputError: It cannot be written.
     """
-    summed = summary(design, found)
+    summed = summary(design, found, dead_gradients(design))
     drawn: list[page.Picture] = []
     if has_matplotlib():
         drawn = [page.Picture(*picture) for picture in pictures(by_arm(found), summed)]
@@ -59,6 +60,7 @@ def write_report(
     write_text(out / "results.json", json.dumps(document, indent=1) + "\n")
     write_text(out / "report.md", page.markdown(title, content, PLOTS))
     write_text(out / "report.html", page.html(title, content))
+    return summed
 
 
 def document_of(summed: Summary, out: Path) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def blocks(
         yield page.Heading("What growth did")
         yield page.Paragraph(
             "A function-preserving growth leaves the loss where it was. Rc is the share of "
-            "neighbouring copies of layers that were neighbours in the base."
+            "neighbouring copies of layers that were neighbours in the base. The last column is "
+            "the share of the weights of layers whose gradient is exactly zero in the first step."
         )
         yield _growth(summed)
         if "growth.png" in by_name:
@@ -140,6 +141,7 @@ def _growth(summed: Summary) -> page.Table:
         "next evaluation",
         "after tokens",
         "Rc",
+        "without gradient",
     ]
     rows = []
     for arm in summed.arms:
@@ -155,6 +157,7 @@ def _growth(summed: Summary) -> page.Table:
                 _NONE if following is None else f"{following.mean:.4f}",
                 _NONE if arm.jump_tokens is None else f"{arm.jump_tokens:,}",
                 _NONE if arm.rc is None else f"{arm.rc:.1%}",
+                _NONE if arm.dead is None else f"{arm.dead:.1%}",
             ]
         )
     return page.Table(header, rows)

@@ -48,6 +48,8 @@ class ArmSummary:
         jump: The loss before growth, just after, and at the next evaluation; None without growth.
         jump_tokens: Tokens from growth to that evaluation.
         rc: Connection rate of its layers; None if their number did not grow.
+        dead: The share of weights without a gradient in the first step after growth; None if it
+            was not measured.
         equal_loss: The lowest loss that it and the reference both came down to.
         speedups: Speed-up over the reference at that loss, by accounting; None if not reached.
         at_losses: Speed-up, all-in, at the losses of the reference on its way.
@@ -64,6 +66,7 @@ class ArmSummary:
     jump: tuple[Spread, Spread, Spread | None] | None
     jump_tokens: int | None
     rc: float | None
+    dead: float | None
     equal_loss: Spread | None
     speedups: Mapping[str, Spread | None]
     at_losses: Sequence[Spread | None]
@@ -93,15 +96,27 @@ class Summary:
         return {"reference": self.reference, "losses": list(self.losses), "arms": arms}
 
 
-def summary(design: Design, found: Sequence[Result]) -> Summary:
-    """Return the numbers of a study."""
+def summary(design: Design, found: Sequence[Result], dead: Mapping[str, float]) -> Summary:
+    """Return the numbers of a study.
+
+    Args:
+        design: The runs.
+        found: What they measured.
+        dead: The share of weights without a gradient, by arm.
+    """
     reference = design.study.compared_with
     finished = by_arm(found)
     scratch = {result.seed: result for result in finished.get(reference or "", [])}
     losses = _losses_on_the_way(list(scratch.values()))
     first = {job.arm: job for job in reversed(design.arms)}
     arms = tuple(
-        _arm(first[name], results, {} if name == reference else scratch, losses)
+        _arm(
+            first[name],
+            results,
+            {} if name == reference else scratch,
+            losses,
+            dead.get(name),
+        )
         for name, results in finished.items()
     )
     return Summary(reference, losses, arms)
@@ -115,7 +130,11 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def _arm(
-    job: Job, found: Sequence[Result], scratch: Mapping[int, Result], losses: Sequence[float]
+    job: Job,
+    found: Sequence[Result],
+    scratch: Mapping[int, Result],
+    losses: Sequence[float],
+    dead: float | None,
 ) -> ArmSummary:
     finals = [result.final for result in found if result.final]
     pairs = [(scratch[result.seed], result) for result in found if result.seed in scratch]
@@ -139,6 +158,7 @@ def _arm(
         else None,
         jump_tokens=after[0][1] if after else None,
         rc=None if grown is None else connection_rate(grown),
+        dead=dead,
         equal_loss=spread([loss for loss in equal if loss is not None]),
         speedups={accounting: _speedup(pairs, accounting, equal) for accounting in ACCOUNTINGS},
         at_losses=[_speedup(pairs, ALL_IN, [loss] * len(pairs)) for loss in losses],
