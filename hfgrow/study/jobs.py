@@ -49,6 +49,7 @@ class _Running:
     process: "subprocess.Popen[bytes]"
     status: Path
     started: float
+    device: str | None
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Runner:
         num_parallel: How many run at a time.
         on_cpu: Whether accelerators are left alone.
         progress: Told what begins and ends.
+        devices: The GPUs that runs of one process are spread over; empty leaves it to them.
     """
 
     tokens: Path
@@ -68,6 +70,7 @@ class Runner:
     num_parallel: int
     on_cpu: bool
     progress: Progress
+    devices: tuple[str, ...] = ()
     _running: list[_Running] = field(default_factory=list)
 
     def run(self, jobs: Sequence[Job]) -> dict[str, Outcome]:
@@ -121,6 +124,9 @@ class Runner:
             environment["ACCELERATE_USE_CPU"] = "true"
             share = len(os.sched_getaffinity(0)) // (self.num_parallel * world)
             environment.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+        device = self._free_device() if world == 1 else None
+        if device is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = device
         with log_of(job).open("ab") as log:
             process = subprocess.Popen(
                 launch_command(script, arguments, num_processes=world),
@@ -131,7 +137,12 @@ class Runner:
                 start_new_session=True,
                 preexec_fn=end_with_parent,
             )
-        self._running.append(_Running(job, process, status, time.monotonic()))
+        self._running.append(_Running(job, process, status, time.monotonic(), device))
+
+    def _free_device(self) -> str | None:
+        """Return the GPU that the fewest runs are on."""
+        taken = [item.device for item in self._running]
+        return min(self.devices, key=taken.count, default=None)
 
     def _collect(self, outcomes: dict[str, Outcome]) -> None:
         for item in list(self._running):

@@ -155,9 +155,9 @@ def _result(job: Job, outcome: Outcome | None) -> Result:
 
 
 def _points(job: Job, lines: Sequence[Mapping[str, Any]]) -> Iterable[Point]:
-    for line in lines:
-        if not line.get("validation"):
-            continue
+    # A run that was stopped just after an evaluation measures once more when it goes on.
+    last = {(line["stage"], line["when"], line["step"]): line for line in lines if _measures(line)}
+    for line in last.values():
         texts = list(line["validation"].values())
         nats = sum(text["loss"] * text["num_tokens"] for text in texts)
         nbytes = sum(
@@ -171,6 +171,10 @@ def _points(job: Job, lines: Sequence[Mapping[str, Any]]) -> Iterable[Point]:
             loss=nats / sum(text["num_tokens"] for text in texts),
             bits_per_byte=nats / log(2) / nbytes,
         )
+
+
+def _measures(line: Mapping[str, Any]) -> bool:
+    return bool(line.get("validation"))
 
 
 def _recorded(job: Job) -> tuple[float | None, float | None]:

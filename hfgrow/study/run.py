@@ -37,9 +37,20 @@ def run_study(
     with translated(printable(out, 200)):
         (out / "runs").mkdir(parents=True, exist_ok=True)
     tokens = out / TOKENS
-    runner = Runner(tokens, out / "recipes", num_parallel, on_cpu, progress)
+    devices = () if on_cpu or num_parallel == 1 else _gpus()
+    runner = Runner(tokens, out / "recipes", num_parallel, on_cpu, progress, devices)
     _tokenise(design.jobs[0].recipe, tokens, progress)
     return runner.run(design.jobs)
+
+
+def _gpus() -> tuple[str, ...]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return tuple(filter(None, given.split(",")))
+    return tuple(map(str, range(torch.cuda.device_count())))
 
 
 def _tokenise(recipe: Recipe, tokens: Path, progress: Progress) -> None:

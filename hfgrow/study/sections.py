@@ -52,6 +52,10 @@ def blocks(
         f"schedule and learning rate, unless its recipe says otherwise. Machine: {machine.words}."
     )
     yield page.Paragraph(command, code=True)
+    if not drawn:
+        yield page.Paragraph(
+            "There are no pictures: nothing is finished, or matplotlib is missing."
+        )
     by_name = {picture.name: picture for picture in drawn}
     yield page.Heading("Loss and cost")
     yield _losses(design, summed)
@@ -114,9 +118,8 @@ def _speedups(design: Design, summed: Summary) -> page.Table:
         header.append("the paper, at its size")
     rows = []
     for arm in summed.arms:
-        is_reference = arm.arm == summed.reference
         row = [arm.arm]
-        row += [_NONE if is_reference else _speedup(arm, key) for key in _COLUMNS]
+        row += [_speedup(arm, key) for key in _COLUMNS]
         row.append(_NONE if arm.equal_loss is None else f"{arm.equal_loss.mean:.4f}")
         rows.append([*row, papers[arm.arm] or _NONE] if any(papers.values()) else row)
     return page.Table(header, rows)
@@ -124,8 +127,9 @@ def _speedups(design: Design, summed: Summary) -> page.Table:
 
 def _at_losses(summed: Summary) -> page.Table:
     header = ["arm", *(f"loss {loss:.3f}" for loss in summed.losses)]
+    nothing = [_NONE] * len(summed.losses)
     rows = [
-        [arm.arm, *(_percent(spread) for spread in arm.at_losses)]
+        [arm.arm, *(map(_percent, arm.at_losses) if arm.at_losses else nothing)]
         for arm in summed.arms
         if arm.arm != summed.reference
     ]
@@ -191,7 +195,7 @@ def _loss(spread: Spread | None) -> str:
 
 
 def _speedup(arm: ArmSummary, accounting: str) -> str:
-    return _percent(arm.speedups.get(accounting))
+    return _percent(arm.speedups[accounting]) if accounting in arm.speedups else _NONE
 
 
 def _percent(spread: Spread | None) -> str:
@@ -207,5 +211,5 @@ def lines_of(found: Summary) -> Iterator[str]:
     """Yield the outcome of a study in a few lines."""
     for arm in found.arms:
         loss = _loss(arm.loss)
-        more = "" if arm.arm == found.reference else f", speed-up all-in {_speedup(arm, ALL_IN)}"
+        more = f", speed-up all-in {_speedup(arm, ALL_IN)}" if arm.speedups else ""
         yield f"  {arm.arm}: loss {loss}{more}"

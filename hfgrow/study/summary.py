@@ -51,8 +51,9 @@ class ArmSummary:
         dead: The share of weights without a gradient in the first step after growth; None if it
             was not measured.
         equal_loss: The lowest loss that it and the reference both came down to.
-        speedups: Speed-up over the reference at that loss, by accounting; None if not reached.
-        at_losses: Speed-up, all-in, at the losses of the reference on its way.
+        speedups: Speed-up over the reference at that loss, by accounting; None if not reached, and
+            nothing at all without finished runs to compare.
+        at_losses: Speed-up, all-in, at the losses of the reference on its way; likewise.
     """
 
     arm: str
@@ -160,8 +161,10 @@ def _arm(
         rc=None if grown is None else connection_rate(grown),
         dead=dead,
         equal_loss=spread([loss for loss in equal if loss is not None]),
-        speedups={accounting: _speedup(pairs, accounting, equal) for accounting in ACCOUNTINGS},
-        at_losses=[_speedup(pairs, ALL_IN, [loss] * len(pairs)) for loss in losses],
+        speedups={key: _speedup(pairs, key, equal) for key in ACCOUNTINGS} if pairs else {},
+        at_losses=[_speedup(pairs, ALL_IN, [loss] * len(pairs)) for loss in losses]
+        if pairs
+        else [],
     )
 
 

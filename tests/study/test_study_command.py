@@ -141,13 +141,13 @@ def test_a_dry_run_says_what_it_will_take_and_does_nothing(tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_study_stops_its_runs_and_goes_on(tmp_path: Path, number: int) -> None:
-    content: dict[str, Any] = tiny(tmp_path, base_tokens=256_000)
-    content["train"]["tokens"] = 512_000
+    content: dict[str, Any] = tiny(tmp_path, base_tokens=128_000)
+    content["evaluation"]["every_tokens"] = 16_384
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     words = [program(), "study", "mine.yaml", "--cpu", "--arms", "stack"]
     process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "study-tiny-only/runs/base-small-seed0/metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size > 1000):
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size > 2000):
         time.sleep(0.05)
     os.kill(process.pid, number)
     _, err = process.communicate(timeout=60)
