@@ -50,22 +50,23 @@ def verify(
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Derive every tensor again from base and plan, compare bytes, load, and measure the logits."""
+    """Derive every tensor again from base and plan, compare bytes, load, and measure the logits.
+
+    Of a trained model, whose weights nothing derives, the sha256 are compared with its record.
+    """
     console = Console(as_json=json, quiet=quiet)
     outcome = proof.verify(folder, HubClient(token=token), console, base=base, text=_text_of(text))
     measured = outcome.measured
+    if outcome.provenance is None:
+        console.result(*_trained(folder, outcome))
+        return
     preserves = outcome.manifest.growth.preserves_function
     computed = outcome.provenance.num_computed
     lines = [
         f"bytes         {outcome.provenance.num_tensors} tensors, "
         f"{size(outcome.provenance.nbytes)}, equal to what the plan makes of the base"
         + (f" ({computed} computed again)" if computed else ""),
-        "transformers  "
-        + (
-            f"expects exactly these {outcome.num_transformers_tensors} tensors"
-            if outcome.num_transformers_tensors
-            else "not installed, not asked"
-        ),
+        _expected(outcome),
         *measured_lines(measured),
         "function      "
         + (
@@ -87,6 +88,26 @@ def verify(
             "ok": True,
         },
     )
+
+
+def _expected(outcome: proof.Verified) -> str:
+    if outcome.num_transformers_tensors is None:
+        return "transformers  not installed, not asked"
+    return f"transformers  expects exactly these {outcome.num_transformers_tensors} tensors"
+
+
+def _trained(folder: Path, outcome: proof.Verified) -> tuple[str, dict[str, object]]:
+    files = outcome.manifest.link.result.files
+    names = ", ".join(printable(name) for name in files)
+    lines = [f"sha256        {names}: as its training recorded", _expected(outcome)]
+    return "\n".join(lines), {
+        "folder": str(folder),
+        "provenance": None,
+        "sha256": {name: file.sha256 for name, file in files.items()},
+        "num_transformers_tensors": outcome.num_transformers_tensors,
+        "measured": None,
+        "ok": True,
+    }
 
 
 def lineage(

@@ -204,18 +204,26 @@ def _limits(manifest: Manifest) -> list[str]:
     lines = ["## Limits", ""]
     if isinstance(manifest.link, Link):
         lines.append("- Not trained after growth: use it as the start of continued pretraining.")
+    else:
+        lines.append("- The losses above are of the texts named there; no benchmark was run.")
+    if manifest.is_from_scratch:
+        lines.append("- It began with random weights: it knows what the text above says, no more.")
+    elif manifest.trainings:
+        lines.append(
+            "- It knows what its base and the text it was trained on say, with the biases and "
+            "errors of both; read their cards."
+        )
+    else:
         lines.append(
             "- It knows what its base knows, with the base's biases and errors; read the base's "
             "card."
         )
-    else:
-        lines += [
-            "- The losses above are of the texts named there; no benchmark was run.",
-            "- It knows what its base and the text it was trained on say, with the biases and "
-            "errors of both; read their cards.",
-        ]
     if "license" not in manifest.link.card:
-        lines.append("- The base's card names no licence; ask its authors before you publish this.")
+        lines.append(
+            "- It names no licence: choose one before you publish it."
+            if manifest.is_from_scratch
+            else "- The base's card names no licence; ask its authors before you publish this."
+        )
     return lines
 
 

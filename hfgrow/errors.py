@@ -88,6 +88,16 @@ class VerificationError(GrowthError):
     exit_code = 9
 
 
+def error_named(name: str, message: str, hint: str) -> GrowthError:
+    """Return the error that another process raised and told by the name of its class."""
+    kinds: list[type[GrowthError]] = [GrowthError]
+    for kind in kinds:
+        if kind.__name__ == name:
+            return kind(message, hint=hint)
+        kinds += kind.__subclasses__()
+    return GrowthError(message, hint=hint)
+
+
 def printable(text: object, limit: int = 80) -> str:
     """Make foreign text safe to print: no control characters, at most `limit` long."""
     clean = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", str(text))

@@ -15,7 +15,6 @@ from hfgrow.errors import ModelError, printable
 from hfgrow.fields import as_phrase
 from hfgrow.links import WIDTHS, Link, Model, TrainingLink, WeightFile, changes_layers
 from hfgrow.measured import Measured
-from hfgrow.names import MANIFEST
 from hfgrow.plan import GrowthStep
 from hfgrow.trained import Compute, Evaluated, TrainingSource
 
@@ -76,8 +75,7 @@ class Manifest:
             raise ModelError(
                 f"{printable(self.link.result.name)} was trained after growth, and trained weights "
                 "cannot be derived from its base",
-                hint="verify the model it was trained from, where that lies: hfgrow verify FOLDER; "
-                f"what these weights must be is the sha256 in {MANIFEST}",
+                hint="hfgrow verify FOLDER compares them with what its training recorded",
             )
         return self.link
 
@@ -85,6 +83,11 @@ class Manifest:
     def last_growth(self) -> Link | None:
         """The last growth of the chain, whatever came after it."""
         return next((link for link in reversed(self.chain) if isinstance(link, Link)), None)
+
+    @property
+    def is_from_scratch(self) -> bool:
+        """Whether the root were random weights, which nobody had trained."""
+        return self.root_compute is not None and not self.root_compute.tokens
 
     @property
     def trainings(self) -> tuple[TrainingLink, ...]:
@@ -173,6 +176,7 @@ def _training_json(link: TrainingLink) -> dict[str, object]:
         "precision": link.precision,
         "seed": link.seed,
         "trainable": as_phrase(link.trainable),
+        "settings": dict(link.settings),
         "compute": link.compute.to_json(),
         "evaluations": [evaluated.to_json() for evaluated in link.evaluations],
         "result": _model_json(link.result),

@@ -148,6 +148,7 @@ class TrainingLink:
         compute: What it cost.
         evaluations: Held-out texts, before and after.
         card: What the model card inherits of the base's: licence, languages.
+        settings: The other settings of optimizer, schedule and batch, by name.
     """
 
     base: Model
@@ -166,6 +167,7 @@ class TrainingLink:
     compute: Compute
     evaluations: tuple[Evaluated, ...] = ()
     card: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, bool | float | str] = field(default_factory=dict)
 
     @property
     def layer_map(self) -> tuple[int, ...]:

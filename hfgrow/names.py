@@ -8,5 +8,7 @@ MANIFEST = "hfgrow.json"
 PICTURE = "layers.svg"
 # The loss of a training, drawn where matplotlib is installed.
 LOSS_PICTURE = "loss.png"
+# The folder of the finished model in that of its run.
+TRAINED = "final"
 # Where the base lies on this machine; stays beside the model and is never pushed.
 LOCAL_BASE = ".hfgrow-base"

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from hfgrow.ancestors import base_folder
 from hfgrow.behaviour import TRANSFORMERS, check_transformers_view, measure
-from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.read import read
+from hfgrow.errors import UsageError, VerificationError, printable
 from hfgrow.extras import missing, require_for
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage import Manifest
+from hfgrow.lineage import Manifest, TrainingLink
 from hfgrow.manifest import manifest_of
 from hfgrow.measured import Measured, check_promise
 from hfgrow.progress import Progress, Silent, counting
@@ -23,7 +24,8 @@ class Verified:
 
     Attributes:
         manifest: The model's lineage.
-        provenance: Every tensor compared with its source, byte for byte.
+        provenance: Every tensor compared with its source, byte for byte; None of a model that was
+            trained, whose weight files are those that its training recorded.
         num_transformers_tensors: The tensors that transformers expects, and finds; None if it is
             not installed.
         measured: Logits and loss of base and grown model; None without transformers, or where
@@ -31,7 +33,7 @@ class Verified:
     """
 
     manifest: Manifest
-    provenance: Provenance
+    provenance: Provenance | None
     num_transformers_tensors: int | None = None
     measured: Measured | None = None
 
@@ -44,7 +46,7 @@ def verify(
     base: str | None = None,
     text: str | None = None,
 ) -> Verified:
-    """Verify a grown model against its base.
+    """Verify a grown model against its base, or a trained one against its record.
 
     Args:
         folder: The grown model.
@@ -54,13 +56,19 @@ def verify(
         text: The probe text; None takes the one shipped with hfgrow.
 
     Raises:
-        VerificationError: A tensor differs from its source, transformers disagrees, or a growth
-            that promises the same function does not keep it within the dtype's tolerance.
-        ModelError: There is no lineage, the model was trained last, or the base is not to be found.
-        UsageError: Tensors have to be computed, and what computes them is not installed.
+        VerificationError: A tensor differs from its source, a file from its record, transformers
+            disagrees, or a growth that promises the same function does not keep it within the
+            dtype's tolerance.
+        ModelError: There is no lineage, or the base is not to be found.
+        UsageError: Tensors have to be computed, and what computes them is not installed; or a base
+            or a text is given for a trained model.
     """
     folder, client, progress = Path(folder), client or HubClient(), progress or Silent()
     manifest = manifest_of(LocalFolder(folder))
+    if isinstance(manifest.link, TrainingLink):
+        if base is not None or text is not None:
+            raise UsageError("a trained model is compared with its record, not with a base or text")
+        return _verify_trained(folder, manifest, progress)
     growth = manifest.growth
     found = base_folder(folder, manifest, base, client, progress)
     plan = replay(read(LocalFolder(found)), growth, folder)
@@ -76,3 +84,22 @@ def verify(
     if measured is not None and plan.preserves_function:
         check_promise(measured)
     return Verified(manifest, provenance, num_tensors, measured)
+
+
+def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Verified:
+    found = read(LocalFolder(folder)).files
+    recorded = manifest.link.result.files
+    if found.keys() != recorded.keys():
+        odd = sorted(found.keys() ^ recorded.keys())[0]
+        raise VerificationError(f"{printable(odd)} is not among the files that both have")
+    for name, file in recorded.items():
+        digest = hash_file(folder / name)
+        if file.sha256 is None or digest != file.sha256:
+            raise VerificationError(
+                f"{printable(name)} has sha256 {digest}, its training recorded {file.sha256}",
+                hint="it was changed since; what it came from is still recorded",
+            )
+    if absent := missing(*TRANSFORMERS):
+        progress.say(f"Note: transformers' view needs {' and '.join(absent)}")
+        return Verified(manifest, None)
+    return Verified(manifest, None, check_transformers_view(folder))

@@ -10,6 +10,7 @@ from hfgrow.hub.names import check_repo_id
 from hfgrow.hub.pull import pull
 from hfgrow.hub.remote import RemoteFiles
 from hfgrow.hub.resolve import ModelRef, pin, resolve
+from hfgrow.names import TRAINED
 from hfgrow.progress import Progress
 
 
@@ -67,4 +68,6 @@ def base_name(ref: ModelRef) -> str:
     if ref.alias:
         return ref.alias
     assert ref.path is not None
-    return printable(ref.path.absolute().name, 200)
+    folder = ref.path.absolute()
+    # The model of a run is named after the run.
+    return printable(folder.parent.name if folder.name == TRAINED else folder.name, 200)

@@ -8,6 +8,7 @@ from typing import Any
 from hfgrow.fields import (
     checked,
     damaged,
+    is_argument,
     is_label,
     is_phrase,
     is_word,
@@ -23,7 +24,8 @@ from hfgrow.trained import DATASET, DECLARED, MEASURED, Compute, Evaluated, Trai
 
 _MAX_STAGES = 1000
 _MAX_SOURCES = 1000
-_MAX_EVALUATIONS = 100
+_MAX_EVALUATIONS = 1000
+_MAX_SETTINGS = 100
 _MAX_DEVICES = 1 << 24
 _SPLIT = re.compile(r"[\w.-]{1,100}(\[(\d{1,3}%)?:(\d{1,3}%)?\])?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -47,6 +49,7 @@ def training_fields(content: Mapping[str, Any]) -> dict[str, Any]:
         "precision": checked(content, "precision", is_word),
         "seed": number(content, "seed", most=MAX_SEED),
         "trainable": checked(content, "trainable", is_phrase),
+        "settings": _settings(content.get("settings", {})),
         "compute": compute_of(content.get("compute")),
         "evaluations": tuple(_evaluated(item) for item in evaluations),
     }
@@ -73,6 +76,16 @@ def compute_of(value: Any) -> Compute:
     if not isclose(compute.flops, 6 * compute.num_parameters * compute.tokens, rel_tol=1e-6):
         raise damaged("flops", f"{compute.flops:g}, which is not 6 for each parameter and token")
     return compute
+
+
+def _settings(value: Any) -> dict[str, bool | float | str]:
+    content = object_of(value, "settings")
+    if len(content) > _MAX_SETTINGS:
+        raise damaged("settings", f"{len(content)} of them")
+    for key, setting in content.items():
+        if not is_word(key) or not is_argument(setting):
+            raise damaged("settings", f"{key}: {setting}")
+    return content
 
 
 def _source(value: Any) -> TrainingSource:

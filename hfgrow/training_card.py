@@ -36,6 +36,7 @@ def training_section(manifest: Manifest, link: TrainingLink, *, picture: bool) -
         f"| precision | {_code(link.precision)} |",
         f"| trained weights | {_code(link.trainable)} |",
         f"| seed | {link.seed} |",
+        *_settings(link),
         "",
         "| trained on | from | tokens | weight |",
         "|---|---|---|---|",
@@ -88,6 +89,11 @@ def datasets(trainings: Sequence[TrainingLink]) -> list[str]:
         name for name in found if name and name != DEMO_TEXT and DATASET.fullmatch(name)
     )
     return list(names)[:_MOST_DATASETS]
+
+
+def _settings(link: TrainingLink) -> list[str]:
+    told = (f"{key} {value}" for key, value in link.settings.items())
+    return [f"| other settings | {', '.join(map(_code, told))} |"] if link.settings else []
 
 
 def _has_grown(manifest: Manifest, link: TrainingLink) -> bool:

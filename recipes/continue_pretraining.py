@@ -13,6 +13,8 @@ import argparse
 import json
 import os
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from hfgrow.errors import GrowthError
@@ -20,6 +22,9 @@ from hfgrow.train.launch import STATUS_VARIABLE, end_with_parent
 from hfgrow.train.main import Job, carry_out
 from hfgrow.train.recipe import load_recipe
 from hfgrow.train.stop import StoppedError
+
+# How long a process that failed waits for the first one to say so.
+_PATIENCE_S = 10.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,20 +53,38 @@ def main(arguments: list[str] | None = None) -> int:
         return _end({"stopped": stop.number, "message": str(stop)}, 128 + stop.number, str(stop))
     except GrowthError as error:
         said = {"kind": type(error).__name__, "message": str(error), "hint": error.hint}
-        return _end({"error": said}, error.exit_code, f"Error: {error}\nHint: {error.hint}")
+        status = {"error": said, **error.details}
+        return _end(status, error.exit_code, f"Error: {error}\nHint: {error.hint}")
     return _end({"result": result}, 0, str(result["folder"]))
 
 
 def _end(status: dict[str, object], code: int, said: str) -> int:
-    """Say how the run ended: to whoever launched it if somebody did, else in words."""
+    """Say how the run ended: to whoever launched it if somebody did, else in words.
+
+    The first process of a machine speaks for all of them. Where it does not, since it waits for one
+    that failed alone, that one speaks itself, and its exit code ends the others.
+    """
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     path = os.environ.get(STATUS_VARIABLE)
-    if int(os.environ.get("RANK", "0")) == 0:
-        if path:
-            Path(path).write_text(json.dumps(status), encoding="utf-8")
-        else:
+    if not path:
+        if os.environ.get("RANK", "0") == "0" or (code and not status.get("is_shared")):
             print(said, file=sys.stderr if code else sys.stdout, flush=True)
-    # A launcher that is told has no use for the traceback of a process that failed in order.
-    return 0 if path else code
+        return code
+    file = Path(path)
+    if not is_first and (not code or _appears(file)):
+        return 0
+    with suppress(FileExistsError), file.open("x", encoding="utf-8") as opened:
+        json.dump(status, opened)
+    # A launcher that is told has no use for the traceback of a process that failed in order; the
+    # code of one that failed alone, or that lost another, makes it end the rest.
+    return 0 if is_first and not status.get("is_lost") else code
+
+
+def _appears(file: Path) -> bool:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return file.exists()
 
 
 if __name__ == "__main__":

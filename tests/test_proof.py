@@ -213,7 +213,9 @@ def test_several_steps_in_one_pass_are_proved_and_reproduced(
     base = make_checkpoint("qwen2")
     growth = hfgrow.grow(hfgrow.GrowthRequest(model=str(base), steps=steps, out=Path("out")))
     assert growth.plan.sources == tuple(i // 2 % 4 for i in range(16))
-    assert hfgrow.verify(growth.out).provenance.num_tensors == len(growth.plan.tensors)
+    provenance = hfgrow.verify(growth.out).provenance
+    assert provenance is not None
+    assert provenance.num_tensors == len(growth.plan.tensors)
     assert list(hfgrow.reproduce("./out")) == ["model.safetensors"]
     card = (growth.out / "README.md").read_text()
     comment = '# steps.yaml: [{"stack": {"g": 2}}, {"interpolate": {"g": 2}}]'

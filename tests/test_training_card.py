@@ -42,6 +42,20 @@ def test_the_introduction_says_what_became_of_the_loss() -> None:
     )
 
 
+def test_a_model_of_random_weights_has_no_base_to_speak_of() -> None:
+    nothing = cost(40, tokens=0, source="declared")
+    text = card(replace(trained_only(), root_compute=nothing))
+    limits = text.partition("## Limits")[2]
+    assert "random weights" in limits
+    for untrue in ("base's", "authors", "cards"):
+        assert untrue not in limits
+
+
+def test_every_setting_is_told() -> None:
+    text = card(trained_only())
+    assert "`betas 0.9,0.95`, `weight_decay 0.1`, `document_mask False`" in text
+
+
 def test_nothing_says_that_a_trained_model_was_not_trained() -> None:
     text = card(then_trained(GROWN))
     for untrue in ("not trained", "Not trained", "not a better model", "hfgrow reproduce"):

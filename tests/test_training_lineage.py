@@ -163,10 +163,22 @@ def test_growing_a_model_trained_elsewhere_since_starts_a_lineage_anew(work: Pat
     assert len(manifest.chain) == 1
 
 
-def test_trained_weights_cannot_be_verified(made: Path) -> None:
-    message = refused("verify", "trained", cwd=made)
-    assert "trained weights cannot be derived" in message
-    assert "hfgrow verify" in message
+def test_trained_weights_are_compared_with_their_record(work: Path) -> None:
+    assert "as its training recorded" in succeed("verify", "trained", cwd=work).stdout
+    weights = work / "trained" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    finished = call_hfgrow("verify", "trained", cwd=work)
+    assert finished.returncode == 9
+    assert "its training recorded" in finished.stderr
+
+
+def test_the_model_of_a_run_is_named_after_the_run(work: Path) -> None:
+    (work / "my-run").mkdir()
+    (work / "trained").rename(work / "my-run" / "final")
+    succeed("stack", "my-run/final", "--g", "2", cwd=work)
+    manifest = read_manifest(work / "my-run-stack-g2")
+    assert manifest is not None
+    assert manifest.growth.base.name == "my-run"
 
 
 def test_a_growth_from_trained_weights_is_verified_against_them(work: Path) -> None:

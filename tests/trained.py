@@ -62,6 +62,7 @@ def training(base: Model, result: Model | None = None, **more: Any) -> TrainingL
         "precision": "bf16",
         "seed": 7,
         "trainable": "all",
+        "settings": {"betas": "0.9,0.95", "weight_decay": 0.1, "document_mask": False},
         "compute": cost(base.num_parameters),
         "evaluations": (EVALUATED,),
     }

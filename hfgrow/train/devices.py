@@ -1,34 +1,20 @@
-"""The processes and devices of a run: as the recipe asked for them, or refused.
-
-accelerate starts one process where it cannot start two, and two that know nothing of each other
-where it does not know a strategy. So what it made is compared with the recipe before anything else.
+"""The processes and devices of a run, and what they do together.
 
 Sharding is torch's own (`fully_shard`), on CPUs as on GPUs: accelerate leaves it out on CPUs.
 """
 
-import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-import hfgrow.errors
-from hfgrow.errors import GrowthError, TrainingError, UsageError
-from hfgrow.train.recipe import Recipe
+from hfgrow.errors import GrowthError, TrainingError, error_named, printable
 
 T = TypeVar("T")
-
-# How long a process waits for the others before it gives up.
-TIMEOUT_VARIABLE = "HFGROW_TIMEOUT_S"
-_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +25,13 @@ class Devices:
         accelerator: What accelerate made.
         strategy: `none`, `ddp` or `fsdp2`.
         is_bf16: Whether bfloat16 is computed in.
+        patient: The processes as they wait for the main one to do something; None of one.
     """
 
     accelerator: Any
     strategy: str
     is_bf16: bool
+    patient: Any
 
     @property
     def device(self) -> torch.device:
@@ -73,17 +61,20 @@ class Devices:
 
     def distribute(self, module: Any) -> Any:
         """Return a loss module, moved to the device and wrapped or sharded as the recipe says."""
-        module = module.to(self.device)
         match self.strategy:
             case "ddp":
-                with warnings.catch_warnings():
-                    # torch 2.13 renames an argument; older ones know only this name.
-                    warnings.simplefilter("ignore", FutureWarning)
-                    return self.accelerator.prepare(module)
+                # Not by accelerate, which keeps the model of every stage to its end.
+                return torch.nn.parallel.DistributedDataParallel(
+                    module.to(self.device),
+                    device_ids=[self.device] if self.device.type == "cuda" else None,
+                    broadcast_buffers=False,
+                    gradient_as_bucket_view=True,
+                )
             case "fsdp2":
+                # Sharding moves it, layer by layer.
                 return self._sharded(module)
             case _:
-                return module
+                return module.to(self.device)
 
     def _sharded(self, module: Any) -> Any:
         from torch.distributed.device_mesh import init_device_mesh
@@ -143,93 +134,61 @@ class Devices:
     def on_main(self, work: Callable[[], T]) -> T | None:
         """Do something in the main process while the others wait; an error is everybody's.
 
+        They wait as long as it takes: hours of reading or writing are no hanging process.
+
         Returns:
             The result in the main process, None in the others.
         """
         result: T | None = None
-        told: list[Any] = [None]
         failure: GrowthError | None = None
         if self.is_main:
             try:
                 result = work()
             except GrowthError as error:
                 failure = error
-                told = [(type(error).__name__, str(error), error.hint)]
-        if self.num_processes > 1:
-            torch.distributed.broadcast_object_list(told, src=0, device=self.device)
+        told = failure and (type(failure).__name__, str(failure), failure.hint)
+        told = self._of_main(told)
         if failure is not None:
             raise failure
-        if told[0] is not None:
-            name, message, hint = told[0]
-            raise getattr(hfgrow.errors, name)(message, hint=hint)
+        if told is not None:
+            failure = error_named(*told)
+            failure.details["is_shared"] = True
+            raise failure
         return result
+
+    def shared(self, work: Callable[[], T]) -> T:
+        """Do something in the main process, and return in all of them what it came to."""
+        result: T = self._of_main(self.on_main(work))
+        return result
+
+    def check_same(self, what: str, value: object) -> None:
+        """Compare what every process has read by itself.
+
+        Args:
+            what: What it is, in a word.
+            value: Equal where what was read is equal.
+
+        Raises:
+            TrainingError: It differs, as where machines do not see the same files.
+        """
+        differs = float(self._of_main(value) != value)
+        if self.sum(torch.tensor([differs], device=self.device)):
+            raise TrainingError(
+                f"the processes of the run do not see the same {what}",
+                hint="put it where every machine sees it, or make the copies equal",
+            )
+
+    def _of_main(self, value: Any) -> Any:
+        if self.num_processes == 1:
+            return value
+        box = [value]
+        torch.distributed.broadcast_object_list(box, src=0, group=self.patient)
+        return box[0]
 
     def close(self) -> None:
         """Leave the other processes."""
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-
-
-def open_devices(recipe: Recipe, *, on_cpu: bool = False) -> Devices:
-    """Let accelerate start, and compare what it made with the recipe.
-
-    Args:
-        recipe: What was asked for.
-        on_cpu: Whether to leave accelerators alone.
-
-    Raises:
-        UsageError: accelerate made another number of processes, or shares work in another way.
-    """
-    accelerate: Any = import_module("accelerate")
-    kinds: Any = import_module("accelerate.utils").DistributedType
-
-    world = recipe.world
-    if asked := os.environ.get("ACCELERATE_USE_FSDP") or os.environ.get("ACCELERATE_USE_DEEPSPEED"):
-        raise UsageError(
-            f"accelerate was told to shard by itself ({asked}), which hfgrow does not use",
-            hint="leave --use_fsdp and --use_deepspeed out; say world: {strategy: fsdp2}",
-        )
-    for tracker in recipe.trackers:
-        if find_spec(tracker) is None:
-            # accelerate would leave it out and say nothing.
-            raise UsageError(
-                f"the tracker {tracker} is not installed",
-                hint=f"pip install {tracker}, or --set trackers=[]",
-            )
-    timeout_s = float(os.environ.get(TIMEOUT_VARIABLE, _TIMEOUT_S))
-    accelerator = accelerate.Accelerator(
-        cpu=on_cpu or not torch.cuda.is_available(),
-        mixed_precision="no",
-        dynamo_backend="no",
-        log_with=list(recipe.trackers) or None,
-        project_dir=recipe.output,
-        kwargs_handlers=[
-            accelerate.InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s)),
-            accelerate.DistributedDataParallelKwargs(
-                broadcast_buffers=False, gradient_as_bucket_view=True
-            ),
-        ],
-    )
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    shared = accelerator.distributed_type in (kinds.MULTI_CPU, kinds.MULTI_GPU)
-    if accelerator.num_processes != started or shared != (started > 1):
-        raise UsageError(
-            f"{started} processes were started, accelerate made {accelerator.num_processes} of "
-            f"the kind {accelerator.distributed_type.name} of them",
-            hint="start them with `hfgrow train RECIPE.yaml --num-processes N`",
-        )
-    if accelerator.num_processes != world.processes:
-        raise UsageError(
-            f"{accelerator.num_processes} processes were started, the recipe wants "
-            f"{world.processes}",
-            hint=f"hfgrow train RECIPE.yaml --num-processes {world.processes}",
-        )
-    if world.strategy == "fsdp2" and not torch.distributed.is_initialized():
-        backend = "nccl" if accelerator.device.type == "cuda" else "gloo"
-        distributed: Any = torch.distributed
-        store = distributed.HashStore()
-        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
-    return Devices(accelerator, world.strategy, recipe.precision == "bf16")
 
 
 def inner_model(module: Module) -> Any:
@@ -249,6 +208,7 @@ def clip_gradients(parameters: list[Any], most: float | None) -> float:
 def lost(error: Exception) -> TrainingError:
     """Return what a process says when another one is gone."""
     return TrainingError(
-        f"another process is gone or hangs: {hfgrow.errors.printable(error, 200)}",
+        f"another process is gone or hangs: {printable(error, 200)}",
         hint="go on from the last checkpoint with --resume",
+        details={"is_lost": True},
     )

@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from hfgrow.train.data.evaluation import evaluation_batches, num_evaluation_blocks
 from hfgrow.train.data.views import TokenView
-from hfgrow.train.devices import Devices
+from hfgrow.train.devices import Devices, inner_model
+from hfgrow.train.loss import NextTokenLoss
 from hfgrow.train.masking import BatchMasks
+from hfgrow.train.recipe import Recipe
+from hfgrow.train.stage import load_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,32 @@ def evaluate(
                 HeldOutLoss(
                     view.label,
                     int(count_sum),
-                    loss_sum / count_sum,
+                    loss_sum / max(1, count_sum),
                     loss_sum / log(2) / max(1.0, nbytes),
                 )
             )
     devices.settle(module)
     module.train()
     return tuple(found)
+
+
+def evaluate_folder(
+    folder: Path, views: Sequence[TokenView], devices: Devices, recipe: Recipe
+) -> tuple[HeldOutLoss, ...]:
+    """Measure held-out text with the model of a folder, as a run of the recipe does.
+
+    Raises:
+        ModelError: transformers cannot load the model.
+    """
+    module: Any = devices.distribute(NextTokenLoss(load_model(folder)))
+    length = recipe.data.sequence_length
+    return evaluate(
+        module,
+        views,
+        devices,
+        BatchMasks(inner_model(module).config, length, devices.device),
+        sequence_length=length,
+        micro_batch_size=recipe.micro_batch_size,
+        max_tokens=recipe.evaluation.tokens,
+        document_mask=recipe.data.document_mask,
+    )

@@ -8,7 +8,10 @@ from typing import Any
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.moments import grow_optimizer_state
 from hfgrow.checkpoint.read import read
+from hfgrow.errors import GrowthError
 from hfgrow.job import grow, planned
+from hfgrow.lineage import Link
+from hfgrow.manifest import read_manifest
 from hfgrow.progress import Progress
 from hfgrow.request import GrowthRequest
 from hfgrow.train.recipe_stages import Grow
@@ -67,6 +70,7 @@ def carried_state(
         GrowthError: The state does not fit the model that grew.
     """
     state: Mapping[str, Any] = read_optimizer(checkpoint)
+    is_beside_weights = any("z" in entry for entry in state.values())
     for growth in growths:
         plan = planned(
             read(LocalFolder(growth.base)), [(growth.grow.operator, growth.grow.arguments)]
@@ -75,12 +79,21 @@ def carried_state(
             plan,
             state,
             growth.grow.optimizer_state,
-            base_weights=_weights(growth.base),
-            grown_weights=_weights(growth.out),
+            base_weights=_weights(growth.base) if is_beside_weights else None,
+            grown_weights=_weights(growth.out) if is_beside_weights else None,
         )
     if not all(growth.grow.optimizer_state == "copy" for growth in growths):
         return state, ()
     return state, group_state_of(checkpoint)
+
+
+def last_growth(folder: Path) -> Link | None:
+    """Return the last growth in a model's lineage, whatever was trained since; None without."""
+    try:
+        manifest = read_manifest(folder)
+    except GrowthError:
+        return None
+    return manifest.last_growth if manifest else None
 
 
 def _weights(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from hfgrow.errors import GrowthError, TrainingError
+from hfgrow.errors import TrainingError, error_named
 
 # Where the main process says how the run ended, for whoever launched it.
 STATUS_VARIABLE = "HFGROW_STATUS_FILE"
@@ -57,6 +57,9 @@ def launch_command(
         if option.replace("-", "_") in given:
             continue
         if option in ("--multi_gpu", "--main_process_port") and num_processes == 1:
+            continue
+        if option == "--main_process_port" and "__num_machines" in given:
+            # Machines find each other at a port that all of them know.
             continue
         command += [option, *values]
     return [*command, *extra, str(script), *arguments]
@@ -114,16 +117,25 @@ def launch(
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> int:
-    """Run a command in a group of its own that gets the signals that we get; return its code."""
+    """Run a command in a group of its own whose workers get the signals that we get.
+
+    Returns:
+        Its exit code.
+    """
+    is_launched = command[1] == "-m"
     process = subprocess.Popen(
         command, env=environment, start_new_session=True, preexec_fn=end_with_parent
     )
 
     def forward(number: int, frame: object) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+        # Told itself, torch's launcher would end its workers 30 s later, checkpoint or not.
+        for pid in (is_launched and _workers(process.pid)) or [process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
-    before = {number: signal.signal(number, forward) for number in _SIGNALS}
+    # What was ignored, as under nohup, stays so.
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, forward) for number in heard}
     try:
         return process.wait()
     finally:
@@ -131,6 +143,17 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
             signal.signal(number, handler)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _workers(pid: int) -> list[int]:
+    """Return the processes that a launcher started; none where nobody can say."""
+    found = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                if _SCRIPT.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(int(child))
+    return found
 
 
 def end_with_parent() -> None:
@@ -143,10 +166,4 @@ def _outcome(status: dict[str, Any]) -> dict[str, Any]:
     error = status.get("error")
     if error is None:
         return status
-    kinds = {kind.__name__: kind for kind in _subclasses(GrowthError)}
-    kind = kinds.get(error["kind"], GrowthError)
-    raise kind(error["message"], hint=error["hint"])
-
-
-def _subclasses(kind: type[GrowthError]) -> list[type[GrowthError]]:
-    return [kind, *(found for sub in kind.__subclasses__() for found in _subclasses(sub))]
+    raise error_named(error["kind"], error["message"], error["hint"])

@@ -81,14 +81,6 @@ def train_stage(run: Run, stage: Stage, speed: Speed) -> int:
     """
     recipe, at, devices = run.recipe, run.position, run.devices
     num_steps = stage.train.num_steps(recipe.batch_tokens)
-    if at.stage_step == 0:
-        found = measure(run, stage, "start")
-        if not all(math.isfinite(text.loss) for text in found):
-            raise ModelError(
-                f"the held-out loss is {found[0].loss:g} before the first step of stage "
-                f"{at.stage}: the model's weights are broken",
-                hint="look at the model that the stage begins with: hfgrow check MODEL",
-            )
     batches = micro_batches(
         run.order,
         run.plan,
@@ -98,6 +90,8 @@ def train_stage(run: Run, stage: Stage, speed: Speed) -> int:
         pin_memory=devices.device.type == "cuda",
     )
     with run.stop.listening(), closing(batches), preferred_kernels(devices.device):
+        if at.stage_step == 0:
+            _measure_start(run, stage)
         while at.stage_step < num_steps:
             started = time.perf_counter()
             stopped = _step(run, stage, next(batches), speed, started)
@@ -105,12 +99,23 @@ def train_stage(run: Run, stage: Stage, speed: Speed) -> int:
             if is_end or _is_due(at.tokens, recipe.evaluation.every_tokens, recipe.batch_tokens):
                 measure(run, stage, "end" if is_end else "inside")
             due = _is_due(at.tokens, recipe.checkpoint.every_tokens, recipe.batch_tokens)
-            # What follows a skipped step is no state to go back to.
-            if stopped or ((is_end or due) and not at.num_skipped):
+            # After a skipped step an older state is the better one to go back to; but what follows
+            # the stage begins with its end.
+            if stopped or is_end or (due and not at.num_skipped):
                 run.save(stage)
             if stopped:
                 return stopped
     return 0
+
+
+def _measure_start(run: Run, stage: Stage) -> None:
+    found = measure(run, stage, "start")
+    if not all(math.isfinite(text.loss) for text in found):
+        raise ModelError(
+            f"the held-out loss is {found[0].loss:g} before the first step of stage "
+            f"{run.position.stage}: the model's weights are broken",
+            hint="look at the model that the stage begins with: hfgrow check MODEL",
+        )
 
 
 def measure(run: Run, stage: Stage, when: str) -> tuple[HeldOutLoss, ...]:
@@ -225,7 +230,6 @@ def _tell(
         "gradient_norm": norm,
         **rate,
     }
-    line = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in line.items()}
     if run.devices.device.type == "cuda":
         line["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     if stage.growth_mask is not None:

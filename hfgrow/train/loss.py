@@ -170,7 +170,8 @@ class _Summed(torch.autograd.Function):
     ) -> Tensor:
         of_hidden, of_weight = ctx.needs_input_grad[:2]
         hidden_gradient = torch.empty_like(hidden) if of_hidden else None
-        weight_gradient = torch.zeros_like(weight) if of_weight else None
+        # Shards hand the matrix over in bfloat16, in which a sum of many chunks loses digits.
+        weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if of_weight else None
         total = hidden.new_zeros((), dtype=torch.float32)
         matrix = weight.detach().to(dtype).requires_grad_(of_weight)
         for part in _parts(len(targets), chunk_tokens):
@@ -184,6 +185,7 @@ class _Summed(torch.autograd.Function):
             if hidden_gradient is not None:
                 hidden_gradient[part] = gradients.pop()
             total += loss.detach()
+        ctx.weight_dtype = weight.dtype
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total
 
@@ -196,7 +198,7 @@ class _Summed(torch.autograd.Function):
         if hidden_gradient is not None:
             hidden_gradient = hidden_gradient * upstream[0]
         if weight_gradient is not None:
-            weight_gradient = weight_gradient * upstream[0]
+            weight_gradient = (weight_gradient * upstream[0]).to(ctx.weight_dtype)
         return hidden_gradient, weight_gradient, None, None, None, None, None
 
 

@@ -15,13 +15,15 @@ from hfgrow.hub.resolve import ModelRef
 from hfgrow.plan import LayerSource
 from hfgrow.progress import Progress, Silent
 from hfgrow.source import local_folder, locate
-from hfgrow.train.devices import Devices, lost, open_devices
+from hfgrow.train.devices import Devices, lost
 from hfgrow.train.foresee import foresee
 from hfgrow.train.fresh import write_fresh
+from hfgrow.train.growing import last_growth
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_parts import FreshModel
-from hfgrow.train.run import Runner, last_growth
-from hfgrow.train.run_folder import RunFolder, base_identity
+from hfgrow.train.run import Runner
+from hfgrow.train.run_folder import RunFolder
+from hfgrow.train.world import open_devices
 
 # What training imports beyond what growth does.
 TRAINING = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
@@ -82,18 +84,16 @@ def carry_out(job: Job) -> dict[str, Any]:
         base, ref, tokenizer = _models(recipe, folder, devices, progress, client)
         devices.on_main(lambda: list(foresee(recipe, read(LocalFolder(base)), _layer_map(base))))
         runner = Runner(recipe, base, ref, tokenizer, devices, progress, client)
-        final = runner.run(
-            resume=resume,
-            allow_world_change=job.allow_world_change,
-            identity=base_identity(base),
-        )
+        final = runner.run(resume=resume, allow_world_change=job.allow_world_change)
         pushed = devices.on_main(lambda: _push(recipe, final, client, progress))
     except RuntimeError as error:
         if devices.num_processes > 1 and _is_lost(error):
             raise lost(error) from error
         raise
     finally:
-        devices.close()
+        # One of several that fails stays until it has said so: once it leaves, they all end.
+        if devices.num_processes == 1 or sys.exc_info()[0] is None:
+            devices.close()
     return {"folder": str(final), **(pushed or {})}
 
 
@@ -101,26 +101,31 @@ def _models(
     recipe: Recipe, folder: RunFolder, devices: Devices, progress: Progress, client: HubClient
 ) -> tuple[Path, ModelRef | None, Path]:
     """Return the base, where it comes from, and the folder of the tokenizer."""
+    names = (recipe.base, recipe.tokenizer)
+    # One process asks what a name stands for, so that all of them read the same commit.
+    refs = devices.shared(
+        lambda: [
+            locate(name, None, client, progress) if isinstance(name, str) else None
+            for name in names
+        ]
+    )
 
-    def found(name: str, teller: Progress) -> Path:
-        return local_folder(locate(name, None, client, teller), client, teller)
-
-    def fetch() -> None:
-        for name in (recipe.base, recipe.tokenizer):
-            if isinstance(name, str):
-                found(name, progress)
-        if isinstance(recipe.base, FreshModel) and not folder.fresh.exists():
-            assert recipe.tokenizer is not None
-            write_fresh(recipe.base, found(recipe.tokenizer, Silent()), recipe.seed, folder.fresh)
+    def fetch(teller: Progress) -> list[Path | None]:
+        return [local_folder(ref, client, teller) if ref else None for ref in refs]
 
     # The main process downloads; the others find what it has.
-    devices.on_main(fetch)
-    base, ref = folder.fresh, None
-    if isinstance(recipe.base, str):
-        ref = locate(recipe.base, None, client, Silent())
-        base = local_folder(ref, client, Silent())
-    tokenizer = base if recipe.tokenizer is None else found(recipe.tokenizer, Silent())
-    return base, ref, tokenizer
+    devices.on_main(lambda: fetch(progress))
+    base, tokenizer = fetch(Silent())
+    if isinstance(recipe.base, FreshModel):
+        fresh, vocabulary = recipe.base, tokenizer
+        assert vocabulary is not None
+        if not devices.told(folder.fresh.exists()):
+            devices.on_main(lambda: write_fresh(fresh, vocabulary, recipe.seed, folder.fresh))
+        base = folder.fresh
+    assert base is not None
+    sizes = {name: file.nbytes for name, file in read(LocalFolder(base)).files.items()}
+    devices.check_same("base", sizes)
+    return base, refs[0], tokenizer or base
 
 
 def _layer_map(base: Path) -> tuple[LayerSource, ...] | None:

@@ -1,13 +1,18 @@
 """What a run tells: `metrics.jsonl` always, trackers where the recipe names them, and a line."""
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.write import replace_text
+from hfgrow.errors import printable
 from hfgrow.progress import Progress
 from hfgrow.train.devices import Devices
+from hfgrow.train.position import Position
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.run_folder import METRICS
 
@@ -22,23 +27,28 @@ class Metrics:
         recipe: The recipe, for trackers.
         devices: The processes.
         progress: Told a line now and then.
-        step: The optimizer step that a resumed run goes on from; what was written after it is
-            taken out, since it happens again. 0 begins anew.
+        begin: Where a resumed run goes on from; what was written after that is taken out, since it
+            happens again. Step 0 begins anew.
     """
 
     def __init__(
-        self, folder: Path, recipe: Recipe, devices: Devices, progress: Progress, *, step: int
+        self, folder: Path, recipe: Recipe, devices: Devices, progress: Progress, *, begin: Position
     ) -> None:
         self.progress, self._devices = progress, devices
         self._path = folder / METRICS
         self._trackers = bool(recipe.trackers)
         self._next_s = time.monotonic()
         if devices.is_main:
-            kept = [line for line in read_metrics(folder) if line["step"] <= step] if step else []
-            text = "".join(f"{json.dumps(line)}\n" for line in kept)
-            self._path.write_text(text, encoding="utf-8")
+            kept = [line for line in read_metrics(folder) if _is_before(line, begin)]
+            with translated(printable(folder, 200)):
+                replace_text(self._path, "".join(f"{json.dumps(line)}\n" for line in kept))
         if self._trackers:
-            devices.accelerator.init_trackers(Path(recipe.output).name, config=recipe.identity())
+            # tensorboard takes nothing but numbers and texts.
+            settings = {
+                key: value if isinstance(value, int | float | str) else json.dumps(value)
+                for key, value in recipe.identity().items()
+            }
+            devices.accelerator.init_trackers(Path(recipe.output).name, config=settings)
 
     def write(self, line: Mapping[str, Any], *, said: str = "", always: bool = False) -> None:
         """Record a line.
@@ -50,8 +60,8 @@ class Metrics:
         """
         if not self._devices.is_main:
             return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(f"{json.dumps(line)}\n")
+        with translated(printable(self._path, 200)), self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(_finite(line))}\n")
         if self._trackers:
             values = dict(_numbers(line))
             self._devices.accelerator.log(values, step=int(line["step"]))
@@ -67,8 +77,9 @@ class Metrics:
 
     def close(self) -> None:
         """End what the trackers began."""
-        if self._trackers:
-            self._devices.accelerator.end_training()
+        # Not `end_training`, which also leaves the other processes.
+        for tracker in self._devices.accelerator.trackers if self._trackers else ():
+            tracker.finish()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -82,6 +93,20 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             except ValueError:
                 break
     return lines
+
+
+def _is_before(line: Mapping[str, Any], begin: Position) -> bool:
+    if not begin.step or line["step"] > begin.step:
+        return False
+    # The start of the next stage is measured at the step at which this one ends.
+    return line.get("when") != "start" or line["stage"] <= begin.stage
+
+
+def _finite(value: Any) -> Any:
+    """Return a value as JSON can hold it: what is no finite number is null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _numbers(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -115,6 +115,10 @@ class Train(Part):
             spans = "warmup and decay" if self.decay_tokens else "warmup"
             what = f"{spans} of no more than the stage's {self.tokens} tokens together"
             faults.append((("warmup",), self.warmup, what))
+        if self.mask_ramp_tokens > self.tokens:
+            # What is still hidden at the end would be in the model as if it had been trained.
+            what = f"no more than the stage's {self.tokens} tokens"
+            faults.append((("mask_ramp",), self.mask_ramp, what))
         if faults:
             raise refusal(faults)
         return self

@@ -1,7 +1,7 @@
 """What a stage of training leaves behind in words: its link in the lineage, the card, the curve."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +29,7 @@ from hfgrow.train.data.sources import DEMO
 from hfgrow.train.flops import Arithmetic
 from hfgrow.train.loop import Run
 from hfgrow.train.metrics import read_metrics
+from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_parts import FreshModel, TrainSource
 from hfgrow.train.recipe_stages import Train
 from hfgrow.train.story import stories, told
@@ -94,6 +95,7 @@ def lineage_files(
         compute=_compute(run, costs, flops),
         evaluations=found,
         card=inherited(base_folder),
+        settings=dict(_settings(recipe, train)),
     )
     for evaluated in found:
         run.metrics.say(told(evaluated))
@@ -101,6 +103,19 @@ def lineage_files(
     picture = _curve(run, folder)
     texts = {MANIFEST: manifest.to_json(), **card_files(manifest, picture=picture is not None)}
     return config_record(link), texts, {} if picture is None else {LOSS_PICTURE: picture}
+
+
+def _settings(recipe: Recipe, train: Train) -> Iterator[tuple[str, bool | float | str]]:
+    """Yield what a link has no field for."""
+    told = {"name", "tokens", "learning_rate", "schedule", "trainable"}
+    for part in (recipe.optimizer, train):
+        for key, value in part.model_dump(mode="json", exclude=told).items():
+            if isinstance(value, list | tuple):
+                yield key, ",".join(map(str, value))
+            elif value is not None:
+                yield key, value
+    yield "micro_batch_size", recipe.micro_batch_size
+    yield "document_mask", recipe.data.document_mask
 
 
 def _manifest(

@@ -6,60 +6,41 @@ main process writes and speaks; what it cannot do, no process does.
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.dtypes import CONFIG_NAMES
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import translated
-from hfgrow.errors import GrowthError, TrainingError, printable
+from hfgrow.errors import TrainingError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.resolve import ModelRef
-from hfgrow.lineage import Link
-from hfgrow.manifest import read_manifest
 from hfgrow.naming import suffix_of
 from hfgrow.progress import Progress
 from hfgrow.record import describe
 from hfgrow.source import base_name
 from hfgrow.train.data.batches import BatchPlan
-from hfgrow.train.data.corpus import Corpus, corpus_of, open_sources
-from hfgrow.train.data.order import BlockOrder
-from hfgrow.train.data.sources import TextSource
-from hfgrow.train.data.tokenizer import open_tokenizer
-from hfgrow.train.devices import Devices, inner_model
-from hfgrow.train.evaluate import evaluate
+from hfgrow.train.devices import Devices
+from hfgrow.train.evaluate import evaluate_folder
 from hfgrow.train.export import Target, export
 from hfgrow.train.flops import arithmetic, spent_flops
-from hfgrow.train.growing import Grown, carried_state, grow_stage
+from hfgrow.train.growing import Grown, grow_stage, last_growth
+from hfgrow.train.keeping import Keeper
 from hfgrow.train.loop import Run, record_evaluation, train_stage
-from hfgrow.train.loss import NextTokenLoss
-from hfgrow.train.masking import BatchMasks
 from hfgrow.train.metrics import Metrics
 from hfgrow.train.position import Position
 from hfgrow.train.recipe import Recipe
-from hfgrow.train.recipe_parts import Source
 from hfgrow.train.recipe_stages import Grow, Train
-from hfgrow.train.run_folder import RunFolder
-from hfgrow.train.saved import (
-    MODEL,
-    OPTIMIZER,
-    flat,
-    group_state,
-    group_state_of,
-    model_tensors,
-    optimizer_state,
-    put_model,
-    put_optimizer,
-    read_optimizer,
-)
+from hfgrow.train.run_folder import RunFolder, base_identity
 from hfgrow.train.speed import speed_of
-from hfgrow.train.stage import Stage, begin_with, load_model, make_stage
-from hfgrow.train.state import Checkpoint, latest_checkpoint, save_checkpoint
+from hfgrow.train.stage import make_stage
 from hfgrow.train.stop import StoppedError, StopRequest
+from hfgrow.train.texts import open_texts
+
+# The longest name of a stage's folder; those of many growths would grow without end.
+_MAX_NAME = 100
 
 
 @dataclass(slots=True)
@@ -101,15 +82,14 @@ class Runner:
         self._recipe, self._base, self._ref, self._tokenizer = recipe, base, ref, tokenizer
         self._devices, self._progress, self._client = devices, progress, client
         self._folder = RunFolder(Path(recipe.output).expanduser())
-        self._checkpoint: Checkpoint | None = None
+        self._keeper = Keeper(self._folder, devices, progress, keep=recipe.checkpoint.keep)
 
-    def run(self, *, resume: bool, allow_world_change: bool, identity: dict[str, Any]) -> Path:
+    def run(self, *, resume: bool, allow_world_change: bool) -> Path:
         """Run all stages that are not done.
 
         Args:
             resume: Whether a run that lies in the output goes on.
             allow_world_change: Whether it may go on with another number of processes.
-            identity: What tells the base from others.
 
         Returns:
             The folder of the finished model.
@@ -119,18 +99,21 @@ class Runner:
             StoppedError: A signal stopped the run, and its checkpoint is saved.
         """
         recipe, devices = self._recipe, self._devices
-        corpus = self._corpus()
-        order = BlockOrder(
-            corpus.train,
-            [source.weight for source in recipe.data.train],
-            sequence_length=recipe.data.sequence_length,
-            seed=recipe.seed,
+        devices.check_same("recipe", recipe.identity())
+        corpus, order = open_texts(
+            recipe,
+            self._base,
+            self._tokenizer,
+            self._folder.tokens,
+            devices,
+            self._client,
+            self._progress,
         )
-        identity = identity | dict(recipe.identity()) | {"data": order.fingerprint}
-        position, checkpoint = Position(), self._latest()
+        position, checkpoint = Position(), self._keeper.latest()
         if checkpoint is not None:
             position = Position.of_json(checkpoint.state.get("position"))
-        devices.on_main(lambda: self._take_up(identity, position.stage, resume, allow_world_change))
+        own = dict(recipe.identity()) | {"data": order.fingerprint}
+        devices.on_main(lambda: self._take_up(own, position.stage, resume, allow_world_change))
         if devices.told(self._folder.final.exists()):
             self._progress.say("The run is finished already")
             return self._folder.final
@@ -147,10 +130,10 @@ class Runner:
                 micro_batch_size=recipe.micro_batch_size,
                 world_size=devices.num_processes,
             ),
-            metrics=Metrics(self._folder.path, recipe, devices, self._progress, step=position.step),
+            metrics=Metrics(self._folder.path, recipe, devices, self._progress, begin=position),
             stop=StopRequest(),
             position=position,
-            save=self._save,
+            save=lambda stage: self._keeper.save(stage, position),
             base_sizes=describe(read(LocalFolder(self._base)), "base", files={}),
         )
         self._run = run
@@ -164,49 +147,23 @@ class Runner:
         return self._folder.final
 
     def _take_up(
-        self, identity: dict[str, Any], stage: int, resume: bool, allow_world_change: bool
+        self, own: dict[str, Any], stage: int, resume: bool, allow_world_change: bool
     ) -> None:
+        identity = base_identity(self._base) | own
         if resume:
             self._folder.check(identity, stage=stage, allow_world_change=allow_world_change)
         self._folder.record(identity, self._recipe)
 
-    def _corpus(self) -> Corpus:
-        recipe, devices = self._recipe, self._devices
-        config, _, _ = read_config(LocalFolder(self._base))
-        tokenizer = open_tokenizer(self._tokenizer)
-
-        def opened() -> Corpus:
-            def views(sources: Sequence[Source]) -> Any:
-                return open_sources(
-                    [text_source(source) for source in sources],
-                    tokenizer,
-                    self._folder.tokens,
-                    vocab_size=int(config["vocab_size"]),
-                    client=self._client,
-                    progress=self._progress,
-                )
-
-            return corpus_of(
-                views(recipe.data.train),
-                views(recipe.data.validation),
-                sequence_length=recipe.data.sequence_length,
-                seed=recipe.seed,
-            )
-
-        corpus = devices.on_main(opened)
-        if corpus is None:
-            corpus = opened()
-        for note in corpus.notes:
-            self._progress.say(f"Note: {note}")
-        return corpus
-
     def _grow(self, walk: _Walk, number: int, grow: Grow) -> None:
-        name = f"{self._name(walk.folder)}-{suffix_of(grow.operator, grow.arguments)}"
+        name = self._name(walk.folder, number, suffix_of(grow.operator, grow.arguments))
         is_last = number == len(self._recipe.stages) - 1
         out = self._folder.stage(number, name)
         done = self._folder.final if is_last else out
         if number == 0 and not self._run.position.evaluations:
-            self._measure_base(walk.folder)
+            found = evaluate_folder(
+                walk.folder, self._run.corpus.validation, self._devices, self._recipe
+            )
+            record_evaluation(self._run, found, "base")
         if not self._devices.told(done.exists()):
             dtype = self._final_dtype() if is_last else "float32"
             model = str(walk.folder.absolute())
@@ -228,7 +185,7 @@ class Runner:
     def _train(self, walk: _Walk, number: int, train: Train) -> None:
         at, recipe = self._run.position, self._recipe
         is_last = number == len(recipe.stages) - 1
-        name = f"{self._name(walk.folder)}-{_short(train.tokens)}"
+        name = self._name(walk.folder, number, _short(train.tokens))
         out = self._folder.final if is_last else self._folder.stage(number, name)
         is_done = self._devices.told(out.exists())
         if number < at.stage and not is_done:
@@ -251,7 +208,7 @@ class Runner:
             layer_map=None if growth is None else growth.layer_sources,
             masked_by=growth if train.mask_ramp is not None else None,
         )
-        self._restore(stage, walk)
+        self._keeper.restore(stage, at, walk.growths)
         trained = [name for name, p in stage.model.named_parameters() if p.requires_grad]
         settings, length = stage.model.config.to_dict(), recipe.data.sequence_length
         flops = spent_flops(settings, length, trained)
@@ -288,58 +245,6 @@ class Runner:
         at.samples += left * run.plan.num_samples
         at.tokens += left * run.recipe.batch_tokens
 
-    def _restore(self, stage: Stage, walk: _Walk) -> None:
-        at = self._run.position
-        checkpoint = self._latest() if at.step else None
-        if checkpoint is None:
-            return
-        if at.stage_step:
-            put_model(stage.model, checkpoint.tensors(MODEL))
-            groups = group_state_of(checkpoint)
-            put_optimizer(stage.model, stage.optimizer, read_optimizer(checkpoint), groups)
-        elif walk.growths and any(g.grow.optimizer_state != "reset" for g in walk.growths):
-            state, groups_kept = carried_state(walk.growths, checkpoint)
-            begin_with(stage, state, groups_kept)
-
-    def _save(self, stage: Stage) -> None:
-        at, keep = self._run.position, self._devices.is_main
-        files = {
-            MODEL: model_tensors(stage.model, keep=keep),
-            OPTIMIZER: flat(optimizer_state(stage.model, stage.optimizer, keep=keep)),
-        }
-        state = {"position": at.to_json(), "groups": group_state(stage.optimizer)}
-        self._devices.on_main(
-            lambda: save_checkpoint(
-                self._folder.checkpoints,
-                at.step,
-                files,
-                state,
-                keep=self._recipe.checkpoint.keep,
-            )
-        )
-        self._checkpoint = None
-
-    def _latest(self) -> Checkpoint | None:
-        if self._checkpoint is None:
-            self._checkpoint = latest_checkpoint(self._folder.checkpoints, self._progress)
-        return self._checkpoint
-
-    def _measure_base(self, folder: Path) -> None:
-        """Measure the base before it grows for the first time."""
-        recipe, devices = self._recipe, self._devices
-        module: Any = devices.distribute(NextTokenLoss(load_model(folder)))
-        found = evaluate(
-            module,
-            self._run.corpus.validation,
-            devices,
-            BatchMasks(inner_model(module).config, recipe.data.sequence_length, devices.device),
-            sequence_length=recipe.data.sequence_length,
-            micro_batch_size=recipe.micro_batch_size,
-            max_tokens=recipe.evaluation.tokens,
-            document_mask=recipe.data.document_mask,
-        )
-        record_evaluation(self._run, found, "base")
-
     def _final_dtype(self) -> str:
         if self._recipe.dtype is not None:
             return self._recipe.dtype
@@ -347,8 +252,11 @@ class Runner:
         counts = Counter(tensor.dtype for tensor in plan.tensors.values())
         return CONFIG_NAMES[counts.most_common(1)[0][0]]
 
-    def _name(self, folder: Path) -> str:
-        return str(self._base_record(folder)["name"])
+    def _name(self, folder: Path, number: int, suffix: str) -> str:
+        name = f"{self._base_record(folder)['name']}-{suffix}"
+        if len(name) > _MAX_NAME:
+            name = f"{self._base_record(self._base)['name'][:_MAX_NAME]}-stage-{number}"
+        return name
 
     def _base_record(self, folder: Path) -> dict[str, Any]:
         if folder != self._base:
@@ -362,26 +270,6 @@ class Runner:
         with translated(printable(final, 200)):
             out.rename(final)
             shutil.rmtree(out.parent, ignore_errors=True)
-
-
-def text_source(source: Source) -> TextSource:
-    """Return a source of a recipe as the data layer takes it."""
-    return TextSource(
-        path=source.path,
-        dataset=source.dataset,
-        name=source.name,
-        split=source.split,
-        text_column=source.text_column,
-    )
-
-
-def last_growth(folder: Path) -> Link | None:
-    """Return the last growth in a model's lineage, whatever was trained since; None without."""
-    try:
-        manifest = read_manifest(folder)
-    except GrowthError:
-        return None
-    return manifest.last_growth if manifest else None
 
 
 def _short(tokens: int) -> str:

@@ -22,9 +22,11 @@ from hfgrow.checkpoint.staging import translated
 from hfgrow.checkpoint.write import replace_text
 from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
 from hfgrow.manifest import read_manifest
+from hfgrow.names import TRAINED
 from hfgrow.train.recipe import Recipe
 
 RUN, METRICS = "run.json", "metrics.jsonl"
+_RECIPE = "recipe.yaml"
 # What may differ where the user allows another number of processes.
 _WORLD = ("world.", "micro_batch_size")
 
@@ -52,7 +54,7 @@ class RunFolder:
     @property
     def final(self) -> Path:
         """The finished model."""
-        return self.path / "final"
+        return self.path / TRAINED
 
     @property
     def fresh(self) -> Path:
@@ -91,17 +93,20 @@ class RunFolder:
                 )
             self.path.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(self.path / "stages", ignore_errors=True)
-            for name in (RUN, METRICS):
-                (self.path / name).unlink(missing_ok=True)
+            (self.path / METRICS).unlink(missing_ok=True)
+            replace_text(self.path / RUN, "{}\n")
 
     def record(self, identity: Mapping[str, Any], recipe: Recipe) -> None:
         """Write down what the run is carried out with."""
         with translated(printable(self.path, 200)):
-            replace_text(self.path / "recipe.yaml", recipe.to_yaml())
+            # In this order: a recipe beside no run is somebody else's.
             replace_text(self.path / RUN, json.dumps(identity, indent=2) + "\n")
+            replace_text(self.path / _RECIPE, recipe.to_yaml())
 
     def check(self, identity: Mapping[str, Any], *, stage: int, allow_world_change: bool) -> None:
         """Compare what the run was begun with with what it is to go on with.
+
+        Models of later stages that are others now are removed.
 
         Args:
             identity: What it is to go on with.
@@ -120,10 +125,13 @@ class RunFolder:
             for key in sorted(before.keys() | identity.keys())
             if before.get(key) != identity.get(key)
         ]
-        differing = [item for item in differing if not _is_later(item[0], stage)]
+        later = [number for key, _, _ in differing if (number := _stage_of(key)) > stage]
+        differing = [item for item in differing if _stage_of(item[0]) <= stage]
         if allow_world_change:
             differing = [item for item in differing if not item[0].startswith(_WORLD)]
         if not differing:
+            if later:
+                self._remove_stages_from(min(later))
             return
         said = "; ".join(
             f"{printable(key)} was {printable(repr(old), 60)}, is {printable(repr(new), 60)}"
@@ -140,8 +148,16 @@ class RunFolder:
 
     def _strangers(self) -> Iterator[Path]:
         """Yield what lies in the folder and was not left there by a run that never began."""
-        ours = {RUN, METRICS, "recipe.yaml", "tokens", "stages", "checkpoints"}
+        ours = {RUN, METRICS, "tokens", "checkpoints"}
+        if (self.path / RUN).exists():
+            ours |= {_RECIPE, "stages"}
         return (p for p in self.path.iterdir() if p.name not in ours and p.name[0] != ".")
+
+    def _remove_stages_from(self, number: int) -> None:
+        with translated(printable(self.path, 200)):
+            for folder in self.path.glob("stages/[0-9]*"):
+                if int(folder.name) >= number:
+                    shutil.rmtree(folder)
 
 
 def _is_trained(folder: Path) -> bool:
@@ -152,10 +168,11 @@ def _is_trained(folder: Path) -> bool:
     return manifest is not None and bool(manifest.trainings)
 
 
-def _is_later(key: str, stage: int) -> bool:
+def _stage_of(key: str) -> int:
+    """Return the number of the stage that a key of the recipe belongs to; -1 for none."""
     first, _, rest = key.partition(".")
     number = rest.partition(".")[0]
-    return first == "stages" and number.isdecimal() and int(number) > stage
+    return int(number) if first == "stages" and number.isdecimal() else -1
 
 
 def base_identity(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A stage of training as it stands ready: model, optimizer, schedule, mask."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,9 +189,29 @@ def begin_with(stage: Stage, state: Mapping[str, Any], groups: Sequence[Mapping[
                 raise TrainingError(f"the optimizer's state of {printable(name)} has another shape")
     put_optimizer(stage.model, stage.optimizer, state)
     if isinstance(stage.optimizer, ScheduleFreeAdamW):
-        for group in stage.optimizer.param_groups:
-            if groups:
-                group.update({key: groups[0][key] for key in ("k", "weight_sum", "lr_max")})
+        own = stage.optimizer.param_groups
+        for group, kept in zip(own, _kept_for(own, groups), strict=False):
+            group.update(kept)
+        for group in own:
             # Growth left the mean in the parameters; y lies between it and z.
             group["train_mode"] = False
         stage.optimizer.train()
+
+
+def _kept_for(
+    own: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield what each group of Schedule-Free goes on with: how far its average is, in its rate.
+
+    Where there were as many groups, each has its own; else all have the first one's, in units of
+    their own peak, so that the next iterate has the same share of the average everywhere.
+    """
+    for i, group in enumerate(own if groups else ()):
+        is_own = len(groups) == len(own)
+        kept = groups[i if is_own else 0]
+        ratio = 1.0 if is_own else group["peak"] / own[0]["peak"]
+        yield {
+            "k": kept["k"],
+            "weight_sum": kept["weight_sum"] * ratio ** group["weight_lr_power"],
+            "lr_max": kept["lr_max"] * ratio,
+        }

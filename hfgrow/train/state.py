@@ -70,7 +70,7 @@ def save_checkpoint(
     staging = folder / f".{final.name}.partial"
     with translated(printable(final, 200)):
         folder.mkdir(parents=True, exist_ok=True)
-        for left_over in (staging, final):
+        for left_over in (*folder.glob(".step-*.partial"), final):
             if left_over.exists():
                 shutil.rmtree(left_over)
         staging.mkdir()
@@ -89,16 +89,17 @@ def save_checkpoint(
                 _sync(path)
             _write_json(staging / _MANIFEST, {"files": manifest})
             _sync(staging / _MANIFEST)
+            _sync(staging)
             staging.rename(final)
             _sync(folder)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-    # Those of later steps were passed over as damaged, and would be in the way for ever.
-    others = [path for path in _folders(folder) if path != final]
-    older = [path for path in others if _step_of(path) < step]
-    for old in (*older[keep - 1 :], *(path for path in others if path not in older)):
-        shutil.rmtree(old)
+        # Those of later steps were passed over as damaged, and would be in the way for ever.
+        others = [path for path in _folders(folder) if path != final]
+        older = [path for path in others if _step_of(path) < step]
+        for old in (*older[keep - 1 :], *(path for path in others if path not in older)):
+            shutil.rmtree(old)
     return final
 
 

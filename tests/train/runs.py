@@ -1,8 +1,7 @@
-"""Runs of the bundled script in processes of their own, on a model that is small and fresh."""
+"""Runs in this process or in processes of their own, on a model that is small and fresh."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,11 +9,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from hfgrow.train.main import Job, carry_out
+from hfgrow.train.recipe import recipe_of
+from tests.program import program
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes" / "continue_pretraining.py"
 TIMEOUT_S = 120
+# The stages of a run that grows in the middle.
+GROWN: list[dict[str, Any]] = [
+    {"train": {"tokens": 1024, "learning_rate": 1e-2}},
+    {"grow": {"operator": "zero-depth", "g": 2}},
+    {"train": {"tokens": 1024, "learning_rate": 1e-2}},
+]
 
 
 def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -55,12 +65,16 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def command(recipe: dict[str, Any], folder: Path, *flags: str) -> tuple[list[str], dict[str, str]]:
-    """Return the command that runs a recipe as `accelerate launch` does, and its environment."""
+def command(
+    recipe: dict[str, Any], folder: Path, *flags: str, by_program: bool = False
+) -> tuple[list[str], dict[str, str]]:
+    """Return the command that runs a recipe, by `accelerate` or `hfgrow`, and its environment."""
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     num_processes = recipe.get("world", {}).get("processes", 1)
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    if by_program:
+        return [program(), "train", str(path), "--cpu", *flags], environment
     words = [sys.executable]
     if num_processes > 1:
         words += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
@@ -82,10 +96,16 @@ def finish(words: list[str], environment: dict[str, str]) -> "subprocess.Complet
 
 
 def stop_at(
-    recipe: dict[str, Any], folder: Path, step: int, number: int, *, only_last: bool = False
+    recipe: dict[str, Any],
+    folder: Path,
+    step: int,
+    number: int,
+    *,
+    whom: str = "all",
+    by_program: bool = False,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a recipe, and send a signal to its processes, or to the last, once a step is recorded."""
-    words, environment = command(recipe, folder)
+    """Run a recipe, and send a signal to processes of it once a step is recorded."""
+    words, environment = command(recipe, folder, by_program=by_program)
     process = subprocess.Popen(
         words,
         env=environment,
@@ -98,13 +118,11 @@ def stop_at(
     while process.poll() is None and time.monotonic() < deadline:
         if len(losses(recipe)) >= step:
             family = _family(process.pid)
-            for pid in family[-1:] if only_last else family:
+            for pid in {"all": family, "first": family[:1], "last": family[-1:]}[whom]:
                 os.kill(pid, number)
             break
         time.sleep(0.002)
     out, err = process.communicate(timeout=TIMEOUT_S)
-    if number == signal.SIGKILL:
-        assert process.returncode != 0
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
@@ -130,3 +148,40 @@ def losses(recipe: dict[str, Any]) -> list[float]:
 def weights(recipe: dict[str, Any]) -> str:
     """Return the sha256 of the finished model's weights."""
     return sha256(Path(recipe["output"], "final", "model.safetensors").read_bytes()).hexdigest()
+
+
+def growing(optimizer_state: str, **grow: Any) -> list[dict[str, Any]]:
+    """Return `GROWN` with another mode of growth for the optimizer's state, or another growth."""
+    grown = {**GROWN[1]["grow"], **grow, "optimizer_state": optimizer_state}
+    return [GROWN[0], {"grow": grown}, GROWN[2]]
+
+
+def carry(recipe: dict[str, Any], **flags: Any) -> Path:
+    """Run a recipe in this process; return the folder of its model."""
+    result = carry_out(Job(recipe=recipe_of(recipe), on_cpu=True, quiet=True, **flags))
+    return Path(result["folder"])
+
+
+def last_checkpoint(recipe: dict[str, Any]) -> Path:
+    """Return the folder of the newest checkpoint."""
+    return max(Path(recipe["output"], "checkpoints").iterdir(), key=lambda path: path.name)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, recipe: dict[str, Any], step: int) -> None:
+    """Run a recipe up to a step, as if the power had failed right after it."""
+    from hfgrow.train import loop
+
+    class PowerFailureError(Exception):
+        pass
+
+    taken = loop._step
+
+    def failing(run: Any, *arguments: Any) -> int:
+        if run.position.step == step:
+            raise PowerFailureError
+        return taken(run, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", failing)
+        with pytest.raises(PowerFailureError):
+            carry(recipe)

@@ -177,7 +177,9 @@ def test_maps_that_are_not_those_of_the_growth_are_refused(
     written(base, maps, grown, g=2)
     num_outside_layers = 3
     num_in_layers = 2 * (len(tensors_of(base)) - num_outside_layers)
-    assert verify(grown).provenance.num_computed == num_in_layers
+    provenance = verify(grown).provenance
+    assert provenance is not None
+    assert provenance.num_computed == num_in_layers
     (file,) = grown.glob("learned_maps-*.safetensors")
     content = bytearray(file.read_bytes())
     content[-1] ^= 1

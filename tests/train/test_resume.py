@@ -1,6 +1,7 @@
 """A run that was killed ends in the bits of one that was not: H6, F13 of the ecosystem's faults."""
 
 import random
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,15 @@ def check_that_a_killed_run_ends_alike(folder: Path, optimizer: str, world: str)
     done = runs.run(straight, whole)
     assert done.returncode == 0, done.stderr
     broken = runs.recipe(killed, **changes)
-    step = random.randint(1, 10)
-    runs.stop_at(broken, killed, step, signal.SIGKILL)
+    # From the step on at which there is a checkpoint to go on from.
+    step = random.randint(3, 10)
+    ended = runs.stop_at(broken, killed, step, signal.SIGKILL)
+    assert ended.returncode != 0
     assert not Path(broken["output"], "final").exists()
     resumed = runs.run(broken, killed, "--resume")
     assert resumed.returncode == 0, resumed.stderr
+    (reached,) = re.findall(r"Going on from step (\d+),", resumed.stderr)
+    assert step - 2 <= int(reached) < 12
     assert runs.losses(broken) == runs.losses(straight), f"killed at step {step}"
     assert runs.weights(broken) == runs.weights(straight), f"killed at step {step}"
 

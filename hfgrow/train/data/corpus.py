@@ -100,18 +100,19 @@ def corpus_of(
         TrainingError: A text is too small to hold any of it out.
     """
     if validation:
-        notes = tuple(overlap.warning for overlap in overlaps(validation, train))
-        return Corpus(tuple(train), tuple(validation), notes)
+        warnings = tuple(overlap.warning for overlap in overlaps(validation, train))
+        return Corpus(tuple(train), tuple(validation), warnings)
     held = [hold_out(view, fraction, at_least=sequence_length + 1, seed=seed) for view in train]
-    notes = tuple(
+    notes = [
         f"no document of {part.validation.label} is short enough to be held out: its last "
         f"{part.validation.num_tokens} tokens are"
         for part in held
         if not part.by_documents
-    )
-    return Corpus(
-        tuple(part.train for part in held), tuple(part.validation for part in held), notes
-    )
+    ]
+    trained = tuple(part.train for part in held)
+    validation = tuple(part.validation for part in held)
+    notes += [overlap.warning for overlap in overlaps(validation, trained)]
+    return Corpus(trained, validation, tuple(notes))
 
 
 def _folder_name(source: TextSource, tokenizer: TextTokenizer) -> str:

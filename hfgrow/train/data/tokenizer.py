@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _FILE = "tokenizer.json"
+# Any of which a tokenizer can be made from.
+_FILES = (_FILE, "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 # Settings of a caller, not of the tokenizer.
 _NOT_ITS_OWN = ("truncation", "padding")
 
@@ -57,6 +59,10 @@ def open_tokenizer(folder: Path) -> TextTokenizer:
     from transformers import AutoTokenizer
 
     shown = printable(folder, 200)
+    hint = "training needs tokenizer.json beside the weights, or tokenizer: FOLDER"
+    if not any((folder / name).is_file() for name in _FILES):
+        # transformers would ask the Hub for it, and wait.
+        raise ModelError(f"{shown} has no tokenizer", hint=hint)
     auto_tokenizer: Any = AutoTokenizer
     try:
         opened = auto_tokenizer.from_pretrained(
@@ -68,7 +74,7 @@ def open_tokenizer(folder: Path) -> TextTokenizer:
     except Exception as error:
         raise ModelError(
             f"{shown} has no tokenizer that can be opened: {printable(error, 200)}",
-            hint="training needs tokenizer.json beside the weights, or tokenizer: FOLDER",
+            hint=hint,
         ) from error
     bos, eos = opened.bos_token_id, opened.eos_token_id
     if bos is None and eos is None:

@@ -1,0 +1,141 @@
+"""A run that is begun again: what goes on, what begins anew, and what is refused."""
+
+import json
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.errors import OutputError, TrainingError
+from tests.train import runs
+
+
+@pytest.mark.parametrize("step", [2, 4, 5])
+def test_a_run_with_growth_resumes_bit_by_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Also where the power fails between growth and the first step after it."""
+    stages = runs.growing("copy")
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    whole = runs.recipe(tmp_path / "whole", stages=stages)
+    broken = runs.recipe(tmp_path / "broken", stages=stages)
+    runs.carry(whole)
+    runs.stop_after(monkeypatch, broken, step)
+    runs.carry(broken, resume=True)
+    assert runs.losses(broken) == runs.losses(whole)
+    assert runs.weights(broken) == runs.weights(whole)
+    measured = [
+        [line for line in runs.lines(recipe) if "when" in line] for recipe in (broken, whole)
+    ]
+    assert measured[0] == measured[1], "each held-out loss is recorded once"
+
+
+def test_an_output_that_holds_a_run_is_not_begun_again(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path)
+    runs.carry(recipe)
+    with pytest.raises(OutputError, match="holds a run already") as caught:
+        runs.carry(recipe)
+    assert "--resume" in caught.value.hint
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path)
+    runs.carry(recipe)
+    before = Path(recipe["output"], "metrics.jsonl").read_bytes()
+    runs.carry(recipe, resume=True)
+    assert Path(recipe["output"], "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_that_saved_nothing_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path, seed=8)
+    runs.stop_after(monkeypatch, recipe, 1)
+    assert Path(recipe["output"], "run.json").exists()
+    recipe |= {"seed": 9}
+    runs.carry(recipe)
+    assert len(runs.losses(recipe)) == 12
+
+
+def test_trained_models_are_gone_on_with_where_the_checkpoints_were_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path, stages=runs.GROWN)
+    runs.stop_after(monkeypatch, recipe, 5)
+    before = runs.losses(recipe)[:4]
+    shutil.rmtree(Path(recipe["output"], "checkpoints"))
+    with pytest.raises(OutputError, match="holds a run already"):
+        runs.carry(recipe)
+    runs.carry(recipe, resume=True)
+    assert len(before) == 4
+    state = json.loads((runs.last_checkpoint(recipe) / "state.json").read_text())
+    assert state["position"]["tokens"] == 2048, "the first stage is not trained again"
+
+
+def test_a_stage_that_was_not_reached_may_be_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path, stages=runs.GROWN)
+    runs.stop_after(monkeypatch, recipe, 3)
+    stages = [runs.GROWN[0], {"grow": {"operator": "stack", "g": 3}}, runs.GROWN[2]]
+    final = runs.carry(recipe | {"stages": stages}, resume=True)
+    assert read(LocalFolder(final)).num_hidden_layers == 6
+
+
+def test_a_growth_that_was_not_trained_on_may_be_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in what the name of its folder does not say."""
+    first, second = (runs.growing("reset", operator="random-depth", seed=seed) for seed in (1, 2))
+    recipe = runs.recipe(tmp_path, stages=first)
+    runs.stop_after(monkeypatch, recipe, 4)
+    (grown,) = Path(recipe["output"], "stages", "01").iterdir()
+    before = sha256((grown / "model.safetensors").read_bytes()).digest()
+    runs.carry(recipe | {"stages": second}, resume=True)
+    after = sha256((grown / "model.safetensors").read_bytes()).digest()
+    assert before != after
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "stages"])
+def test_an_output_that_holds_what_a_run_would_overwrite_is_left_alone(
+    tmp_path: Path, name: str
+) -> None:
+    recipe = runs.recipe(tmp_path)
+    mine = Path(recipe["output"], name)
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(OutputError, match="no folder of a run"):
+        runs.carry(recipe)
+    assert mine.read_text() == "mine"
+
+
+def test_an_output_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path)
+    Path(recipe["output"]).mkdir()
+    Path(recipe["output"], "thesis.tex").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(OutputError, match="no folder of a run"):
+            runs.carry(recipe, resume=resume)
+
+
+def test_a_base_that_changed_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(runs.carry(runs.recipe(tmp_path)), base)
+    (tmp_path / "two").mkdir()
+    recipe = runs.recipe(tmp_path / "two", base=str(base), tokenizer=None)
+    runs.stop_after(monkeypatch, recipe, 3)
+    tensors = load_file(base / "model.safetensors")
+    save_file(
+        {name: tensor + 1 for name, tensor in tensors.items()},
+        base / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(TrainingError, match=r"base model\.safetensors was"):
+        runs.carry(recipe, resume=True)

@@ -1,0 +1,216 @@
+"""Faults of a run that begin in its files and numbers: group H of the catalogue."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.errors import GrowthError, ModelError, OutputError, TrainingError, UsageError
+from tests.train import runs
+
+
+@pytest.mark.parametrize("case", ["truncated", "missing", "flipped"])
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_h1_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, case: str
+) -> None:
+    recipe = runs.recipe(tmp_path)
+    runs.stop_after(monkeypatch, recipe, 5)
+    before = runs.losses(recipe)
+    path = runs.last_checkpoint(recipe) / file
+    content = bytearray(path.read_bytes())
+    if case == "missing":
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content[:-1] if case == "truncated" else content)
+    runs.carry(recipe, resume=True)
+    assert runs.losses(recipe)[:5] == before, "it went on from the checkpoint at step 2"
+
+
+def test_h2_a_checkpoint_without_a_manifest_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path)
+    runs.stop_after(monkeypatch, recipe, 5)
+    (runs.last_checkpoint(recipe) / "manifest.json").unlink()
+    runs.carry(recipe, resume=True)
+    assert len(runs.losses(recipe)) == 12
+
+
+def test_h3_a_pickle_in_a_checkpoint_is_never_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path)
+    runs.stop_after(monkeypatch, recipe, 5)
+    witness = tmp_path / "witness"
+    code = f"cbuiltins\neval\n(Vopen({str(witness)!r}, 'w')\ntR."
+    for name in ("custom_checkpoint_0.pkl", "optimizer.bin", "random_states_0.pkl"):
+        (runs.last_checkpoint(recipe) / name).write_text(code)
+    runs.carry(recipe, resume=True)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 4}, "seed was 3, is 4"),
+        ({"batch_tokens": 512}, "batch_tokens was 256, is 512"),
+    ],
+)
+def test_h4_a_run_goes_on_with_nothing_but_its_own_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], named: str
+) -> None:
+    recipe = runs.recipe(tmp_path)
+    runs.stop_after(monkeypatch, recipe, 5)
+    with pytest.raises(TrainingError, match=named):
+        runs.carry(recipe | change, resume=True)
+
+
+def test_h4_a_run_goes_on_with_nothing_but_its_own_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path)
+    runs.stop_after(monkeypatch, recipe, 5)
+    with (tmp_path / "text.txt").open("a") as file:
+        file.write("\n\n\nanother document")
+    with pytest.raises(TrainingError, match="data was"):
+        runs.carry(recipe, resume=True)
+
+
+def test_h7_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hfgrow.train import devices, loop
+
+    clip = devices.clip_gradients
+    calls = iter(range(100))
+
+    def broken(parameters: list[Any], most: float | None) -> float:
+        return float("nan") if next(calls) >= 6 else clip(parameters, most)
+
+    recipe = runs.recipe(tmp_path)
+    monkeypatch.setattr(loop, "clip_gradients", broken)
+    with pytest.raises(TrainingError, match="norm of the gradient nan at step 10, the 4th step"):
+        runs.carry(recipe)
+    assert not Path(recipe["output"], "final").exists()
+    kept = load_file(runs.last_checkpoint(recipe) / "model.safetensors")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values())
+
+
+def test_h7_a_single_step_without_finite_numbers_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hfgrow.train import devices, loop
+
+    clip = devices.clip_gradients
+    calls = iter(range(100))
+    recipe = runs.recipe(tmp_path)
+    monkeypatch.setattr(
+        loop,
+        "clip_gradients",
+        lambda p, most: float("inf") if next(calls) == 3 else clip(p, most),
+    )
+    runs.carry(recipe)
+    norms = [line["gradient_norm"] for line in runs.lines(recipe) if "loss" in line]
+    assert [i for i, norm in enumerate(norms) if norm is None] == [3]
+
+
+def test_h7_a_stage_whose_last_step_was_skipped_still_hands_its_state_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hfgrow.train import devices, loop
+
+    clip = devices.clip_gradients
+    calls = iter(range(100))
+    monkeypatch.setattr(
+        loop,
+        "clip_gradients",
+        lambda p, most: float("inf") if next(calls) == 3 else clip(p, most),
+    )
+    recipe = runs.recipe(tmp_path, stages=runs.growing("copy"))
+    runs.carry(recipe)
+    moments = load_file(runs.last_checkpoint(recipe) / "optimizer.safetensors")
+    steps = {float(value) for name, value in moments.items() if name.endswith("/step")}
+    assert max(steps) == 7, "three before the growth, four after it"
+
+
+def test_h14_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path)
+    recipe["base"]["config"]["vocab_size"] = 300
+    with pytest.raises(ModelError, match="vocab"):
+        runs.carry(recipe)
+
+
+def test_h15_sequences_longer_than_the_models_positions_are_refused(tmp_path: Path) -> None:
+    final = runs.carry(runs.recipe(tmp_path))
+    (tmp_path / "two").mkdir()
+    recipe = runs.recipe(tmp_path / "two", base=str(final), tokenizer=None)
+    recipe["data"]["sequence_length"] = 128
+    with pytest.raises(UsageError, match="max_position_embeddings 64"):
+        runs.carry(recipe)
+
+
+def test_h18_a_checkpoint_that_does_not_fit_leaves_the_older_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hfgrow.train import keeping, state
+
+    save = state.save_checkpoint
+    calls = iter(range(100))
+
+    def full(*arguments: Any, **options: Any) -> Path:
+        if next(calls) == 2:
+            import resource
+
+            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, hard))
+            try:
+                return save(*arguments, **options)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+                signal.signal(signal.SIGXFSZ, before)
+        return save(*arguments, **options)
+
+    recipe = runs.recipe(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping, "save_checkpoint", full)
+        with pytest.raises(GrowthError) as caught:
+            runs.carry(recipe)
+    assert caught.value.exit_code == OutputError.exit_code
+    left = {path.name for path in Path(recipe["output"], "checkpoints").iterdir()}
+    assert left == {"step-00000002", "step-00000004"}
+    runs.carry(recipe, resume=True)
+    assert len(runs.losses(recipe)) == 12
+
+
+def test_h20_the_model_is_written_in_the_dtype_of_its_base(tmp_path: Path) -> None:
+    final = runs.carry(runs.recipe(tmp_path, dtype="bfloat16"))
+    (tmp_path / "two").mkdir()
+    again = runs.carry(runs.recipe(tmp_path / "two", base=str(final), tokenizer=None))
+    assert {t.dtype for t in read(LocalFolder(again)).tensors.values()} == {"BF16"}
+
+
+def test_h21_what_a_resumed_run_counts_is_what_the_whole_one_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+        recipe = runs.recipe(tmp_path / name)
+        if name == "broken":
+            runs.stop_after(monkeypatch, recipe, 7)
+        runs.carry(recipe, resume=name == "broken")
+        state = json.loads((runs.last_checkpoint(recipe) / "state.json").read_text())
+        state["position"].pop("stage_seconds")
+        states.append(state)
+    assert states[0] == states[1]
+    assert states[0]["position"]["tokens"] == 3072
+    assert states[0]["position"]["samples"] == 96
