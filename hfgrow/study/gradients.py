@@ -34,7 +34,7 @@ def _share(job: Job) -> float | None:
     import torch
 
     from hfgrow.opening import attach_mask
-    from hfgrow.train.run import last_growth
+    from hfgrow.train.growing import last_growth
     from hfgrow.train.stage import load_model
 
     number = next(cost.number for cost in job.costs if not cost.is_base)

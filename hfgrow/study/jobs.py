@@ -22,7 +22,13 @@ from hfgrow.errors import GrowthError, UsageError, printable
 from hfgrow.progress import Progress
 from hfgrow.study.design import Job
 from hfgrow.study.fork import prepare_folder
-from hfgrow.train.launch import SCRIPT, STATUS_VARIABLE, end_with_parent, launch_command
+from hfgrow.train.launch import (
+    SCRIPT,
+    STATUS_VARIABLE,
+    end_with_parent,
+    launch_command,
+    workers,
+)
 from hfgrow.train.run_folder import RunFolder
 
 _POLL_S = 0.1
@@ -172,7 +178,8 @@ class Runner:
             try:
                 item.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                _signal(item, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.killpg(item.process.pid, signal.SIGKILL)
                 item.process.wait()
         self._running.clear()
 
@@ -198,8 +205,11 @@ def _outcome(item: _Running) -> Outcome:
 
 
 def _signal(item: _Running, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(item.process.pid, number)
+    """Tell a run, or the processes that its launcher started, which would not let them save."""
+    launched = item.job.recipe.world.processes > 1
+    for pid in (launched and workers(item.process.pid)) or [item.process.pid]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _recipe_path(job: Job, recipes: Path) -> Path:

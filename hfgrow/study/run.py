@@ -58,7 +58,7 @@ def _tokenise(recipe: Recipe, tokens: Path, progress: Progress) -> None:
     from hfgrow.train.data.corpus import open_sources
     from hfgrow.train.data.tokenizer import open_tokenizer
     from hfgrow.train.recipe_parts import FreshModel
-    from hfgrow.train.run import text_source
+    from hfgrow.train.texts import text_source
 
     assert isinstance(recipe.base, FreshModel)
     assert recipe.tokenizer is not None

@@ -129,7 +129,7 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
 
     def forward(number: int, frame: object) -> None:
         # Told itself, torch's launcher would end its workers 30 s later, checkpoint or not.
-        for pid in (is_launched and _workers(process.pid)) or [process.pid]:
+        for pid in (is_launched and workers(process.pid)) or [process.pid]:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -145,13 +145,13 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _workers(pid: int) -> list[int]:
+def workers(pid: int) -> list[int]:
     """Return the processes that a launcher started; none where nobody can say."""
     found = []
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             for child in (thread / "children").read_text().split():
-                if _SCRIPT.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+                if SCRIPT.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.append(int(child))
     return found
 
