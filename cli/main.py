@@ -11,7 +11,20 @@ import typer
 from hfgrow import __version__
 from hfgrow.errors import GrowthError, OutputError, UsageError
 
-from . import budget, compare, data, evaluate, grow, hub, inspect, learn, operators, proof, train
+from . import (
+    budget,
+    compare,
+    data,
+    evaluate,
+    grow,
+    hub,
+    inspect,
+    learn,
+    operators,
+    proof,
+    study,
+    train,
+)
 from .output import Console, moving_bars, redacted
 from .streams import open_streams
 
@@ -29,7 +42,21 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (grow, learn, inspect, budget, operators, proof, hub, train, compare, evaluate, data):
+_GROUPS = (
+    grow,
+    learn,
+    inspect,
+    budget,
+    operators,
+    proof,
+    hub,
+    train,
+    study,
+    compare,
+    evaluate,
+    data,
+)
+for group in _GROUPS:
     group.register(app)
 
 

@@ -21,7 +21,7 @@ from hfgrow.errors import TrainingError, error_named
 
 # Where the main process says how the run ended, for whoever launched it.
 STATUS_VARIABLE = "HFGROW_STATUS_FILE"
-_SCRIPT = "continue_pretraining.py"
+SCRIPT = "continue_pretraining.py"
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -90,7 +90,7 @@ def launch(
         TrainingError: Its processes ended without a word.
     """
     with (
-        as_file(files("hfgrow_recipes") / _SCRIPT) as script,
+        as_file(files("hfgrow_recipes") / SCRIPT) as script,
         tempfile.TemporaryDirectory(prefix="hfgrow-") as scratch,
     ):
         status = Path(scratch, "status.json")
@@ -129,7 +129,7 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
 
     def forward(number: int, frame: object) -> None:
         # Told itself, torch's launcher would end its workers 30 s later, checkpoint or not.
-        for pid in (is_launched and _workers(process.pid)) or [process.pid]:
+        for pid in (is_launched and workers(process.pid)) or [process.pid]:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -145,13 +145,13 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _workers(pid: int) -> list[int]:
+def workers(pid: int) -> list[int]:
     """Return the processes that a launcher started; none where nobody can say."""
     found = []
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             for child in (thread / "children").read_text().split():
-                if _SCRIPT.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+                if SCRIPT.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.append(int(child))
     return found
 

@@ -14,25 +14,31 @@ _SUFFIX = ".yaml"
 _MAX_NBYTES = 1 << 16
 
 
-def shipped_recipes() -> dict[str, Traversable]:
-    """Return the recipes that travel with hfgrow, by name, in alphabetical order."""
-    found = [item for item in files(_SHIPPED).iterdir() if item.name.endswith(_SUFFIX)]
+def shipped_recipes(folder: str = "") -> dict[str, Traversable]:
+    """Return the recipes that travel with hfgrow, by name, in alphabetical order.
+
+    Args:
+        folder: The folder inside that of the recipes: `studies` holds those of studies.
+    """
+    recipes = files(_SHIPPED) / folder if folder else files(_SHIPPED)
+    found = [item for item in recipes.iterdir() if item.name.endswith(_SUFFIX)]
     return {item.name.removesuffix(_SUFFIX): item for item in sorted(found, key=lambda i: i.name)}
 
 
-def find_recipe(recipe: str | Path) -> Traversable:
+def find_recipe(recipe: str | Path, folder: str = "") -> Traversable:
     """Return the file of a recipe.
 
     Args:
         recipe: A file, or the name of a shipped recipe, with or without `.yaml`; a file wins.
+        folder: Where shipped ones are, as in `shipped_recipes`.
 
     Raises:
         UsageError: It is neither.
     """
     path = Path(recipe).expanduser()
-    if path.exists():
+    if path.is_file() or (path.exists() and not folder):
         return path
-    name, shipped = str(recipe).removesuffix(_SUFFIX), shipped_recipes()
+    name, shipped = str(recipe).removesuffix(_SUFFIX), shipped_recipes(folder)
     if name in shipped:
         return shipped[name]
     near = difflib.get_close_matches(name, shipped, n=1)
@@ -42,18 +48,19 @@ def find_recipe(recipe: str | Path) -> Traversable:
     )
 
 
-def read_recipe(recipe: str | Path) -> dict[Any, Any]:
+def read_recipe(recipe: str | Path, folder: str = "") -> dict[Any, Any]:
     """Read the mapping that a recipe's file holds; what it says is not looked at.
 
     Args:
         recipe: A file, or the name of a shipped recipe.
+        folder: Where shipped ones are, as in `shipped_recipes`.
 
     Raises:
         UsageError: There is none, it cannot be read, or is no mapping in plain YAML.
     """
     shown = f"the recipe {printable(recipe, 200)}"
     try:
-        with find_recipe(recipe).open("rb") as file:
+        with find_recipe(recipe, folder).open("rb") as file:
             raw = file.read(_MAX_NBYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read {shown}: {error.strerror}") from error

@@ -220,9 +220,18 @@ def stages_with_defaults(stages: list[Any], *, is_schedule_free: bool) -> list[A
     return result
 
 
+def takes_seed(operator: object) -> bool:
+    """Say whether this is the name of an operator that draws something at random."""
+    return _takes(operator, "seed")
+
+
 def _hides(operator: object) -> bool:
+    return _takes(operator, "mask")
+
+
+def _takes(operator: object, argument: str) -> bool:
     known = isinstance(operator, str) and operator in OPERATORS
-    return known and "mask" in _arguments_of(str(operator)).model_fields
+    return known and argument in _arguments_of(str(operator)).model_fields
 
 
 @cache

@@ -1,0 +1,103 @@
+"""The command `hfgrow study`: several ways to grow and several seeds, compared at equal loss."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hfgrow.errors import UsageError
+from hfgrow.extras import require
+
+from . import options
+from .output import Console
+
+_REQUIRED = ("pydantic", "torch", "transformers", "accelerate", "safetensors", "numpy")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("study", rich_help_panel="Train")(study)
+
+
+def study(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A YAML file, or a study of hfgrow's: paper-main."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Folder of the study.  [default: ./study-NAME-SIZE]"
+        ),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="A size of the study.  [default: its first]")
+    ] = None,
+    arms: Annotated[
+        str | None, typer.Option("--arms", metavar="A,B", help="Only these arms.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="0,1", help="These seeds instead.")
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", min=1, max=1024, help="Runs at a time.")
+    ] = 1,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Put a value into the study; repeatable."),
+    ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave accelerators alone.")] = False,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Train nothing; report what is there.")
+    ] = False,
+    dry_run: options.DryRunOption = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Train every arm of a study for every seed, and report what reaches a loss for least.
+
+    Run it again to go on with what was stopped; what is finished is not done again.
+    """
+    require("hfgrow study", *_REQUIRED, "tokenizers")
+    from hfgrow.study.design import design, selected
+    from hfgrow.study.estimate import estimate
+    from hfgrow.study.jobs import DONE
+    from hfgrow.study.machine import Machine
+    from hfgrow.study.recipe import load_study
+    from hfgrow.study.report import document_of, write_report
+    from hfgrow.study.results import results
+    from hfgrow.study.run import run_study
+    from hfgrow.study.sections import lines_of
+
+    console = Console(as_json=json, quiet=quiet)
+    overrides = list(set_ or ())
+    if seeds is not None:
+        overrides.append(f"seeds=[{','.join(map(str, _seeds(seeds)))}]")
+    loaded = load_study(recipe, overrides, size=size)
+    folder = out or Path(f"study-{loaded.name}-{loaded.size}")
+    chosen = None if arms is None else frozenset(filter(None, arms.split(",")))
+    plan = selected(design(loaded, folder), chosen)
+    if dry_run:
+        estimated = estimate(plan, num_parallel=jobs, on_cpu=cpu)
+        console.result("\n".join(estimated.lines()), estimated.to_json())
+        return
+    outcomes = {}
+    if not report_only:
+        outcomes = run_study(plan, folder, num_parallel=jobs, on_cpu=cpu, progress=console)
+    found = results(plan, outcomes)
+    typed = shlex.join(["hfgrow", *sys.argv[1:]])
+    summed = write_report(plan, found, folder, command=typed, machine=Machine.here(on_cpu=cpu))
+    for line in lines_of(summed):
+        console.say(line)
+    console.result(str(folder / "report.html"), document_of(summed, folder))
+    if any(result.status != DONE for result in found) and not report_only:
+        raise typer.Exit(8)
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--seeds {text} is no list of numbers", hint="such as 0,1,2") from None

@@ -1,0 +1,1 @@
+"""Studies: several ways to grow, several seeds, one budget, compared at equal loss."""

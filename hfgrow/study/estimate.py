@@ -1,0 +1,166 @@
+"""What a study will take: parameters, tokens and FLOPs of every run, and about how long.
+
+The time is that of a few steps of the target here and now; where that model is too large to make
+for an estimate, it is not told.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hfgrow.numbers import count
+from hfgrow.study.accounting import total
+from hfgrow.study.design import Design, Job
+from hfgrow.study.jobs import is_done
+from hfgrow.train.recipe_parts import FreshModel
+
+# What may be made for an estimate: on a CPU little, since others may need its memory.
+_MOST_PARAMETERS = {"cpu": 20_000_000, "cuda": 1_000_000_000}
+_MOST_LOGITS = 1 << 26
+_NUM_STEPS = 3
+# A run imports, loads, writes and checks: measured on 2 CPU cores.
+_STARTUP_S = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """A run before it runs.
+
+    Attributes:
+        name: Its name.
+        num_parameters: Parameters of its last model.
+        tokens: Tokens that it trains on itself.
+        flops: 6ND FLOPs of those.
+        all_in_flops: The same with its base.
+        done: Whether it is finished already.
+    """
+
+    name: str
+    num_parameters: int
+    tokens: int
+    flops: float
+    all_in_flops: float
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a study will take.
+
+    Attributes:
+        name: The study.
+        runs: Its runs.
+        flops_per_s: What one run reaches here, 6ND; None if it was not measured.
+        seconds: What is left takes about so long; None if that was not measured.
+        num_parallel: Runs at a time.
+    """
+
+    name: str
+    runs: tuple[Foreseen, ...]
+    flops_per_s: float | None
+    seconds: float | None
+    num_parallel: int
+
+    def lines(self) -> Iterator[str]:
+        """Yield it in words."""
+        yield f"{self.name}: {len(self.runs)} runs, {self.num_parallel} at a time"
+        width = max(len(run.name) for run in self.runs)
+        for run in self.runs:
+            done = ", finished" if run.done else ""
+            yield (
+                f"  {run.name:<{width}}  {count(run.num_parameters):>7} parameters  "
+                f"{run.tokens:>15,} tokens  {run.flops:.3g} FLOPs, all-in "
+                f"{run.all_in_flops:.3g}{done}"
+            )
+        yield f"all together: {sum(run.flops for run in self.runs):.3g} FLOPs"
+        if self.seconds is None or self.flops_per_s is None:
+            yield "time: not estimated, the target is too large to be timed on this machine"
+        else:
+            yield (
+                f"time: about {self.seconds / 60:,.0f} minutes here, by a few steps of the target "
+                f"({self.flops_per_s:.3g} FLOP/s a run)"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields."""
+        return asdict(self)
+
+
+def estimate(design: Design, *, num_parallel: int, on_cpu: bool) -> Estimate:
+    """Return what a study will take.
+
+    Args:
+        design: Its runs.
+        num_parallel: How many run at a time.
+        on_cpu: Whether accelerators are left alone.
+    """
+    import torch
+
+    runs = tuple(
+        Foreseen(
+            name=job.name,
+            num_parameters=job.costs[-1].num_parameters,
+            tokens=sum(c.tokens for c in job.costs[-1:] if job.base)
+            or sum(c.tokens for c in job.costs),
+            flops=job.own_flops,
+            all_in_flops=total(job.costs),
+            done=is_done(job),
+        )
+        for job in design.jobs
+    )
+    largest = max(design.jobs, key=lambda job: job.costs[-1].num_parameters)
+    rate = seconds = None
+    device = "cpu" if on_cpu or not torch.cuda.is_available() else "cuda"
+    if largest.costs[-1].num_parameters <= _MOST_PARAMETERS[device]:
+        rate = _rate(largest, design, num_parallel=num_parallel, device=device)
+        left = [(job, run) for job, run in zip(design.jobs, runs, strict=True) if not run.done]
+        work = sum(run.flops * (1 + _share_of_evaluation(job)) / rate for job, run in left)
+        seconds = (work + _STARTUP_S * len(left)) / min(num_parallel, max(1, len(left)))
+    return Estimate(design.study.name, runs, rate, seconds, num_parallel)
+
+
+def _share_of_evaluation(job: Job) -> float:
+    """Return what evaluation takes beside training: a forward pass is a third of a step."""
+    evaluation = job.recipe.evaluation
+    if evaluation.every_tokens is None:
+        return 0.0
+    texts = max(1, len(job.recipe.data.validation))
+    return texts * evaluation.tokens / evaluation.every_tokens / 3
+
+
+def _rate(job: Job, design: Design, *, num_parallel: int, device: str) -> float:
+    """Return the FLOP/s, 6ND, of a few steps of the target with the cores that a run gets."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    auto_config: Any = AutoConfig
+    auto_model: Any = AutoModelForCausalLM
+    recipe = job.recipe
+    model = FreshModel(config=dict(design.study.model)).config
+    cores = len(os.sched_getaffinity(0))
+    threads = torch.get_num_threads()
+    given = os.environ.get("OMP_NUM_THREADS")
+    torch.set_num_threads(int(given) if given else max(1, cores // num_parallel))
+    settings = {key: value for key, value in model.items() if key != "model_type"}
+    config = auto_config.for_model(model["model_type"], **settings)
+    with torch.device(device):
+        module = auto_model.from_config(config)
+        optimizer = torch.optim.AdamW(module.parameters(), fused=True)
+        length = recipe.data.sequence_length
+        most = max(1, _MOST_LOGITS // (length * config.vocab_size))
+        shape = (min(recipe.micro_batch_size, most), length)
+        tokens = torch.randint(0, config.vocab_size, shape)
+    best = float("inf")
+    for _ in range(_NUM_STEPS):
+        started = time.perf_counter()
+        with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            loss = module(tokens, labels=tokens).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        float(loss.detach())
+        best = min(best, time.perf_counter() - started)
+    torch.set_num_threads(threads)
+    return job.costs[-1].flops * tokens.numel() / best

@@ -1,0 +1,81 @@
+"""Speed-up at equal loss, and how sure it is.
+
+    speed-up(L) = cost_scratch(L) / cost_grown(L) - 1
+
+with `cost(L)` the first cost at which the held-out loss is down at `L`: between two evaluations the
+loss is taken as linear in the logarithm of the cost. A loss that a run never came down to has no
+cost, and a speed-up there does not exist.
+
+Sources: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, Sec. 3;
+Efron 1979, "Bootstrap Methods", https://doi.org/10.1214/aos/1176344552 (percentile intervals)
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import exp, log
+
+Curve = Sequence[tuple[float, float]]
+CONFIDENCE = 0.95
+_NUM_SAMPLES = 10_000
+
+
+def cost_at(curve: Curve, loss: float) -> float | None:
+    """Return the first cost at which a curve is down at a loss.
+
+    Args:
+        curve: Cost and loss of each evaluation, in the order of rising cost.
+        loss: Nats a token.
+
+    Returns:
+        None if it never is.
+    """
+    if not curve:
+        return None
+    if curve[0][1] <= loss:
+        return curve[0][0]
+    for (cost, high), (next_cost, low) in pairwise(curve):
+        if low <= loss:
+            share = (high - loss) / (high - low)
+            if cost <= 0:
+                return next_cost * share
+            return exp(log(cost) + share * (log(next_cost) - log(cost)))
+    return None
+
+
+def speedup(scratch: Curve, grown: Curve, loss: float) -> float | None:
+    """Return the speed-up at a loss; None if one of the two did not reach it, or for nothing."""
+    slow, fast = cost_at(scratch, loss), cost_at(grown, loss)
+    return None if slow is None or not fast else slow / fast - 1
+
+
+def common_loss(scratch: Curve, grown: Curve) -> float | None:
+    """Return the lowest loss that both came down to.
+
+    Returns:
+        None if that is no lower than where one of them began: then there is nothing to compare.
+    """
+    if not scratch or not grown:
+        return None
+    lowest = max(min(loss for _, loss in curve) for curve in (scratch, grown))
+    return lowest if lowest < min(scratch[0][1], grown[0][1]) else None
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the bootstrap interval of a mean over seeds; None for fewer than two.
+
+    The same values always give the same interval.
+    """
+    import numpy as np
+
+    if len(values) < 2:
+        return None
+    generator = np.random.default_rng(0)
+    drawn = generator.choice(np.asarray(values), (_NUM_SAMPLES, len(values)))
+    outside = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(drawn.mean(axis=1), (outside, 1 - outside))
+    return float(low), float(high)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean of at least one value."""
+    return sum(values) / len(values)

@@ -1,0 +1,146 @@
+"""Studies that travel with hfgrow can be carried out; what is wrong in one is said in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hfgrow.errors import UsageError
+from hfgrow.plan import connection_rate
+from hfgrow.study.accounting import total
+from hfgrow.study.design import Design, design, selected
+from hfgrow.study.recipe import load_study
+from hfgrow.train.recipe_files import shipped_recipes
+from tests.study.studies import tiny
+
+STUDIES = tuple(shipped_recipes("studies"))
+SIZES = ("miniature", "h100", "paper")
+
+
+def designed(name: str, *overrides: str, size: str | None = None) -> Design:
+    return design(load_study(name, overrides, size=size), Path("out"))
+
+
+def written(folder: Path, content: dict[str, Any]) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def test_the_studies_of_the_paper_are_there() -> None:
+    assert {"paper-main", "growth-factor", "growth-timing", "partial-stacking"} <= set(STUDIES)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_ends_all_its_arms_as_its_target(name: str, size: str) -> None:
+    found = designed(name, "seeds=[0]", size=size)
+    assert {job.arm for job in found.arms} == set(found.study.arms)
+    assert len({job.costs[-1].num_parameters for job in found.arms}) == 1
+    assert found.study.compared_with is not None
+
+
+def test_every_study_file_says_where_it_comes_from() -> None:
+    for file in shipped_recipes("studies").values():
+        head = file.read_text(encoding="utf-8").split("\n\n")[0]
+        for key in ("Paper:", "Hardware:", "Expected:", "Run:"):
+            assert key in head, file
+
+
+def test_the_scratch_arm_of_the_paper_costs_as_much_as_its_dearest_arm() -> None:
+    found = designed("paper-main", "seeds=[0]", size="paper")
+    costs = {job.arm: total(job.costs) for job in found.arms}
+    assert costs["scratch"] == pytest.approx(max(costs.values()), rel=1e-3)
+    scratch = next(job for job in found.arms if job.arm == "scratch")
+    # 97.5B tokens, and a base that costs as much as a third of its 10B.
+    assert scratch.costs[0].tokens == pytest.approx(100.7e9, rel=1e-3)
+
+
+def test_partial_stacking_has_the_connection_rates_of_the_paper() -> None:
+    """Table 5, whose 60.7 and 74.0 are 14/23 and 17/23."""
+    found = designed("partial-stacking", "seeds=[0]")
+    rates = {job.arm: connection_rate(job.layer_map or ()) for job in found.arms}
+    assert rates["all"] == pytest.approx(20 / 23)
+    assert rates["middle-4"] == pytest.approx(18 / 23)
+    assert rates["back-2"] == pytest.approx(14 / 23)
+    assert rates["front-3"] == pytest.approx(17 / 23)
+
+
+def test_an_arm_shares_its_first_stage_with_its_base_and_its_seed_with_its_growth() -> None:
+    found = designed("paper-main", "seeds=[7]")
+    job = next(job for job in found.arms if job.arm == "random-depth")
+    assert job.base is not None
+    assert job.recipe.stages[0] == job.base.recipe.stages[0]
+    assert job.recipe.seed == 7
+    assert job.recipe.stages[1].grow is not None
+    assert job.recipe.stages[1].grow.arguments["seed"] == 7
+
+
+def test_stages_share_out_the_tokens_of_the_study() -> None:
+    found = designed("gradual-or-one-hop", "seeds=[0]")
+    whole = next(job for job in found.arms if job.arm == "one-hop").costs[-1].tokens
+    midas = next(job for job in found.arms if job.arm == "midas")
+    own = [cost.tokens for cost in midas.costs if not cost.is_base]
+    assert sum(own) == whole
+    assert own[0] == own[1] == whole // 8
+
+
+def test_a_base_without_tokens_is_grown_as_it_is() -> None:
+    found = designed("growth-timing", "seeds=[0]")
+    untrained = next(job for job in found.arms if job.arm == "d-0")
+    assert untrained.base is None
+    assert not any(cost.is_base for cost in untrained.costs)
+
+
+def test_only_what_chosen_arms_need_is_left(tmp_path: Path) -> None:
+    found = selected(designed("paper-main", "seeds=[0]"), frozenset({"direct-depth"}))
+    assert [job.name for job in found.jobs] == ["base-shallow-seed0", "direct-depth-seed0"]
+    with pytest.raises(UsageError, match="no arm stakc"):
+        selected(found, frozenset({"stakc"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "hint"),
+    [
+        ({"arm": {}}, "there is no key arm", "did you mean arms"),
+        ({"base_tokens": None}, "base_tokens", ""),
+        ({"arms": {"a": {"base": "small"}}}, "exactly one of grow, stages and scratch", ""),
+        ({"arms": {"A b": {"scratch": "target"}}}, "a name of up to 40", ""),
+        ({"reference": "nobody"}, "reference is 'nobody'", ""),
+        ({"seeds": [1, 1]}, "every seed once", ""),
+        ({"like": "nonsense"}, "there is no recipe nonsense", ""),
+    ],
+)
+def test_what_is_wrong_in_itself_is_one_line(
+    tmp_path: Path, changes: dict[str, Any], said: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_study(written(tmp_path, tiny(tmp_path) | changes))
+    assert said in str(caught.value)
+    assert hint in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"),
+    [
+        ({"base": "small", "grow": {"operator": "stack", "g": 3}}, "num_hidden_layers is 3, not 2"),
+        ({"base": "small", "grow": {"operator": "stakc"}}, "operator is 'stakc'"),
+        ({"base": "small", "grow": {"operator": "stack", "h": 2}}, "no key stages.1.grow.h"),
+        ({"scratch": "target", "train": {"learning_rat": 1}}, "did you mean learning_rate"),
+    ],
+)
+def test_what_an_arm_cannot_do_is_said_with_its_name(
+    tmp_path: Path, arm: dict[str, Any], said: str
+) -> None:
+    study = load_study(written(tmp_path, tiny(tmp_path) | {"arms": {"mine": arm}}))
+    with pytest.raises(UsageError) as caught:
+        design(study, tmp_path)
+    assert said in str(caught.value)
+    assert "mine" in str(caught.value)
+
+
+def test_a_size_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match="no size huge") as caught:
+        load_study("paper-main", size="huge")
+    assert "miniature, h100, paper" in caught.value.hint
