@@ -37,7 +37,6 @@ PRESERVING: tuple[Steps, ...] = (
     [("hyperclone", {"g": 2})],
     [("hyperclone-noisy", {"g": 2, "noise": 0.03})],
     [("hyperclone-noisy", {"g": 2})],
-    [("hyperclone-noisy", {"g": 2, "noise": 0.3})],
     [("hyperclone-noisy", WIDER)],
     [("split", {"g": 2})],
     [("zero-width", {"g": 2})],

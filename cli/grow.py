@@ -28,6 +28,7 @@ _SHARED: dict[str, tuple[Any, Any]] = {
     "dry_run": (options.DryRunOption, False),
     "revision": (options.RevisionOption, None),
     "dtype": (options.DtypeOption, None),
+    "allow_nonfinite": (options.AllowNonfiniteOption, False),
     "max_shard_size": (options.MaxShardOption, "50GB"),
     "verify": (options.VerifyOption, None),
     "push": (options.PushOption, False),

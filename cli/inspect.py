@@ -2,20 +2,25 @@
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from hfgrow import __version__
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.finite import check_finite
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import printable
+from hfgrow.extras import require
 from hfgrow.families import FAMILIES
 from hfgrow.families.table import AXIS_KEYS
 from hfgrow.hub.client import HubClient
 from hfgrow.numbers import size
+from hfgrow.operators.head_dim import why_fixed
 from hfgrow.plan import GrowthPlan
+from hfgrow.progress import counting
 from hfgrow.record import non_embedding_parameters
-from hfgrow.source import base_name, files_of, locate
+from hfgrow.source import base_name, files_of, local_folder, locate
 
 from . import options
 from .output import Console
@@ -64,6 +69,9 @@ def inspect(
 
 def check(
     model: options.ModelArgument,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Read every weight too, and refuse NaN and infinity.")
+    ] = False,
     revision: options.RevisionOption = None,
     token: options.TokenOption = None,
     json: options.JsonOption = False,
@@ -71,13 +79,28 @@ def check(
 ) -> None:
     """Run the strict reader alone: config, index and every header, checked together."""
     console = Console(as_json=json, quiet=quiet)
-    name, plan = _read(model, revision, token, console)
+    if weights:
+        require("a look at every weight", "torch")
+    client = HubClient(token=token)
+    ref = locate(model, revision, client, console)
+    files = LocalFolder(local_folder(ref, client, console)) if weights else files_of(ref, client)
+    name, plan = ref.repo_id or base_name(ref), read(files)
     for note in plan.notes:
         console.say(f"Note: {note}")
+    if weights:
+        with counting(console, f"Reading {printable(name)}", plan.nbytes) as advance:
+            check_finite(files, plan, advance=advance)
     console.result(
         f"{printable(name)}: {len(plan.tensors)} tensors in {len(plan.files)} "
-        f"file{'s' if len(plan.files) > 1 else ''} agree with config.json",
-        {"model": name, "num_tensors": len(plan.tensors), "notes": list(plan.notes), "ok": True},
+        f"file{'s' if len(plan.files) > 1 else ''} agree with config.json"
+        + (", and every weight is a number" if weights else ""),
+        {
+            "model": name,
+            "num_tensors": len(plan.tensors),
+            "notes": list(plan.notes),
+            "weights_are_finite": True if weights else None,
+            "ok": True,
+        },
     )
 
 
@@ -112,6 +135,9 @@ def _read(
 
 def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:
     family = FAMILIES[plan.family]
+    fixed = dict(family.fixed_axes)
+    if reason := why_fixed(plan.config):
+        fixed.setdefault("head_dim", reason)
     return {
         "model": name,
         "family": plan.family,
@@ -126,12 +152,10 @@ def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:
         "files": {name: file.nbytes for name, file in plan.files.items()},
         "can_grow": [
             "num_hidden_layers",
-            *(key for axis, key in AXIS_KEYS.items() if axis not in ("vocab", *family.fixed_axes)),
+            *(key for axis, key in AXIS_KEYS.items() if axis not in ("vocab", *fixed)),
         ],
         "cannot_grow": {
-            AXIS_KEYS[axis]: reason
-            for axis, reason in family.fixed_axes.items()
-            if axis in AXIS_KEYS
+            AXIS_KEYS[axis]: reason for axis, reason in fixed.items() if axis in AXIS_KEYS
         },
         "notes": list(plan.notes),
     }

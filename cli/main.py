@@ -1,7 +1,6 @@
 """The program `hfgrow`: it registers the commands, and is the one place where errors end."""
 
 import errno
-import io
 import os
 import signal
 import sys
@@ -12,8 +11,22 @@ import typer
 from hfgrow import __version__
 from hfgrow.errors import GrowthError, OutputError, UsageError
 
-from . import data, grow, hub, inspect, learn, operators, proof, study, train
+from . import (
+    budget,
+    compare,
+    data,
+    evaluate,
+    grow,
+    hub,
+    inspect,
+    learn,
+    operators,
+    proof,
+    study,
+    train,
+)
 from .output import Console, moving_bars, redacted
+from .streams import open_streams
 
 _INTERRUPTED = 130
 _stopped_by: list[int] = []
@@ -29,7 +42,21 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (grow, learn, inspect, operators, proof, hub, train, study, data):
+_GROUPS = (
+    grow,
+    learn,
+    inspect,
+    budget,
+    operators,
+    proof,
+    hub,
+    train,
+    study,
+    compare,
+    evaluate,
+    data,
+)
+for group in _GROUPS:
     group.register(app)
 
 
@@ -50,7 +77,7 @@ def _program(
 
 def main() -> None:
     """Run the program and end with the exit code of the error, if there is one."""
-    _open_streams()
+    open_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         # Whoever ignores a signal for us, as nohup does, wants it ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -91,17 +118,6 @@ def main() -> None:
         sys.exit(0 if error.errno == errno.EPIPE else OutputError.exit_code)
     except Exception as error:
         _end(_bug(error), console)
-
-
-def _open_streams() -> None:
-    """Make printing safe: a closed stderr is no stdout, and a name in odd bytes is no error."""
-    if sys.stderr is None:
-        sys.stderr = io.TextIOWrapper(io.FileIO(os.devnull, "w"))
-    if sys.stdout is None:
-        sys.stdout = io.TextIOWrapper(io.FileIO(os.devnull, "w"))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _bug(error: Exception) -> GrowthError:

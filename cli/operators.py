@@ -18,6 +18,9 @@ from .signature import argument_helps
 # Values for an example; an operator takes the first of these that it has.
 _TARGETS = {"g": 2, "block": 2, "factor": 2, "amount": 0.2, "exponent": 0.5}
 
+# What makes sense behind another operator only.
+_EXAMPLES = {"branch-scale": "hfgrow stack MODEL --g 4 --branch-scale 0.5"}
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
@@ -108,6 +111,8 @@ def _arguments(name: str) -> dict[str, dict[str, Any]]:
 
 def _example(name: str) -> str:
     """Return a command: what must be given, or else a target, with a value of the help or ours."""
+    if name in _EXAMPLES:
+        return _EXAMPLES[name]
     helps = argument_helps(OPERATORS[name].function)
     parameters = inspect.signature(OPERATORS[name].function).parameters
     wanted = [key for key in helps if parameters[key].default is inspect.Parameter.empty]

@@ -43,6 +43,9 @@ DtypeOption = Annotated[
         help="Convert all tensors: bfloat16, float16, float32, float64.  [default: none]",
     ),
 ]
+AllowNonfiniteOption = Annotated[
+    bool, typer.Option("--allow-nonfinite", help="Grow weights that hold NaN or infinity too.")
+]
 MaxShardOption = Annotated[
     str, typer.Option("--max-shard-size", metavar="SIZE", help="Most tensor bytes in one file.")
 ]

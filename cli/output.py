@@ -43,10 +43,10 @@ class Console:
     def fail(self, error: GrowthError) -> None:
         """Print an error: one line and a hint on stderr, or a JSON document on stdout."""
         if self.as_json:
-            document: dict[str, object] = {"message": redacted(str(error))}
-            document |= {"hint": redacted(error.hint), "exit_code": error.exit_code}
+            document: dict[str, object] = {"message": str(error)}
+            document |= {"hint": error.hint, "exit_code": error.exit_code}
             document |= error.details
-            print(json.dumps({"error": document}, ensure_ascii=False), flush=True)
+            print(redacted(json.dumps({"error": document}, ensure_ascii=False)), flush=True)
             return
         with suppress(OSError):
             print(f"Error: {redacted(printable(error, 2000))}", file=sys.stderr)

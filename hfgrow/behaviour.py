@@ -146,7 +146,7 @@ def _tokens(base: Path, text: str | None, progress: Progress) -> tuple[Any, str]
         name = "a probe text"
     if any((base / file).is_file() for file in TOKENIZERS):
         try:
-            return _tokenize(base, text, config["vocab_size"])[:, :limit], name
+            return _tokenize(base, text, config["vocab_size"], progress)[:, :limit], name
         except ModelError as error:
             progress.say(f"Note: {error}")
     return _random_tokens(config["vocab_size"], min(limit, _MAX_TOKENS // 4)), "random tokens"
@@ -185,7 +185,7 @@ def _auto_classes() -> tuple[Any, Any]:
     return AutoConfig, AutoModelForCausalLM
 
 
-def _tokenize(base: Path, text: str, vocab_size: int) -> Any:
+def _tokenize(base: Path, text: str, vocab_size: int, progress: Progress) -> Any:
     _auto_classes()
     from transformers import AutoTokenizer
 
@@ -196,6 +196,8 @@ def _tokenize(base: Path, text: str, vocab_size: int) -> Any:
         tokens = tokenizer(text, return_tensors="pt").input_ids
     except Exception as error:
         raise ModelError(f"the tokenizer cannot be loaded: {printable(error, 200)}") from error
+    if len(tokenizer) > vocab_size:
+        progress.say(f"Note: the tokenizer has {len(tokenizer)} tokens, the model {vocab_size}")
     if tokens.shape[1] < 2:
         raise ModelError("the tokenizer makes fewer than 2 tokens of the probe text")
     if int(tokens.max()) >= vocab_size:
@@ -207,6 +209,9 @@ def _logits(folder: Path, tokens: Any, at_least: str | None = None) -> tuple[Any
     import torch
 
     auto_config, auto_model = _auto_classes()
+    from transformers import GenerationConfig
+
+    any_generation: Any = GenerationConfig
     try:
         config = auto_config.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         stored = str(config.dtype or torch.float32).removeprefix("torch.")
@@ -218,6 +223,8 @@ def _logits(folder: Path, tokens: Any, at_least: str | None = None) -> tuple[Any
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            # How a base generates is not asked here; what is grown from it must load as it is.
+            **({} if at_least is None else {"generation_config": any_generation()}),
         )
     except Exception as error:
         raise VerificationError(

@@ -12,12 +12,13 @@ from hfgrow.plan import GrowthPlan
 COMPUTING = ("torch", "numpy")
 
 
-def require(what: str, *packages: str) -> None:
+def require(what: str, *packages: str, extra: str = "train") -> None:
     """Refuse something for which a package is missing.
 
     Args:
         what: What needs them, as the start of the message: `--dtype`.
         packages: Names to import.
+        extra: The extra of hfgrow that brings them.
 
     Raises:
         UsageError: One of them is not installed.
@@ -27,7 +28,7 @@ def require(what: str, *packages: str) -> None:
         raise UsageError(
             f"{what} needs {' and '.join(absent)}, which {'are' if absent[1:] else 'is'} not "
             "installed",
-            hint=f"{shlex.quote(sys.executable)} -m pip install 'hfgrow[train]'",
+            hint=f"{shlex.quote(sys.executable)} -m pip install 'hfgrow[{extra}]'",
         )
 
 

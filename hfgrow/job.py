@@ -1,6 +1,5 @@
 """The main job: resolve, preflight, pull, read, grow, write, verify, describe, push."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +11,11 @@ from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.sidefiles import TOKENIZERS
 from hfgrow.checkpoint.target import check_target
-from hfgrow.checkpoint.write import config_with, write
+from hfgrow.checkpoint.write import check_free_space, config_with, write
 from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.extras import COMPUTING, missing, require, require_for
 from hfgrow.fields import is_argument
+from hfgrow.generation import settle_generation
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import preflight
 from hfgrow.hub.resolve import ModelRef
@@ -29,8 +29,9 @@ from hfgrow.naming import suffix_of_steps
 from hfgrow.operators import MAX_STEPS
 from hfgrow.plan import GrowthPlan
 from hfgrow.progress import Progress, Silent, counting
+from hfgrow.proof import is_finite
 from hfgrow.provenance import check_headers
-from hfgrow.release import hashed, is_same, push_files, visible_as
+from hfgrow.release import describes, hashed, push_files, visible_as
 from hfgrow.request import Growth, GrowthRequest, Steps, check_steps
 from hfgrow.source import base_name, files_of, local_folder, locate
 
@@ -47,7 +48,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
             is complete and only its push failed: then it stays, and can be pushed again.
     """
     progress = progress or Silent()
-    if wants_proof(request):
+    if request.wants_proof:
         require("the check with transformers (--no-verify leaves it out)", *TRANSFORMERS)
     client = HubClient(token=request.token)
     ref = locate(request.model, request.revision, client, progress)
@@ -79,6 +80,10 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         base = read(files_of(ref, client))
         plan = planned(base, request.steps, request.dtype, request.maps, is_draft=True)
         layout = lay_out(plan, request.max_shard_nbytes)
+        try:
+            check_free_space(plan, layout, (), out)
+        except OutputError as error:
+            progress.say(f"Note: the growth itself would stop here: {error}")
         return Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
     if request.push and not request.overwrite and (out / MANIFEST).is_file():
         raise OutputError(
@@ -105,11 +110,6 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         pushed = push_files(growth.out, growth.manifest, target, client)
         growth = replace(growth, pushed=pushed)
     return growth
-
-
-def wants_proof(request: GrowthRequest) -> bool:
-    """Say whether transformers is asked too; before a push it is, unless somebody said no."""
-    return not request.dry_run and (request.push if request.verify is None else request.verify)
 
 
 def planned(
@@ -160,7 +160,9 @@ def planned(
 def _write(
     growth: Growth, request: GrowthRequest, ref: ModelRef, folder: Path, progress: Progress
 ) -> Growth:
-    deep = wants_proof(request)
+    deep = request.wants_proof
+    # Before anything is written, and of the base, which is the smaller of the two.
+    can_measure = deep and is_finite(growth.base, progress, request.allow_nonfinite)
     manifest = _manifest(growth, request, ref, folder, progress, hash_base=deep or request.push)
     plan = replace(
         growth.plan, config=config_with(growth.plan.config, lineage.config_record(manifest.link))
@@ -170,13 +172,14 @@ def _write(
     def finish(staging: Path) -> dict[str, str]:
         nonlocal manifest
         check_headers(staging, plan)
+        settle_generation(staging, progress, ask_transformers=deep)
         if deep:
             done["tensors"] = check_transformers_view(staging)
         if deep or request.push:
             files = hashed(staging, manifest.link.result.files, progress)
             manifest = manifest.with_result_files(files)
         if deep:
-            measured = measure(folder, staging, progress)
+            measured = measure(folder, staging, progress) if can_measure else None
             if measured is not None and plan.preserves_function:
                 check_promise(measured)
             manifest = manifest.with_measured(measured)
@@ -191,6 +194,7 @@ def _write(
             growth.out,
             finish=finish,
             overwrite=request.overwrite,
+            allow_nonfinite=request.allow_nonfinite,
             advance=advance,
         )
     return replace(
@@ -218,7 +222,7 @@ def _manifest(
     }
     if (hash_base or earlier) and not all(file.sha256 for file in base_files.values()):
         base_files = hashed(folder, base_files, progress)
-    if earlier and not _describes(earlier, base_files):
+    if earlier and not describes(earlier, base_files):
         progress.say(
             f"Note: {MANIFEST} of the base describes other weights (trained since?); the lineage "
             "starts anew here"
@@ -241,8 +245,3 @@ def _manifest(
         num_computed=record.num_computed(growth.plan),
     )
     return earlier.followed_by(link) if earlier else Manifest((link,))
-
-
-def _describes(manifest: Manifest, files: Mapping[str, WeightFile]) -> bool:
-    known = manifest.link.result.files
-    return known.keys() == files.keys() and all(is_same(known[n], files[n]) for n in files)

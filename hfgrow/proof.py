@@ -6,13 +6,15 @@ from pathlib import Path
 from hfgrow.ancestors import base_folder
 from hfgrow.behaviour import TRANSFORMERS, check_transformers_view, measure
 from hfgrow.checkpoint.files import LocalFolder, hash_file
+from hfgrow.checkpoint.finite import check_finite
 from hfgrow.checkpoint.read import read
-from hfgrow.errors import UsageError, VerificationError, printable
+from hfgrow.errors import ModelError, UsageError, VerificationError, printable
 from hfgrow.extras import missing, require_for
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage import Manifest, TrainingLink
 from hfgrow.manifest import manifest_of
 from hfgrow.measured import Measured, check_promise
+from hfgrow.plan import GrowthPlan
 from hfgrow.progress import Progress, Silent, counting
 from hfgrow.provenance import Provenance, check_provenance
 from hfgrow.rebuild import replay
@@ -103,3 +105,25 @@ def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Ver
         progress.say(f"Note: transformers' view needs {' and '.join(absent)}")
         return Verified(manifest, None)
     return Verified(manifest, None, check_transformers_view(folder))
+
+
+def is_finite(base: GrowthPlan, progress: Progress, allow_nonfinite: bool) -> bool:
+    """Read every weight of a base on this machine and say whether all are numbers.
+
+    Args:
+        base: Its plan.
+        progress: Told how it goes on, and what was found.
+        allow_nonfinite: Whether it may hold others.
+
+    Raises:
+        ModelError: It holds others, and may not.
+    """
+    try:
+        with counting(progress, "Reading the base", base.nbytes) as advance:
+            check_finite(LocalFolder(Path(base.folder)), base, advance=advance)
+    except ModelError as error:
+        if not allow_nonfinite:
+            raise
+        progress.say(f"Note: {error}; logits are not measured")
+        return False
+    return True

@@ -126,6 +126,12 @@ def is_same(recorded_file: WeightFile, found: WeightFile) -> bool:
     return recorded_file.nbytes == found.nbytes and len(hashes) <= 1
 
 
+def describes(manifest: Manifest, files: Mapping[str, WeightFile]) -> bool:
+    """Say whether weight files can be those whose growth or training a manifest records."""
+    known = manifest.link.result.files
+    return known.keys() == files.keys() and all(is_same(known[n], files[n]) for n in files)
+
+
 def hashed(
     folder: Path, files: Mapping[str, WeightFile], progress: Progress
 ) -> dict[str, WeightFile]:

@@ -34,6 +34,7 @@ class GrowthRequest:
         create_pr: Push as a pull request.
         exist_ok: Push into a repository that hfgrow did not make.
         token: The Hub token; None takes the environment's or the logged-in one.
+        allow_nonfinite: Whether a base with NaN or infinity in its weights is grown all the same.
         dry_run: Stop when the plan is made.
         maps: The folder with the maps of learned steps; a dry run needs none.
     """
@@ -52,8 +53,14 @@ class GrowthRequest:
     create_pr: bool = False
     exist_ok: bool = False
     token: str | None = None
+    allow_nonfinite: bool = False
     dry_run: bool = False
     maps: Path | None = None
+
+    @property
+    def wants_proof(self) -> bool:
+        """Whether transformers is asked too; before a push it is, unless somebody said no."""
+        return not self.dry_run and (self.push if self.verify is None else self.verify)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 # huggingface_hub reads its environment when it is imported, so this stands before all imports.
@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 from tests.checkpoints import MakeCheckpoint, write_checkpoint  # noqa: E402
 from tests.hub.fixtures import empty_hub, module_hub  # noqa: E402, F401
+from tests.leaks import TOKENS, leaks  # noqa: E402
 from tests.program import CANARY  # noqa: E402
 
 # The machines that run this are slow and shared: a single example has no deadline.
@@ -45,6 +46,23 @@ def canary_token(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         for path in folder.rglob("*"):
             if path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 22:
                 assert CANARY.encode() not in path.read_bytes(), f"the token lies in {path}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_token_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """When the suite ends, look for the tokens in every file that it has written."""
+    yield
+    assert leaks(tmp_path_factory.getbasetemp()) + leaks(Path(_HOME.name)) == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that has printed or logged a token."""
+    report = yield
+    for title, text in report.sections:
+        if any(token.decode() in text for token in TOKENS):
+            report.outcome, report.longrepr = "failed", f"a token was printed: {title}"
+    return report
 
 
 @pytest.fixture(scope="session")

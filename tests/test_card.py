@@ -67,6 +67,7 @@ def test_a_base_on_this_machine_is_not_named_as_base_model(grown: Path) -> None:
     assert "base_model" not in metadata(manifest)
 
 
+@pytest.mark.case("G4")
 def test_nothing_of_this_machine_is_in_the_files_to_push(grown: Path) -> None:
     """G4: no path, no host, no user; .hfgrow-base is never pushed."""
     for name in ("README.md", "hfgrow.json", "layers.svg", "config.json"):
@@ -106,6 +107,7 @@ def test_the_card_shows_the_measurement() -> None:
     assert "| 2.5000 | 3.2500 |" in card
 
 
+@pytest.mark.case("G8")
 def test_a_missing_licence_is_said_and_not_invented() -> None:
     card = card_files(Manifest((replace(CHAIN[0], card={}),)))["README.md"]
     assert "license" not in block_of(card)

@@ -18,7 +18,7 @@ COMMANDS = (
     *OPERATORS,
     "apply",
     *("inspect", "check", "operators", "env", "verify", "lineage", "reproduce", "card"),
-    *("pull", "push", "learn"),
+    *("pull", "push", "learn", "budget", "eval", "compare"),
 )
 # Mistakes by exit code; {base} is a good model, {bad} one without weights, {taken} a full folder.
 MISTAKES: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -73,12 +73,12 @@ def place(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
+@pytest.mark.case("D9", "D12", "I5")
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_has_its_exit_code_one_line_and_no_trace(
     place: Path, mistake: str, as_json: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D9, D12, I5."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     code, words = MISTAKES[mistake]
     paths = {name: f"./{name}" for name in ("base", "bad", "taken")}
@@ -144,9 +144,9 @@ def with_grown(place: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.case("I5")
 @pytest.mark.parametrize("name", SUCCESSES)
 def test_json_is_one_document_and_nothing_else(with_grown: Path, name: str) -> None:
-    """I5."""
     finished = call_hfgrow(*SUCCESSES[name], "--json", cwd=with_grown)
     assert finished.returncode == 0, finished.stderr
     assert isinstance(json.loads(finished.stdout), dict)
@@ -187,8 +187,8 @@ def test_the_output_is_named_after_base_and_operator(
     assert (with_grown / name / "model.safetensors").is_file()
 
 
+@pytest.mark.case("I3")
 def test_a_dry_run_writes_nothing_and_tells_what_the_run_does(with_grown: Path) -> None:
-    """I3."""
     words = ("stack", "./base", "--g", "3", "--max-shard-size", "60KB", "--out", "o4", "--json")
     before = sorted(with_grown.rglob("*"))
     plan: dict[str, Any] = json.loads(call_hfgrow(*words, "--dry-run", cwd=with_grown).stdout)
@@ -200,6 +200,17 @@ def test_a_dry_run_writes_nothing_and_tells_what_the_run_does(with_grown: Path) 
     assert sorted(done["files"]) == [*(p.name for p in weights), "model.safetensors.index.json"]
 
 
+def test_heads_that_cannot_grow_are_said_to_be_fixed(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    rope = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0}
+    base = make_checkpoint("llama", rope_parameters=rope)
+    finished = call_hfgrow("inspect", str(base), "--json", cwd=tmp_path)
+    document = json.loads(finished.stdout)
+    assert "head_dim" not in document["can_grow"]
+    assert "yarn" in document["cannot_grow"]["head_dim"]
+
+
 def test_the_tables_of_families_and_operators_are_shown(with_grown: Path) -> None:
     found = json.loads(call_hfgrow("operators", "--json").stdout)["operators"]
     assert [row["name"] for row in found] == list(OPERATORS)
@@ -208,18 +219,18 @@ def test_the_tables_of_families_and_operators_are_shown(with_grown: Path) -> Non
     assert all(name in finished.stderr for name in FAMILIES)
 
 
+@pytest.mark.case("I6")
 @pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "xterm"}], ids=str)
 def test_no_escape_byte_is_printed_outside_of_a_terminal(
     with_grown: Path, variables: dict[str, str]
 ) -> None:
-    """I6."""
     for words in (("stack", "./base", "--g", "x"), ("stack", "./base", "--g", "2")):
         finished = run_hfgrow(*words, cwd=with_grown, env=variables)
         assert "\x1b" not in finished.stdout + finished.stderr
 
 
+@pytest.mark.case("E17")
 def test_a_closed_pipe_is_no_error(with_grown: Path) -> None:
-    """E17."""
     command = f"{program()} operators --json | head -c 1 | wc -c"
     finished = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], env=environment(), capture_output=True, text=True
@@ -227,9 +238,9 @@ def test_a_closed_pipe_is_no_error(with_grown: Path) -> None:
     assert (finished.stdout.strip(), finished.stderr) == ("1", "")
 
 
+@pytest.mark.case("E17")
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 def test_a_full_stdout_is_an_error_without_a_trace(with_grown: Path) -> None:
-    """E17."""
     with open("/dev/full", "w") as full:
         finished = subprocess.run(
             [program(), "operators"], env=environment(), stdout=full, stderr=subprocess.PIPE
@@ -238,9 +249,9 @@ def test_a_full_stdout_is_an_error_without_a_trace(with_grown: Path) -> None:
     assert b"Traceback" not in finished.stderr
 
 
+@pytest.mark.case("E17")
 @pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full", ">&- 2>&-"])
 def test_closed_and_full_streams_do_not_stop_a_growth(with_grown: Path, closed: str) -> None:
-    """E17."""
     command = f"{program()} stack ./base --g 2 --out streams --overwrite {closed}"
     finished = subprocess.run(command, shell=True, cwd=with_grown, env=environment())
     assert finished.returncode == 0
@@ -248,9 +259,9 @@ def test_closed_and_full_streams_do_not_stop_a_growth(with_grown: Path, closed: 
     shutil.rmtree(with_grown / "streams")
 
 
+@pytest.mark.case("E17")
 @pytest.mark.parametrize("options", ["", "--json"])
 def test_a_result_that_cannot_be_printed_is_one_line(with_grown: Path, options: str) -> None:
-    """E17."""
     command = f"{program()} inspect ./base {options} >/dev/full"
     finished = subprocess.run(
         command, shell=True, cwd=with_grown, env=environment(), capture_output=True, text=True

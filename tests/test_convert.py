@@ -55,6 +55,7 @@ def test_what_is_no_number_stays_none(tmp_path: Path) -> None:
     assert found.isnan().tolist() == [True, False]
 
 
+@pytest.mark.case("A23")
 @pytest.mark.parametrize(
     ("value", "from_dtype", "to_dtype"),
     [
@@ -99,13 +100,13 @@ def test_the_dtype_option_converts_every_tensor_and_says_so(
     assert load(out)[0].dtype == dtype
 
 
+@pytest.mark.case("C18")
 @pytest.mark.parametrize(
     "keys", [("dtype",), ("torch_dtype",), ("dtype", "torch_dtype"), ()], ids=str
 )
 def test_the_config_names_the_new_dtype_under_every_key_it_has(
     base: Path, tmp_path: Path, keys: tuple[str, ...]
 ) -> None:
-    """C18."""
     edit_json(base / "config.json", **{"dtype": ..., **dict.fromkeys(keys, "float32")})
     call_hfgrow("stack", base, "--g", "2", "--dtype", "bfloat16", "--out", tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -113,6 +114,7 @@ def test_the_config_names_the_new_dtype_under_every_key_it_has(
     assert found == dict.fromkeys(keys or ("dtype",), "bfloat16")
 
 
+@pytest.mark.case("A23")
 def test_an_overflow_leaves_no_output(base: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -76,9 +76,9 @@ def test_a_way_that_failed_is_not_tried_again(tmp_path: Path, source: int, targe
         assert copier.cloned_nbytes == 36_864
 
 
+@pytest.mark.case("E20")
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="there is no second file system")
 def test_a_range_is_copied_to_another_file_system(copier: Copier, source: int) -> None:
-    """E20."""
     path = f"/dev/shm/hfgrow-test-{os.getpid()}"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:

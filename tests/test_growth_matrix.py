@@ -121,6 +121,7 @@ def test_every_operator_is_in_the_matrix() -> None:
     assert COMMANDS.keys() == OPERATORS.keys()
 
 
+@pytest.mark.case("I1")
 @pytest.mark.parametrize("grown", parameters(), indirect=True)
 def test_a_grown_model_loads_with_an_empty_report(grown: Grown) -> None:
     found = {key: set(value) for key, value in grown.report.items() if key.endswith("_keys")}

@@ -140,6 +140,7 @@ def test_reproduce_rebuilds_the_same_bytes_from_the_root(pushed: Machine, tmp_pa
     assert other.left_behind() == []
 
 
+@pytest.mark.case("F-17")
 def test_a_second_push_is_none(pushed: Machine) -> None:
     before = pushed.hub.head(TARGET)
     finished = pushed.hfgrow("push", "tiny-stack-g4", TARGET, "--json")
@@ -177,6 +178,7 @@ def test_inspect_reads_headers_and_no_weight(pushed: Machine, tmp_path: Path) ->
     assert any(ranges)
 
 
+@pytest.mark.case("I3")
 def test_a_dry_run_writes_nothing_here_or_there(hub_with_base: Hub, tmp_path: Path) -> None:
     machine = Machine(hub_with_base, tmp_path)
     already = len(hub_with_base.log)
@@ -187,6 +189,7 @@ def test_a_dry_run_writes_nothing_here_or_there(hub_with_base: Hub, tmp_path: Pa
     assert not [r for r in hub_with_base.log[already:] if r.line.startswith("POST /api/repos")]
 
 
+@pytest.mark.case("F-1", "F-2", "F-4", "F-19")
 @pytest.mark.parametrize(
     ("token", "words", "code", "message"),
     [
@@ -215,6 +218,7 @@ def test_a_push_that_cannot_succeed_is_refused_before_any_work(
     assert not [r for r in hub_with_base.log[already:] if ".safetensors" in r.line]
 
 
+@pytest.mark.case("F-6")
 def test_a_remote_that_moved_meanwhile_is_a_conflict_and_the_local_model_stays(
     hub_with_base: Hub, tmp_path: Path
 ) -> None:
@@ -228,6 +232,7 @@ def test_a_remote_that_moved_meanwhile_is_a_conflict_and_the_local_model_stays(
     assert machine.hfgrow("push", "tiny-stack-g2", "alice/moved").returncode == 0
 
 
+@pytest.mark.case("F-11")
 def test_corrupted_weights_are_found_by_their_checksum(hub_with_base: Hub, tmp_path: Path) -> None:
     machine = Machine(hub_with_base, tmp_path)
     fault = hub_with_base.fault("GET /storage/", corrupt_at=100)
@@ -303,6 +308,7 @@ def test_the_card_of_a_local_growth_names_its_new_place_when_it_is_pushed(
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.case("F-14")
 def test_offline_the_cache_is_enough_to_look_and_to_grow(pushed: Machine) -> None:
     assert pushed.hfgrow("pull", TARGET).returncode == 0
     already = len(pushed.hub.log)

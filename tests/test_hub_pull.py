@@ -70,6 +70,7 @@ def names_in(folder: Path) -> set[str]:
 # ---- what is pulled
 
 
+@pytest.mark.case("B14", "F-12")
 def test_only_what_we_know_by_name_is_pulled(hub: Hub) -> None:
     hub.seed("bob/base", BASE | STRANGE)
     folder = fetch(hub)
@@ -101,6 +102,7 @@ def test_progress_says_how_much_will_come(hub: Hub) -> None:
     assert told == ["downloading 6 files of bob/base, 1.05 MB", "comparing checksums of 6 files"]
 
 
+@pytest.mark.case("F-15")
 def test_all_files_are_of_the_pinned_commit(hub: Hub) -> None:
     hub.seed("bob/base", BASE)
     client = HubClient(ALICE, hub.url)
@@ -116,6 +118,7 @@ def test_all_files_are_of_the_pinned_commit(hub: Hub) -> None:
 # ---- what is refused, before any weight is downloaded
 
 
+@pytest.mark.case("B13", "B15")
 @pytest.mark.parametrize(
     ("files", "message", "hint"),
     [
@@ -139,6 +142,7 @@ def test_a_repository_without_safetensors_is_refused_with_the_way_out(
     assert len(hub.log) == 1
 
 
+@pytest.mark.case("B1", "B2")
 @pytest.mark.parametrize(
     ("index", "message"),
     [
@@ -159,12 +163,14 @@ def test_a_bad_index_is_refused_before_the_weights(hub: Hub, index: bytes, messa
     assert not [line for line in hub.lines("safetensors") if "index" not in line]
 
 
+@pytest.mark.case("B9")
 def test_a_single_file_beside_an_index_is_ambiguous(hub: Hub) -> None:
     hub.seed("bob/base", sharded() | {"model.safetensors": WEIGHTS})
     with pytest.raises(ModelError, match="two different models"):
         fetch(hub)
 
 
+@pytest.mark.case("F-12")
 def test_an_impossible_listing_is_refused_without_a_download(hub: Hub) -> None:
     client = HubClient(ALICE, hub.url)
 
@@ -182,6 +188,7 @@ def test_an_impossible_listing_is_refused_without_a_download(hub: Hub) -> None:
     assert hub.log == []
 
 
+@pytest.mark.case("F-3")
 def test_a_gated_model_is_refused_with_its_page(hub: Hub) -> None:
     hub.seed("bob/base", BASE, gated=True)
     with pytest.raises(HubRefusedError, match="gated") as caught:
@@ -192,6 +199,7 @@ def test_a_gated_model_is_refused_with_its_page(hub: Hub) -> None:
 # ---- what the connection does
 
 
+@pytest.mark.case("F-11")
 def test_a_damaged_download_of_the_right_size_is_found_and_fetched_anew(
     hub: Hub, tmp_path: Path
 ) -> None:
@@ -206,6 +214,7 @@ def test_a_damaged_download_of_the_right_size_is_found_and_fetched_anew(
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
 
 
+@pytest.mark.case("F-11")
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_damage_in_the_cache_is_found_too(hub: Hub, name: str) -> None:
     hub.seed("bob/base", BASE)
@@ -218,6 +227,7 @@ def test_damage_in_the_cache_is_found_too(hub: Hub, name: str) -> None:
     assert (fetch(hub) / name).read_bytes() == BASE[name]
 
 
+@pytest.mark.case("F-10")
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_cut_download_goes_on(hub: Hub, times: int) -> None:
     hub.seed("bob/base", BASE)
@@ -226,6 +236,7 @@ def test_a_cut_download_goes_on(hub: Hub, times: int) -> None:
     assert fault.num_hits == times
 
 
+@pytest.mark.case("F-9")
 def test_a_busy_server_is_asked_again(hub: Hub) -> None:
     hub.seed("bob/base", BASE)
     listing = hub.fault("/tree/", status=503, times=1)
@@ -235,6 +246,7 @@ def test_a_busy_server_is_asked_again(hub: Hub) -> None:
     assert (listing.num_hits, head.num_hits, body.num_hits) == (1, 2, 1)
 
 
+@pytest.mark.case("F-7", "F-8")
 @pytest.mark.parametrize("status", [429, 500, 503])
 @pytest.mark.parametrize("where", ["/tree/", "HEAD .*/resolve/", "/storage/"])
 def test_a_server_that_stays_busy_is_unreachable(hub: Hub, where: str, status: int) -> None:

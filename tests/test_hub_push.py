@@ -51,6 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def fill(path: Path, files: Mapping[str, bytes] = FILES) -> Path:
+    path.mkdir(exist_ok=True)
     for name, data in files.items():
         (path / name).write_bytes(data)
     return path
@@ -103,6 +104,7 @@ def test_a_push_makes_the_repository_and_one_commit(hub: Hub, folder: Path) -> N
     assert content(hub, "alice/base-stack-g4").items() >= FILES.items()
 
 
+@pytest.mark.case("F-17")
 def test_a_second_push_of_the_same_files_makes_no_commit(hub: Hub, folder: Path) -> None:
     client = HubClient(ALICE, hub.url)
     first = send(folder, check(client), client)
@@ -118,6 +120,7 @@ def test_a_second_push_of_the_same_files_makes_no_commit(hub: Hub, folder: Path)
     ]
 
 
+@pytest.mark.case("F-18")
 def test_a_changed_file_makes_one_more_commit_and_nothing_is_deleted(
     hub: Hub, folder: Path
 ) -> None:
@@ -158,6 +161,7 @@ def test_multipart_uploads_arrive_whole(hub: Hub, folder: Path) -> None:
 # ---- preflight: everything that can refuse
 
 
+@pytest.mark.case("F-1")
 def test_without_a_token_preflight_says_how_to_log_in(hub: Hub) -> None:
     with pytest.raises(HubRefusedError, match="login") as caught:
         check(HubClient(None, hub.url))
@@ -165,6 +169,7 @@ def test_without_a_token_preflight_says_how_to_log_in(hub: Hub) -> None:
     assert hub.log == []
 
 
+@pytest.mark.case("F-1")
 def test_a_rejected_token_is_named_but_not_shown(hub: Hub) -> None:
     token = "hf_" + "NotAKnownToken".ljust(34, "0")
     with pytest.raises(HubRefusedError, match=r"rejected \(401\)") as caught:
@@ -173,12 +178,14 @@ def test_a_rejected_token_is_named_but_not_shown(hub: Hub) -> None:
     assert caught.value.hint == "hf auth login"
 
 
+@pytest.mark.case("F-2")
 def test_a_read_only_token_is_found_before_anything_else(hub: Hub) -> None:
     with pytest.raises(HubRefusedError, match="only read"):
         check(HubClient(ALICE_READ, hub.url))
     assert len(hub.log) == 1
 
 
+@pytest.mark.case("F-2")
 @pytest.mark.parametrize(
     ("rights", "expected"),
     [
@@ -205,6 +212,7 @@ def test_an_organisation_one_belongs_to_is_fine(hub: Hub, folder: Path) -> None:
     assert content(hub, "acme/new").items() >= FILES.items()
 
 
+@pytest.mark.case("D1", "D2", "D3")
 @pytest.mark.parametrize(
     "repo", ["a b", "x.git", "a--b", "-x", "alice/-x", "n" * 97, "a/b/c", "\u212bx", "x\n", "$(id)"]
 )
@@ -214,6 +222,7 @@ def test_an_impossible_name_is_refused_before_it_is_sent(hub: Hub, repo: str) ->
     assert len(hub.log) == 1
 
 
+@pytest.mark.case("F-19")
 def test_the_base_itself_is_never_the_target(hub: Hub) -> None:
     base = ModelRef("alice/base", repo_id="alice/base")
     with pytest.raises(UsageError, match="base itself") as caught:
@@ -221,6 +230,7 @@ def test_the_base_itself_is_never_the_target(hub: Hub) -> None:
     assert "alice/base-stack-g4" in caught.value.hint
 
 
+@pytest.mark.case("F-18")
 def test_a_repository_of_other_origin_needs_exist_ok(hub: Hub, folder: Path) -> None:
     hub.seed("alice/mine", {"model.bin": b"1", "README.md": b"# hi"})
     client = HubClient(ALICE, hub.url)
@@ -230,6 +240,7 @@ def test_a_repository_of_other_origin_needs_exist_ok(hub: Hub, folder: Path) -> 
     assert content(hub, "alice/mine")["model.bin"] == b"1"
 
 
+@pytest.mark.case("F-20")
 @pytest.mark.parametrize(
     ("flags", "private", "expected"),
     [
@@ -251,6 +262,7 @@ def test_a_new_repository_is_as_private_as_the_base(
     assert hub.repo("alice/base-stack-g4").private is expected
 
 
+@pytest.mark.case("F-20")
 def test_a_public_repository_does_not_take_what_grew_from_a_private_base(hub: Hub) -> None:
     hub.seed("alice/old", {"hfgrow.json": b"{}"})
     base = ModelRef("alice/secret", repo_id="alice/secret", private=True)
@@ -287,12 +299,14 @@ def test_every_status_becomes_its_exit_code(
         check(HubClient(ALICE, hub.url))
 
 
+@pytest.mark.case("F-9")
 def test_a_busy_server_is_asked_again(hub: Hub) -> None:
     fault = hub.fault("GET", status=503, times=2)
     assert check(HubClient(ALICE, hub.url)).exists is False
     assert fault.num_hits == 2
 
 
+@pytest.mark.case("F-7")
 def test_a_long_rate_limit_is_told_at_once(hub: Hub) -> None:
     fault = hub.fault("whoami", status=429, headers={"RateLimit": '"api";r=0;t=299'}, times=9)
     with pytest.raises(HubUnreachableError) as caught:
@@ -304,6 +318,7 @@ def test_a_long_rate_limit_is_told_at_once(hub: Hub) -> None:
 # ---- push: what can go wrong on the way
 
 
+@pytest.mark.case("F-22")
 def test_a_bad_card_costs_no_upload(hub: Hub, folder: Path) -> None:
     (folder / "README.md").write_bytes(b"---\nlicense: no such\ntags: 5\n---\n")
     client = HubClient(ALICE, hub.url)
@@ -312,6 +327,7 @@ def test_a_bad_card_costs_no_upload(hub: Hub, folder: Path) -> None:
     assert ("model", "alice/base-stack-g4") not in hub.store.repos
 
 
+@pytest.mark.case("F-22")
 @pytest.mark.parametrize("status", [413, 422])
 def test_a_card_refused_by_status_is_the_cards_fault(hub: Hub, folder: Path, status: int) -> None:
     hub.fault("validate-yaml", status=status)
@@ -327,6 +343,7 @@ def test_a_card_without_metadata_is_pushed_with_a_note(hub: Hub, folder: Path) -
     assert done.notes == ("README.md: empty or missing yaml metadata in repo card",)
 
 
+@pytest.mark.case("F-6")
 def test_a_moved_branch_is_a_conflict_and_a_new_run_goes_through(hub: Hub, folder: Path) -> None:
     hub.seed("alice/base-stack-g4", {"hfgrow.json": b"old"})
     client = HubClient(ALICE, hub.url)
@@ -340,6 +357,7 @@ def test_a_moved_branch_is_a_conflict_and_a_new_run_goes_through(hub: Hub, folde
     assert content(hub, "alice/base-stack-g4")["other.txt"] == b"theirs"
 
 
+@pytest.mark.case("F-6")
 def test_a_branch_that_moves_during_the_upload_is_a_conflict(hub: Hub, folder: Path) -> None:
     client = HubClient(ALICE, hub.url)
     hub.fault(r"POST .*/commit/", status=412)
@@ -350,6 +368,7 @@ def test_a_branch_that_moves_during_the_upload_is_a_conflict(hub: Hub, folder: P
     assert hub.commits("alice/base-stack-g4")[0].parent == parent
 
 
+@pytest.mark.case("F-17")
 def test_a_lost_answer_to_the_commit_is_still_a_success(hub: Hub, folder: Path) -> None:
     client = HubClient(ALICE, hub.url)
     fault = hub.fault(r"POST .*/commit/", drop=True)
@@ -359,6 +378,7 @@ def test_a_lost_answer_to_the_commit_is_still_a_success(hub: Hub, folder: Path) 
     assert len(hub.commits("alice/base-stack-g4")) == 2
 
 
+@pytest.mark.case("F-17")
 def test_a_lost_answer_to_a_pull_request_is_still_a_success(hub: Hub, folder: Path) -> None:
     hub.seed("bob/other", {"a.txt": b"1"})
     client = HubClient(ALICE, hub.url)
@@ -368,6 +388,7 @@ def test_a_lost_answer_to_a_pull_request_is_still_a_success(hub: Hub, folder: Pa
     assert set(hub.repo("bob/other").discussions) == {1}
 
 
+@pytest.mark.case("F-16")
 @pytest.mark.parametrize("step", ["preupload", "objects/batch", "lfs/", "/commit/"])
 def test_an_interrupted_push_leaves_the_branch_and_a_new_run_finishes(
     hub: Hub, folder: Path, step: str
@@ -386,6 +407,7 @@ def test_an_interrupted_push_leaves_the_branch_and_a_new_run_finishes(
     assert len(uploads) == (0 if step == "/commit/" else 1)
 
 
+@pytest.mark.case("F-16")
 def test_a_cut_upload_is_sent_again(hub: Hub, folder: Path) -> None:
     client = HubClient(ALICE, hub.url)
     hub.fault("PUT", cut_upload_after_bytes=1000)
@@ -393,6 +415,7 @@ def test_a_cut_upload_is_sent_again(hub: Hub, folder: Path) -> None:
     assert content(hub, "alice/base-stack-g4").items() >= FILES.items()
 
 
+@pytest.mark.case("F-5")
 def test_a_lost_answer_to_the_creation_is_not_a_conflict(hub: Hub, folder: Path) -> None:
     client = HubClient(ALICE, hub.url)
     fault = hub.fault("POST /api/repos/create", drop=True)
@@ -401,6 +424,7 @@ def test_a_lost_answer_to_the_creation_is_not_a_conflict(hub: Hub, folder: Path)
     assert content(hub, "alice/base-stack-g4").items() >= FILES.items()
 
 
+@pytest.mark.case("F-5")
 def test_a_repository_that_appears_meanwhile_is_a_conflict(hub: Hub, folder: Path) -> None:
     client = HubClient(ALICE, hub.url)
     target = check(client)
@@ -409,6 +433,7 @@ def test_a_repository_that_appears_meanwhile_is_a_conflict(hub: Hub, folder: Pat
         send(folder, target, client)
 
 
+@pytest.mark.case("F-20")
 def test_a_repository_that_appears_public_gets_nothing_private(hub: Hub, folder: Path) -> None:
     client = HubClient(ALICE, hub.url)
     target = check(client, private=True)
@@ -418,6 +443,7 @@ def test_a_repository_that_appears_public_gets_nothing_private(hub: Hub, folder:
     assert not [line for line in writes(hub) if "/commit/" in line or line.startswith("PUT")]
 
 
+@pytest.mark.case("F-2")
 @pytest.mark.parametrize("token", [BOB, ALICE_READ])
 def test_a_token_that_lost_its_right_is_refused_with_the_reason(
     hub: Hub, folder: Path, token: str
@@ -429,6 +455,7 @@ def test_a_token_that_lost_its_right_is_refused_with_the_reason(
     assert token not in str(caught.value) + caught.value.hint
 
 
+@pytest.mark.case("F-23")
 def test_a_creation_that_answers_nonsense_is_unreachable(hub: Hub, folder: Path) -> None:
     client = HubClient(ALICE, hub.url)
     hub.fault("POST /api/repos/create", status=200)
@@ -437,6 +464,7 @@ def test_a_creation_that_answers_nonsense_is_unreachable(hub: Hub, folder: Path)
     send(folder, check(client), client)
 
 
+@pytest.mark.case("B14")
 def test_only_plain_files_of_the_folder_are_pushed(hub: Hub, folder: Path) -> None:
     client = HubClient(ALICE, hub.url)
     target = check(client)
@@ -452,6 +480,7 @@ def test_only_plain_files_of_the_folder_are_pushed(hub: Hub, folder: Path) -> No
     assert writes(hub) == []
 
 
+@pytest.mark.case("B14")
 def test_nothing_but_the_named_files_is_sent(hub: Hub, folder: Path) -> None:
     (folder / ".env").write_bytes(b"TOKEN=1")
     (folder / ".tmpAbC").write_bytes(b"leftover")
@@ -499,6 +528,7 @@ def push_by_xet(hub: Hub, folder: Path, home: Path) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.case("F-24")
 @pytest.mark.xet
 @pytest.mark.xdist_group("xet")
 def test_a_push_by_xet_arrives_and_is_not_repeated(tmp_path: Path, folder: Path) -> None:
@@ -510,6 +540,7 @@ def test_a_push_by_xet_arrives_and_is_not_repeated(tmp_path: Path, folder: Path)
         assert not xet_hub.lines("objects/batch")
 
 
+@pytest.mark.case("F-24")
 @pytest.mark.xet
 @pytest.mark.xdist_group("xet")
 def test_a_hub_without_xet_names_the_way_around_it(hub: Hub, tmp_path: Path, folder: Path) -> None:

@@ -103,6 +103,7 @@ def test_a_path_and_the_demo_load_no_hub_client() -> None:
     assert run_python(code) == "False"
 
 
+@pytest.mark.case("D6")
 @pytest.mark.parametrize("shape", ["./here", "../work/here", "~/work/here", "/here"])
 def test_an_explicit_path_is_a_folder(home: Path, shape: str) -> None:
     model_folder(home / "work" / "here")
@@ -113,6 +114,7 @@ def test_an_explicit_path_is_a_folder(home: Path, shape: str) -> None:
     assert ref.notes == ()
 
 
+@pytest.mark.case("D6")
 def test_a_bare_folder_with_a_config_is_used_and_said(home: Path) -> None:
     model_folder(home / "work" / "grown")
     model_folder(home / "work" / "runs" / "grown")
@@ -124,6 +126,7 @@ def test_a_bare_folder_with_a_config_is_used_and_said(home: Path) -> None:
         parse("empty")
 
 
+@pytest.mark.case("D6")
 @pytest.mark.parametrize("name", ["TinyLlama", "tinyllama", "demo"])
 def test_a_folder_named_like_an_alias_must_be_told_apart(home: Path, name: str) -> None:
     model_folder(home / "work" / name)
@@ -154,6 +157,7 @@ def test_a_bad_table_of_aliases_is_named(home: Path, text: str) -> None:
         parse("anything")
 
 
+@pytest.mark.case("D4")
 @pytest.mark.parametrize(
     ("name", "repo_id", "revision"),
     [
@@ -170,6 +174,7 @@ def test_ids_uris_and_urls_name_a_repository(name: str, repo_id: str, revision: 
     assert (ref.repo_id, ref.revision, ref.label) == (repo_id, revision, repo_id)
 
 
+@pytest.mark.case("D1", "D2", "D3", "D4")
 @pytest.mark.parametrize(
     "name",
     [
@@ -210,6 +215,7 @@ def test_an_impossible_name_is_a_usage_error(name: str) -> None:
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.case("D5")
 @pytest.mark.parametrize(
     "revision",
     [
@@ -232,6 +238,7 @@ def test_a_revision_that_could_leave_the_cache_is_refused(revision: str) -> None
         parse("bob/base", revision)
 
 
+@pytest.mark.case("D5")
 @pytest.mark.parametrize("revision", ["main", "refs/pr/1", "v1.0", "feature/x_y", "0" * 40])
 def test_a_real_revision_passes(revision: str) -> None:
     check_revision(revision)
@@ -258,6 +265,7 @@ def test_a_look_alike_of_an_alias_is_warned_about() -> None:
     ]
 
 
+@pytest.mark.case("G1")
 def test_a_token_in_a_name_is_not_repeated() -> None:
     with pytest.raises(UsageError) as caught:
         parse(f"https://user:{ALICE}@example.com/a/b")
@@ -298,6 +306,7 @@ def test_a_branch_a_tag_and_an_older_commit_can_be_pinned(hub: Hub) -> None:
     assert resolve("bob/base", client, first).revision == first
 
 
+@pytest.mark.case("F-1", "F-4")
 def test_a_private_model_is_seen_by_its_owner_only(hub: Hub) -> None:
     hub.seed("bob/secret", FILES, private=True)
     assert resolve("bob/secret", HubClient(BOB, hub.url)).private
@@ -308,6 +317,7 @@ def test_a_private_model_is_seen_by_its_owner_only(hub: Hub) -> None:
     assert "hf auth login" in caught.value.hint
 
 
+@pytest.mark.case("F-4")
 def test_what_is_missing_is_said_apart(hub: Hub) -> None:
     hub.seed("bob/base", FILES)
     client = HubClient(ALICE, hub.url)
@@ -353,6 +363,7 @@ def test_every_status_becomes_its_exit_code(
     assert "bob/base" in str(caught.value)
 
 
+@pytest.mark.case("F-21")
 def test_the_servers_text_cannot_reach_the_terminal_raw(hub: Hub) -> None:
     hub.seed("bob/base", FILES)
     evil = f"\x1b]0;owned [/foo] {ALICE} " + "x" * 5000
@@ -365,6 +376,7 @@ def test_the_servers_text_cannot_reach_the_terminal_raw(hub: Hub) -> None:
     assert len(text) < 500
 
 
+@pytest.mark.case("G1")
 def test_a_server_that_repeats_the_token_does_not_make_it_seen(hub: Hub) -> None:
     token = "org-token-of-another-shape"
     hub.fault("/api/models", status=403, headers={"X-Error-Message": f"{token} may not"})
@@ -439,6 +451,7 @@ def test_a_name_that_nobody_knows_has_no_candidates(hub: Hub) -> None:
 # ---- reading by ranges
 
 
+@pytest.mark.case("F-13")
 def test_ranges_of_a_remote_file_are_its_bytes(hub: Hub) -> None:
     hub.seed("bob/base", FILES)
     client = HubClient(ALICE, hub.url)
@@ -468,6 +481,7 @@ def test_a_remote_file_is_read_at_the_pinned_commit(hub: Hub) -> None:
     assert files.read("config.json", 0, 99) == FILES["config.json"]
 
 
+@pytest.mark.case("F-11")
 def test_a_short_or_broken_range_is_never_returned(hub: Hub) -> None:
     hub.seed("bob/base", FILES)
     client = HubClient(ALICE, hub.url)
@@ -483,6 +497,7 @@ def test_a_short_or_broken_range_is_never_returned(hub: Hub) -> None:
     assert cut.num_hits == 2
 
 
+@pytest.mark.case("F-3")
 def test_a_gated_model_names_the_page_to_ask_at(hub: Hub) -> None:
     hub.seed("bob/gated", FILES, gated=True)
     client = HubClient(ALICE, hub.url)
@@ -498,6 +513,7 @@ def test_a_gated_model_names_the_page_to_ask_at(hub: Hub) -> None:
 # ---- the environment that only a process of its own can have
 
 
+@pytest.mark.case("F-14")
 def test_offline_mode_pins_from_the_cache_or_says_what_is_missing(hub: Hub, tmp_path: Path) -> None:
     hub.seed("bob/base", FILES)
     environment = hub_environment(hub, tmp_path / "hf")

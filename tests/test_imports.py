@@ -79,12 +79,13 @@ def test_nothing_in_the_library_imports_the_command_line() -> None:
             assert name.partition(".")[0] not in ("cli", "hfgrow_cli", "typer"), path
 
 
+@pytest.mark.case("I7")
 @pytest.mark.parametrize("words", [("--help",), ("--version",), ("stack", "--help")], ids=str)
 def test_help_and_version_load_nothing_heavy(words: tuple[str, ...], tmp_path: Path) -> None:
-    """I7."""
     assert not loaded_by(*words, cwd=tmp_path) & set(HEAVY)
 
 
+@pytest.mark.case("E18", "I7")
 @pytest.mark.parametrize(
     "words",
     [
@@ -94,6 +95,7 @@ def test_help_and_version_load_nothing_heavy(words: tuple[str, ...], tmp_path: P
         ("inspect", "./base"),
         ("check", "./base"),
         ("operators",),
+        ("budget", "./base", "--tokens", "1B"),
     ],
     ids=" ".join,
 )

@@ -76,28 +76,30 @@ def kill_at_random(base: Path, folder: Path, times: int, seed: int) -> dict[str,
     return found
 
 
+@pytest.mark.case("E10")
 def test_twenty_kills_leave_the_output_absent_or_complete(big_base: Path, tmp_path: Path) -> None:
     """E10 and promise 2."""
     found = kill_at_random(big_base, tmp_path, 20, seed=1)
     assert found["died"] >= 5, found
 
 
+@pytest.mark.case("E10")
 @pytest.mark.slow
 def test_a_hundred_kills_leave_the_output_absent_or_complete(
     big_base: Path, tmp_path: Path
 ) -> None:
-    """E10."""
     found = kill_at_random(big_base, tmp_path, 100, seed=2)
+    print(f"growths: {found}")
     assert found["died"] >= 25, found
 
 
+@pytest.mark.case("E12")
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_a_signal_ends_the_run_and_leaves_nothing(
     big_base: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    """E12."""
     with start(big_base, tmp_path / "out", "--g", "200") as process:
         wait_for_staging(process, tmp_path / "out")
         process.send_signal(number)
@@ -108,8 +110,8 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.case("E7", "E12")
 def test_a_signal_keeps_the_old_output(big_base: Path, tmp_path: Path) -> None:
-    """E7 and E12."""
     out = tmp_path / "out"
     assert run_hfgrow("stack", big_base, "--g", "2", "--out", out).returncode == 0
     before = weights_of(out)
@@ -122,6 +124,7 @@ def test_a_signal_keeps_the_old_output(big_base: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.case("E13")
 def test_of_two_runs_one_is_told_about_the_other(big_base: Path, tmp_path: Path) -> None:
     """E13: the second exits with 7, soon, and the first one is not disturbed."""
     out = tmp_path / "out"

@@ -138,6 +138,7 @@ def test_shards_are_numbered_as_transformers_numbers_them(plan: GrowthPlan) -> N
     assert names == [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
 
 
+@pytest.mark.case("D11")
 def test_a_header_stays_below_what_the_hub_client_reads() -> None:
     """D11: 25 MB, however many tensors there are; long names and large offsets count."""
     grown = plan_of(1)
@@ -149,6 +150,7 @@ def test_a_header_stays_below_what_the_hub_client_reads() -> None:
     assert len(shard.header) / 1000 * _MAX_TENSORS_PER_SHARD < 30_000_000
 
 
+@pytest.mark.case("D11")
 def test_many_tensors_are_spread_over_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """D11, with a smaller number so that it takes no minute."""
     monkeypatch.setattr("hfgrow.checkpoint.layout._MAX_TENSORS_PER_SHARD", 100)

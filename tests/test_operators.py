@@ -112,6 +112,11 @@ def test_stack_ends_on_the_last_layers_by_default() -> None:
     assert sources(stack(plan_of(22), layers=30)) == expected
 
 
+def test_a_remainder_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UsageError, match="--remainder goes with --layers"):
+        stack(plan_of(22), g=2, remainder="head")
+
+
 def test_stack_can_fill_up_with_the_first_layers() -> None:
     expected = [*range(22), *range(8)]
     assert sources(stack(plan_of(22), layers=30, remainder="head")) == expected

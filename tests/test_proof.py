@@ -112,6 +112,7 @@ def test_a_model_without_lineage_cannot_be_verified(work: Path) -> None:
     assert "was not grown by hfgrow" in finished.stderr
 
 
+@pytest.mark.case("I2")
 def test_the_measurement_is_what_transformers_says(made: Path) -> None:
     """I2: the loss and the logits of base and grown model on the probe text."""
     from transformers import AutoTokenizer

@@ -107,10 +107,10 @@ def test_an_edited_config_is_found(plan: GrowthPlan, out: Path, key: str, value:
         check_headers(out, plan)
 
 
+@pytest.mark.case("A25")
 def test_a_base_that_shrank_is_an_error_and_no_crash(
     plan: GrowthPlan, out: Path, base: Path
 ) -> None:
-    """A25."""
     with (base / WEIGHTS).open("r+b") as file:
         file.truncate(5000)
     with pytest.raises(VerificationError, match="differs from"):

@@ -116,8 +116,8 @@ def test_a_file_is_hashed_as_it_lies(base: Path) -> None:
     assert sum(counted) == weights.stat().st_size
 
 
+@pytest.mark.case("A25")
 def test_a_file_that_grows_while_it_is_hashed_is_refused(base: Path) -> None:
-    """A25."""
     weights = base / "model.safetensors"
 
     def grow(nbytes: int) -> None:
@@ -129,6 +129,7 @@ def test_a_file_that_grows_while_it_is_hashed_is_refused(base: Path) -> None:
         hash_file(weights, advance=grow)
 
 
+@pytest.mark.case("A18")
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -11,6 +11,7 @@ import pytest
 from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.target import check_target
 from hfgrow.errors import ModelError, OutputError
+from tests.program import call_hfgrow
 
 HOLDER = """
 import sys, time
@@ -119,8 +120,8 @@ def test_a_failed_second_rename_brings_the_old_folder_back(
     assert names(target.parent) == ["out"]
 
 
+@pytest.mark.case("E7")
 def test_an_old_folder_survives_a_failure(target: Path) -> None:
-    """E7."""
     target.mkdir()
     fill(target, "old")
     with pytest.raises(ModelError):
@@ -151,13 +152,42 @@ def test_a_link_in_place_of_the_staging_folder_is_not_followed(target: Path) -> 
     assert not target.exists()
 
 
+@pytest.mark.case("E6")
 def test_an_empty_folder_is_taken(target: Path) -> None:
-    """E6."""
     target.mkdir()
     check_target(target, None, overwrite=False)
     with staged(target) as staging:
         fill(staging, "new")
     assert names(target) == ["model.safetensors"]
+
+
+@pytest.mark.case("E21")
+def test_names_are_apart_without_case_and_nothing_is_a_link(
+    sharded_base: Path, tmp_path: Path
+) -> None:
+    for name in ("LICENSE", "tokenizer.json", "tokenizer_config.json"):
+        (sharded_base / name).write_text("{}")
+    out = tmp_path / "out"
+    words = ("stack", sharded_base, "--g", "2", "--max-shard-size", "60KB", "--out", out)
+    assert call_hfgrow(*words).returncode == 0
+    written = list(out.iterdir())
+    assert len({path.name.casefold() for path in written}) == len(written) >= 10
+    assert not any(path.is_symlink() for path in written)
+
+
+@pytest.mark.case("E21")
+def test_side_files_that_differ_by_case_alone_are_not_both_copied(
+    base: Path, tmp_path: Path
+) -> None:
+    """A file system without case would take one for the other."""
+    (base / "LICENSE.txt").write_text("one")
+    (base / "LICENSE.TXT").write_text("two")
+    if len(list(base.glob("LICENSE*"))) == 1:
+        pytest.skip("this file system has no case")
+    finished = call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out")
+    assert finished.returncode == 3
+    assert "LICENSE.TXT and LICENSE.txt" in finished.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_parents_are_made(tmp_path: Path) -> None:
@@ -166,8 +196,8 @@ def test_missing_parents_are_made(tmp_path: Path) -> None:
     assert names(tmp_path / "a" / "b") == ["out"]
 
 
+@pytest.mark.case("E13", "E14")
 def test_a_second_writer_is_refused_at_once_and_takes_over_from_a_dead_one(target: Path) -> None:
-    """E13 and E14."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(target)], stdout=subprocess.PIPE
     ) as holder:
@@ -191,16 +221,16 @@ def test_two_targets_in_one_folder_do_not_meet(target: Path) -> None:
     assert names(target.parent) == ["other", "out"]
 
 
+@pytest.mark.case("D8")
 @pytest.mark.parametrize("name", ["with space", "m\u00f6del", "new\nline", "-x", "*", "x" * 200])
 def test_odd_names_work(tmp_path: Path, name: str) -> None:
-    """D8."""
     with staged(tmp_path / name) as staging:
         fill(staging, "new")
     assert names(tmp_path) == [name]
 
 
+@pytest.mark.case("D8")
 def test_a_name_too_long_for_the_file_system_is_refused(tmp_path: Path) -> None:
-    """D8."""
     with pytest.raises(OutputError, match="ENAMETOOLONG"), staged(tmp_path / ("x" * 300)):
         pass
     assert names(tmp_path) == []
@@ -212,9 +242,9 @@ def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.case("E8")
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; see test_write_faults")
 def test_a_parent_without_write_permission_is_refused(tmp_path: Path) -> None:
-    """E8."""
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(OutputError, match="EACCES"), staged(tmp_path / "locked" / "out"):
         pass

@@ -68,6 +68,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.case("D13")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_faulty_file_is_refused_in_one_line(tmp_path: Path, fault: str) -> None:
     text, word = FAULTS[fault]
@@ -134,6 +135,7 @@ def test_applied_steps_are_named_verified_and_reproduced(base: Path, tmp_path: P
         assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.case("D13")
 def test_a_bomb_takes_no_memory_and_no_time(tmp_path: Path) -> None:
     written(tmp_path, "- stack: {" + ", ".join(f"k{i}: 1" for i in range(6000)) + "}")
     words = ("apply", "steps.yaml", "base")

@@ -35,9 +35,9 @@ def test_a_folder_above_the_working_folder_is_never_an_output(
         check_target(tmp_path / "project", None, overwrite=True)
 
 
+@pytest.mark.case("E6")
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link", "filled folder"])
 def test_an_output_that_exists_is_refused(target: Path, kind: str) -> None:
-    """E6."""
     elsewhere = target.parent / "elsewhere"
     match kind:
         case "file":
@@ -54,9 +54,9 @@ def test_an_output_that_exists_is_refused(target: Path, kind: str) -> None:
         check_target(target, None, overwrite=False)
 
 
+@pytest.mark.case("E6")
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_only_a_folder_is_ever_overwritten(target: Path, kind: str) -> None:
-    """E6."""
     if kind == "file":
         target.touch()
     else:
@@ -66,6 +66,7 @@ def test_only_a_folder_is_ever_overwritten(target: Path, kind: str) -> None:
         check_target(target, None, overwrite=True)
 
 
+@pytest.mark.case("D7")
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("out", ["/", ".", "~", "..", "base", "base/out", "base/a/b", "link", "up"])
 def test_places_that_must_not_be_replaced_are_refused(
@@ -83,10 +84,10 @@ def test_places_that_must_not_be_replaced_are_refused(
     assert base.is_dir()
 
 
+@pytest.mark.case("D7")
 def test_a_folder_around_home_is_never_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D7."""
     (tmp_path / "home" / "me").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "home" / "me"))
     with pytest.raises(OutputError, match="cannot be an output folder"):

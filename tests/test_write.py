@@ -39,6 +39,7 @@ def carry_out(base: Path, out: Path, advance: Callable[[int], None]) -> Written:
     return write(plan, lay_out(plan), out, finish=lambda staging: {}, advance=advance)
 
 
+@pytest.mark.case("I4")
 def test_the_same_command_gives_the_same_bytes(base: Path, tmp_path: Path) -> None:
     """I4: weights, config, card and lineage; nothing knows the time."""
     one = digests(grow(base, tmp_path / "a" / "out", "--max-shard-size", "60KB"))
@@ -112,6 +113,7 @@ def test_each_written_file_starts_congruent_to_its_source(
         assert (first.offset - sources[source].offset) % BLOCK_NBYTES == 0
 
 
+@pytest.mark.case("A22")
 def test_every_tensor_keeps_its_own_dtype(base: Path, tmp_path: Path) -> None:
     """A22: bf16 weights, f32 norms, an f16 head."""
     from safetensors.torch import load_file, save_file
@@ -133,11 +135,11 @@ def test_every_tensor_keeps_its_own_dtype(base: Path, tmp_path: Path) -> None:
         assert torch.equal(tensor, source)
 
 
+@pytest.mark.case("A24")
 @pytest.mark.parametrize("metadata", [{"format": "tf"}, None], ids=["tf", "absent"])
 def test_the_output_says_that_it_is_for_torch(
     base: Path, tmp_path: Path, metadata: dict[str, str] | None
 ) -> None:
-    """A24."""
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
@@ -147,17 +149,17 @@ def test_the_output_says_that_it_is_for_torch(
         assert file.metadata() == {"format": "pt"}
 
 
+@pytest.mark.case("E16")
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
 def test_modes_follow_the_umask(base: Path, tmp_path: Path, umask: int, mode: int) -> None:
-    """E16."""
     finished = run_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out", umask=umask)
     assert finished.returncode == 0
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {mode}
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
+@pytest.mark.case("A25")
 def test_a_base_that_changes_before_the_copy_is_refused(base: Path, tmp_path: Path) -> None:
-    """A25."""
     plan = stack(read(LocalFolder(base)), g=2)
     os.utime(base / "model.safetensors", ns=(0, 0))
     with pytest.raises(ModelError, match=r"changed while it was read: model\.safetensors"):
@@ -165,6 +167,7 @@ def test_a_base_that_changes_before_the_copy_is_refused(base: Path, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
+@pytest.mark.case("A25")
 @pytest.mark.parametrize("how", ["edited", "truncated"])
 def test_a_base_that_changes_during_the_copy_is_refused(
     base: Path, tmp_path: Path, how: str

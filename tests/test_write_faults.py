@@ -37,6 +37,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.case("E2")
 @pytest.mark.parametrize("file_nbytes", [0, 4096, 150_000])
 def test_a_file_that_cannot_grow_leaves_nothing(
     base: Path, tmp_path: Path, file_nbytes: int
@@ -47,6 +48,7 @@ def test_a_file_that_cannot_grow_leaves_nothing(
     assert "EFBIG" in finished.stderr
 
 
+@pytest.mark.case("E3")
 def test_every_file_may_be_the_one_that_does_not_fit(base: Path, tmp_path: Path) -> None:
     """E3: with a shard for each tensor, the limit is met by weights, index, lineage and card."""
     whole = tmp_path / "all"
@@ -60,10 +62,10 @@ def test_every_file_may_be_the_one_that_does_not_fit(base: Path, tmp_path: Path)
         assert_failed_cleanly(finished, tmp_path, "all", "base")
 
 
+@pytest.mark.case("E7")
 def test_overwriting_keeps_the_old_output_when_the_new_one_fails(
     base: Path, tmp_path: Path
 ) -> None:
-    """E7."""
     out = tmp_path / "out"
     assert stack(base, out).returncode == 0
     before = content(out)
@@ -72,6 +74,7 @@ def test_overwriting_keeps_the_old_output_when_the_new_one_fails(
     assert content(out) == before
 
 
+@pytest.mark.case("E6")
 def test_an_output_that_exists_is_kept_without_overwrite(base: Path, tmp_path: Path) -> None:
     """E6 and promise 4."""
     (tmp_path / "out").mkdir()
@@ -82,6 +85,7 @@ def test_an_output_that_exists_is_kept_without_overwrite(base: Path, tmp_path: P
     assert content(tmp_path / "out") == {"mine": b"mine"}
 
 
+@pytest.mark.case("D10", "E5")
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     """E5 and D10: a sparse base whose growth needs more than the disk has free."""
     base = tmp_path / "base"
@@ -99,9 +103,13 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path
             file.truncate(len(header) + 4 * numbers)
     except OSError:
         pytest.skip("the file system has no sparse files of that size")
-    finished = run_hfgrow("stack", base, "--g", "4", "--out", tmp_path / "out", timeout=20)
+    words = ("stack", base, "--g", "4", "--out", tmp_path / "out")
+    finished = run_hfgrow(*words, timeout=20)
     assert_failed_cleanly(finished, tmp_path, "base")
     assert "GB free" in finished.stderr
+    foreseen = run_hfgrow(*words, "--dry-run", timeout=20)
+    assert foreseen.returncode == 0
+    assert "would stop here" in foreseen.stderr
 
 
 @pytest.fixture
@@ -121,12 +129,13 @@ def mount_tmpfs(folder: Path, options: str) -> None:
         pytest.skip("this machine does not let us mount")
 
 
+@pytest.mark.case("E4")
 def test_a_disk_without_inodes_leaves_nothing(base: Path, mount: Path) -> None:
-    """E4."""
     mount_tmpfs(mount, "size=200m,nr_inodes=7")
     assert_failed_cleanly(stack(base, mount / "out"), mount)
 
 
+@pytest.mark.case("E1")
 def test_a_disk_that_fills_up_meanwhile_leaves_nothing(base: Path, mount: Path) -> None:
     """E1: the space goes away after the check, while the first layers are written."""
     mount_tmpfs(mount, "size=70m")
@@ -142,14 +151,54 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(base: Path, mount: Path) 
     assert [path.name for path in mount.iterdir()] == ["filler"]
 
 
+@pytest.mark.case("E1", "E3")
+def test_the_disk_may_be_full_at_any_file(base: Path, mount: Path) -> None:
+    """The weights are written, and then there is room for none, one, two, ... of the others."""
+    mount_tmpfs(mount, "size=70m")
+    (base / "tokenizer.json").write_text("{}")
+    plan = stack_of(read(LocalFolder(base)), g=2)
+    texts = {"hfgrow.json": "{}", "README.md": "# x", "layers.svg": "<svg/>"}
+    out, filler, failed = mount / "out", mount / "filler", 0
+    for num_pages in range(100):
+        left = plan.nbytes
+
+        def advance(nbytes: int, num_pages: int = num_pages) -> None:
+            nonlocal left
+            left -= nbytes
+            if left == 0:
+                fill(filler, num_pages)
+
+        try:
+            write(plan, lay_out(plan, 60_000), out, finish=lambda folder: texts, advance=advance)
+            break
+        except OutputError as error:
+            assert "ENOSPC" in str(error)  # noqa: PT017 - the loop ends with a run that succeeds
+            failed += 1
+        assert [path.name for path in mount.iterdir()] == ["filler"]
+        filler.unlink()
+    # Config, index, two side files and three texts: each was the one that did not fit.
+    assert failed >= 7
+    assert {"config.json", "tokenizer.json", *texts} <= {path.name for path in out.iterdir()}
+
+
+def fill(filler: Path, num_pages: int) -> None:
+    """Fill a disk but for some pages."""
+    with filler.open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while True:
+                file.write(bytes(1 << 12))
+        file.truncate(max(0, file.tell() - (num_pages << 12)))
+
+
+@pytest.mark.case("E8")
 def test_a_read_only_file_system_is_refused(base: Path, mount: Path) -> None:
-    """E8."""
     mount_tmpfs(mount, "ro,size=200m")
     finished = stack(base, mount / "out")
     assert_failed_cleanly(finished, mount)
     assert "EROFS" in finished.stderr
 
 
+@pytest.mark.case("E9", "E20")
 def test_a_read_only_base_can_be_grown(base: Path, mount: Path, tmp_path: Path) -> None:
     """E9 and E20: from another, read-only file system."""
     mount_tmpfs(mount, "size=10m")
@@ -158,8 +207,8 @@ def test_a_read_only_base_can_be_grown(base: Path, mount: Path, tmp_path: Path) 
     assert stack(mount / "base", tmp_path / "out").returncode == 0
 
 
+@pytest.mark.case("E8")
 def test_a_parent_that_belongs_to_somebody_else_is_refused(base: Path, tmp_path: Path) -> None:
-    """E8."""
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere; the read-only file system covers it")
     (tmp_path / "locked").mkdir(mode=0o500)

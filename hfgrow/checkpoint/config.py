@@ -29,6 +29,10 @@ _OTHER_WEIGHTS = {
 # What chooses an implementation, and may name one to be downloaded; never part of a model.
 _IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 # Lists that say nothing about single layers, whatever their length.
+_GLOBAL_KEYS = frozenset(
+    # Tables of rope are as long as half a head, and checked by the family; the others are names.
+    {"hfgrow", "id2label", "label2id", "rope_parameters", "rope_scaling"}
+)
 _GLOBAL_LISTS = frozenset(
     {
         "architectures",
@@ -178,8 +182,31 @@ def _check_per_layer_lists(config: dict[str, Any], family: Family) -> None:
                     f"config.json: {key} has {len(value)} entries for {num_layers} layers"
                 )
         elif len(value) == num_layers:
-            raise ModelError(
-                f"config.json: {printable(key)} has one entry for each layer, and hfgrow does not "
-                "know how it grows",
-                hint="remove the key if the model does not need it",
-            )
+            raise _unknown_list(key)
+    for key, value in config.items():
+        if key not in (*_GLOBAL_LISTS, *_GLOBAL_KEYS, *family.per_layer_lists):
+            _check_nested(key, value, num_layers)
+
+
+def _check_nested(key: str, value: object, num_layers: int) -> None:
+    """Refuse what has an entry for each layer, however deep inside a key it lies."""
+    numbers = {str(i) for i in range(num_layers)} if isinstance(value, dict | list) else set()
+    waiting: list[tuple[str, object]] = [(key, value)]
+    while waiting:
+        where, current = waiting.pop()
+        if isinstance(current, dict):
+            if current.keys() == numbers:
+                raise _unknown_list(where)
+            waiting += [(f"{where}.{name}", inside) for name, inside in current.items()]
+        elif isinstance(current, list):
+            if len(current) == num_layers and where != key:
+                raise _unknown_list(where)
+            waiting += [(f"{where}.{i}", inside) for i, inside in enumerate(current)]
+
+
+def _unknown_list(where: str) -> ModelError:
+    return ModelError(
+        f"config.json: {printable(where)} has one entry for each layer, and hfgrow does not know "
+        "how it grows",
+        hint="remove the key if the model does not need it",
+    )

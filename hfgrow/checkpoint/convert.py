@@ -8,8 +8,9 @@ from typing import Any
 
 from hfgrow.checkpoint.dtypes import CONFIG_DTYPES, CONFIG_NAMES, torch_dtype
 from hfgrow.checkpoint.evaluate import Evaluator, ReadRows
+from hfgrow.checkpoint.finite import count_nonfinite, is_finite, not_finite, rows_of
 from hfgrow.errors import ModelError, UsageError, printable
-from hfgrow.plan import DTYPE_NBYTES, Fill, GrowthPlan, Lift, Recipe, Stored, TensorPlan
+from hfgrow.plan import DTYPE_NBYTES, Fill, GrowthPlan, Lift, Recipe, Stored, TensorPlan, leaves
 
 # Few calls, and yet what is computed stays in the cache.
 _CHUNK_ELEMENTS = 1 << 19
@@ -93,19 +94,24 @@ def _num_repeats(recipe: Recipe) -> int:
     return recipe.rows.num_repeats
 
 
-def computed(chunk: Chunk, evaluator: Evaluator) -> memoryview:
+def computed(chunk: Chunk, evaluator: Evaluator, *, allow_nonfinite: bool = True) -> memoryview:
     """Compute the bytes of a chunk, rounded once, to nearest even.
 
+    Args:
+        chunk: What to compute.
+        evaluator: Computes its numbers.
+        allow_nonfinite: Whether what is NaN or infinite in the base stays so.
+
     Raises:
-        ModelError: A finite number does not fit in the dtype, or the source ended early.
+        ModelError: A finite number does not fit in the dtype, a number is none and may not be, or
+            the source ended early.
     """
     import torch
 
     dtype = torch_dtype(chunk.tensor.dtype)
     numbers = evaluator.rows(chunk.tensor.recipe, chunk.start, chunk.stop, chunk.tensor.dtype)
     rounded = numbers.to(dtype)
-    # A sum is quick, and not finite if a number is not; it may overflow by itself, hence the count.
-    if numbers.dtype != dtype and not bool(rounded.sum().isfinite()):
+    if not is_finite(rounded):
         overflown = int((rounded.isinf() & numbers.isfinite()).sum())
         if overflown:
             raise ModelError(
@@ -113,7 +119,18 @@ def computed(chunk: Chunk, evaluator: Evaluator) -> memoryview:
                 f"{CONFIG_NAMES[chunk.tensor.dtype]}",
                 hint="choose --dtype bfloat16",
             )
+        if not allow_nonfinite:
+            raise _source_not_finite(chunk, evaluator, count_nonfinite(rounded))
     return memoryview(rounded.contiguous().view(torch.uint8).flatten().numpy().data)
+
+
+def _source_not_finite(chunk: Chunk, evaluator: Evaluator, num_bad: int) -> ModelError:
+    """Return the error that names the tensor of the base whose numbers are none."""
+    for leaf in leaves(chunk.tensor.recipe):
+        parts = (evaluator.rows(leaf, *rows, leaf.dtype) for rows in rows_of(leaf))
+        if found := sum(map(count_nonfinite, parts)):
+            return not_finite(leaf, found)
+    return ModelError(f"{chunk.name}: {num_bad} values came out NaN or infinite")
 
 
 def rows_of_files(descriptor_of: Callable[[str], int]) -> ReadRows:

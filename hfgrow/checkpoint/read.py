@@ -11,26 +11,15 @@ from typing import Any
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import Files
 from hfgrow.checkpoint.header import Entry, read_header
-from hfgrow.checkpoint.strictjson import read_json_object
+from hfgrow.checkpoint.index import read_index
 from hfgrow.errors import ModelError, printable
 from hfgrow.families.table import Family
 from hfgrow.names import INDEX, SINGLE
 from hfgrow.plan import GrowthPlan, LayerSource, SourceFile, Stored, TensorPlan, stored_in
 
 EMBEDDINGS = "model.embed_tokens.weight"
-_SHARD = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
 # Buffers that old checkpoints store and every model class recomputes.
 _RECOMPUTED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
-_FOREIGN = {
-    ".bin": "PyTorch pickle files",
-    ".pt": "PyTorch pickle files",
-    ".pth": "PyTorch pickle files",
-    ".ckpt": "PyTorch pickle files",
-    ".gguf": "GGUF files",
-    ".h5": "Keras files",
-    ".msgpack": "Flax files",
-    ".npz": "NumPy files",
-}
 _COMPARE_NBYTES = 1 << 22
 
 
@@ -50,12 +39,16 @@ def read(files: Files) -> GrowthPlan:
         ModelError: The config, the index and the tensors do not agree exactly.
     """
     config, family, notes = read_config(files)
-    weight_map = _weight_map(files)
-    names = [SINGLE] if weight_map is None else sorted(set(weight_map.values()))
+    index = read_index(files)
+    names = [SINGLE] if index is None else sorted(set(index.weight_map.values()))
     # Stamps before headers: a file that is replaced in between must not pass for the one read.
     sources = {name: SourceFile(files.nbytes(name), files.stamp(name)) for name in names}
     headers = {name: read_header(files, name) for name in names}
-    tensors = _merge(headers, weight_map)
+    tensors = _merge(headers, None if index is None else index.weight_map)
+    if index is not None:
+        notes += index.notes(
+            sum(entry.nbytes for file in headers.values() for entry in file.values())
+        )
     dropped = [name for name in tensors if _RECOMPUTED.fullmatch(name)]
     for name in dropped:
         del tensors[name]
@@ -72,59 +65,6 @@ def read(files: Files) -> GrowthPlan:
         files=sources,
         notes=tuple(notes),
     )
-
-
-def _weight_map(files: Files) -> dict[str, str] | None:
-    """Return the checked index, or None for a checkpoint of one file."""
-    names = set(files.names())
-    single, indexed = SINGLE in names, INDEX in names
-    if indexed:
-        weight_map = _checked_index(read_json_object(files, INDEX), names)
-        if single and set(weight_map.values()) != {SINGLE}:
-            raise ModelError(
-                f"{files.label} has both {SINGLE} and {INDEX}, which may be two different models",
-                hint="remove the one that does not belong there",
-            )
-        return weight_map
-    if not single:
-        _refuse_without_weights(files, names)
-    return None
-
-
-def _refuse_without_weights(files: Files, names: set[str]) -> None:
-    if "adapter_config.json" in names:
-        raise ModelError(
-            f"{files.label} holds a LoRA adapter, not a model",
-            hint="merge it into its base first, then save_pretrained()",
-        )
-    for name in sorted(names):
-        for suffix, what in _FOREIGN.items():
-            if name.endswith(suffix):
-                raise ModelError(
-                    f"{files.label} holds only {what} ({printable(name)}), no safetensors",
-                    hint="convert it: load it where you trust it, then save_pretrained()",
-                )
-    raise ModelError(f"there is neither {SINGLE} nor {INDEX} in {files.label}")
-
-
-def _checked_index(index: Mapping[str, Any], names: set[str]) -> dict[str, str]:
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(f"{INDEX} has no weight_map")
-    for tensor, shard in weight_map.items():
-        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
-            raise ModelError(
-                f"{INDEX}: {printable(tensor)} lies in {printable(repr(shard))}, which points "
-                "outside the model folder or is no file name"
-            )
-    missing = sorted(set(weight_map.values()) - names)
-    if missing:
-        listed = ", ".join(printable(name) for name in missing[:3])
-        raise ModelError(
-            f"{len(missing)} of {len(set(weight_map.values()))} shards are missing: {listed}",
-            hint="download the model again",
-        )
-    return weight_map
 
 
 def _merge(

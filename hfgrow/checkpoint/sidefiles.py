@@ -4,6 +4,8 @@ import fnmatch
 import re
 from pathlib import Path
 
+from hfgrow.errors import ModelError
+
 # A model with none of these has no tokenizer.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 SIDE_FILES = frozenset(
@@ -27,10 +29,22 @@ LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY.md")
 
 
 def side_files_of(folder: Path) -> list[str]:
-    """Return the sorted names of the side files that lie in a model folder."""
-    return sorted(
+    """Return the sorted names of the side files that lie in a model folder.
+
+    Raises:
+        ModelError: Two of them are one on a file system without case.
+    """
+    names = sorted(
         path.name for path in folder.iterdir() if is_side_file(path.name) and not path.is_dir()
     )
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(name.casefold(), name)) != name:
+            raise ModelError(
+                f"{other} and {name} differ by case alone, which not every disk tells apart",
+                hint="rename one of them",
+            )
+    return names
 
 
 def is_side_file(name: str) -> bool:

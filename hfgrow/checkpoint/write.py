@@ -43,6 +43,7 @@ def write(
     *,
     finish: Callable[[Path], Mapping[str, str]],
     overwrite: bool = False,
+    allow_nonfinite: bool = True,
     advance: Advance = lambda nbytes: None,
 ) -> Written:
     """Write a grown model so that it appears complete or not at all.
@@ -54,20 +55,22 @@ def write(
         finish: Called with the staging folder when weights and config lie there; it verifies them
             and returns the text files to add (card, lineage, picture).
         overwrite: Whether a model that stands there is replaced.
+        allow_nonfinite: Whether tensors may be computed from NaN or infinity.
         advance: Called with the number of bytes as they are written.
 
     Raises:
-        ModelError: The base changed while it was read.
+        ModelError: The base changed while it was read, or a computed number is none.
         OutputError: The file system refuses, or has too little space.
     """
     base = Path(plan.folder)
     # A source outside the folder, such as learned maps, goes where what is made of it goes.
     side_files = [*side_files_of(base), *(name for name in plan.files if Path(name).is_absolute())]
-    _check_free_space(plan, layout, side_files, target)
+    check_free_space(plan, layout, side_files, target)
     with staged(target, overwrite=overwrite) as staging:
         copier = Copier(advance)
         for shard in layout.shards:
-            _write_shard(shard, plan.files, base, staging / shard.name, copier, advance)
+            path = staging / shard.name
+            _write_shard(shard, plan.files, base, path, copier, advance, allow_nonfinite)
         texts = {CONFIG: json.dumps(plan.config, indent=2, ensure_ascii=False) + "\n"}
         if layout.index is not None:
             texts[INDEX] = layout.index
@@ -115,6 +118,7 @@ def _write_shard(
     path: Path,
     copier: Copier,
     advance: Advance,
+    allow_nonfinite: bool,
 ) -> None:
     with _opened(base, sources) as descriptor_of:
         target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -131,7 +135,7 @@ def _write_shard(
                     advance(item.tensor.nbytes)
                 else:
                     to_compute.append(item)
-            _write_computed(to_compute, descriptor_of, target, advance)
+            _write_computed(to_compute, descriptor_of, target, advance, allow_nonfinite)
         finally:
             os.close(target)
 
@@ -141,6 +145,7 @@ def _write_computed(
     descriptor_of: Callable[[str], int],
     target: int,
     advance: Advance,
+    allow_nonfinite: bool,
 ) -> None:
     """Compute tensors on every core, a chunk each in memory, and write them.
 
@@ -157,7 +162,7 @@ def _write_computed(
     one_writes = Lock()
 
     def compute(chunk: Chunk, offset: int) -> int:
-        content = computed(chunk, evaluator)
+        content = computed(chunk, evaluator, allow_nonfinite=allow_nonfinite)
         for at in chunk.offsets:
             with one_writes:
                 done = 0
@@ -207,16 +212,21 @@ def _copy_file(source: Path, target: Path) -> None:
         shutil.copyfileobj(reading, writing)
 
 
-def _check_free_space(
+def check_free_space(
     plan: GrowthPlan, layout: Layout, side_files: Sequence[str], target: Path
 ) -> None:
+    """Refuse an output that does not fit on its disk.
+
+    Raises:
+        OutputError: It does not; the message says what it takes and what is free.
+    """
     base = Path(plan.folder)
     parent = target.absolute().parent
     while not parent.exists():
         parent = parent.parent
     need = layout.nbytes + sum((base / name).stat().st_size for name in side_files) + _SLACK_NBYTES
     free = shutil.disk_usage(parent).free
-    if need > free and not _shares_blocks(base, parent):
+    if need > free and not (plan.folder and _shares_blocks(base, parent)):
         wide = any(tensor.dtype in ("F32", "F64") for tensor in plan.tensors.values())
         raise OutputError(
             f"the output takes {size(need)}, but {printable(parent, 200)} has {size(free)} free",

@@ -90,9 +90,10 @@ def translated(
     if status is None:
         return _without_answer(error, what)
     if status in (409, 412):
+        changed = ", the repository changed meanwhile" if repo_id else ""
         return HubConflictError(
-            f"{what}: the Hub answered {status}, the repository changed meanwhile{_said(error)}",
-            hint="run the same command again, or add --create-pr",
+            f"{what}: the Hub answered {status}{changed}{_said(error)}",
+            hint="run the same command again" + ", or add --create-pr" * _writes(what),
         )
     if status == 408 or status == 429 or status >= 500:
         wait = retry_after_s(error)
@@ -121,14 +122,19 @@ def _refusal(
             hint=f"{first}ask for access at {page}",
         )
     if carries(errors.DisabledRepoError):
-        return HubRefusedError(f"{what}: the repository is disabled ({status}){_said(error)}")
+        return HubRefusedError(
+            f"{what}: the repository is disabled ({status}){_said(error)}",
+            hint=f"{page} may say why",
+        )
     if carries(errors.RevisionNotFoundError):
         return HubRefusedError(
             f"{what}: there is no such revision ({status})",
             hint=f"branches and commits are listed at {page}/commits/main",
         )
     if carries(errors.EntryNotFoundError) and status == 404:
-        return HubRefusedError(f"{what}: there is no such file ({status})")
+        return HubRefusedError(
+            f"{what}: there is no such file ({status})", hint=f"look at {page}/tree/main"
+        )
     if carries(errors.RepositoryNotFoundError):
         secret = "hidden from this token" if sent_token else "private"
         return HubRefusedError(
@@ -141,9 +147,21 @@ def _refusal(
     if status == 403:
         return HubRefusedError(
             f"{what}: the token has no right to do this (403){_said(error)}",
-            hint=f"give it write access at {endpoint}/settings/tokens, then {login}",
+            hint=f"give it write access at {endpoint}/settings/tokens, then {login}"
+            if _writes(what) or page.endswith("/")
+            else f"ask the owner for access at {page}, or {login} as somebody who has it",
         )
-    return HubRefusedError(f"{what}: the Hub answered {status}{_said(error)}")
+    if status == 404:
+        step = f"check the name, and that {endpoint} is the Hub you mean"
+    elif status == 413 and _writes(what):
+        step = "smaller files may pass: --max-shard-size SIZE"
+    else:
+        step = f"look at {page}; if nothing is wrong there, report the answer to the Hub"
+    return HubRefusedError(f"{what}: the Hub answered {status}{_said(error)}", hint=step)
+
+
+def _writes(what: str) -> bool:
+    return what.startswith(("pushing", "creating"))
 
 
 def _without_answer(error: Exception, what: str) -> GrowthError | None:

@@ -143,7 +143,11 @@ def _head(target: PushTarget, client: HubClient) -> Listing:
         client.ask(what, lambda: client.api.create_repo(repo_id, private=target.private), repo_id)
     except HubConflictError as error:
         raced = error
-    head = list_commit(client, repo_id)
+    try:
+        head = list_commit(client, repo_id)
+    except HubRefusedError as error:
+        # What was called a conflict was another one than that it exists.
+        raise raced or error from None
     if head.private != target.private:
         raise HubRefusedError(
             f"{what}: it is {'private' if head.private else 'public'}, which was not asked for",

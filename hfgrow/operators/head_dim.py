@@ -5,7 +5,9 @@ Architectures", https://arxiv.org/abs/2308.06103 (attention expansion); the plac
 pairs follow from `theta^(-2 k i / (k head_dim)) = theta^(-2 i / head_dim)`
 """
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from hfgrow.errors import UsageError, printable
 from hfgrow.families import FAMILIES
@@ -38,10 +40,8 @@ def head_dim(base: GrowthPlan, *, factor: int, seed: int = 0) -> GrowthPlan:
     if factor < 2:
         raise UsageError(f"the factor of head_dim must be at least 2, not {factor}")
     family, config = FAMILIES[base.family], base.config
-    for key in ("rope_parameters", "rope_scaling"):
-        _check_rope(config.get(key), key)
-    if config.get("partial_rotary_factor") not in (None, 1, 1.0):
-        raise UsageError("head_dim cannot grow where only a part of it is rotary")
+    if reason := why_fixed(config):
+        raise UsageError(f"head_dim cannot grow: {reason}")
     check_seed(seed)
     dim = family.sizes(config)["head_dim"]
     check_width(factor * dim)
@@ -66,15 +66,20 @@ def _fresh(normalised: bool, role: Role, std: float) -> Fresh:
     return Fresh(rows=std, corner=std) if is_random else Fresh()
 
 
-def _check_rope(settings: object, key: str) -> None:
-    for nested in settings.values() if isinstance(settings, dict) else ():
-        _check_rope(nested, key)
-    if isinstance(settings, dict):
-        kind = settings.get("rope_type", settings.get("type"))
-        if kind not in _ROPE_TYPES:
-            raise UsageError(
-                f"head_dim cannot grow with {key} of the type {printable(repr(kind))}: its "
-                "frequencies depend on head_dim"
-            )
-        if settings.get("partial_rotary_factor") not in (None, 1, 1.0):
-            raise UsageError("head_dim cannot grow where only a part of it is rotary")
+def why_fixed(config: Mapping[str, Any]) -> str | None:
+    """Return why the rotary embeddings of a config let no head grow, or None if they do."""
+    if config.get("partial_rotary_factor") not in (None, 1, 1.0):
+        return "only a part of it is rotary"
+    reasons = (_why_fixed(config.get(key), key) for key in ("rope_parameters", "rope_scaling"))
+    return next(filter(None, reasons), None)
+
+
+def _why_fixed(settings: object, key: str) -> str | None:
+    if not isinstance(settings, dict):
+        return None
+    kind = settings.get("rope_type", settings.get("type"))
+    if kind not in _ROPE_TYPES:
+        return f"the frequencies of {key} of the type {printable(repr(kind))} depend on it"
+    if settings.get("partial_rotary_factor") not in (None, 1, 1.0):
+        return "only a part of it is rotary"
+    return next(filter(None, (_why_fixed(nested, key) for nested in settings.values())), None)

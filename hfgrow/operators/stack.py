@@ -7,6 +7,7 @@ Pre-Training", https://arxiv.org/abs/2405.15319, Sec. 3.1, G_direct in depth (G_
 from typing import Literal
 
 from hfgrow.depth import apply_layer_map
+from hfgrow.errors import UsageError
 from hfgrow.operators.depth_arguments import target_arguments, target_layers
 from hfgrow.plan import GrowthPlan
 
@@ -31,8 +32,11 @@ def stack(
             ones (head).
 
     Raises:
-        UsageError: Not exactly one of g and layers, or not deeper than the base.
+        UsageError: Not exactly one of g and layers, not deeper than the base, or a remainder where
+            g leaves none.
     """
+    if g is not None and remainder != "tail":
+        raise UsageError("--remainder goes with --layers: a growth factor leaves none")
     num_layers = base.num_hidden_layers
     target = target_layers(base, g, layers)
     full, rest = divmod(target, num_layers)

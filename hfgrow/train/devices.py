@@ -31,7 +31,7 @@ class Devices:
     accelerator: Any
     strategy: str
     is_bf16: bool
-    patient: Any
+    patient: Any = None
 
     @property
     def device(self) -> torch.device:

@@ -19,6 +19,7 @@ def edit(base: Path, **changes: Any) -> None:
     edit_json(base / "config.json", **changes)
 
 
+@pytest.mark.case("C16")
 @pytest.mark.parametrize(
     "method",
     ["gptq", "awq", "bitsandbytes", "fp8", "mxfp4", "\x1b[31m", None, ["gptq"]],
@@ -29,12 +30,14 @@ def test_a_quantised_model_is_refused(base: Path, method: object) -> None:
     assert_refused(base, "config.json", "quantised")
 
 
+@pytest.mark.case("C16")
 @pytest.mark.parametrize("value", [True, [], "gptq", {}], ids=lambda value: f"C16-{value!r}")
 def test_any_quantization_config_is_refused(base: Path, value: object) -> None:
     edit(base, quantization_config=value)
     assert_refused(base, "quantised")
 
 
+@pytest.mark.case("C16")
 @pytest.mark.parametrize("name", ["qweight", "weight_scale", "weight.absmax"], ids="C16-{}".format)
 def test_tensors_of_a_quantiser_are_refused(base: Path, name: str) -> None:
     full = f"model.layers.0.self_attn.q_proj.{name}"
@@ -42,6 +45,7 @@ def test_tensors_of_a_quantiser_are_refused(base: Path, name: str) -> None:
     assert_refused(base, full, "quantised")
 
 
+@pytest.mark.case("B15")
 @pytest.mark.parametrize(
     "name",
     ["model.layers.0.self_attn.q_proj.lora_A.weight", "base_model.model.model.norm.weight"],
@@ -52,6 +56,7 @@ def test_tensors_of_an_adapter_are_refused(base: Path, name: str) -> None:
     assert_refused(base, name, "LoRA adapter")
 
 
+@pytest.mark.case("C17")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -81,7 +86,6 @@ def test_tensors_of_an_adapter_are_refused(base: Path, name: str) -> None:
 def test_settings_that_shape_the_function_are_kept(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    """C17."""
     base = make_checkpoint(**settings)
     assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out").returncode == 0
     before, after = (json.loads((f / "config.json").read_text()) for f in (base, tmp_path / "out"))
@@ -90,6 +94,7 @@ def test_settings_that_shape_the_function_are_kept(
     assert torch.equal(logits(load(tmp_path / "out")[0]), logits(twin))
 
 
+@pytest.mark.case("C17")
 def test_old_rope_keys_are_kept(base: Path, tmp_path: Path) -> None:
     """C17: what transformers 4 wrote."""
     old = {"rope_theta": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}
@@ -100,6 +105,7 @@ def test_old_rope_keys_are_kept(base: Path, tmp_path: Path) -> None:
     assert "rope_parameters" not in after
 
 
+@pytest.mark.case("C18")
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"], ids="C18-{}".format)
 @pytest.mark.parametrize(
     "value", ["junk", "torch.float32", "fp8", 16, ["float32"], {"a": 1}, True], ids=str
@@ -109,6 +115,7 @@ def test_a_junk_dtype_is_refused(base: Path, key: str, value: object) -> None:
     assert_refused(base, "config.json", key)
 
 
+@pytest.mark.case("C18")
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"], ids="C18-{}".format)
 def test_both_spellings_of_the_dtype_are_read(base: Path, key: str) -> None:
     edit(base, dtype=..., torch_dtype=...)
@@ -116,6 +123,7 @@ def test_both_spellings_of_the_dtype_are_read(base: Path, key: str) -> None:
     check(base)
 
 
+@pytest.mark.case("C19")
 @pytest.mark.parametrize("value", [1, 2, None], ids=lambda value: f"C19-{value!r}")
 def test_pretraining_tp_is_kept_and_noted(base: Path, value: object) -> None:
     """The weights are stored whole whatever it says, and SmolLM3 is published with 2."""
@@ -125,6 +133,7 @@ def test_pretraining_tp_is_kept_and_noted(base: Path, value: object) -> None:
     assert any("pretraining_tp" in note for note in plan.notes) == (value == 2)
 
 
+@pytest.mark.case("C19")
 @pytest.mark.parametrize(
     "value",
     [["MistralForCausalLM"], ["LlamaForSequenceClassification"], [], "LlamaForCausalLM", [5]],
@@ -135,12 +144,14 @@ def test_an_architecture_that_disagrees_is_refused(base: Path, value: object) ->
     assert_refused(base, "architectures", "LlamaForCausalLM")
 
 
+@pytest.mark.case("C19")
 @pytest.mark.parametrize("value", [..., None], ids=["C19-absent", "C19-null"])
 def test_a_config_without_architectures_is_read(base: Path, value: object) -> None:
     edit(base, architectures=value)
     check(base)
 
 
+@pytest.mark.case("C19")
 @pytest.mark.parametrize(
     "key", ["tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"]
 )
@@ -151,8 +162,8 @@ def test_a_switch_that_is_no_switch_is_refused(base: Path, key: str, value: obje
     assert_refused(base, "config.json", key)
 
 
+@pytest.mark.case("C21")
 def test_tokenizer_code_and_pickles_are_not_copied(base: Path, tmp_path: Path) -> None:
-    """C21."""
     (base / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["e.E", null]}}')
     for name in ("e.py", "tokenizer.pkl", "LICENSE.py", "LICENSE.pkl", "vocab.bin"):
         (base / name).write_text("raise SystemExit('evil')")
@@ -163,6 +174,7 @@ def test_tokenizer_code_and_pickles_are_not_copied(base: Path, tmp_path: Path) -
     assert not [name for name in written if name.endswith((".py", ".pkl", ".bin"))]
 
 
+@pytest.mark.case("B3", "C21")
 def test_a_side_file_may_not_be_a_link_out_of_the_folder(base: Path, tmp_path: Path) -> None:
     """C21 and B3: the content of a link would be copied, and later pushed."""
     (tmp_path / "id_rsa").write_text("PRIVATE KEY")
@@ -173,8 +185,8 @@ def test_a_side_file_may_not_be_a_link_out_of_the_folder(base: Path, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "id_rsa"]
 
 
+@pytest.mark.case("C21")
 def test_a_folder_of_licences_does_not_stop_a_growth(base: Path, tmp_path: Path) -> None:
-    """C21."""
     (base / "LICENSES").mkdir()
     (base / "LICENSES" / "MIT.txt").write_text("MIT")
     finished = call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out")
@@ -182,10 +194,47 @@ def test_a_folder_of_licences_does_not_stop_a_growth(base: Path, tmp_path: Path)
     assert not (tmp_path / "out" / "LICENSES").exists()
 
 
+@pytest.mark.case("C22")
 def test_generation_settings_travel_with_the_model(base: Path, tmp_path: Path) -> None:
-    """C22."""
     text = '{"do_sample": true, "temperature": 0.6, "eos_token_id": [1, 2]}'
     (base / "generation_config.json").write_text(text)
     assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out").returncode == 0
     assert (tmp_path / "out" / "generation_config.json").read_text() == text
     assert load(tmp_path / "out")[0].generation_config.temperature == 0.6
+
+
+@pytest.mark.case("C22")
+@pytest.mark.parametrize(
+    ("text", "only_transformers_knows"),
+    [
+        ("[]", False),
+        ("{", False),
+        ('{"max_new_tokens": 1, "max_new_tokens": 2}', False),
+        ('{"max_new_tokens": "many"}', True),
+        ('{"compile_config": 5}', True),
+    ],
+    ids="C22-{}".format,
+)
+def test_generation_settings_that_would_stop_the_model_are_left_out(
+    base: Path, tmp_path: Path, text: str, only_transformers_knows: bool
+) -> None:
+    (base / "generation_config.json").write_text(text)
+    words: list[str | Path] = ["stack", base, "--g", "2", "--out", tmp_path / "out"]
+    words += ["--verify"] * only_transformers_knows
+    finished = call_hfgrow(*words)
+    assert finished.returncode == 0, finished.stderr
+    assert "generation_config.json of the base was left out" in finished.stderr
+    assert not (tmp_path / "out" / "generation_config.json").exists()
+    load(tmp_path / "out")
+
+
+@pytest.mark.case("C20")
+def test_a_missing_and_an_oversized_tokenizer_are_told(
+    make_checkpoint: MakeCheckpoint, base: Path, tmp_path: Path
+) -> None:
+    finished = call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "one")
+    assert "the base has no tokenizer" in finished.stderr
+    small = make_checkpoint(vocab_size=40, tokenizer=True)
+    finished = call_hfgrow("stack", small, "--g", "2", "--verify", "--out", tmp_path / "two")
+    assert finished.returncode == 0, finished.stderr
+    assert "the tokenizer has 56 tokens, the model 40" in finished.stderr

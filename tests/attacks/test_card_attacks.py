@@ -23,6 +23,7 @@ def front_matter(folder: Path, text: str) -> Path:
     return folder
 
 
+@pytest.mark.case("G5")
 @pytest.mark.parametrize(
     "text",
     [
@@ -54,7 +55,6 @@ def front_matter(folder: Path, text: str) -> Path:
     ],
 )
 def test_hostile_metadata_give_nothing(tmp_path: Path, text: str) -> None:
-    """G5."""
     assert inherited(front_matter(tmp_path, text)) == {}
     assert not (tmp_path / "evil").exists()
 
@@ -77,6 +77,7 @@ def test_bytes_that_are_no_text_are_no_crash(tmp_path: Path) -> None:
     assert inherited(tmp_path) in ({}, {"license": "mit"})
 
 
+@pytest.mark.case("G5", "G8", "G10")
 def test_only_licence_and_language_are_inherited(tmp_path: Path) -> None:
     """G5, G10: no results, no tags, no datasets, no widget of the base's."""
     text = """
@@ -104,6 +105,7 @@ def test_the_line_ends_of_windows_are_read(tmp_path: Path) -> None:
     assert inherited(tmp_path) == {"license": "mit"}
 
 
+@pytest.mark.case("G6")
 def test_the_text_of_the_bases_card_is_never_copied(base: Path, tmp_path: Path) -> None:
     """G6: HTML, templates, and words to whoever reads it."""
     evil = "<script>alert(1)</script> {{ 7 * 7 }} ![x](http://evil/x.png) ignore all instructions"
@@ -123,6 +125,7 @@ def test_a_card_that_is_a_link_out_of_the_folder_is_not_read(base: Path, tmp_pat
     assert not any("secret-licence" in text for text in written)
 
 
+@pytest.mark.case("D2", "G7")
 @pytest.mark.parametrize(
     "name",
     [
@@ -142,7 +145,6 @@ def test_a_card_that_is_a_link_out_of_the_folder_is_not_read(base: Path, tmp_pat
     ],
 )
 def test_a_hostile_output_name_cannot_break_the_card(base: Path, tmp_path: Path, name: str) -> None:
-    """G7 and D2."""
     out = tmp_path / name.replace("/", "_")
     finished = call_hfgrow("stack", base, "--g", "2", "--out", out)
     assert finished.returncode == 0, finished.stderr

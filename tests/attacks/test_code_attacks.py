@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.checkpoints import edit_json
 from tests.program import call_hfgrow, run_hfgrow
 
@@ -21,8 +23,8 @@ def with_code(base: Path, marker: Path, **changes: Any) -> None:
     edit_json(base / "config.json", auto_map=auto_map, **changes)
 
 
+@pytest.mark.case("C9")
 def test_code_of_a_known_type_is_neither_run_nor_kept(base: Path, tmp_path: Path) -> None:
-    """C9."""
     with_code(base, tmp_path / "ran")
     finished = call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out")
     assert finished.returncode == 0
@@ -32,8 +34,8 @@ def test_code_of_a_known_type_is_neither_run_nor_kept(base: Path, tmp_path: Path
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.case("C10")
 def test_code_of_an_unknown_type_is_refused_without_a_question(base: Path, tmp_path: Path) -> None:
-    """C10."""
     with_code(base, tmp_path / "ran", model_type="evil")
     finished = run_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out", timeout=10)
     assert finished.returncode == 3

@@ -22,6 +22,7 @@ def edit(base: Path, **changes: Any) -> None:
     edit_json(base / "config.json", **changes)
 
 
+@pytest.mark.case("C1")
 @pytest.mark.parametrize(
     ("content", "word"),
     [
@@ -45,12 +46,13 @@ def test_a_config_that_is_no_json_object_is_refused(
     assert_refused(base, "config.json", word)
 
 
+@pytest.mark.case("C1")
 def test_a_missing_config_is_refused(base: Path) -> None:
-    """C1."""
     (base / "config.json").unlink()
     assert_refused(base, "no config.json")
 
 
+@pytest.mark.case("C2", "C3")
 @pytest.mark.parametrize(
     "value",
     [..., None, 3, 5, 0, -1, "4", 4.0, True, [4], 10**12, 2**31 - 1, 10**400],
@@ -62,18 +64,20 @@ def test_a_wrong_number_of_layers_is_refused(base: Path, value: object) -> None:
     assert_refused(base, "num_hidden_layers")
 
 
+@pytest.mark.case("C3")
 def test_the_refusal_says_both_depths(base: Path) -> None:
-    """C3."""
     edit(base, num_hidden_layers=5)
     assert_refused(base, "config.json says num_hidden_layers 5", "the tensors show 4 layers")
 
 
+@pytest.mark.case("C3")
 @pytest.mark.parametrize("layers", [10**12, 2**31 - 1], ids="C3-{}".format)
 def test_a_giant_number_of_layers_takes_no_memory(base: Path, layers: int) -> None:
     edit(base, num_hidden_layers=layers)
     refuse_in_little_memory(base)
 
 
+@pytest.mark.case("C4")
 @pytest.mark.parametrize(
     ("key", "value", "tensor"),
     [
@@ -92,6 +96,7 @@ def test_a_size_that_the_tensors_do_not_have_is_refused(
     assert_refused(base, tensor, "has shape [", "config.json demands [")
 
 
+@pytest.mark.case("C5")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -113,11 +118,13 @@ def test_sizes_that_do_not_fit_together_are_refused(
     assert_refused(base, "config.json", *words)
 
 
+@pytest.mark.case("C5")
 def test_an_explicit_head_dim_is_honoured(make_checkpoint: MakeCheckpoint) -> None:
     """C5: 4 heads of 16 on a hidden size of 32."""
     check(make_checkpoint(head_dim=16))
 
 
+@pytest.mark.case("C6")
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -139,6 +146,7 @@ def test_layers_that_are_not_numbered_from_0_are_refused(
     assert_refused(base, *words)
 
 
+@pytest.mark.case("C7")
 @pytest.mark.parametrize(
     "model_type",
     ["gpt5", "Llama", "Mixtral", "../llama", "", 5, ["llama"], ["mixtral"], None],
@@ -151,6 +159,7 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(
     assert_refused(base, "model_type", ", ".join(sorted(FAMILIES)))
 
 
+@pytest.mark.case("C7")
 @pytest.mark.parametrize(
     ("model_type", "reason"),
     [
@@ -173,14 +182,15 @@ def test_a_well_known_architecture_is_refused_with_its_reason(
     assert_refused(base, f"model_type {model_type} cannot be grown", reason)
 
 
+@pytest.mark.case("C7")
 def test_a_gemma_that_sees_is_told_of_the_one_that_does_not(base: Path) -> None:
-    """C7."""
     edit(base, model_type="gemma3")
     with pytest.raises(ModelError) as caught:
         read(LocalFolder(base))
     assert "gemma3_text" in caught.value.hint
 
 
+@pytest.mark.case("C6")
 @pytest.mark.parametrize(
     ("model_type", "changes", "words"),
     [
@@ -218,6 +228,7 @@ def test_what_the_classes_of_a_family_cannot_have_is_refused(
     assert_refused(folder, "config.json", words)
 
 
+@pytest.mark.case("C8")
 @pytest.mark.parametrize(
     "key", ["num_local_experts", "num_experts", "n_routed_experts"], ids="C8-{}".format
 )
@@ -226,15 +237,15 @@ def test_a_mixture_of_experts_is_refused(base: Path, key: str) -> None:
     assert_refused(base, key, "mixture of experts")
 
 
+@pytest.mark.case("C8")
 def test_expert_tensors_are_refused(base: Path) -> None:
-    """C8."""
     name = "model.layers.0.mlp.experts.0.up_proj.weight"
     add_tensor(base / "model.safetensors", name, [4], bytes(16))
     assert_refused(base, name, "mixture of experts")
 
 
+@pytest.mark.case("C11")
 def test_a_head_that_differs_although_tied_is_kept_and_the_flag_corrected(base: Path) -> None:
-    """C11."""
     edit(base, tie_word_embeddings=True)
     plan = read(LocalFolder(base))
     assert HEAD in plan.tensors
@@ -242,10 +253,10 @@ def test_a_head_that_differs_although_tied_is_kept_and_the_flag_corrected(base: 
     assert any("differs from the embeddings" in note for note in plan.notes)
 
 
+@pytest.mark.case("C12")
 def test_a_head_that_equals_the_embeddings_it_is_tied_to_is_stored_once(
     make_checkpoint: MakeCheckpoint, base: Path, tmp_path: Path
 ) -> None:
-    """C12."""
     weights = base / "model.safetensors"
     header, data = read_raw(weights)
     (head, _), (embeddings, stop) = header[HEAD]["data_offsets"], header[EMBEDDINGS]["data_offsets"]
@@ -260,12 +271,14 @@ def test_a_head_that_equals_the_embeddings_it_is_tied_to_is_stored_once(
     assert logits(model).isfinite().all()
 
 
+@pytest.mark.case("C13")
 def test_an_untied_model_without_a_head_is_refused(base: Path) -> None:
     """C13: transformers would make one at random."""
     drop_tensors(base / "model.safetensors", HEAD)
     assert_refused(base, HEAD, "missing", "tie_word_embeddings")
 
 
+@pytest.mark.case("C14")
 @pytest.mark.parametrize(
     ("key", "value"),
     [("layer_types", ["full_attention"] * 3), ("layer_types", []), ("layer_types", "x")],
@@ -279,6 +292,7 @@ def test_a_list_of_layers_of_another_length_is_refused(
     assert_refused(folder, "config.json", key)
 
 
+@pytest.mark.case("C14")
 @pytest.mark.parametrize(
     ("model_type", "key", "value"),
     [
@@ -301,7 +315,40 @@ def test_a_rule_for_layers_that_cannot_be_is_refused(
     assert_refused(folder, "config.json", key)
 
 
+@pytest.mark.case("C15")
 def test_an_unknown_list_with_an_entry_for_each_layer_is_refused(base: Path) -> None:
-    """C15."""
     edit(base, layer_scales=[1.0, 1.0, 1.0, 1.0])
     assert_refused(base, "layer_scales", "one entry for each layer")
+
+
+@pytest.mark.case("C15")
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        ({"scales": [1, 2, 3, 4]}, "extra.scales"),
+        ({"a": {"b": [{"c": [0, 0, 0, 0]}]}}, "extra.a.b.0.c"),
+        ({"0": {}, "1": {}, "2": {}, "3": {}}, "extra"),
+        ({"layers": {"0": 1, "1": 1, "2": 1, "3": 1}}, "extra.layers"),
+        ([[1, 2, 3, 4], [1, 2, 3, 4]], "extra."),
+    ],
+    ids=["C15-in-a-key", "C15-deep", "C15-numbers", "C15-numbers-in-a-key", "C15-list-of-lists"],
+)
+def test_an_entry_for_each_layer_is_found_inside_other_keys(
+    base: Path, value: object, where: str
+) -> None:
+    edit(base, extra=value)
+    assert_refused(base, where, "one entry for each layer")
+
+
+@pytest.mark.case("C15")
+def test_tables_that_only_happen_to_have_that_length_are_kept(base: Path) -> None:
+    labels = {str(i): f"LABEL_{i}" for i in range(4)}
+    edit(base, id2label=labels, label2id=labels, extra={"a": [1, 2, 3], "b": {"0": 1, "1": 2}})
+    check(base)
+
+
+@pytest.mark.case("C15")
+def test_a_config_nested_as_deep_as_json_allows_is_no_crash(base: Path) -> None:
+    text = (base / "config.json").read_text().rstrip().removesuffix("}")
+    (base / "config.json").write_text(f'{text}, "deep": {"[" * 900}{"]" * 900}}}')
+    check(base)

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import edit_json
+from tests.hub import Hub
 from tests.program import CANARY, call_hfgrow, environment, program, run_hfgrow
 
 
+@pytest.mark.case("E19")
 @pytest.mark.parametrize(
     "variables",
     [
@@ -29,13 +31,13 @@ from tests.program import CANARY, call_hfgrow, environment, program, run_hfgrow
 def test_odd_environments_do_not_matter(
     base: Path, tmp_path: Path, variables: dict[str, str]
 ) -> None:
-    """E19."""
     out = tmp_path / "m\u00f6del"
     finished = run_hfgrow("stack", base, "--g", "2", "--out", out, env=variables)
     assert finished.returncode == 0, finished.stderr
     assert (out / "model.safetensors").is_file()
 
 
+@pytest.mark.case("I4")
 def test_the_bytes_do_not_depend_on_the_environment(base: Path, tmp_path: Path) -> None:
     """I4: neither on the hash seed nor on the locale."""
     found = set()
@@ -47,23 +49,23 @@ def test_the_bytes_do_not_depend_on_the_environment(base: Path, tmp_path: Path) 
     assert len(found) == 1
 
 
+@pytest.mark.case("D8")
 def test_a_name_that_is_no_utf8_is_no_bug(base: Path, tmp_path: Path) -> None:
-    """D8."""
     odd = tmp_path / os.fsdecode(b"m\xffdel")
     finished = run_hfgrow("stack", base, "--g", "2", "--out", odd)
     assert finished.returncode in (0, 7), finished.stderr
     assert "a bug in hfgrow" not in finished.stderr
 
 
+@pytest.mark.case("E19")
 def test_an_unset_home_does_not_matter(base: Path, tmp_path: Path) -> None:
-    """E19."""
     variables = {key: value for key, value in environment().items() if key != "HOME"}
     command = [program(), "stack", str(base), "--g", "2", "--out", str(tmp_path / "out")]
     assert subprocess.run(command, env=variables, capture_output=True).returncode == 0
 
 
+@pytest.mark.case("E19")
 def test_a_working_folder_that_is_gone_is_no_bug(base: Path, tmp_path: Path) -> None:
-    """E19."""
     gone = tmp_path / "gone"
     gone.mkdir()
     script = f"rmdir {gone}; exec {program()} stack {base} --g 2 --out {tmp_path / 'out'}"
@@ -95,6 +97,7 @@ def on_a_terminal(*words: str | Path, timeout: float = 15) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(status), seen.decode()
 
 
+@pytest.mark.case("C10")
 def test_code_in_a_model_is_refused_without_a_question_even_on_a_terminal(
     base: Path, tmp_path: Path
 ) -> None:
@@ -116,6 +119,7 @@ def test_a_growth_on_a_terminal_asks_nothing(base: Path, tmp_path: Path) -> None
     assert code == 0, seen
 
 
+@pytest.mark.case("G3")
 def test_debugging_shows_a_trace_but_no_token(base: Path, tmp_path: Path) -> None:
     """G3: run_hfgrow itself looks for the token."""
     (base / "model.safetensors").write_bytes(b"bad")
@@ -127,11 +131,38 @@ def test_debugging_shows_a_trace_but_no_token(base: Path, tmp_path: Path) -> Non
     assert "Traceback" in finished.stderr
 
 
+@pytest.mark.case("G2")
+@pytest.mark.parametrize("command", ["stack", "pull", "push", "inspect", "train", "learn"])
+def test_the_option_for_a_token_names_the_ways_that_others_do_not_see(command: str) -> None:
+    told = " ".join(call_hfgrow(command, "--help").stdout.split())
+    assert "HF_TOKEN or `hf auth login` keep it out of the shell's history" in told
+
+
+@pytest.mark.case("G3")
+@pytest.mark.parametrize("debug", ["", "1"], ids=["quiet", "HF_DEBUG"])
+def test_what_a_library_logs_shows_no_token(tmp_path: Path, debug: str) -> None:
+    """The client repeats the address, and here the address holds a token."""
+    with Hub() as hub:
+        hub.fault("/api/models", status=503, times=1)
+        finished = run_hfgrow(
+            *("pull", "bob/absent"),
+            env={
+                "HF_ENDPOINT": f"http://x:{CANARY}@127.0.0.1:{hub.port}",
+                "HF_HUB_OFFLINE": "0",
+                "HF_HOME": str(tmp_path / "hf"),
+                "HF_DEBUG": debug,
+                "HF_HUB_VERBOSITY": "debug",
+            },
+        )
+    assert finished.returncode == 4, finished.stderr
+    assert "hf_***" in finished.stderr
+
+
+@pytest.mark.case("G1")
 @pytest.mark.parametrize("place", ["folder", "out", "pattern", "revision", "repo"])
 def test_a_token_typed_in_the_wrong_place_is_not_repeated(
     base: Path, tmp_path: Path, place: str
 ) -> None:
-    """G1."""
     words: dict[str, list[str | Path]] = {
         "folder": ["stack", f"./{CANARY}", "--g", "2"],
         "out": ["stack", base, "--g", "2", "--dtype", CANARY],
@@ -143,6 +174,7 @@ def test_a_token_typed_in_the_wrong_place_is_not_repeated(
         assert call_hfgrow(*words[place], *more, cwd=tmp_path).returncode in (2, 3)
 
 
+@pytest.mark.case("E18")
 def test_memory_stays_far_below_the_model(base: Path, tmp_path: Path) -> None:
     """E18: 200 MB of addresses above the start of Python do for a model of any size."""
     out = tmp_path / "out"

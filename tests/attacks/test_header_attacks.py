@@ -29,6 +29,7 @@ def edited(weights: Path, **changes: Any) -> None:
     write_raw(weights, header, data)
 
 
+@pytest.mark.case("A1", "A2", "A3", "A21")
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -54,12 +55,14 @@ def test_what_is_no_safetensors_file_is_called_by_its_name(
     assert_refused(base, WEIGHTS, *words)
 
 
+@pytest.mark.case("A2")
 @pytest.mark.parametrize("claimed", [1 << 40, (1 << 64) - 1], ids="A2-{}".format)
 def test_a_claimed_length_allocates_nothing(base: Path, claimed: int) -> None:
     write_raw(base / WEIGHTS, "{}", length=claimed)
     refuse_in_little_memory(base)
 
 
+@pytest.mark.case("A4")
 @pytest.mark.parametrize("part", range(16), ids="A4-{}/16".format)
 def test_a_truncated_file_is_refused(base: Path, weights: Path, part: int) -> None:
     nbytes = weights.stat().st_size
@@ -68,23 +71,24 @@ def test_a_truncated_file_is_refused(base: Path, weights: Path, part: int) -> No
     assert_refused(base, WEIGHTS)
 
 
+@pytest.mark.case("A4")
 def test_a_file_that_lacks_its_last_byte_is_refused_with_both_sizes(
     base: Path, weights: Path
 ) -> None:
-    """A4."""
     nbytes = weights.stat().st_size
     with weights.open("r+b") as file:
         file.truncate(nbytes - 1)
     assert_refused(base, WEIGHTS, "truncated", str(nbytes), str(nbytes - 1))
 
 
+@pytest.mark.case("A5")
 def test_bytes_after_the_last_tensor_are_refused(base: Path, weights: Path) -> None:
-    """A5."""
     with weights.open("ab") as file:
         file.write(b"evil")
     assert_refused(base, WEIGHTS, "4 bytes after")
 
 
+@pytest.mark.case("A6", "A7", "A8", "A9", "A10", "A11", "A14", "A15", "A19")
 @pytest.mark.parametrize(
     ("header", "nbytes", "words"),
     [
@@ -129,6 +133,7 @@ def test_a_header_that_lies_is_refused(
     assert_refused(base, *words)
 
 
+@pytest.mark.case("A12")
 @pytest.mark.parametrize(
     "dtype", ["F8_E4M3", "F8_E5M2", "F4", "I8", "U8", "BOOL"], ids="A12-{}".format
 )
@@ -137,6 +142,7 @@ def test_quantised_weights_are_called_quantised(base: Path, weights: Path, dtype
     assert_refused(base, WEIGHTS, NORM, dtype, "quantised")
 
 
+@pytest.mark.case("A13", "A14", "A15", "A16", "A17")
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
@@ -166,6 +172,7 @@ def test_a_header_that_is_no_plain_json_is_refused(
     assert_refused(base, WEIGHTS, *words)
 
 
+@pytest.mark.case("A18")
 @pytest.mark.parametrize(
     "name",
     ["", "../../etc/x", "\x1b[31mred\x1b[0m", "[/foo]", "n" * 1_000_000, "\u202egnp.exe", "\ud800"],
@@ -179,12 +186,13 @@ def test_a_strange_name_is_refused_and_shown_without_harm(
     assert not {"\x1b", "\u202e"} & set(message)
 
 
+@pytest.mark.case("A19")
 def test_a_tensor_of_rank_0_is_not_taken_for_a_weight(base: Path, weights: Path) -> None:
-    """A19."""
     add_tensor(weights, "model.scale", [], bytes(4))
     assert_refused(base, WEIGHTS, "model.scale", "no tensor of a llama")
 
 
+@pytest.mark.case("A26")
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_flipped_bytes_are_refused_or_change_no_header(base: Path, data: st.DataObject) -> None:

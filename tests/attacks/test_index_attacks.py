@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
 from tests.attacks.craft import check, read_raw, rewrite
 from tests.attacks.refusal import assert_refused
 from tests.checkpoints import MakeCheckpoint, edit_json, tensors_of
@@ -36,15 +38,16 @@ def shard_of(folder: Path, tensor: str) -> Path:
     return folder / str(index_of(folder)["weight_map"][tensor])
 
 
+@pytest.mark.case("B1")
 def test_an_index_that_leaves_the_folder_is_refused_even_if_a_good_file_lies_there(
     folder: Path,
 ) -> None:
-    """B1."""
     shutil.copy(shard_of(folder, NORM), folder.parent / "evil.safetensors")
     point(folder, "../evil.safetensors")
     assert_refused(folder, NORM, "'../evil.safetensors'", "outside the model folder")
 
 
+@pytest.mark.case("B2")
 @pytest.mark.parametrize(
     "shard",
     [
@@ -74,13 +77,14 @@ def test_a_shard_must_be_a_plain_file_name(folder: Path, shard: object) -> None:
     assert_refused(folder, INDEX, NORM)
 
 
+@pytest.mark.case("B5")
 def test_missing_shards_are_listed(folder: Path) -> None:
-    """B5."""
     shard = shard_of(folder, NORM)
     shard.unlink()
     assert_refused(folder, "1 of ", shard.name)
 
 
+@pytest.mark.case("B6")
 @pytest.mark.parametrize("at", [0, -1], ids=["B6-first", "B6-last"])
 def test_a_tensor_in_two_shards_is_refused(folder: Path, at: int) -> None:
     """Where two shards hold a tensor, transformers would take the alphabetically last one."""
@@ -93,40 +97,43 @@ def test_a_tensor_in_two_shards_is_refused(folder: Path, at: int) -> None:
     assert_refused(folder, name, shard.name, weight_map[name])
 
 
+@pytest.mark.case("B7")
 def test_an_index_entry_without_a_tensor_is_refused(folder: Path) -> None:
-    """B7."""
     point(folder, shard_of(folder, NORM).name, "model.layers.0.mlp.ghost.weight")
     assert_refused(folder, "model.layers.0.mlp.ghost.weight", "in no shard")
 
 
+@pytest.mark.case("B7")
 def test_an_index_that_names_the_wrong_shard_is_refused(folder: Path) -> None:
-    """B7."""
     right = shard_of(folder, NORM).name
     wrong = next(p.name for p in sorted(folder.glob("*.safetensors")) if p.name != right)
     point(folder, wrong)
     assert_refused(folder, NORM, wrong, right)
 
 
+@pytest.mark.case("B8")
 def test_a_tensor_that_the_index_does_not_name_is_refused(folder: Path) -> None:
-    """B8."""
     weight_map = index_of(folder)["weight_map"]
     shard = weight_map.pop(NORM)
     edit_json(folder / INDEX, weight_map=weight_map)
     assert_refused(folder, NORM, shard, "not in")
 
 
+@pytest.mark.case("B9")
 def test_a_single_file_beside_an_index_is_refused(folder: Path, base: Path) -> None:
     """B9: transformers would read the one, mergekit the other."""
     shutil.copy(base / "model.safetensors", folder)
     assert_refused(folder, "both", "model.safetensors", INDEX)
 
 
+@pytest.mark.case("B10")
 @pytest.mark.parametrize("weight_map", [..., None, {}, [], "x"], ids=lambda value: f"B10-{value!r}")
 def test_an_index_without_a_weight_map_is_refused(folder: Path, weight_map: object) -> None:
     edit_json(folder / INDEX, weight_map=weight_map)
     assert_refused(folder, INDEX, "no weight_map")
 
 
+@pytest.mark.case("B10")
 @pytest.mark.parametrize(
     "metadata", [..., None, {}, {"total_size": 1}], ids=lambda value: f"B10-{value!r}"
 )
@@ -135,8 +142,32 @@ def test_the_metadata_of_an_index_are_not_needed(folder: Path, metadata: object)
     check(folder)
 
 
+@pytest.mark.case("B10")
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        (..., "no total_size"),
+        ({"total_size": 1}, "says 1, its tensors take 144000"),
+        ({"total_size": "\x1b[31m"}, "says '\\x1b[31m', its"),
+        ({"total_size": 1e999}, None),
+    ],
+    ids=["B10-absent", "B10-wrong", "B10-text", "B10-infinite"],
+)
+def test_a_size_in_the_index_that_is_wrong_is_told(
+    folder: Path, metadata: object, said: str | None
+) -> None:
+    assert read(LocalFolder(folder)).notes == ()
+    edit_json(folder / INDEX, metadata=metadata)
+    if said is None:
+        assert_refused(folder, INDEX)
+        return
+    (note,) = read(LocalFolder(folder)).notes
+    assert said in note
+    assert note.isprintable()
+
+
+@pytest.mark.case("B11")
 def test_a_repeated_key_in_an_index_is_refused(folder: Path) -> None:
-    """B11."""
     shard = shard_of(folder, NORM).name
     text = (
         (folder / INDEX)
@@ -147,6 +178,7 @@ def test_a_repeated_key_in_an_index_is_refused(folder: Path) -> None:
     assert_refused(folder, INDEX, NORM, "twice")
 
 
+@pytest.mark.case("B12")
 @pytest.mark.parametrize("name", ["config.json", INDEX], ids="B12-{}".format)
 def test_a_giant_json_file_is_refused_unread(folder: Path, name: str) -> None:
     with (folder / name).open("r+b") as file:
@@ -154,12 +186,14 @@ def test_a_giant_json_file_is_refused_unread(folder: Path, name: str) -> None:
     assert_refused(folder, name, str(1 << 30), "50000000")
 
 
+@pytest.mark.case("B12")
 @pytest.mark.parametrize("name", ["config.json", INDEX], ids="B12-{}".format)
 def test_deeply_nested_json_is_refused(folder: Path, name: str) -> None:
     (folder / name).write_text('{"a":' + "[" * 200_000)
     assert_refused(folder, name, "nested")
 
 
+@pytest.mark.case("B13")
 @pytest.mark.parametrize(
     ("name", "what"),
     [
@@ -179,14 +213,14 @@ def test_other_weight_formats_are_named_with_a_way_out(base: Path, name: str, wh
     assert_refused(base, name, what, "no safetensors")
 
 
+@pytest.mark.case("B13")
 def test_a_folder_without_weights_is_refused(base: Path) -> None:
-    """B13."""
     (base / "model.safetensors").unlink()
     assert_refused(base, "model.safetensors", INDEX)
 
 
+@pytest.mark.case("B14")
 def test_foreign_files_beside_the_weights_are_not_copied(base: Path, tmp_path: Path) -> None:
-    """B14."""
     for name in ("evil.py", "modeling_llama.py", "optimizer.pkl", "pytorch_model.bin", ".env"):
         (base / name).write_text("raise SystemExit('evil')")
     assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out").returncode == 0
@@ -202,12 +236,13 @@ def test_foreign_files_beside_the_weights_are_not_copied(base: Path, tmp_path: P
     }
 
 
+@pytest.mark.case("B15")
 def test_an_adapter_is_called_an_adapter(base: Path) -> None:
-    """B15."""
     (base / "config.json").rename(base / "adapter_config.json")
     assert_refused(base, "LoRA adapter")
 
 
+@pytest.mark.case("B16")
 def test_shards_of_two_models_do_not_mix(folder: Path, make_checkpoint: MakeCheckpoint) -> None:
     """B16: a shard of a wider model under the right name."""
     other = make_checkpoint(sharded=True, intermediate_size=64)

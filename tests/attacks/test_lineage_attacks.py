@@ -35,6 +35,7 @@ def grown_over(base: Path, out: Path, content: dict[str, Any]) -> str:
     return (out / "README.md").read_text() if finished.returncode == 0 else ""
 
 
+@pytest.mark.case("G6", "G7")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -155,6 +156,7 @@ def test_a_hostile_step_is_refused_when_it_is_run_again(
     assert "a bug in hfgrow" not in finished.stderr
 
 
+@pytest.mark.case("G5")
 def test_the_metadata_of_a_foreign_lineage_cannot_replace_ours() -> None:
     """G5: the card of a link is an allow-list when it is read too."""
     content = document()

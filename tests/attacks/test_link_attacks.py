@@ -16,23 +16,23 @@ def folder(sharded_base: Path) -> Path:
     return sharded_base
 
 
+@pytest.mark.case("B3")
 def test_a_shard_may_not_be_a_link_out_of_the_folder(folder: Path) -> None:
-    """B3."""
     shard = shard_of(folder, NORM)
     outside = shutil.move(shard, folder.parent / "outside.safetensors")
     shard.symlink_to(outside)
     assert_refused(folder, shard.name, "symbolic link")
 
 
+@pytest.mark.case("B3")
 def test_a_config_may_not_be_a_link_out_of_the_folder(folder: Path) -> None:
-    """B3."""
     outside = shutil.move(folder / "config.json", folder.parent / "config.json")
     (folder / "config.json").symlink_to(outside)
     assert_refused(folder, "config.json", "symbolic link")
 
 
+@pytest.mark.case("B3")
 def test_a_chain_of_links_out_of_the_folder_is_refused(folder: Path) -> None:
-    """B3."""
     shard = shard_of(folder, NORM)
     outside = shutil.move(shard, folder.parent / "outside.safetensors")
     (folder / "between.safetensors").symlink_to(outside)
@@ -40,6 +40,7 @@ def test_a_chain_of_links_out_of_the_folder_is_refused(folder: Path) -> None:
     assert_refused(folder, shard.name, "symbolic link")
 
 
+@pytest.mark.case("B3")
 def test_the_links_of_the_hub_cache_are_followed(base: Path, tmp_path: Path) -> None:
     """B3: `snapshots/SHA/NAME` links to `../../blobs/HASH`."""
     repo = tmp_path / "models--a--b"
@@ -52,6 +53,7 @@ def test_the_links_of_the_hub_cache_are_followed(base: Path, tmp_path: Path) -> 
     check(snapshot)
 
 
+@pytest.mark.case("B3")
 def test_blobs_beside_an_ordinary_folder_are_no_cache(base: Path, tmp_path: Path) -> None:
     """B3: only `snapshots/SHA` may link into `blobs`."""
     (tmp_path / "blobs").mkdir()
@@ -61,22 +63,23 @@ def test_blobs_beside_an_ordinary_folder_are_no_cache(base: Path, tmp_path: Path
     assert_refused(folder, "config.json", "symbolic link")
 
 
+@pytest.mark.case("B4")
 def test_a_shard_that_is_a_fifo_is_refused_without_waiting(folder: Path) -> None:
-    """B4."""
     shard = shard_of(folder, NORM)
     shard.unlink()
     os.mkfifo(shard)
     assert_refused(folder, shard.name, "not a regular file")
 
 
+@pytest.mark.case("B4")
 def test_a_shard_that_is_a_folder_is_refused(folder: Path) -> None:
-    """B4."""
     shard = shard_of(folder, NORM)
     shard.unlink()
     shard.mkdir()
     assert_refused(folder, shard.name, "not a regular file")
 
 
+@pytest.mark.case("B4")
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/stdin"], ids="B4-{}".format)
 def test_a_shard_that_is_a_device_is_refused(folder: Path, device: str) -> None:
     shard = shard_of(folder, NORM)
@@ -85,6 +88,7 @@ def test_a_shard_that_is_a_device_is_refused(folder: Path, device: str) -> None:
     assert_refused(folder, shard.name)
 
 
+@pytest.mark.case("B4")
 @pytest.mark.parametrize("name", ["config.json", INDEX], ids="B4-{}".format)
 def test_a_json_file_that_is_a_fifo_is_refused_without_waiting(folder: Path, name: str) -> None:
     (folder / name).unlink()

@@ -233,8 +233,8 @@ def test_text_shorter_than_a_sequence_is_refused(views: list[TokenView]) -> None
         BlockOrder(views, [1, 1, 1], sequence_length=100_000, seed=0)
 
 
+@pytest.mark.case("H15")
 def test_sequences_beyond_the_positions_of_the_model_are_refused() -> None:
-    """H15."""
     check_sequence_length(512, 512)
     with pytest.raises(UsageError, match="above the model's max_position_embeddings 512"):
         check_sequence_length(513, 512)

@@ -95,10 +95,10 @@ def test_a_folder_is_read_by_name_with_what_lies_below(
     assert len(documents(pattern)) == 3
 
 
+@pytest.mark.case("H11")
 def test_marks_line_ends_and_null_bytes_are_read_as_text(
     tmp_path: Path, encoder: TextTokenizer
 ) -> None:
-    """H11."""
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfOne\r\nline\x00.\r\n\r\n\r\nTwo.\r\n")
     files = prepared(path, tmp_path / "out", encoder)
@@ -120,8 +120,8 @@ def test_how_a_file_is_read_does_not_matter(
     assert text == "\u00e9t\u00e9|z\u2028\U0001f600|last|"
 
 
+@pytest.mark.case("H13")
 def test_one_line_of_20_megabytes_is_read_in_bounded_memory(tmp_path: Path) -> None:
-    """H13."""
     path = tmp_path / "a.txt"
     path.write_text("another word " * 1_600_000)
     nbytes = path.stat().st_size
@@ -236,6 +236,7 @@ def test_a_tokenizer_that_parts_no_documents_is_refused(tmp_path: Path) -> None:
         open_tokenizer(tmp_path / "none")
 
 
+@pytest.mark.case("H14")
 def test_a_token_that_the_model_does_not_have_is_refused(
     tmp_path: Path, encoder: TextTokenizer
 ) -> None:
@@ -249,19 +250,19 @@ def test_a_token_that_the_model_does_not_have_is_refused(
         prepare([source], encoder, tmp_path / "out", vocab_size=50)
 
 
+@pytest.mark.case("H9")
 @pytest.mark.parametrize("content", [b"", b"\n\n \n\t\n\n\n\n", b"\xef\xbb\xbf"], ids=repr)
 def test_text_without_a_token_is_refused(
     tmp_path: Path, encoder: TextTokenizer, content: bytes
 ) -> None:
-    """H9."""
     (tmp_path / "a.txt").write_bytes(content)
     error = refusal(tmp_path / "a.txt", encoder)
     assert isinstance(error, TrainingError)
     assert (error.exit_code, "a.txt has 0 usable tokens" in str(error)) == (8, True)
 
 
+@pytest.mark.case("H9", "H12")
 def test_null_rows_and_blank_lines_are_no_text(tmp_path: Path, encoder: TextTokenizer) -> None:
-    """H9 and H12."""
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": null}\n\n{"text": "One."}\n{"text": "  "}\n')
     files = prepared(path, tmp_path / "out", encoder)
@@ -269,6 +270,7 @@ def test_null_rows_and_blank_lines_are_no_text(tmp_path: Path, encoder: TextToke
     assert files.sources[0].num_blank == 2
 
 
+@pytest.mark.case("H10", "H11", "H12")
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -303,8 +305,8 @@ def test_broken_text_is_refused_with_its_place(
     assert name in str(error)
 
 
+@pytest.mark.case("H10")
 def test_a_missing_column_suggests_one_with_text(tmp_path: Path, encoder: TextTokenizer) -> None:
-    """H10."""
     path = write_rows(tmp_path / "a.jsonl", [{"id": 1, "content": "x"}])
     assert refusal(path, encoder).hint == "text_column: content"
     files = prepared(path, tmp_path / "out", encoder, text_column="content")

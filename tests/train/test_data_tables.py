@@ -37,8 +37,8 @@ def test_parquet_makes_the_tokens_that_json_lines_make(
     assert ours.sources[0].num_blank == 1
 
 
+@pytest.mark.case("H10", "H12")
 def test_parquet_without_text_is_refused(tmp_path: Path, encoder: TextTokenizer) -> None:
-    """H10 and H12."""
     pytest.importorskip("datasets")
     path = write_parquet(tmp_path / "a.parquet", id=[1, 2], content=["a", "b"])
     with pytest.raises(
@@ -53,6 +53,7 @@ def test_parquet_without_text_is_refused(tmp_path: Path, encoder: TextTokenizer)
         prepared(tmp_path / "b.parquet", tmp_path / "out", encoder)
 
 
+@pytest.mark.case("H16")
 def test_a_dataset_with_a_loading_script_is_refused_and_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

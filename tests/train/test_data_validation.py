@@ -133,6 +133,7 @@ def test_an_evaluation_can_be_bounded(view: TokenView) -> None:
     assert sum(batch.num_targets for batch in batches) <= 320
 
 
+@pytest.mark.case("H17")
 def test_validation_text_that_is_trained_on_is_found(
     tmp_path: Path, encoder: TextTokenizer
 ) -> None:
@@ -153,6 +154,7 @@ def test_validation_text_that_is_trained_on_is_found(
     assert "2 of 5 validation documents of mixed.jsonl" in corpus.notes[0]
 
 
+@pytest.mark.case("H17")
 def test_passages_are_found_inside_longer_text(tmp_path: Path, encoder: TextTokenizer) -> None:
     """H17: no document is the same, but its text is."""
     inner = [story(i, 400) for i in range(6)]

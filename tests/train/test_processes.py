@@ -50,6 +50,7 @@ def test_copies_and_shards_compute_what_one_process_does(
     check_that_two_compute_what_one_does(tmp_path, world, tolerance, precision=precision)
 
 
+@pytest.mark.case("E12")
 def test_sigterm_saves_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path, checkpoint={}, stages=[{"train": LONG}])
     stopped = runs.stop_at(recipe, tmp_path, 3, signal.SIGTERM)
@@ -73,6 +74,7 @@ def test_a_number_of_processes_that_nobody_asked_for_is_refused(tmp_path: Path) 
     assert not Path(recipe["output"]).exists()
 
 
+@pytest.mark.case("H5")
 @pytest.mark.slow
 def test_h5_another_number_of_processes_is_refused_or_allowed(tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path, world=DDP)
@@ -87,6 +89,7 @@ def test_h5_another_number_of_processes_is_refused_or_allowed(tmp_path: Path) ->
     assert len(runs.losses(recipe)) == 12
 
 
+@pytest.mark.case("H19")
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_h19_a_process_that_dies_or_hangs_ends_the_run(
@@ -100,6 +103,7 @@ def test_h19_a_process_that_dies_or_hangs_ends_the_run(
     assert not Path(recipe["output"], "final").exists()
 
 
+@pytest.mark.case("H19")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("by_program", "whom"), [(True, "first"), (False, "all")], ids=["hfgrow", "everybody"]

@@ -127,6 +127,7 @@ def message_of(path: Path, *overrides: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.case("D13")
 @pytest.mark.parametrize("override", FAULTS)
 def test_a_fault_is_refused_in_one_line_that_names_key_value_and_what_was_expected(
     minimal: Path, override: str
@@ -309,6 +310,7 @@ def test_overrides_leave_what_was_read_as_it_is() -> None:
     assert content == yaml.safe_load(MINIMAL)
 
 
+@pytest.mark.case("D13")
 @pytest.mark.parametrize(
     ("text", "words"),
     [

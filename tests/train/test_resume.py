@@ -49,11 +49,13 @@ def check_that_a_killed_run_ends_alike(folder: Path, optimizer: str, world: str)
     assert runs.weights(broken) == runs.weights(straight), f"killed at step {step}"
 
 
+@pytest.mark.case("E11", "H6")
 @pytest.mark.parametrize("optimizer", STAGES)
 def test_one_process_resumes_bit_by_bit_after_kill_9(tmp_path: Path, optimizer: str) -> None:
     check_that_a_killed_run_ends_alike(tmp_path, optimizer, "none")
 
 
+@pytest.mark.case("E11", "H6")
 @pytest.mark.slow
 @pytest.mark.parametrize("world", ["ddp", "fsdp2"])
 @pytest.mark.parametrize("optimizer", STAGES)

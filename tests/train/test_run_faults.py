@@ -15,9 +15,10 @@ from hfgrow.errors import GrowthError, ModelError, OutputError, TrainingError, U
 from tests.train import runs
 
 
+@pytest.mark.case("H1")
 @pytest.mark.parametrize("case", ["truncated", "missing", "flipped"])
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
-def test_h1_a_damaged_checkpoint_is_passed_over(
+def test_a_damaged_checkpoint_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, case: str
 ) -> None:
     recipe = runs.recipe(tmp_path)
@@ -34,7 +35,8 @@ def test_h1_a_damaged_checkpoint_is_passed_over(
     assert runs.losses(recipe)[:5] == before, "it went on from the checkpoint at step 2"
 
 
-def test_h2_a_checkpoint_without_a_manifest_is_none(
+@pytest.mark.case("H2")
+def test_a_checkpoint_without_a_manifest_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = runs.recipe(tmp_path)
@@ -44,7 +46,8 @@ def test_h2_a_checkpoint_without_a_manifest_is_none(
     assert len(runs.losses(recipe)) == 12
 
 
-def test_h3_a_pickle_in_a_checkpoint_is_never_opened(
+@pytest.mark.case("H3")
+def test_a_pickle_in_a_checkpoint_is_never_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = runs.recipe(tmp_path)
@@ -57,6 +60,7 @@ def test_h3_a_pickle_in_a_checkpoint_is_never_opened(
     assert not witness.exists()
 
 
+@pytest.mark.case("H4")
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -64,7 +68,7 @@ def test_h3_a_pickle_in_a_checkpoint_is_never_opened(
         ({"batch_tokens": 512}, "batch_tokens was 256, is 512"),
     ],
 )
-def test_h4_a_run_goes_on_with_nothing_but_its_own_recipe(
+def test_a_run_goes_on_with_nothing_but_its_own_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], named: str
 ) -> None:
     recipe = runs.recipe(tmp_path)
@@ -73,7 +77,8 @@ def test_h4_a_run_goes_on_with_nothing_but_its_own_recipe(
         runs.carry(recipe | change, resume=True)
 
 
-def test_h4_a_run_goes_on_with_nothing_but_its_own_text(
+@pytest.mark.case("H4")
+def test_a_run_goes_on_with_nothing_but_its_own_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = runs.recipe(tmp_path)
@@ -84,7 +89,8 @@ def test_h4_a_run_goes_on_with_nothing_but_its_own_text(
         runs.carry(recipe, resume=True)
 
 
-def test_h7_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
+@pytest.mark.case("H7")
+def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hfgrow.train import devices, loop
@@ -104,7 +110,8 @@ def test_h7_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
     assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values())
 
 
-def test_h7_a_single_step_without_finite_numbers_is_skipped(
+@pytest.mark.case("H7")
+def test_a_single_step_without_finite_numbers_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hfgrow.train import devices, loop
@@ -122,7 +129,8 @@ def test_h7_a_single_step_without_finite_numbers_is_skipped(
     assert [i for i, norm in enumerate(norms) if norm is None] == [3]
 
 
-def test_h7_a_stage_whose_last_step_was_skipped_still_hands_its_state_on(
+@pytest.mark.case("H7")
+def test_a_stage_whose_last_step_was_skipped_still_hands_its_state_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hfgrow.train import devices, loop
@@ -141,14 +149,16 @@ def test_h7_a_stage_whose_last_step_was_skipped_still_hands_its_state_on(
     assert max(steps) == 7, "three before the growth, four after it"
 
 
-def test_h14_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
+@pytest.mark.case("H14")
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path)
     recipe["base"]["config"]["vocab_size"] = 300
     with pytest.raises(ModelError, match="vocab"):
         runs.carry(recipe)
 
 
-def test_h15_sequences_longer_than_the_models_positions_are_refused(tmp_path: Path) -> None:
+@pytest.mark.case("H15")
+def test_sequences_longer_than_the_models_positions_are_refused(tmp_path: Path) -> None:
     final = runs.carry(runs.recipe(tmp_path))
     (tmp_path / "two").mkdir()
     recipe = runs.recipe(tmp_path / "two", base=str(final), tokenizer=None)
@@ -157,7 +167,8 @@ def test_h15_sequences_longer_than_the_models_positions_are_refused(tmp_path: Pa
         runs.carry(recipe)
 
 
-def test_h18_a_checkpoint_that_does_not_fit_leaves_the_older_ones(
+@pytest.mark.case("H18")
+def test_a_checkpoint_that_does_not_fit_leaves_the_older_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hfgrow.train import keeping, state
@@ -191,14 +202,16 @@ def test_h18_a_checkpoint_that_does_not_fit_leaves_the_older_ones(
     assert len(runs.losses(recipe)) == 12
 
 
-def test_h20_the_model_is_written_in_the_dtype_of_its_base(tmp_path: Path) -> None:
+@pytest.mark.case("H20")
+def test_the_model_is_written_in_the_dtype_of_its_base(tmp_path: Path) -> None:
     final = runs.carry(runs.recipe(tmp_path, dtype="bfloat16"))
     (tmp_path / "two").mkdir()
     again = runs.carry(runs.recipe(tmp_path / "two", base=str(final), tokenizer=None))
     assert {t.dtype for t in read(LocalFolder(again)).tensors.values()} == {"BF16"}
 
 
-def test_h21_what_a_resumed_run_counts_is_what_the_whole_one_counts(
+@pytest.mark.case("H21")
+def test_what_a_resumed_run_counts_is_what_the_whole_one_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states = []

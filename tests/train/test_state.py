@@ -31,12 +31,12 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000010"]
 
 
+@pytest.mark.case("H1", "H2")
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
 )
 @pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, damage: str) -> None:
-    """H1 and H2."""
     saved(tmp_path, 1)
     path = saved(tmp_path, 2) / name
     content = bytearray(path.read_bytes())

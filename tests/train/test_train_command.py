@@ -56,6 +56,7 @@ def test_the_command_prints_the_folder_of_a_model_with_its_whole_story(tmp_path:
     assert shown.stdout.count("trained on 512 tokens") == 2
 
 
+@pytest.mark.case("H8")
 def test_the_losses_before_and_after_growth_are_told(tmp_path: Path) -> None:
     """H8: measured against the base, reported."""
     done = train(tmp_path, written(tmp_path, stages=GROWN, output="run"), "--cpu")
@@ -100,6 +101,7 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, words: list[str], code: int,
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.case("E12")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_says_how_it_goes_on(tmp_path: Path, number: int) -> None:
     stages = [{"train": {"tokens": 256_000, "learning_rate": 1e-3}}]

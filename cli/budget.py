@@ -1,0 +1,198 @@
+"""The command `hfgrow budget`: when to grow, from what, and what each part costs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hfgrow.amounts import amount, shown
+from hfgrow.budget import DEFAULT_G, MOST_SHARE, Budget, budget_of, growth_factor_advice
+from hfgrow.budget_picture import draw_budget, format_of
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import translated
+from hfgrow.errors import UsageError, printable
+from hfgrow.extras import require
+from hfgrow.hub.client import HubClient
+from hfgrow.law_fit import Fit, fit_law, read_points
+from hfgrow.operators.stack import stack
+from hfgrow.scaling import PAPER, REPORTED, TimingLaw
+from hfgrow.source import base_name, files_of, locate
+
+from . import options
+from .output import Console
+
+_HINT = "hfgrow budget --parameters 7B --tokens 300B, or hfgrow budget MODEL --g 4 --tokens 100B"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("budget", rich_help_panel="Look")(budget)
+
+
+def budget(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help=f"The base to be stacked. {options.MODEL_HELP}"),
+    ] = None,
+    parameters: Annotated[
+        str | None,
+        typer.Option(
+            "--parameters", "--params", metavar="N", help="Of the grown model, without MODEL: 7B."
+        ),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            "--tokens",
+            metavar="D",
+            help="The compute, as the tokens that the grown model could train on from scratch: "
+            "C = 6 N D.",
+        ),
+    ] = None,
+    flops: Annotated[
+        str | None, typer.Option("--flops", metavar="C", help="The compute itself: 1e22.")
+    ] = None,
+    g: Annotated[int, typer.Option("--g", help="Growth factor of the depth.")] = DEFAULT_G,
+    fit: Annotated[
+        Path | None,
+        typer.Option(
+            "--fit",
+            metavar="FILE",
+            help="Fit the law's constants to these results of your own, JSON as docs/budget.md "
+            "says; alone, only that.",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw it: FILE.png or FILE.svg."),
+    ] = None,
+    revision: options.RevisionOption = None,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Say after how many tokens to grow, what then remains, and what both cost.
+
+    The growth timing is that of Du et al. 2024 (arXiv 2405.15319, Sec. 4.2), or a fit to your own
+    results. See docs/budget.md for the law and its limits.
+    """
+    console = Console(as_json=json, quiet=quiet)
+    kind = None if plot is None else format_of(plot)
+    law, found = PAPER, None
+    if fit is not None:
+        require("--fit", "numpy")
+        found = fit_law(read_points(fit), f"fitted to {printable(fit.name)}")
+        law = found.law
+    asked = (model, parameters, tokens, flops)
+    if found is not None and asked == (None, None, None, None):
+        if plot is not None:
+            raise UsageError("--plot draws a budget, and there is none", hint=_HINT)
+        console.result("\n".join(_fit_lines(found)), {"fit": found.to_json()})
+        return
+    _check(model, parameters, tokens, flops)
+    if plot is not None:
+        require("--plot", "matplotlib", extra="plots")
+    num_base, name, layers = None, None, None
+    if model is None:
+        num_parameters = amount(str(parameters), "--parameters")
+    else:
+        client = HubClient(token=token)
+        ref = locate(model, revision, client, console)
+        plan = read(files_of(ref, client))
+        name, grown = ref.repo_id or base_name(ref), stack(plan, g=g)
+        num_parameters, num_base = float(grown.num_parameters), float(plan.num_parameters)
+        layers = (plan.num_hidden_layers, grown.num_hidden_layers)
+    result = budget_of(
+        num_parameters=num_parameters,
+        flops=amount(flops, "--flops")
+        if flops is not None
+        else 6 * num_parameters * amount(str(tokens), "--tokens"),
+        g=g,
+        num_base_parameters=num_base,
+        law=law,
+    )
+    document = {"model": name, "num_hidden_layers": layers, **result.to_json()}
+    if found is not None:
+        document["fit"] = found.to_json()
+    if plot is not None and kind is not None:
+        with translated(printable(plot, 200)):
+            plot.write_bytes(draw_budget(result, kind))
+        document["plot"] = str(plot)
+        console.say(f"Drawn: {printable(plot, 200)}")
+    lines = [] if found is None else _fit_lines(found)
+    console.result("\n".join([*lines, *_lines(result, name, layers)]), document)
+
+
+def _check(
+    model: str | None, parameters: str | None, tokens: str | None, flops: str | None
+) -> None:
+    if (model is None) == (parameters is None):
+        both = "MODEL and --parameters both say" if model else "neither MODEL nor --parameters says"
+        raise UsageError(f"{both} how large the grown model is; give one of them", hint=_HINT)
+    if (tokens is None) == (flops is None):
+        both = "--tokens and --flops both say" if tokens else "neither --tokens nor --flops says"
+        raise UsageError(f"{both} what the compute is; give one of them", hint=_HINT)
+
+
+def _lines(budget: Budget, name: str | None, layers: tuple[int, int] | None) -> list[str]:
+    n, base = shown(budget.num_parameters), shown(budget.num_base_parameters)
+    share = budget.base_flops / budget.flops
+    base_is = f"{printable(name)}, {base} parameters" if name else f"{base} parameters (N / g)"
+    depth = f", {layers[0]} layers to {layers[1]}" if layers else ""
+    lines = [
+        f"target       N = {n} parameters, g = {budget.g}{depth}",
+        f"compute      C = {budget.flops:.4g} FLOPs: {shown(budget.scratch_tokens)} tokens of the "
+        "target from scratch (C = 6 N D)",
+        f"base         {base_is}: d = {shown(budget.base_tokens)} tokens",
+        f"grown model  {shown(budget.continued_tokens)} tokens more",
+        f"split        base {budget.base_flops:.3g} FLOPs ({share:.1%}), grown model "
+        f"{budget.continued_flops:.3g} FLOPs ({1 - share:.1%})",
+        f"law          {budget.law.formula}; {budget.law.source}",
+        f"             {_confidence(budget)}",
+    ]
+    if budget.is_clamped:
+        lines.append(
+            f"             clamped: it says {shown(budget.law_tokens)}; a base gets at most "
+            f"{MOST_SHARE:.0%} of the tokens from scratch"
+        )
+    lines.append(f"g            {budget.g}: {growth_factor_advice(budget.g)}")
+    if name:
+        lines.append("note         a base that has seen more than d has its compute behind it")
+    return [*lines, *_expected(budget)]
+
+
+def _confidence(budget: Budget) -> str:
+    law = budget.law
+    fitted = (
+        f"N {shown(law.parameters[0])} to {shown(law.parameters[1])}, "
+        f"C {law.flops[0]:.2g} to {law.flops[1]:.2g}"
+    )
+    if not budget.outside:
+        return f"inside what it was fitted on ({fitted})"
+    return f"extrapolated: {' and '.join(budget.outside)} outside what it was fitted on ({fitted})"
+
+
+def _expected(budget: Budget) -> list[str]:
+    """Return what the paper reports, and what the least and the most of it would mean here."""
+    speedups = [found.speedup for found in REPORTED]
+    least, most = (budget.scratch_tokens / (1 + s) for s in (max(speedups), min(speedups)))
+    return [
+        "reported     speed-ups over training from scratch, in FLOPs at equal loss, with g = 4:",
+        *(
+            f"             {found.speedup:6.1%} at {shown(found.num_parameters)}, {found.where}"
+            for found in REPORTED
+        ),
+        f"expected     if that holds here, the loss of {shown(budget.scratch_tokens)} tokens from "
+        f"scratch for the compute of {shown(least)} to {shown(most)}",
+    ]
+
+
+def _fit_lines(found: Fit) -> list[str]:
+    law: TimingLaw = found.law
+    return [
+        f"fit          {law.formula}",
+        f"             {len(found.points)} points, N {shown(law.parameters[0])} to "
+        f"{shown(law.parameters[1])}, C {law.flops[0]:.3g} to {law.flops[1]:.3g}; "
+        f"residual {found.rms:.3g} in log10 d, a factor of {10**found.rms:.3g}",
+        f"             the paper's: {PAPER.formula}",
+    ]

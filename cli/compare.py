@@ -1,0 +1,252 @@
+"""The command `hfgrow compare`: which growth to take, by a short training after each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hfgrow.amounts import amount
+from hfgrow.errors import UsageError, printable
+from hfgrow.extras import require
+from hfgrow.hub.client import HubClient
+from hfgrow.numbers import count
+from hfgrow.source import base_name, local_folder, locate
+from hfgrow.typed import Step, takes, typed_step
+
+from . import options
+from .data import text_source
+from .output import Console
+from .table import table_lines
+
+_REQUIRED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
+_MOST_SEQUENCE_LENGTH, _SEQUENCES, _STEPS = 1024, 8, 200
+_COLUMNS = ("rank", "operator", "parameters", "before", "just after", "rank", "after probe")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("compare", rich_help_panel="Train", no_args_is_help=True)(compare)
+
+
+def compare(
+    model: options.ModelArgument,
+    text: Annotated[
+        list[str],
+        typer.Option(
+            "--text",
+            metavar="SOURCE",
+            help="Text to train on, as `hfgrow data prepare` takes it. Can be given several times.",
+        ),
+    ],
+    ops: Annotated[
+        str | None,
+        typer.Option(
+            "--ops", metavar="A,B,...", help="Operators; where they have a factor, --g is it."
+        ),
+    ] = None,
+    op: Annotated[
+        list[str] | None,
+        typer.Option("--op", metavar="'A --g 2'", help="One with its own options; repeatable."),
+    ] = None,
+    g: Annotated[int, typer.Option("--g", help="Growth factor of --ops.")] = 2,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--validation", metavar="SOURCE", help="Held-out text.  [default: a part of --text]"
+        ),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option("--tokens", metavar="T", help="Of each training.  [default: 200 steps]"),
+    ] = None,
+    eval_tokens: Annotated[
+        str, typer.Option("--eval-tokens", metavar="N", help="The most tokens held out.")
+    ] = "200K",
+    learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="Peak.")] = 3e-4,
+    batch_tokens: Annotated[
+        str | None,
+        typer.Option("--batch-tokens", metavar="N", help="Of a step.  [default: 8 sequences]"),
+    ] = None,
+    sequence_length: Annotated[
+        int | None,
+        typer.Option(
+            "--sequence-length", min=2, help="Tokens seen together.  [default: up to 1024]"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the order of the text.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder.  [default: ./BASE-comparison]"),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the winner, trained, in DIR/winner.")
+    ] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave accelerators alone.")] = False,
+    text_column: Annotated[
+        str, typer.Option("--text-column", help="The column of the text.")
+    ] = "text",
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Grow by each of several operators, train each for a little, and rank them by the loss.
+
+    The loss just after growth says little of how a grown model ends; a short training says most of
+    it (Karp et al. 2024, arXiv 2406.02469). The same command goes on where it was stopped.
+    """
+    require("hfgrow compare", "pydantic", *_REQUIRED)
+    steps = _steps(ops, op or (), g)
+    from hfgrow.train.compare import WINNER, Comparison, begin, check_steps, probes
+    from hfgrow.train.stop import StoppedError
+
+    console = Console(as_json=json, quiet=quiet)
+    client = HubClient(token=token)
+    ref = locate(model, None, client, console)
+    folder = local_folder(ref, client, console)
+    place = (out or Path(f"{base_name(ref)}-comparison")).expanduser().absolute()
+    shared = _settings(
+        folder, sequence_length, batch_tokens, int(amount(eval_tokens, "--eval-tokens")), cpu
+    )
+    trained = shared["batch_tokens"] * _STEPS if tokens is None else int(amount(tokens, "--tokens"))
+    train = {
+        "tokens": trained,
+        "learning_rate": learning_rate,
+        "schedule": "constant",
+        "warmup": 0.1,
+    }
+    sources = [text_source(word, text_column) for word in text]
+    held_out = [text_source(word, text_column) for word in validation or ()]
+    if not held_out:
+        held_out = _held_out(sources)
+    begin(place)
+    data, fingerprints = _tokens(folder, place, sources, held_out, client, console)
+    data["sequence_length"] = shared.pop("sequence_length")
+    comparison = Comparison(
+        model=model,
+        folder=folder,
+        out=place,
+        settings={**shared, "data": data, "seed": seed},
+        train=train,
+        text=fingerprints,
+        on_cpu=cpu,
+    )
+    check_steps(comparison, steps)
+    try:
+        found = list(probes(comparison, steps, console, keep=keep))
+    except StoppedError as stop:
+        console.say(f"{stop}. The same command goes on from there")
+        raise typer.Exit(128 + stop.number) from None
+    order = sorted(found, key=lambda probe: probe.after)
+    at_first = sorted(found, key=lambda probe: probe.just_after)
+    lines = _table(order, [at_first.index(probe) + 1 for probe in order])
+    document = {
+        "out": str(place),
+        "winner": order[0].operator,
+        "kept": str(place / WINNER) if keep else None,
+        "trained_tokens": trained,
+        "probes": [
+            {
+                **{key: getattr(probe, key) for key in probe.__dataclass_fields__},
+                "rank": i + 1,
+                "rank_just_after": at_first.index(probe) + 1,
+            }
+            for i, probe in enumerate(order)
+        ],
+    }
+    lines.append(f"best after {trained:,} tokens: {order[0].operator}")
+    if len({probe.num_parameters for probe in found}) > 1:
+        lines.append("the grown models differ in size: equal tokens are not equal compute")
+    if keep:
+        lines.append(f"kept: {place / WINNER}")
+    console.result("\n".join(lines), document)
+
+
+def _steps(ops: str | None, op: Sequence[str], g: int) -> list[Step]:
+    """Return the candidates in the order of the command line, those of --ops first."""
+    found = []
+    for text in (part.strip() for part in (ops or "").split(",")):
+        if text:
+            name, arguments = typed_step(text)
+            if not arguments and takes(name, "g"):
+                arguments = {"g": g}
+            found.append((name, arguments))
+    found += [typed_step(text) for text in op]
+    if len(found) < 2:
+        raise UsageError(
+            "a comparison takes two operators or more",
+            hint="--ops stack,interpolate, or --op 'stack --g 2' --op 'solar --overlap 2'",
+        )
+    return found
+
+
+def _settings(
+    folder: Path, length: int | None, batch: str | None, eval_tokens: int, cpu: bool
+) -> dict[str, Any]:
+    import torch
+
+    from hfgrow.checkpoint.config import read_config
+    from hfgrow.checkpoint.files import LocalFolder
+
+    config, _, _ = read_config(LocalFolder(folder))
+    most = int(config.get("max_position_embeddings") or _MOST_SEQUENCE_LENGTH)
+    length = length or min(_MOST_SEQUENCE_LENGTH, most)
+    tokens = _SEQUENCES * length if batch is None else int(amount(batch, "--batch-tokens"))
+    if tokens % length:
+        raise UsageError(f"--batch-tokens {tokens} is no multiple of the sequence length {length}")
+    sequences = tokens // length
+    on_gpu = torch.cuda.is_available() and not cpu
+    return {
+        "sequence_length": length,
+        "batch_tokens": tokens,
+        "micro_batch_size": next(n for n in range(_SEQUENCES, 0, -1) if sequences % n == 0),
+        "precision": "bf16" if on_gpu else "fp32",
+        "evaluation": {"tokens": eval_tokens},
+    }
+
+
+def _held_out(sources: Sequence[Any]) -> list[Any]:
+    """Return what is held out of the demo text, where that is all there is."""
+    from hfgrow.train.data.sources import DEMO, VALIDATION, TextSource
+
+    if [source.dataset for source in sources] == [DEMO]:
+        return [TextSource(dataset=DEMO, split=VALIDATION)]
+    return []
+
+
+def _tokens(
+    folder: Path,
+    place: Path,
+    sources: Sequence[Any],
+    held_out: Sequence[Any],
+    client: HubClient,
+    console: Console,
+) -> tuple[dict[str, Any], list[str]]:
+    """Tokenise every text once for all candidates; return the data of their recipes."""
+    from hfgrow.train.compare import tokens_of
+
+    data: dict[str, Any] = {}
+    fingerprints: list[str] = []
+    for what, texts in (("train", sources), ("validation", held_out)):
+        if texts:
+            found = tokens_of(folder, place, what, texts, client, console)
+            data[what] = [{"path": str(path)} for path, _ in found]
+            fingerprints += [fingerprint for _, fingerprint in found]
+    return data, fingerprints
+
+
+def _table(order: Sequence[Any], at_first: Sequence[int]) -> list[str]:
+    rows: list[tuple[str, ...]] = [_COLUMNS]
+    for i, probe in enumerate(order):
+        rows.append(
+            (
+                str(i + 1),
+                printable(probe.operator, 60),
+                count(probe.num_parameters),
+                f"{probe.before:.4f}",
+                f"{probe.just_after:.4f}",
+                str(at_first[i]),
+                f"{probe.after:.4f}",
+            )
+        )
+    return table_lines(rows, 1)

@@ -1,0 +1,187 @@
+"""Fit the law of the growth timing to results of one's own: least squares in log10 d.
+
+The input is JSON, of points that are the best of their budget,
+
+    {"points": [{"parameters": 1.4e6, "flops": 1e13, "base_tokens": 2e5}, ...]}
+
+or of runs that tried several `d` with the same budget, of which the best is found here,
+
+    {"runs": [{"parameters": 1.4e6, "flops": 1e13,
+               "losses": [{"base_tokens": 1e5, "loss": 3.4}, ...]}, ...]}
+
+or both. The best `d` of runs is the lowest point of a parabola through their losses over log10 d,
+as Hoffmann et al. find the best size of a model.
+
+Sources: Du et al. 2024, https://arxiv.org/abs/2405.15319, Sec. 4.2 (the law); Hoffmann et al. 2022,
+"Training Compute-Optimal Large Language Models", https://arxiv.org/abs/2203.15556, Sec. 3.2
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hfgrow.errors import UsageError, printable
+from hfgrow.scaling import TimingLaw
+
+_LEAST_POINTS = 4
+_LEAST_LOSSES = 3
+_MAX_NBYTES = 1 << 26
+# Of the columns of the fit, centred and scaled: the smallest singular value over the largest.
+# Below it a rounding of the input moves the constants by more than they are.
+_LEAST_CONDITION = 1e-3
+_MOST = 1e36
+
+
+@dataclass(frozen=True, slots=True)
+class TimingPoint:
+    """The best growth timing of one budget.
+
+    Attributes:
+        parameters: `N`, of the grown model.
+        flops: `C`, of everything.
+        base_tokens: `d`.
+    """
+
+    parameters: float
+    flops: float
+    base_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A law fitted to points.
+
+    Attributes:
+        law: The law.
+        points: What it was fitted to.
+        rms: Root of the mean squared residual, in log10 d.
+    """
+
+    law: TimingLaw
+    points: tuple[TimingPoint, ...]
+    rms: float
+
+    def to_json(self) -> dict[str, object]:
+        """Return everything as JSON has it."""
+        return {
+            "law": asdict(self.law),
+            "points": [asdict(point) for point in self.points],
+            "rms": self.rms,
+        }
+
+
+def read_points(path: Path) -> tuple[TimingPoint, ...]:
+    """Read the points of a file, those of its runs found.
+
+    Raises:
+        UsageError: It cannot be read, says something else, or runs have no best `d`.
+    """
+    shown = printable(path, 200)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_NBYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {shown}: {error.strerror}") from error
+    if len(raw) > _MAX_NBYTES:
+        raise UsageError(f"{shown} has more than {_MAX_NBYTES} bytes")
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{shown} is no JSON") from error
+    if not isinstance(content, dict) or not content.keys() & {"points", "runs"}:
+        raise UsageError(
+            f"{shown} has neither points nor runs",
+            hint='{"points": [{"parameters": N, "flops": C, "base_tokens": d}, ...]}',
+        )
+    points = [
+        TimingPoint(*(_number(item, key, where) for key in TimingPoint.__dataclass_fields__))
+        for where, item in _items(content, "points", "")
+    ]
+    return (*points, *(_best(item, where) for where, item in _items(content, "runs", "")))
+
+
+def fit_law(points: tuple[TimingPoint, ...], source: str) -> Fit:
+    """Fit the constants of the law.
+
+    Args:
+        points: The best timing of at least 4 budgets.
+        source: Where they come from.
+
+    Raises:
+        UsageError: They are too few, or do not tell N, C and the constant apart.
+    """
+    import numpy as np
+
+    if len(points) < _LEAST_POINTS:
+        raise UsageError(
+            f"{len(points)} point{'' if len(points) == 1 else 's'} cannot be fitted: the law has 3 "
+            f"constants, so it takes at least {_LEAST_POINTS} points"
+        )
+    log_parameters = np.log10([point.parameters for point in points])
+    inverse = 1 / np.log10([point.flops for point in points])
+    for name, column in (("parameters", log_parameters), ("flops", inverse)):
+        if np.ptp(column) < 1e-9:
+            raise UsageError(f"all points have the same {name}: their part in d cannot be seen")
+    columns = np.stack((log_parameters, inverse), axis=1)
+    mean, spread = columns.mean(axis=0), columns.std(axis=0)
+    scaled = (columns - mean) / spread
+    largest, smallest = np.linalg.svd(scaled, compute_uv=False)
+    if smallest < _LEAST_CONDITION * largest:
+        raise UsageError(
+            "in these points flops follow from parameters: their parts in d cannot be told apart",
+            hint="add points of the same parameters with other flops",
+        )
+    wanted = np.log10([point.base_tokens for point in points])
+    solution, *_ = np.linalg.lstsq(scaled, wanted - wanted.mean(), rcond=None)
+    a, b = (float(value) for value in solution / spread)
+    c = float(wanted.mean() - solution @ (mean / spread))
+    residual = a * log_parameters + b * inverse + c - wanted
+    law = TimingLaw(a, b, c, _range(points, "parameters"), _range(points, "flops"), source)
+    return Fit(law, points, float(np.sqrt(np.mean(residual**2))))
+
+
+def _best(item: Any, where: str) -> TimingPoint:
+    """Return the lowest point of a parabola through the losses of runs over log10 d."""
+    import numpy as np
+
+    losses = [
+        (_number(one, "base_tokens", at), _number(one, "loss", at))
+        for at, one in _items(item, "losses", f"{where}.")
+    ]
+    if len({tokens for tokens, _ in losses}) < _LEAST_LOSSES:
+        raise UsageError(f"{where} has fewer than {_LEAST_LOSSES} different base_tokens")
+    x, y = np.log10([tokens for tokens, _ in losses]), np.array([loss for _, loss in losses])
+    square, slope, _ = np.polyfit(x - x.mean(), y, 2)
+    lowest = x.mean() - slope / (2 * square) if square > 0 else math.inf
+    if not x.min() <= lowest <= x.max():
+        raise UsageError(
+            f"{where}: its losses have no lowest point between the smallest and the largest "
+            "base_tokens",
+            hint="try more growth timings, or leave these runs out",
+        )
+    n, flops = (_number(item, key, where) for key in ("parameters", "flops"))
+    return TimingPoint(n, flops, float(10**lowest))
+
+
+def _items(content: Any, key: str, prefix: str) -> list[tuple[str, Any]]:
+    """Return the items of a list with their places."""
+    found = content.get(key, []) if isinstance(content, dict) else None
+    if not isinstance(found, list):
+        raise UsageError(f"{prefix}{key} is no list")
+    return [(f"{prefix}{key}[{i}]", item) for i, item in enumerate(found)]
+
+
+def _number(item: Any, key: str, where: str) -> float:
+    """Return a number; one of tokens, parameters or FLOPs is above 1, a loss above 0."""
+    value = item.get(key) if isinstance(item, dict) else None
+    least = 0 if key == "loss" else 1
+    if isinstance(value, int | float) and not isinstance(value, bool) and least < value <= _MOST:
+        return float(value)
+    raise UsageError(f"{where}.{key} is {printable(repr(value))}; expected a number above {least}")
+
+
+def _range(points: tuple[TimingPoint, ...], key: str) -> tuple[float, float]:
+    values = [getattr(point, key) for point in points]
+    return min(values), max(values)

@@ -1,0 +1,246 @@
+"""Growths compared by a short training of each: the same text, order, batches and settings.
+
+The loss just after growth is a poor predictor of how a grown model ends; a few hundred steps later
+the order is mostly there. So candidates are ranked by the loss after such a probe.
+
+Source: Karp et al. 2024, "Landscape-Aware Growing: The Power of a Little LAG",
+https://arxiv.org/abs/2406.02469, Sec. 3
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hfgrow.checkpoint.config import read_config
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import translated
+from hfgrow.describe import describe_step
+from hfgrow.errors import GrowthError, ModelError, OutputError, UsageError, printable
+from hfgrow.hub.client import HubClient
+from hfgrow.job import planned
+from hfgrow.lineage import Evaluated, TrainingLink
+from hfgrow.manifest import manifest_of
+from hfgrow.naming import suffix_of
+from hfgrow.progress import Progress
+from hfgrow.train.data.corpus import open_sources
+from hfgrow.train.data.sources import TextSource
+from hfgrow.train.data.tokenizer import open_tokenizer
+from hfgrow.train.main import Job, carry_out
+from hfgrow.train.probe import RECORD, Probe, record_probes, recorded_probes
+from hfgrow.train.recipe import Recipe, recipe_of
+from hfgrow.train.run_folder import base_identity
+from hfgrow.typed import Step
+
+WINNER = "winner"
+_TOKENS, _RUNS = "tokens", "runs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is compared, and how.
+
+    Attributes:
+        model: The base as the user names it.
+        folder: Where it lies.
+        out: The folder of the comparison.
+        settings: The keys of a recipe that all probes share, without base, output and stages.
+        train: The stage of training.
+        text: The fingerprints of the tokens.
+        on_cpu: Whether accelerators are left alone.
+    """
+
+    model: str
+    folder: Path
+    out: Path
+    settings: Mapping[str, Any]
+    train: Mapping[str, Any]
+    text: Sequence[str]
+    on_cpu: bool = False
+
+    def recipe(self, step: Step) -> Recipe:
+        """Return the recipe of a candidate."""
+        operator, arguments = step
+        content = {
+            "base": self.model,
+            "output": str(self.out / _RUNS / _place(step)),
+            **self.settings,
+            "stages": [{"grow": {"operator": operator, **arguments}}, {"train": dict(self.train)}],
+        }
+        return recipe_of(content, f"the probe of {describe_step(*step)}")
+
+
+def check_steps(comparison: Comparison, steps: Sequence[Step]) -> None:
+    """Make sure that every candidate can grow and be trained, before any is.
+
+    Raises:
+        UsageError: One cannot, or two are the same.
+    """
+    names = [describe_step(*step) for step in steps]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice} is named twice")
+    plan = read(LocalFolder(comparison.folder))
+    for step, name in zip(steps, names, strict=True):
+        try:
+            planned(plan, [step])
+            comparison.recipe(step)
+        except GrowthError as error:
+            raise UsageError(f"{name}: {error}", hint=error.hint) from error
+
+
+def probes(
+    comparison: Comparison, steps: Sequence[Step], progress: Progress, *, keep: bool
+) -> Iterator[Probe]:
+    """Grow and train every candidate that is not recorded yet; yield what each came to.
+
+    A run that was stopped goes on where it stood. The trained models are removed once they are
+    measured; with `keep` that of the best so far stays, and in the end becomes `winner`.
+
+    Args:
+        comparison: What to compare.
+        steps: The candidates, checked.
+        progress: Told how it goes on.
+        keep: Whether the winner stays.
+
+    Raises:
+        GrowthError: A run ends in an error.
+        StoppedError: A signal stopped one, and its checkpoint is saved.
+    """
+    out = comparison.out
+    recorded, winner = recorded_probes(out)
+    identity = {**base_identity(comparison.folder), "text": list(comparison.text)}
+    found: dict[str, tuple[Probe, Step]] = {}
+    for step in steps:
+        name, recipe = describe_step(*step), comparison.recipe(step)
+        key = _key(recipe, identity)
+        if key in recorded:
+            progress.say(f"{name}: measured already")
+            probe = Probe(**recorded[key])
+        else:
+            probe = _run(comparison, step, progress)
+            recorded[key] = asdict(probe)
+            record_probes(out, recorded, winner)
+        found[key] = probe, step
+        best = _best(found)
+        for other, (_, its_step) in found.items():
+            if not keep or other != best:
+                shutil.rmtree(out / _RUNS / _place(its_step), ignore_errors=True)
+        yield probe
+    best = _best(found)
+    if keep and not (winner == best and (out / WINNER).is_dir()):
+        step = found[best][1]
+        final = out / _RUNS / _place(step) / "final"
+        if not final.is_dir():
+            _run(comparison, step, progress)
+        with translated(printable(out / WINNER, 200)):
+            shutil.rmtree(out / WINNER, ignore_errors=True)
+            final.rename(out / WINNER)
+        record_probes(out, recorded, best)
+    shutil.rmtree(out / _RUNS, ignore_errors=True)
+
+
+def begin(out: Path) -> None:
+    """Make the folder of a comparison, or take up the one that is there.
+
+    Raises:
+        OutputError: Something else lies there.
+    """
+    with translated(printable(out, 200)):
+        if out.exists() and (
+            not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).is_file())
+        ):
+            raise OutputError(
+                f"{printable(out, 200)} exists and is no comparison", hint="choose another --out"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        if not (out / RECORD).is_file():
+            record_probes(out, {}, None)
+
+
+def tokens_of(
+    folder: Path,
+    out: Path,
+    what: str,
+    sources: Sequence[TextSource],
+    client: HubClient,
+    progress: Progress,
+) -> list[tuple[Path, str]]:
+    """Tokenise texts once for all candidates; return the folders, and what identifies each.
+
+    Args:
+        folder: The base, whose tokenizer is used.
+        out: The folder of the comparison.
+        what: `train` or `validation`.
+        sources: The texts.
+        client: The connection to the Hub.
+        progress: Told how it goes on.
+
+    Raises:
+        GrowthError: A text or the tokenizer cannot be read.
+    """
+    config, _, _ = read_config(LocalFolder(folder))
+    views = open_sources(
+        sources,
+        open_tokenizer(folder),
+        out / _TOKENS / what,
+        vocab_size=int(config["vocab_size"]),
+        client=client,
+        progress=progress,
+    )
+    return [(view.files.folder, view.fingerprint) for view in views]
+
+
+def _run(comparison: Comparison, step: Step, progress: Progress) -> Probe:
+    name, recipe = describe_step(*step), comparison.recipe(step)
+    progress.say(f"{name}: growing, then training on {recipe.tokens:,} tokens")
+    result = carry_out(Job(recipe=recipe, resume=True, on_cpu=comparison.on_cpu, quiet=True))
+    manifest = manifest_of(LocalFolder(Path(result["folder"])))
+    link = manifest.link
+    if not isinstance(link, TrainingLink) or not link.evaluations:
+        raise ModelError(f"the run of {name} recorded no loss on held-out text")
+    texts = link.evaluations
+    count = sum(text.num_tokens for text in texts)
+
+    def mean(values: Sequence[float]) -> float:
+        pairs = zip(values, texts, strict=True)
+        return sum(value * text.num_tokens for value, text in pairs) / count
+
+    probe = Probe(
+        operator=name,
+        num_parameters=link.result.num_parameters,
+        num_hidden_layers=link.result.num_hidden_layers,
+        before=mean([_before(text) for text in texts]),
+        just_after=mean([text.before for text in texts]),
+        after=mean([text.after for text in texts]),
+        bits_per_byte=mean([text.bits_per_byte_after for text in texts]),
+        flops=link.compute.flops,
+    )
+    progress.say(
+        f"{name}: {probe.before:.4f} before growth, {probe.just_after:.4f} just after, "
+        f"{probe.after:.4f} after the probe"
+    )
+    return probe
+
+
+def _best(found: Mapping[str, tuple[Probe, Step]]) -> str:
+    return min(found, key=lambda key: found[key][0].after)
+
+
+def _before(text: Evaluated) -> float:
+    return text.before if text.before_growth is None else text.before_growth
+
+
+def _place(step: Step) -> str:
+    """Return the name of a candidate's folder: short, and another one for other arguments."""
+    digest = hashlib.sha256(json.dumps(step, sort_keys=True).encode()).hexdigest()
+    return f"{suffix_of(*step)}-{digest[:8]}"
+
+
+def _key(recipe: Recipe, identity: Mapping[str, Any]) -> str:
+    text = json.dumps([recipe.fingerprint, dict(identity)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,240 @@
+"""`hfgrow budget`: the paper's table to its last digit, bounds, fits, mistakes."""
+
+import json
+from math import log10
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from hfgrow.amounts import amount, shown
+from hfgrow.budget import MOST_SHARE, budget_of
+from hfgrow.errors import UsageError
+from hfgrow.law_fit import TimingPoint, fit_law, read_points
+from hfgrow.scaling import PAPER, TimingLaw
+from tests.program import call_hfgrow
+
+# The table of 2405.15319: parameters, tokens, and the growth timing in billions of tokens.
+TABLE = {
+    "Llama3-8B": ("8B", "15T", "6.58 B"),
+    "Llama2-7B": ("7B", "2T", "11.11 B"),
+    "Llama2-13B": ("13B", "2T", "15.84 B"),
+    "Llama2-70B": ("70B", "2T", "42.48 B"),
+}
+FITTED = {"law": (0.88, 163.27, -5.74), "other": (0.5, 40.0, 1.0)}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_table_of_the_paper_comes_out_to_its_last_digit(name: str) -> None:
+    parameters, tokens, timing = TABLE[name]
+    words = ("budget", "--parameters", parameters, "--tokens", tokens)
+    text = call_hfgrow(*words).stdout
+    assert f"d = {timing} tokens" in text
+    assert "extrapolated: N and C outside" in text
+    found = json.loads(call_hfgrow(*words, "--json").stdout)
+    assert f"{found['base_tokens'] / 1e9:.2f} B" == timing
+    assert found["extrapolated"] is True
+    assert found["clamped"] is False
+
+
+def test_the_parts_of_a_budget_add_up() -> None:
+    found = budget_of(num_parameters=1.1e9, flops=6 * 1.1e9 * 100e9)
+    assert found.base_flops + found.continued_flops == pytest.approx(found.flops)
+    assert found.num_base_parameters == 1.1e9 / 4
+    # A quarter of the size takes a quarter of the compute for a token.
+    assert found.continued_tokens + found.base_tokens / 4 == pytest.approx(found.scratch_tokens)
+    assert found.outside == ()
+
+
+@given(st.floats(1e3, 1e13), st.floats(1, 1e15), st.integers(2, 1000))
+def test_the_base_never_gets_more_than_its_share(n: float, tokens: float, g: int) -> None:
+    found = budget_of(num_parameters=n, flops=6 * n * tokens, g=g)
+    assert 0 < found.base_tokens <= MOST_SHARE * found.scratch_tokens * (1 + 1e-9)
+    assert 0 < found.continued_tokens < found.scratch_tokens
+    assert found.is_clamped == (found.law_tokens > found.base_tokens)
+
+
+def test_a_clamped_budget_says_so() -> None:
+    """135M parameters and 2B tokens: the law asks for 24B of the 2B."""
+    text = call_hfgrow("budget", "--params", "135M", "--tokens", "2B").stdout
+    assert "d = 300.00 M tokens" in text
+    assert "clamped: it says 24.04 B" in text
+
+
+def test_what_the_law_was_fitted_on_is_not_extrapolated() -> None:
+    text = call_hfgrow("budget", "--parameters", "1.1B", "--flops", "3e20").stdout
+    assert "inside what it was fitted on" in text
+    assert "extrapolated" not in text
+
+
+def test_a_base_is_counted_by_its_headers(base: Path) -> None:
+    words = ("budget", "./base", "--g", "3", "--tokens", "1B", "--json")
+    found = json.loads(call_hfgrow(*words, cwd=base.parent).stdout)
+    grown = ("stack", "./base", "--g", "3", "--dry-run", "--json")
+    plan = json.loads(call_hfgrow(*grown, cwd=base.parent).stdout)
+    assert found["num_hidden_layers"] == [4, 12]
+    assert found["num_parameters"] == plan["num_parameters"]["grown"]
+    assert found["num_base_parameters"] == plan["num_parameters"]["base"]
+    assert found["base_flops"] == pytest.approx(
+        6 * found["num_base_parameters"] * found["base_tokens"], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("plot.png", b"\x89PNG\r\n"), ("plot.svg", b"<?xml")], ids=str
+)
+def test_a_budget_can_be_drawn(tmp_path: Path, name: str, start: bytes) -> None:
+    pytest.importorskip("matplotlib")
+    words = ("budget", "--parameters", "7B", "--tokens", "300B", "--plot", name)
+    found = call_hfgrow(*words, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    first = (tmp_path / name).read_bytes()
+    assert first.startswith(start)
+    call_hfgrow(*words, cwd=tmp_path)
+    assert (tmp_path / name).read_bytes() == first
+
+
+MISTAKES: dict[str, tuple[int, tuple[str, ...], str]] = {
+    "nothing": (2, (), "neither MODEL nor --parameters"),
+    "two sizes": (2, ("demo", "--parameters", "7B", "--tokens", "1B"), "MODEL and --parameters"),
+    "no compute": (2, ("--parameters", "7B"), "neither --tokens nor --flops"),
+    "two computes": (2, ("--parameters", "7B", "--tokens", "1B", "--flops", "1e20"), "both"),
+    "no number": (2, ("--parameters", "big", "--tokens", "1B"), "such as 7B"),
+    "nothing of it": (2, ("--parameters", "0", "--tokens", "1B"), "such as 7B"),
+    "negative": (2, ("--parameters", "7B", "--tokens=-3B"), "such as 7B"),
+    "infinite": (2, ("--parameters", "7B", "--tokens", "1e999"), "such as 7B"),
+    "not a token": (2, ("--parameters", "7B", "--flops", "1e9"), "less than one token"),
+    "g of 1": (2, ("--parameters", "7B", "--tokens", "1B", "--g", "1"), "not 1"),
+    "another picture": (2, ("--parameters", "7B", "--tokens", "1B", "--plot", "x.pdf"), ".png"),
+    "no such folder": (7, ("--parameters", "7B", "--tokens", "1B", "--plot", "no/x.png"), "no"),
+    "no such model": (2, ("./nowhere", "--tokens", "1B"), "nowhere"),
+    "no such results": (2, ("--fit", "nowhere.json"), "cannot read"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(tmp_path: Path, mistake: str) -> None:
+    code, words, said = MISTAKES[mistake]
+    found = call_hfgrow("budget", *words, cwd=tmp_path)
+    assert found.returncode == code
+    assert found.stdout == ""
+    (line,) = [line for line in found.stderr.splitlines() if line.startswith("Error: ")]
+    assert said in line
+    as_json = json.loads(call_hfgrow("budget", *words, "--json", cwd=tmp_path).stdout)
+    assert as_json["error"]["exit_code"] == code
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("7B", 7e9), ("1.1b", 1.1e9), ("300_000", 3e5), ("2e12", 2e12), ("15T", 15e12), ("1", 1)],
+)
+def test_amounts_are_read_as_people_write_them(text: str, value: float) -> None:
+    assert amount(text, "it") == value
+
+
+@given(st.floats(1, 1e15))
+def test_an_amount_that_is_shown_has_at_most_three_digits_before_its_point(value: float) -> None:
+    number, _, unit = shown(value).partition(" ")
+    assert len(number.partition(".")[0]) <= 3 or unit in ("", "T")
+
+
+LOGS = st.tuples(st.floats(6, 12), st.floats(14, 26))
+
+
+@given(
+    st.floats(-2, 2),
+    st.floats(-300, 300),
+    st.floats(-10, 10),
+    st.lists(LOGS, min_size=4, max_size=12, unique=True),
+)
+def test_a_fit_finds_the_constants_that_made_the_points(
+    a: float, b: float, c: float, logs: list[tuple[float, float]]
+) -> None:
+    law = TimingLaw(a, b, c, (1, 1), (1, 1), "")
+    points = tuple(TimingPoint(10**n, 10**f, law.base_tokens(10**n, 10**f)) for n, f in logs)
+    assume(all(1e-200 < point.base_tokens < 1e200 for point in points))
+    try:
+        found = fit_law(points, "").law
+    except UsageError:
+        # Points on a line, or as good as that.
+        assume(False)
+        return
+    assert (found.a, found.b, found.c) == pytest.approx((a, b, c), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("constants", FITTED)
+def test_best_timings_are_found_in_runs(tmp_path: Path, constants: str) -> None:
+    """Losses on a parabola over log10 d, with its lowest point where the law says."""
+    law = TimingLaw(*FITTED[constants], (1, 1), (1, 1), "")
+    runs = []
+    for n, flops in ((1e8, 1e19), (1e8, 1e20), (1e9, 1e20), (3e9, 1e21), (3e9, 3e21)):
+        best = log10(law.base_tokens(n, flops))
+        tried = (best - 0.6, best - 0.2, best + 0.5, best + 0.7)
+        losses = [{"base_tokens": 10**x, "loss": 2.5 + 0.1 * (x - best) ** 2} for x in tried]
+        runs.append({"parameters": n, "flops": flops, "losses": losses})
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"runs": runs}))
+    found = fit_law(read_points(path), "")
+    assert (found.law.a, found.law.b, found.law.c) == pytest.approx(FITTED[constants], rel=1e-6)
+    assert found.rms < 1e-9
+    alone = json.loads(call_hfgrow("budget", "--fit", path, "--json").stdout)
+    assert alone["fit"]["law"]["a"] == pytest.approx(FITTED[constants][0])
+    words = ("budget", "--fit", path, "--parameters", "1B", "--flops", "1e20", "--json")
+    used = json.loads(call_hfgrow(*words).stdout)
+    assert used["law_tokens"] == pytest.approx(law.base_tokens(1e9, 1e20), rel=1e-6)
+    assert used["extrapolated"] is False
+
+
+def point(n: float, flops: float, tokens: float = 1e6) -> dict[str, float]:
+    return {"parameters": n, "flops": flops, "base_tokens": tokens}
+
+
+def runs(*losses: tuple[float, float]) -> dict[str, object]:
+    tried = [{"base_tokens": tokens, "loss": loss} for tokens, loss in losses]
+    return {"runs": [{"parameters": 1e9, "flops": 1e20, "losses": tried}]}
+
+
+REFUSED: dict[str, tuple[object, str]] = {
+    "no object": ([1], "neither points nor runs"),
+    "neither": ({"arms": []}, "neither points nor runs"),
+    "no list": ({"points": 3}, "points is no list"),
+    "none": ({"points": []}, "0 points"),
+    "three points": ({"points": [point(1e8, 1e19), point(1e9, 1e20), point(1e9, 1e21)]}, "least 4"),
+    "one size": ({"points": [point(1e9, 10**k) for k in range(19, 24)]}, "same parameters"),
+    "one compute": ({"points": [point(10**k, 1e20) for k in range(7, 12)]}, "same flops"),
+    "on a line": (
+        {"points": [point(10 ** (k / 100), 10 ** (1 / (0.04 + k / 1e4))) for k in (1, 2, 4, 7)]},
+        "told apart",
+    ),
+    "no number": ({"points": [{"parameters": "1B"}]}, "points[0].parameters"),
+    "not finite": ({"points": [point(1e9, float("nan"))]}, "points[0].flops"),
+    "a base that was never trained": ({"points": [point(1e9, 1e20, 0)]}, "points[0].base_tokens"),
+    "two timings": (runs((1e6, 3.0), (1e7, 2.9)), "fewer than 3"),
+    "still falling": (runs((1e6, 3.0), (1e7, 2.9), (1e8, 2.8)), "no lowest point"),
+    "a hill": (runs((1e6, 3.0), (1e7, 3.1), (1e8, 3.0)), "no lowest point"),
+    "lowest beyond": (runs((1e6, 3.0), (1e7, 2.9), (1e8, 2.85)), "no lowest point"),
+    "a loss of text": (
+        {"runs": [{"parameters": 1e9, "flops": 1e20, "losses": [{"base_tokens": 1e6}]}]},
+        "runs[0].losses[0].loss",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_points_that_say_too_little_are_refused(tmp_path: Path, name: str) -> None:
+    content, said = REFUSED[name]
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    found = call_hfgrow("budget", "--fit", "results.json", cwd=tmp_path)
+    assert found.returncode == 2
+    assert said in found.stderr.splitlines()[0]
+
+
+def test_results_that_are_no_json_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{")
+    found = call_hfgrow("budget", "--fit", "results.json", cwd=tmp_path)
+    assert (found.returncode, "no JSON" in found.stderr) == (2, True)
+
+
+def test_the_constants_are_those_of_the_paper() -> None:
+    assert (PAPER.a, PAPER.b, PAPER.c) == (0.88, 163.27, -5.74)
