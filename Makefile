@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint fuzz clean
 .DEFAULT_GOAL := test
 
 setup: $(VENV)/.done
@@ -29,6 +29,12 @@ lint: setup
 # What shares a fixture that takes time is marked as a group, and a group is not parted.
 test: lint
 	$(BIN)/pytest --numprocesses auto --dist loadgroup
+
+# Without atheris, which not every machine can install, the changes are random.
+FUZZ_S ?= 60
+fuzz: setup
+	-$(INSTALL) atheris
+	for target in header index config manifest; do $(BIN)/python -m tests.fuzz $$target $(FUZZ_S) || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist demo-out demo-trained *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+from collections import Counter
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -89,6 +90,7 @@ def main() -> None:
         # Read by huggingface_hub when it is imported, which happens later and not always.
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:
+        _refuse_repeats(sys.argv[1:])
         code = app(prog_name="hfgrow", standalone_mode=False)
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
@@ -106,6 +108,8 @@ def main() -> None:
             sys.exit(UsageError.exit_code)
         _end(UsageError(message.rstrip("."), hint=_help_command(error)), console)
     except (KeyboardInterrupt, typer.Abort):
+        # All is swept: another Ctrl-C while Python ends could only change the exit code.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("Stopped.", file=sys.stderr)
         sys.exit(_INTERRUPTED)
     except OSError as error:
@@ -118,6 +122,22 @@ def main() -> None:
         sys.exit(0 if error.errno == errno.EPIPE else OutputError.exit_code)
     except Exception as error:
         _end(_bug(error), console)
+
+
+def _refuse_repeats(words: list[str]) -> None:
+    """Refuse an option that is given twice: the parser would take the last without a word."""
+    ours = words[: words.index("--")] if "--" in words else words
+    options = Counter(word.partition("=")[0] for word in ours if word.startswith("--"))
+    repeated = [option for option, times in options.items() if times > 1]
+    if not repeated:
+        return
+    commands: Any = typer.main.get_command(app)
+    command = commands.commands.get(next((word for word in ours if word[:1] != "-"), ""))
+    for parameter in command.params if command else ():
+        if not parameter.multiple:
+            for option in (*parameter.opts, *parameter.secondary_opts):
+                if option in repeated:
+                    raise UsageError(f"{option} is given twice", hint="give it once")
 
 
 def _bug(error: Exception) -> GrowthError:

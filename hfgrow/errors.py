@@ -101,4 +101,7 @@ def error_named(name: str, message: str, hint: str) -> GrowthError:
 def printable(text: object, limit: int = 80) -> str:
     """Make foreign text safe to print: no control characters, at most `limit` long."""
     clean = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", str(text))
+    if not clean.isprintable():
+        # Marks without a shape of their own lie between the letters of some scripts.
+        clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in clean)
     return clean if len(clean) <= limit else clean[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"

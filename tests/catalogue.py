@@ -99,7 +99,7 @@ D5   revisions that leave the cache; refs/pr/N
 D6   folder named like a model of the Hub
 D7   output that is /, ., ~, the input, or in it
 D8   output named with spaces, line breaks, other bytes, 300 characters
-D9   growth factors that are none
+D9   growth factors that are none | 1 is refused as well: it would be no growth
 D10  growth beyond the free disk
 D11  header near its limit of size
 D12  option twice, unknown, or argument missing

@@ -101,7 +101,10 @@ def call_hfgrow(*args: str | Path, cwd: Path | None = None) -> Finished:
 @contextlib.contextmanager
 def _invoked_as(args: list[str], cwd: Path | None) -> Iterator[None]:
     argv, variables = sys.argv, dict(os.environ)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     sys.argv = ["hfgrow", *args]
     try:
         with contextlib.chdir(cwd or Path.cwd()):

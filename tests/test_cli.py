@@ -25,6 +25,9 @@ MISTAKES: dict[str, tuple[int, tuple[str, ...]]] = {
     "no command": (2, ()),
     "unknown command": (2, ("stak", "{base}")),
     "unknown option": (2, ("stack", "{base}", "--gg", "4")),
+    "option twice": (2, ("stack", "{base}", "--g", "2", "--out", "o", "--g=3")),
+    "switch twice": (2, ("stack", "{base}", "--g", "2", "--dry-run", "--dry-run")),
+    "option for a name": (2, ("stack", "--", "-x")),
     "missing model": (2, ("stack", "--g", "4")),
     "missing target": (2, ("stack", "{base}")),
     "two targets": (2, ("stack", "{base}", "--g", "2", "--layers", "8")),
@@ -73,7 +76,7 @@ def place(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-@pytest.mark.case("D9", "D12", "I5")
+@pytest.mark.case("D3", "D9", "D12", "I5")
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_has_its_exit_code_one_line_and_no_trace(

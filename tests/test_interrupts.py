@@ -110,6 +110,22 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.case("E12")
+@pytest.mark.parametrize("pause_s", [0.0, 0.003, 0.02])
+def test_a_second_interrupt_leaves_nothing_either(
+    big_base: Path, tmp_path: Path, pause_s: float
+) -> None:
+    with start(big_base, tmp_path / "out", "--g", "200") as process:
+        wait_for_staging(process, tmp_path / "out")
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause_s)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.case("E7", "E12")
 def test_a_signal_keeps_the_old_output(big_base: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

@@ -1,6 +1,7 @@
 """The strict reader on good checkpoints: what the plan says is what lies there."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,7 @@ def test_a_file_that_grows_while_it_is_hashed_is_refused(base: Path) -> None:
         ("a\nb\tc\0", "a\ufffdb\ufffdc\ufffd"),
         ("\u200b\ufeff", "\ufffd\ufffd"),
         ("\ud800", "\ufffd"),
+        ("a\u0602b\u00ad\u06dd\u180e", "a\ufffdb\ufffd\ufffd\ufffd"),
         ("m\u00f6del \u6a21\u578b", "m\u00f6del \u6a21\u578b"),
         ("x" * 100, "x" * 79 + "\u2026"),
         (5, "5"),
@@ -147,3 +149,11 @@ def test_a_file_that_grows_while_it_is_hashed_is_refused(base: Path) -> None:
 def test_foreign_text_is_made_safe_to_print(text: object, shown: str) -> None:
     """A18 and F18."""
     assert printable(text) == shown
+
+
+@pytest.mark.case("A18")
+def test_no_character_at_all_is_printed_that_is_not_printable() -> None:
+    every = "".join(map(chr, range(sys.maxunicode + 1)))
+    shown = printable(every, len(every))
+    assert len(shown) == len(every)
+    assert shown.isprintable()

@@ -62,11 +62,15 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 raise
             _sweep(staging)
     finally:
-        if lock.is_locked:
-            # Removed while held: whoever waits on the old file sees that it is gone and retries.
-            with suppress(OSError):
-                os.unlink(lock_path)
-            lock.release()
+        with _undisturbed():
+            if lock.is_locked:
+                # A second signal may have come before the first sweep began.
+                with suppress(OSError):
+                    _sweep(staging)
+                # Removed while held: whoever waits on the old file sees it is gone and retries.
+                with suppress(OSError):
+                    os.unlink(lock_path)
+                lock.release()
 
 
 @contextmanager
@@ -156,12 +160,19 @@ def _sync(path: Path, flags: int) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove a folder, and let no second Ctrl-C leave half of it."""
-    if folder.is_symlink() or folder.exists():
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _POLITE)
-        try:
+    with _undisturbed():
+        if folder.is_symlink() or folder.exists():
             shutil.rmtree(folder)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let signals wait until the block has ended."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _POLITE)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _explain(error: OSError, shown: str) -> str:

@@ -131,6 +131,31 @@ def test_debugging_shows_a_trace_but_no_token(base: Path, tmp_path: Path) -> Non
     assert "Traceback" in finished.stderr
 
 
+@pytest.mark.case("G1")
+def test_a_token_in_a_file_is_used_and_never_shown(tmp_path: Path) -> None:
+    """What `hf auth login` stores; the token is one that this Hub does not know."""
+    stored = tmp_path / "hf" / "token"
+    stored.parent.mkdir()
+    stored.write_text(CANARY)
+    with Hub() as hub:
+        for words in (["env"], ["pull", "bob/base", "--json"]):
+            finished = run_hfgrow(
+                *words,
+                cwd=tmp_path,
+                env={
+                    "HF_ENDPOINT": hub.url,
+                    "HF_HUB_OFFLINE": "0",
+                    "HF_HOME": str(stored.parent),
+                    "HF_TOKEN": "",
+                    "HF_DEBUG": "1",
+                },
+            )
+            assert finished.returncode == (0 if words == ["env"] else 4), finished.stderr
+            assert "yes" in finished.stdout or "401" in finished.stdout
+        assert any(record.authorized for record in hub.log)
+    stored.unlink()
+
+
 @pytest.mark.case("G2")
 @pytest.mark.parametrize("command", ["stack", "pull", "push", "inspect", "train", "learn"])
 def test_the_option_for_a_token_names_the_ways_that_others_do_not_see(command: str) -> None:
