@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hfgrow.benchmark import benchmark_section, model_index
 from hfgrow.describe import (
     command_line,
     describe_growth,
@@ -61,7 +62,10 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
         block |= {"base_model": bases[0], "base_model_relation": "finetune"}
     if trained_on := datasets(manifest.trainings):
         block["datasets"] = trained_on
-    return block | {"tags": list(dict.fromkeys(tags))} | dict(manifest.link.card)
+    block |= {"tags": list(dict.fromkeys(tags))} | dict(manifest.link.card)
+    if index := model_index(manifest.benchmarks, plain(manifest.link.result.name)):
+        block["model-index"] = index
+    return block
 
 
 def _card(manifest: Manifest, repo_id: str | None, picture: bool) -> str:
@@ -79,6 +83,8 @@ def _card(manifest: Manifest, repo_id: str | None, picture: bool) -> str:
         ]
     if manifest.trainings or manifest.root_compute:
         sections.append(compute_section(manifest))
+    if manifest.benchmarks:
+        sections.append(benchmark_section(manifest.benchmarks))
     sections += [_use(link, repo_id), _reproduce(manifest, repo_id), _limits(manifest)]
     return f"---\n{block}---\n\n" + "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
@@ -210,7 +216,8 @@ def _limits(manifest: Manifest) -> list[str]:
         )
     else:
         lines += [
-            "- The losses above are of the texts named there; no benchmark was run.",
+            "- The losses above are of the texts named there"
+            + ("." if manifest.benchmarks else "; no benchmark was run."),
             "- It knows what its base and the text it was trained on say, with the biases and "
             "errors of both; read their cards.",
         ]
