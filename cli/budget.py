@@ -145,8 +145,8 @@ def _lines(budget: Budget, name: str | None, layers: tuple[int, int] | None) -> 
         "target from scratch (C = 6 N D)",
         f"base         {base_is}: d = {shown(budget.base_tokens)} tokens",
         f"grown model  {shown(budget.continued_tokens)} tokens more",
-        f"split        base {budget.base_flops:.3g} FLOPs ({share:.1%}), grown model "
-        f"{budget.continued_flops:.3g} FLOPs ({1 - share:.1%})",
+        f"split        base {budget.base_flops:.3g} FLOPs ({share:.2%}), grown model "
+        f"{budget.continued_flops:.3g} FLOPs ({1 - share:.2%})",
         f"law          {budget.law.formula}; {budget.law.source}",
         f"             {_confidence(budget)}",
     ]

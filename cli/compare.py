@@ -109,12 +109,7 @@ def compare(
         folder, sequence_length, batch_tokens, int(amount(eval_tokens, "--eval-tokens")), cpu
     )
     trained = shared["batch_tokens"] * _STEPS if tokens is None else int(amount(tokens, "--tokens"))
-    train = {
-        "tokens": trained,
-        "learning_rate": learning_rate,
-        "schedule": "constant",
-        "warmup": 0.1,
-    }
+    train = {"tokens": trained, "learning_rate": learning_rate, "schedule": "constant"}
     sources = [text_source(word, text_column) for word in text]
     held_out = [text_source(word, text_column) for word in validation or ()]
     if not held_out:
@@ -127,7 +122,7 @@ def compare(
         folder=folder,
         out=place,
         settings={**shared, "data": data, "seed": seed},
-        train=train,
+        train={**train, "warmup": 0.1},
         text=fingerprints,
         on_cpu=cpu,
     )

@@ -7,18 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from hfgrow.amounts import amount
-from hfgrow.ancestors import base_folder
-from hfgrow.errors import ModelError, UsageError, printable
+from hfgrow.errors import UsageError, printable
 from hfgrow.extras import require
+from hfgrow.harness import run_tasks
 from hfgrow.hub.client import HubClient
-from hfgrow.manifest import read_manifest
 from hfgrow.numbers import count
-from hfgrow.source import base_name, local_folder, locate
+from hfgrow.source import local_folder, locate
 
 from . import options
 from .data import text_source
+from .named_models import named_models
 from .output import Console
 from .table import table_lines
+from .tasks import benchmark_lines, check_folder, named_tasks, record
 
 _REQUIRED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
 _COLUMNS = ("model", "parameters", "tokens", "bytes", "nats/token", "perplexity", "bits/byte")
@@ -70,6 +71,29 @@ def evaluate(
         str | None,
         typer.Option("--tokenizer", metavar="MODEL", help="Whose tokenizer all models take."),
     ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            "--tasks",
+            metavar="A,B,...",
+            help="Benchmarks of lm-evaluation-harness, or `paper` for those of 2405.15319; results "
+            "go into hfgrow.json and the card of a folder here.",
+        ),
+    ] = None,
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option("--num-fewshot", min=0, help="Of --tasks.  [default: the task's own]"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="The most examples of each of --tasks.")
+    ] = None,
+    batch_size: Annotated[
+        str, typer.Option("--batch-size", help="Sequences at once of --tasks, or auto.")
+    ] = "8",
+    include_path: Annotated[
+        Path | None,
+        typer.Option("--include-path", metavar="DIR", help="Tasks of your own, for --tasks."),
+    ] = None,
     with_base: Annotated[
         bool,
         typer.Option(
@@ -89,21 +113,59 @@ def evaluate(
     Bits per byte compare across tokenizers, the other two do not. See docs/evaluation.md.
     """
     require("hfgrow eval", "pydantic", *_REQUIRED)
-    if not text:
-        raise UsageError("there is no text to measure on", hint="add --text demo, or --text FILE")
+    if not text and tasks is None:
+        raise UsageError(
+            "there is no text to measure on and no task",
+            hint="add --text demo, --text FILE, or --tasks paper",
+        )
+    wanted = None if tasks is None else named_tasks(tasks)
+    if wanted is not None:
+        require("--tasks", "lm_eval", extra="eval")
+    elif (num_fewshot, limit, include_path) != (None, None, None):
+        raise UsageError("--num-fewshot, --limit and --include-path are of --tasks")
+    if include_path is not None and not include_path.is_dir():
+        raise UsageError(f"there is no folder {printable(include_path, 200)}")
     max_tokens = int(amount(tokens, "--tokens"))
-    sources = [_source(word, text_column, split, name) for word in text]
+    sources = [_source(word, text_column, split, name) for word in text or ()]
     from hfgrow.train.side_by_side import Candidate, device_of, side_by_side
 
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
     where = device_of(device)
-    found = _models(models, revision, with_base, client, console)
+    found = named_models(models, revision, with_base, client, console)
+    lines: list[str] = []
+    document: dict[str, Any] = {}
+    if wanted is not None:
+        for one in found:
+            check_folder(one, console)
+        measured = []
+        for one in found:
+            console.say(f"Running {', '.join(wanted)} on {printable(one.name)}")
+            results = run_tasks(
+                one.folder,
+                wanted,
+                device=str(where),
+                batch_size=batch_size,
+                num_fewshot=num_fewshot,
+                limit=limit,
+                include=include_path,
+                quiet=console.quiet,
+                token=token,
+            )
+            measured.append((one.name, results, record(one, results, console)))
+        lines += benchmark_lines([(title, results) for title, results, _ in measured])
+        document["tasks"] = [
+            {"model": title, "recorded": kept, "benchmarks": [one.to_json() for one in results]}
+            for title, results, kept in measured
+        ]
+    if not sources:
+        console.result("\n".join(lines), document)
+        return
     own = None
     if tokenizer is not None:
         own = local_folder(locate(tokenizer, None, client, console), client, console)
     losses, length = side_by_side(
-        [Candidate(name, folder, own or folder) for name, folder in found],
+        [Candidate(one.name, one.folder, own or one.folder) for one in found],
         sources,
         max_tokens=max_tokens,
         sequence_length=sequence_length,
@@ -111,8 +173,7 @@ def evaluate(
         client=client,
         progress=console,
     )
-    lines: list[str] = []
-    document: list[dict[str, Any]] = []
+    texts: list[dict[str, Any]] = []
     for i, first in enumerate(losses[0].texts):
         lines += [
             *([""] if lines else []),
@@ -120,8 +181,9 @@ def evaluate(
             *_table(losses, i),
         ]
         rows = [{"model": model.name, **_row(model, i)} for model in losses]
-        document.append({"text": first.loss.label, "models": rows})
-    console.result("\n".join(lines), {"sequence_length": length, "texts": document})
+        texts.append({"text": first.loss.label, "models": rows})
+    document |= {"sequence_length": length, "texts": texts}
+    console.result("\n".join(lines), document)
 
 
 def _source(word: str, text_column: str, split: str | None, name: str | None) -> Any:
@@ -133,37 +195,6 @@ def _source(word: str, text_column: str, split: str | None, name: str | None) ->
             raise UsageError("--name is of a dataset of the Hub; files have no configurations")
         return replace(source, split=split or "train")
     return replace(source, split=split or "validation", name=name)
-
-
-def _models(
-    models: Sequence[str],
-    revision: str | None,
-    with_base: bool,
-    client: HubClient,
-    console: Console,
-) -> list[tuple[str, Path]]:
-    """Return names and folders of models, with the base before each if that is wanted."""
-    if revision is not None and len(models) > 1:
-        raise UsageError(
-            "--revision is of one model, and there are several",
-            hint="write hf://org/name@rev",
-        )
-    found: dict[Path, str] = {}
-    for word in models:
-        ref = locate(word, revision, client, console)
-        folder = local_folder(ref, client, console)
-        manifest = read_manifest(folder) if with_base else None
-        if manifest is not None:
-            try:
-                base = base_folder(folder, manifest, None, client, console)
-            except ModelError as error:
-                hint = "leave out --with-base, and name it as a MODEL"
-                raise ModelError(str(error), hint=hint) from error
-            found.setdefault(base.resolve(), printable(manifest.link.base.name))
-        elif with_base:
-            console.say(f"Note: {printable(word)} has no lineage, so it has no base")
-        found.setdefault(folder.resolve(), word if ref.path else ref.repo_id or base_name(ref))
-    return [(name, folder) for folder, name in found.items()]
 
 
 def _row(model: Any, text: int) -> dict[str, Any]:

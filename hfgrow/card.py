@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hfgrow.benchmark import benchmark_section, model_index
 from hfgrow.describe import (
     command_line,
     describe_growth,
@@ -61,7 +62,10 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
         block |= {"base_model": bases[0], "base_model_relation": "finetune"}
     if trained_on := datasets(manifest.trainings):
         block["datasets"] = trained_on
-    return block | {"tags": list(dict.fromkeys(tags))} | dict(manifest.link.card)
+    block |= {"tags": list(dict.fromkeys(tags))} | dict(manifest.link.card)
+    if index := model_index(manifest.benchmarks, plain(manifest.link.result.name)):
+        block["model-index"] = index
+    return block
 
 
 def _card(manifest: Manifest, repo_id: str | None, picture: bool) -> str:
@@ -79,6 +83,8 @@ def _card(manifest: Manifest, repo_id: str | None, picture: bool) -> str:
         ]
     if manifest.trainings or manifest.root_compute:
         sections.append(compute_section(manifest))
+    if manifest.benchmarks:
+        sections.append(benchmark_section(manifest.benchmarks))
     sections += [_use(link, repo_id), _reproduce(manifest, repo_id), _limits(manifest)]
     return f"---\n{block}---\n\n" + "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
@@ -205,7 +211,8 @@ def _limits(manifest: Manifest) -> list[str]:
     if isinstance(manifest.link, Link):
         lines.append("- Not trained after growth: use it as the start of continued pretraining.")
     else:
-        lines.append("- The losses above are of the texts named there; no benchmark was run.")
+        told = "." if manifest.benchmarks else "; no benchmark was run."
+        lines.append(f"- The losses above are of the texts named there{told}")
     if manifest.is_from_scratch:
         lines.append("- It began with random weights: it knows what the text above says, no more.")
     elif manifest.trainings:

@@ -8,9 +8,10 @@ did to the loss. A model that grows or trains again appends one link.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from hfgrow.benchmark import Benchmark
 from hfgrow.errors import ModelError, printable
 from hfgrow.fields import as_phrase
 from hfgrow.links import WIDTHS, Link, Model, TrainingLink, WeightFile, changes_layers
@@ -49,10 +50,12 @@ class Manifest:
     Attributes:
         chain: The links.
         root_compute: What the root had cost before, if somebody declares it.
+        benchmarks: What was measured of the last model of the chain.
     """
 
     chain: tuple[Link | TrainingLink, ...]
     root_compute: Compute | None = None
+    benchmarks: tuple[Benchmark, ...] = ()
 
     @property
     def root(self) -> Model:
@@ -103,6 +106,8 @@ class Manifest:
             _link_json(link) if isinstance(link, Link) else _training_json(link)
             for link in self.chain
         ]
+        if self.benchmarks:
+            content["benchmarks"] = [found.to_json() for found in self.benchmarks]
         text = json.dumps(content, indent=2, ensure_ascii=False)
         return _NUMBERS.sub(lambda match: " ".join(match[0].split()), text) + "\n"
 
@@ -115,8 +120,14 @@ class Manifest:
         return self._ending_in(replace(self.link, result=replace(self.link.result, files=files)))
 
     def followed_by(self, link: Link | TrainingLink) -> "Manifest":
-        """Return the manifest with one more link."""
-        return replace(self, chain=(*self.chain, link))
+        """Return the manifest with one more link, without the benchmarks of the model before."""
+        return replace(self, chain=(*self.chain, link), benchmarks=())
+
+    def with_benchmarks(self, found: Sequence[Benchmark]) -> "Manifest":
+        """Return the manifest with results, those of the same tasks replaced."""
+        tasks = {benchmark.task for benchmark in found}
+        kept = (benchmark for benchmark in self.benchmarks if benchmark.task not in tasks)
+        return replace(self, benchmarks=(*kept, *found))
 
     def _ending_in(self, link: Link | TrainingLink) -> "Manifest":
         return replace(self, chain=(*self.chain[:-1], link))

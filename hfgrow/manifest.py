@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from hfgrow.benchmark import benchmark_of
 from hfgrow.checkpoint.dtypes import CONFIG_DTYPES
 from hfgrow.checkpoint.files import Files, LocalFolder
 from hfgrow.checkpoint.strictjson import is_int, read_json_object
@@ -46,6 +47,7 @@ from hfgrow.plan import GrowthStep, LayerSource
 from hfgrow.trained_fields import compute_of, training_fields
 
 _MAX_LINKS = 1000
+_MAX_BENCHMARKS = 1000
 _REPO = re.compile(r"\w[\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -100,7 +102,12 @@ def parse_manifest(content: Mapping[str, Any]) -> Manifest:
     for link, following in pairwise(chain):
         if not _same_sizes(link.result, following.base):
             raise damaged("chain", "its links do not fit together")
-    return Manifest(chain, None if root_compute is None else compute_of(root_compute))
+    measured = list_in({"benchmarks": [], **content}, "benchmarks", least=0, most=_MAX_BENCHMARKS)
+    return Manifest(
+        chain,
+        None if root_compute is None else compute_of(root_compute),
+        tuple(benchmark_of(item) for item in measured),
+    )
 
 
 def _same_sizes(one: Model, other: Model) -> bool:

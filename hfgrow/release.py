@@ -1,9 +1,10 @@
 """Push a grown or trained model: the files that hfgrow wrote, as it wrote them, and no others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hfgrow.benchmark import Benchmark
 from hfgrow.card import card_files, shows_layers
 from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.read import read
@@ -62,18 +63,45 @@ def publish(
     # Config, index and headers must still agree; the weights themselves are hashed next.
     read(LocalFolder(folder))
     proved = unchanged(folder, manifest, progress)
-    # A card that somebody edited is theirs; one that we made is made again for its new place.
-    picture = has_loss_picture(folder, manifest)
-    untouched = (folder / CARD).is_file() and (folder / CARD).read_text(
-        encoding="utf-8", errors="replace"
-    ) == card_files(manifest, picture=picture)[CARD]
-    texts = {MANIFEST: proved.to_json()}
-    if untouched or not (folder / CARD).is_file():
-        texts |= card_files(proved, target.repo_id, picture)
+    _write_down(folder, manifest, proved, target.repo_id)
+    return push_files(folder, proved, target, client)
+
+
+def write_benchmarks(folder: Path, found: Sequence[Benchmark], progress: Progress) -> bool:
+    """Record results of benchmarks in hfgrow.json and the card of a model.
+
+    Returns:
+        Whether the card has them too: one that somebody edited stays as it is.
+
+    Raises:
+        ModelError: The folder was not made by hfgrow, or its weights were changed since.
+        OutputError: The folder cannot be written to.
+    """
+    manifest = manifest_of(LocalFolder(folder))
+    proved = unchanged(folder, manifest, progress).with_benchmarks(found)
+    return _write_down(folder, manifest, proved, None)
+
+
+def _write_down(folder: Path, before: Manifest, after: Manifest, repo_id: str | None) -> bool:
+    """Write a model's lineage anew, and its card, unless somebody edited that: then it is theirs.
+
+    Returns:
+        Whether the card was written.
+    """
+    picture = has_loss_picture(folder, before)
+    has_card = (folder / CARD).is_file()
+    ours = (
+        not has_card
+        or (folder / CARD).read_text(encoding="utf-8", errors="replace")
+        == card_files(before, picture=picture)[CARD]
+    )
+    texts = {MANIFEST: after.to_json()}
+    if ours:
+        texts |= card_files(after, repo_id, picture)
     with translated(printable(folder, 200)):
         for name, text in texts.items():
             replace_text(folder / name, text)
-    return push_files(folder, proved, target, client)
+    return ours
 
 
 def push_files(folder: Path, manifest: Manifest, target: PushTarget, client: HubClient) -> Pushed:

@@ -14,12 +14,14 @@ from tests.growths import REFUSED
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = ("budget.md", "evaluation.md")
 ALGEBRA = (ROOT / "docs" / "operators.md").read_text()
 
 
 def commands() -> list[list[str]]:
-    """Every hfgrow command of the README, comments cut."""
-    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
+    """Every hfgrow command of the README and of the pages on budgets and evaluation."""
+    pages = README + "".join((ROOT / "docs" / name).read_text() for name in PAGES)
+    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", pages, re.DOTALL | re.MULTILINE))
     lines = re.findall(r"^(hfgrow [^#\n]*)", blocks, re.MULTILINE)
     lines += re.findall(r"^    (hfgrow [^#\n]*)", README, re.MULTILINE)
     return [shlex.split(line) for line in lines]
@@ -121,6 +123,7 @@ def test_every_source_of_an_operator_is_in_the_docs() -> None:
 
 def test_the_docs_are_ascii_and_linked() -> None:
     assert ALGEBRA.isascii()
-    assert "(docs/operators.md)" in README
+    for name in ("operators.md", "training.md", *PAGES):
+        assert f"(docs/{name})" in README
     for target in re.findall(r"\]\((?!https:)([^)#]+)", ALGEBRA):
         assert (ROOT / "docs" / target).exists(), target

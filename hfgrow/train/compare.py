@@ -88,9 +88,9 @@ def check_steps(comparison: Comparison, steps: Sequence[Step]) -> None:
     for step, name in zip(steps, names, strict=True):
         try:
             planned(plan, [step])
-            comparison.recipe(step)
         except GrowthError as error:
             raise UsageError(f"{name}: {error}", hint=error.hint) from error
+        comparison.recipe(step)
 
 
 def probes(
