@@ -3,8 +3,7 @@
 torch and transformers are loaded here and nowhere before; code in a model folder never runs.
 """
 
-import re
-from contextlib import suppress
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.sidefiles import TOKENIZERS
 from hfgrow.errors import ModelError, VerificationError, printable
+from hfgrow.free_memory import available_nbytes, weights_nbytes
 from hfgrow.measured import Measured, coarser
 from hfgrow.progress import Progress
 
@@ -87,7 +87,7 @@ def measure(
         VerificationError: transformers cannot load the grown model, it lacks tensors, or its
             logits are not finite.
     """
-    needed, free = _weights_nbytes(grown), _available_nbytes()
+    needed, free = weights_nbytes(grown), available_nbytes()
     if needed > free:
         progress.say(
             f"Note: logits were not measured: the grown model takes {needed / 1e9:.1f} GB of "
@@ -159,21 +159,6 @@ def _random_tokens(vocab_size: int, num_tokens: int) -> Any:
     return torch.randint(vocab_size, (1, num_tokens), generator=generator)
 
 
-def _weights_nbytes(folder: Path) -> int:
-    return read(LocalFolder(folder)).nbytes
-
-
-def _available_nbytes() -> int:
-    """Return the memory that can be had without swapping, and inside the container's limit."""
-    limits = [1 << 62]
-    with suppress(OSError, ValueError):
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        limits += [int(found[1]) * 1024] if found else []
-    with suppress(OSError, ValueError):
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(limits)
-
-
 def _auto_classes() -> tuple[Any, Any]:
     """Import transformers, with its own bars and notices switched off."""
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -205,6 +190,19 @@ def _tokenize(base: Path, text: str, vocab_size: int, progress: Progress) -> Any
     return tokens
 
 
+def _unmapped(folder: Path) -> dict[str, bool]:
+    """Have a model read, not mapped, where memory allows and transformers can.
+
+    A mapped file that somebody truncates ends the process with SIGBUS, and nothing is told.
+    """
+    from transformers import PreTrainedModel
+
+    if 3 * weights_nbytes(folder) > available_nbytes():
+        return {}
+    known = "disable_mmap" in inspect.signature(PreTrainedModel.from_pretrained).parameters
+    return {"disable_mmap": True} if known else {}
+
+
 def _logits(folder: Path, tokens: Any, at_least: str | None = None) -> tuple[Any, str]:
     import torch
 
@@ -223,6 +221,7 @@ def _logits(folder: Path, tokens: Any, at_least: str | None = None) -> tuple[Any
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            **_unmapped(folder),
             # How a base generates is not asked here; what is grown from it must load as it is.
             **({} if at_least is None else {"generation_config": any_generation()}),
         )

@@ -548,3 +548,16 @@ def test_a_hub_without_xet_names_the_way_around_it(hub: Hub, tmp_path: Path, fol
     told = push_by_xet(hub, folder, tmp_path / "hf")
     assert told.startswith("5 pushing to alice/x: the Xet storage failed")
     assert "HF_HUB_DISABLE_XET=1" in told
+
+
+@pytest.mark.xet
+@pytest.mark.xdist_group("xet")
+@pytest.mark.case("F-17", "F-24")
+def test_a_lost_answer_to_a_commit_by_xet_makes_no_second_one(tmp_path: Path, folder: Path) -> None:
+    pytest.importorskip("hf_xet")
+    with Hub(xet=tmp_path / "xet-storage") as xet_hub:
+        fault = xet_hub.fault(r"POST .*/commit/", drop=True)
+        assert push_by_xet(xet_hub, folder, tmp_path / "hf") == "False True"
+        assert fault.num_hits == 1
+        assert len(xet_hub.commits("alice/x")) == 2
+        assert len(xet_hub.lines("/commit/")) == 1
