@@ -149,7 +149,7 @@ def compare(
             for i, probe in enumerate(order)
         ],
     }
-    lines.append(f"best after {trained:,} tokens: {order[0].operator}")
+    lines.append(f"best after the probe: {order[0].operator}")
     if len({probe.num_parameters for probe in found}) > 1:
         lines.append("the grown models differ in size: equal tokens are not equal compute")
     if keep:

@@ -5,8 +5,9 @@ import re
 
 from hfgrow.errors import UsageError, printable
 
-_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
-_AMOUNT = re.compile(r"(\d[\d_]*(?:\.\d+)?(?:e\+?\d{1,3})?)\s*([kmbt]?)", re.ASCII | re.IGNORECASE)
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+# Digits, then one of the units.
+AMOUNT = re.compile(r"(\d[\d_]*(?:\.\d+)?(?:e\+?\d{1,2})?)\s*([kmbt]?)", re.ASCII | re.IGNORECASE)
 MOST = 1e36
 
 
@@ -20,8 +21,8 @@ def amount(text: str, what: str) -> float:
     Raises:
         UsageError: It is no such number.
     """
-    found = _AMOUNT.fullmatch(text.strip())
-    value = float(found[1].replace("_", "")) * _UNITS[found[2].upper()] if found else math.nan
+    found = AMOUNT.fullmatch(text.strip())
+    value = float(found[1].replace("_", "")) * UNITS[found[2].upper()] if found else math.nan
     if not 1 <= value <= MOST:
         raise UsageError(f"{what} cannot be {printable(text)}; expected a number such as 7B or 3e9")
     return value
@@ -31,6 +32,6 @@ def shown(value: float) -> str:
     """Return a number of parameters or tokens with two decimals of its unit: 15.84 B."""
     for unit in ("T", "B", "M", "K"):
         # What rounds up to 1000 of a unit is one of the next.
-        if value >= _UNITS[unit] * (1 - 5e-6):
-            return f"{value / _UNITS[unit]:,.2f} {unit}"
+        if value >= UNITS[unit] * (1 - 5e-6):
+            return f"{value / UNITS[unit]:,.2f} {unit}"
     return f"{value:.0f}"

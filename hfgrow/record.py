@@ -58,9 +58,14 @@ def layout_files(layout: Layout) -> dict[str, WeightFile]:
 
 def versions(plan: GrowthPlan) -> dict[str, str]:
     """Return the versions that a growth depends on; those of torch and numpy if they compute."""
+    computes = any(map(needs_torch, plan.tensors.values()))
+    return versions_of("torch", "numpy") if computes else versions_of()
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Return the versions of hfgrow, Python, and those of some packages that are installed."""
     found = {"hfgrow": __version__, "python": platform.python_version()}
-    if any(map(needs_torch, plan.tensors.values())):
-        for package in ("torch", "numpy"):
-            with suppress(PackageNotFoundError):
-                found[package] = version(package)
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
     return found

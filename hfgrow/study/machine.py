@@ -4,11 +4,11 @@ import os
 import platform
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from hfgrow import __version__
 from hfgrow.errors import printable
+from hfgrow.record import versions_of
+from hfgrow.train.record import PACKAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,8 @@ class Machine:
         devices: tuple[str, ...] = ()
         if not on_cpu and torch.cuda.is_available():
             devices = tuple(map(torch.cuda.get_device_name, range(torch.cuda.device_count())))
-        versions = {"hfgrow": __version__, "python": platform.python_version()}
-        for package in ("torch", "transformers", "accelerate"):
-            with suppress(PackageNotFoundError):
-                versions[package] = version(package)
-        return cls(_processor(), len(os.sched_getaffinity(0)), devices, versions)
+        num_cores = len(os.sched_getaffinity(0))
+        return cls(_processor(), num_cores, devices, versions_of(*PACKAGES))
 
     @property
     def words(self) -> str:

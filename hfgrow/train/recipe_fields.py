@@ -19,14 +19,13 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from hfgrow.amounts import AMOUNT, UNITS
 from hfgrow.errors import printable
 
 Location = tuple[int | str, ...]
 
 # Any reader of JSON has the integers below exactly.
 _MAX_TOKENS = 1 << 53
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-_AMOUNT = re.compile(r"(\d[\d_]*(?:\.\d+)?(?:e\+?\d{1,2})?)([kmbt]?)", re.ASCII | re.IGNORECASE)
 # 3e-4 and 1.5e6 are numbers to people and JSON, but text to YAML 1.1.
 _SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)e[-+]?\d{1,3}", re.ASCII | re.IGNORECASE)
 _A_COUNT = "a number of tokens from 1, such as 2_000_000, 2e6 or 2M"
@@ -117,8 +116,8 @@ def _tokens(value: Any) -> int:
             count = Decimal(value)
         case float() if abs(value) < _MAX_TOKENS:
             count = Decimal(value)
-        case str() if found := _AMOUNT.fullmatch(value.strip()):
-            count = Decimal(found[1].replace("_", "")) * _UNITS[found[2].upper()]
+        case str() if found := AMOUNT.fullmatch(value.strip()):
+            count = Decimal(found[1].replace("_", "")) * UNITS[found[2].upper()]
         case _:
             raise expected(_A_COUNT)
     if not 1 <= count <= _MAX_TOKENS or count != int(count):

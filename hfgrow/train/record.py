@@ -1,13 +1,10 @@
 """What a stage of training leaves behind in words: its link in the lineage, the card, the curve."""
 
-import platform
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hfgrow import __version__, record
+from hfgrow import record
 from hfgrow.card import card_files
 from hfgrow.checkpoint.files import hash_file
 from hfgrow.curve import LOSS_PICTURE, loss_curve
@@ -34,7 +31,8 @@ from hfgrow.train.recipe_parts import FreshModel, TrainSource
 from hfgrow.train.recipe_stages import Train
 from hfgrow.train.story import stories, told
 
-_PACKAGES = ("torch", "transformers", "accelerate")
+# What the outcome of a training depends on.
+PACKAGES = ("torch", "transformers", "accelerate")
 
 
 def lineage_files(
@@ -79,7 +77,7 @@ def lineage_files(
     link = TrainingLink(
         base=record.describe(plan, files=base_files, **base),
         result=record.describe(plan, name, files=files),
-        versions=_versions(),
+        versions=record.versions_of(*PACKAGES),
         stage=at.stage,
         data=_sources(run, train),
         optimizer=recipe.optimizer.name,
@@ -201,11 +199,3 @@ def _curve(run: Run, folder: Path) -> bytes | None:
         for label, held_out in line.get("validation", {}).items():
             validation.setdefault(label, []).append((line["tokens"], held_out["loss"]))
     return loss_curve(points, growths, validation, run.metrics.progress) if points else None
-
-
-def _versions() -> dict[str, str]:
-    found = {"hfgrow": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

@@ -15,6 +15,19 @@ from hfgrow.errors import GrowthError, ModelError, OutputError, TrainingError, U
 from tests.train import runs
 
 
+def break_gradients(monkeypatch: pytest.MonkeyPatch, steps: range, norm: float) -> None:
+    """Let the norm of the gradient be no number in some steps."""
+    from hfgrow.train import devices, loop
+
+    clip = devices.clip_gradients
+    taken = iter(range(1000))
+
+    def broken(parameters: list[Any], most: float | None) -> float:
+        return norm if next(taken) in steps else clip(parameters, most)
+
+    monkeypatch.setattr(loop, "clip_gradients", broken)
+
+
 @pytest.mark.case("H1")
 @pytest.mark.parametrize("case", ["truncated", "missing", "flipped"])
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
@@ -93,16 +106,8 @@ def test_a_run_goes_on_with_nothing_but_its_own_text(
 def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hfgrow.train import devices, loop
-
-    clip = devices.clip_gradients
-    calls = iter(range(100))
-
-    def broken(parameters: list[Any], most: float | None) -> float:
-        return float("nan") if next(calls) >= 6 else clip(parameters, most)
-
     recipe = runs.recipe(tmp_path)
-    monkeypatch.setattr(loop, "clip_gradients", broken)
+    break_gradients(monkeypatch, range(6, 100), float("nan"))
     with pytest.raises(TrainingError, match="norm of the gradient nan at step 10, the 4th step"):
         runs.carry(recipe)
     assert not Path(recipe["output"], "final").exists()
@@ -114,16 +119,8 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
 def test_a_single_step_without_finite_numbers_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hfgrow.train import devices, loop
-
-    clip = devices.clip_gradients
-    calls = iter(range(100))
     recipe = runs.recipe(tmp_path)
-    monkeypatch.setattr(
-        loop,
-        "clip_gradients",
-        lambda p, most: float("inf") if next(calls) == 3 else clip(p, most),
-    )
+    break_gradients(monkeypatch, range(3, 4), float("inf"))
     runs.carry(recipe)
     norms = [line["gradient_norm"] for line in runs.lines(recipe) if "loss" in line]
     assert [i for i, norm in enumerate(norms) if norm is None] == [3]
@@ -133,15 +130,7 @@ def test_a_single_step_without_finite_numbers_is_skipped(
 def test_a_stage_whose_last_step_was_skipped_still_hands_its_state_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hfgrow.train import devices, loop
-
-    clip = devices.clip_gradients
-    calls = iter(range(100))
-    monkeypatch.setattr(
-        loop,
-        "clip_gradients",
-        lambda p, most: float("inf") if next(calls) == 3 else clip(p, most),
-    )
+    break_gradients(monkeypatch, range(3, 4), float("inf"))
     recipe = runs.recipe(tmp_path, stages=runs.growing("copy"))
     runs.carry(recipe)
     moments = load_file(runs.last_checkpoint(recipe) / "optimizer.safetensors")

@@ -12,8 +12,8 @@ from hfgrow.train.data.order import BlockOrder
 if TYPE_CHECKING:
     import torch
 
-I = TypeVar("I")  # noqa: E741
-O = TypeVar("O")  # noqa: E741
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,7 +97,7 @@ def micro_batches(
     return ahead(steps(), load, num_workers)
 
 
-def ahead(items: Iterator[I], work: Callable[[I], O], num_workers: int) -> Generator[O]:
+def ahead(items: Iterator[Item], work: Callable[[Item], Done], num_workers: int) -> Generator[Done]:
     """Yield the results of some work in the order of its items, done ahead by threads.
 
     Args:
@@ -109,7 +109,7 @@ def ahead(items: Iterator[I], work: Callable[[I], O], num_workers: int) -> Gener
         yield from map(work, items)
         return
     pool = ThreadPoolExecutor(num_workers, thread_name_prefix="hfgrow-data")
-    futures: deque[Future[O]] = deque()
+    futures: deque[Future[Done]] = deque()
     try:
         for item in items:
             futures.append(pool.submit(work, item))
