@@ -108,7 +108,10 @@ def compare(
     shared = _settings(
         folder, sequence_length, batch_tokens, int(amount(eval_tokens, "--eval-tokens")), cpu
     )
-    trained = shared["batch_tokens"] * _STEPS if tokens is None else int(amount(tokens, "--tokens"))
+    batch = shared["batch_tokens"]
+    wanted = batch * _STEPS if tokens is None else int(amount(tokens, "--tokens"))
+    # Whole batches, as a run trains on.
+    trained = -(-wanted // batch) * batch
     train = {"tokens": trained, "learning_rate": learning_rate, "schedule": "constant"}
     sources = [text_source(word, text_column) for word in text]
     held_out = [text_source(word, text_column) for word in validation or ()]
@@ -149,7 +152,7 @@ def compare(
             for i, probe in enumerate(order)
         ],
     }
-    lines.append(f"best after the probe: {order[0].operator}")
+    lines.append(f"best after {trained:,} tokens: {order[0].operator}")
     if len({probe.num_parameters for probe in found}) > 1:
         lines.append("the grown models differ in size: equal tokens are not equal compute")
     if keep:
