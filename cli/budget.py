@@ -13,7 +13,7 @@ from hfgrow.checkpoint.staging import translated
 from hfgrow.errors import UsageError, printable
 from hfgrow.extras import require
 from hfgrow.hub.client import HubClient
-from hfgrow.law_fit import Fit, fit_law, read_points
+from hfgrow.law_fit import Fit, fit_files
 from hfgrow.operators.stack import stack
 from hfgrow.scaling import PAPER, REPORTED, TimingLaw
 from hfgrow.source import base_name, files_of, locate
@@ -54,12 +54,13 @@ def budget(
     ] = None,
     g: Annotated[int, typer.Option("--g", help="Growth factor of the depth.")] = DEFAULT_G,
     fit: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--fit",
             metavar="FILE",
-            help="Fit the law's constants to these results of your own, JSON as docs/budget.md "
-            "says; alone, only that.",
+            help="Fit the law's constants to results of your own: results.json of a study of "
+            "growth timing, or JSON as docs/budget.md says. Can be given several times; without "
+            "a target, only that.",
         ),
     ] = None,
     plot: Annotated[
@@ -79,9 +80,9 @@ def budget(
     console = Console(as_json=json, quiet=quiet)
     kind = None if plot is None else format_of(plot)
     law, found = PAPER, None
-    if fit is not None:
+    if fit:
         require("--fit", "numpy")
-        found = fit_law(read_points(fit), f"fitted to {printable(fit.name)}")
+        found = fit_files(fit, f"fitted to {', '.join(printable(path, 200) for path in fit)}")
         law = found.law
     asked = (model, parameters, tokens, flops)
     if found is not None and asked == (None, None, None, None):
@@ -194,5 +195,10 @@ def _fit_lines(found: Fit) -> list[str]:
         f"             {len(found.points)} points, N {shown(law.parameters[0])} to "
         f"{shown(law.parameters[1])}, C {law.flops[0]:.3g} to {law.flops[1]:.3g}; "
         f"residual {found.rms:.3g} in log10 d, a factor of {10**found.rms:.3g}",
+        *(
+            [f"             {found.left_out} more left out: no best timing among those tried"]
+            if found.left_out
+            else []
+        ),
         f"             the paper's: {PAPER.formula}",
     ]

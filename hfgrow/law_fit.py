@@ -4,20 +4,22 @@ The input is JSON, of points that are the best of their budget,
 
     {"points": [{"parameters": 1.4e6, "flops": 1e13, "base_tokens": 2e5}, ...]}
 
-or of runs that tried several `d` with the same budget, of which the best is found here,
+or of timings, several `d` tried with the same budget, of which the best is found here,
 
-    {"runs": [{"parameters": 1.4e6, "flops": 1e13,
-               "losses": [{"base_tokens": 1e5, "loss": 3.4}, ...]}, ...]}
+    {"timings": [{"parameters": 1.4e6, "flops": 1e13,
+                  "losses": [{"base_tokens": 1e5, "loss": 3.4}, ...]}, ...]}
 
-or both. The best `d` of runs is the lowest point of a parabola through their losses over log10 d,
-as Hoffmann et al. find the best size of a model.
+or both; the `results.json` of a study of growth timing has such `timings`. The best `d` is the
+lowest point of a parabola through the losses over log10 d, as Hoffmann et al. find the best size of
+a model. A budget whose lowest point is not between the timings that were tried has no best one, and
+is left out.
 
 Sources: Du et al. 2024, https://arxiv.org/abs/2405.15319, Sec. 4.2 (the law); Hoffmann et al. 2022,
 "Training Compute-Optimal Large Language Models", https://arxiv.org/abs/2203.15556, Sec. 3.2
 """
 
 import json
-import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,11 +59,13 @@ class Fit:
         law: The law.
         points: What it was fitted to.
         rms: Root of the mean squared residual, in log10 d.
+        left_out: Budgets that had no best timing between those that were tried.
     """
 
     law: TimingLaw
     points: tuple[TimingPoint, ...]
     rms: float
+    left_out: int
 
     def to_json(self) -> dict[str, object]:
         """Return everything as JSON has it."""
@@ -69,15 +73,27 @@ class Fit:
             "law": asdict(self.law),
             "points": [asdict(point) for point in self.points],
             "rms": self.rms,
+            "left_out": self.left_out,
         }
 
 
-def read_points(path: Path) -> tuple[TimingPoint, ...]:
-    """Read the points of a file, those of its runs found.
+def fit_files(paths: Iterable[Path], source: str) -> Fit:
+    """Fit the constants of the law to what files say, all of them together.
+
+    Args:
+        paths: The files.
+        source: What to call them.
 
     Raises:
-        UsageError: It cannot be read, says something else, or runs have no best `d`.
+        UsageError: One cannot be read or says something else, or they say too little.
     """
+    found = [point for path in paths for point in _read(path)]
+    points = tuple(point for point in found if point is not None)
+    return fit_law(points, source, left_out=len(found) - len(points))
+
+
+def _read(path: Path) -> list[TimingPoint | None]:
+    """Return the points of a file; None for a budget that has no best timing."""
     shown = printable(path, 200)
     try:
         with path.open("rb") as file:
@@ -90,24 +106,26 @@ def read_points(path: Path) -> tuple[TimingPoint, ...]:
         content = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{shown} is no JSON") from error
-    if not isinstance(content, dict) or not content.keys() & {"points", "runs"}:
+    if not isinstance(content, dict) or not content.keys() & {"points", "timings"}:
         raise UsageError(
-            f"{shown} has neither points nor runs",
+            f"{shown} has neither points nor timings",
             hint='{"points": [{"parameters": N, "flops": C, "base_tokens": d}, ...]}',
         )
     points = [
         TimingPoint(*(_number(item, key, where) for key in TimingPoint.__dataclass_fields__))
-        for where, item in _items(content, "points", "")
+        for where, item in _items(content, "points", f"{shown}: ")
     ]
-    return (*points, *(_best(item, where) for where, item in _items(content, "runs", "")))
+    timings = _items(content, "timings", f"{shown}: ")
+    return [*points, *(_best(item, where) for where, item in timings)]
 
 
-def fit_law(points: tuple[TimingPoint, ...], source: str) -> Fit:
+def fit_law(points: tuple[TimingPoint, ...], source: str, *, left_out: int = 0) -> Fit:
     """Fit the constants of the law.
 
     Args:
         points: The best timing of at least 4 budgets.
         source: Where they come from.
+        left_out: Budgets beside these that had no best timing.
 
     Raises:
         UsageError: They are too few, or do not tell N, C and the constant apart.
@@ -117,7 +135,8 @@ def fit_law(points: tuple[TimingPoint, ...], source: str) -> Fit:
     if len(points) < _LEAST_POINTS:
         raise UsageError(
             f"{len(points)} point{'' if len(points) == 1 else 's'} cannot be fitted: the law has 3 "
-            f"constants, so it takes at least {_LEAST_POINTS} points"
+            f"constants, so it takes at least {_LEAST_POINTS} points{_but(left_out)}",
+            hint="try more growth timings, or add results of other sizes and budgets",
         )
     log_parameters = np.log10([point.parameters for point in points])
     inverse = 1 / np.log10([point.flops for point in points])
@@ -139,11 +158,17 @@ def fit_law(points: tuple[TimingPoint, ...], source: str) -> Fit:
     c = float(wanted.mean() - solution @ (mean / spread))
     residual = a * log_parameters + b * inverse + c - wanted
     law = TimingLaw(a, b, c, _range(points, "parameters"), _range(points, "flops"), source)
-    return Fit(law, points, float(np.sqrt(np.mean(residual**2))))
+    return Fit(law, points, float(np.sqrt(np.mean(residual**2))), left_out)
 
 
-def _best(item: Any, where: str) -> TimingPoint:
-    """Return the lowest point of a parabola through the losses of runs over log10 d."""
+def _but(left_out: int) -> str:
+    if not left_out:
+        return ""
+    return f"; of {left_out} more the loss has no lowest point between the timings tried"
+
+
+def _best(item: Any, where: str) -> TimingPoint | None:
+    """Return the lowest point of a parabola through losses over log10 d, if it has one there."""
     import numpy as np
 
     losses = [
@@ -154,15 +179,11 @@ def _best(item: Any, where: str) -> TimingPoint:
         raise UsageError(f"{where} has fewer than {_LEAST_LOSSES} different base_tokens")
     x, y = np.log10([tokens for tokens, _ in losses]), np.array([loss for _, loss in losses])
     square, slope, _ = np.polyfit(x - x.mean(), y, 2)
-    lowest = x.mean() - slope / (2 * square) if square > 0 else math.inf
-    if not x.min() <= lowest <= x.max():
-        raise UsageError(
-            f"{where}: its losses have no lowest point between the smallest and the largest "
-            "base_tokens",
-            hint="try more growth timings, or leave these runs out",
-        )
     n, flops = (_number(item, key, where) for key in ("parameters", "flops"))
-    return TimingPoint(n, flops, float(10**lowest))
+    if square <= 0:
+        return None
+    lowest = float(x.mean() - slope / (2 * square))
+    return TimingPoint(n, flops, 10**lowest) if x.min() <= lowest <= x.max() else None
 
 
 def _items(content: Any, key: str, prefix: str) -> list[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hfgrow.amounts import amount, shown
 from hfgrow.budget import MOST_SHARE, budget_of
 from hfgrow.errors import UsageError
-from hfgrow.law_fit import TimingPoint, fit_law, read_points
+from hfgrow.law_fit import TimingPoint, fit_files, fit_law
 from hfgrow.scaling import PAPER, TimingLaw
 from tests.program import call_hfgrow
 
@@ -164,18 +164,18 @@ def test_a_fit_finds_the_constants_that_made_the_points(
 
 
 @pytest.mark.parametrize("constants", FITTED)
-def test_best_timings_are_found_in_runs(tmp_path: Path, constants: str) -> None:
+def test_the_best_of_several_timings_is_found(tmp_path: Path, constants: str) -> None:
     """Losses on a parabola over log10 d, with its lowest point where the law says."""
     law = TimingLaw(*FITTED[constants], (1, 1), (1, 1), "")
-    runs = []
+    timings = []
     for n, flops in ((1e8, 1e19), (1e8, 1e20), (1e9, 1e20), (3e9, 1e21), (3e9, 3e21)):
         best = log10(law.base_tokens(n, flops))
         tried = (best - 0.6, best - 0.2, best + 0.5, best + 0.7)
         losses = [{"base_tokens": 10**x, "loss": 2.5 + 0.1 * (x - best) ** 2} for x in tried]
-        runs.append({"parameters": n, "flops": flops, "losses": losses})
+        timings.append({"parameters": n, "flops": flops, "losses": losses})
     path = tmp_path / "results.json"
-    path.write_text(json.dumps({"runs": runs}))
-    found = fit_law(read_points(path), "")
+    path.write_text(json.dumps({"timings": timings}))
+    found = fit_files([path], "")
     assert (found.law.a, found.law.b, found.law.c) == pytest.approx(FITTED[constants], rel=1e-6)
     assert found.rms < 1e-9
     alone = json.loads(call_hfgrow("budget", "--fit", path, "--json").stdout)
@@ -190,14 +190,14 @@ def point(n: float, flops: float, tokens: float = 1e6) -> dict[str, float]:
     return {"parameters": n, "flops": flops, "base_tokens": tokens}
 
 
-def runs(*losses: tuple[float, float]) -> dict[str, object]:
+def timed(*losses: tuple[float, float]) -> dict[str, object]:
     tried = [{"base_tokens": tokens, "loss": loss} for tokens, loss in losses]
-    return {"runs": [{"parameters": 1e9, "flops": 1e20, "losses": tried}]}
+    return {"timings": [{"parameters": 1e9, "flops": 1e20, "losses": tried}]}
 
 
 REFUSED: dict[str, tuple[object, str]] = {
-    "no object": ([1], "neither points nor runs"),
-    "neither": ({"arms": []}, "neither points nor runs"),
+    "no object": ([1], "neither points nor timings"),
+    "neither": ({"arms": []}, "neither points nor timings"),
     "no list": ({"points": 3}, "points is no list"),
     "none": ({"points": []}, "0 points"),
     "three points": ({"points": [point(1e8, 1e19), point(1e9, 1e20), point(1e9, 1e21)]}, "least 4"),
@@ -210,13 +210,19 @@ REFUSED: dict[str, tuple[object, str]] = {
     "no number": ({"points": [{"parameters": "1B"}]}, "points[0].parameters"),
     "not finite": ({"points": [point(1e9, float("nan"))]}, "points[0].flops"),
     "a base that was never trained": ({"points": [point(1e9, 1e20, 0)]}, "points[0].base_tokens"),
-    "two timings": (runs((1e6, 3.0), (1e7, 2.9)), "fewer than 3"),
-    "still falling": (runs((1e6, 3.0), (1e7, 2.9), (1e8, 2.8)), "no lowest point"),
-    "a hill": (runs((1e6, 3.0), (1e7, 3.1), (1e8, 3.0)), "no lowest point"),
-    "lowest beyond": (runs((1e6, 3.0), (1e7, 2.9), (1e8, 2.85)), "no lowest point"),
+    "two timings": (timed((1e6, 3.0), (1e7, 2.9)), "fewer than 3"),
+    "still falling": (
+        timed((1e6, 3.0), (1e7, 2.9), (1e8, 2.8)),
+        "of 1 more the loss has no lowest point",
+    ),
+    "a hill": (timed((1e6, 3.0), (1e7, 3.1), (1e8, 3.0)), "of 1 more the loss has no lowest point"),
+    "lowest beyond": (
+        timed((1e6, 3.0), (1e7, 2.9), (1e8, 2.85)),
+        "of 1 more the loss has no lowest point",
+    ),
     "a loss of text": (
-        {"runs": [{"parameters": 1e9, "flops": 1e20, "losses": [{"base_tokens": 1e6}]}]},
-        "runs[0].losses[0].loss",
+        {"timings": [{"parameters": 1e9, "flops": 1e20, "losses": [{"base_tokens": 1e6}]}]},
+        "timings[0].losses[0].loss",
     ),
 }
 
@@ -228,6 +234,21 @@ def test_points_that_say_too_little_are_refused(tmp_path: Path, name: str) -> No
     found = call_hfgrow("budget", "--fit", "results.json", cwd=tmp_path)
     assert found.returncode == 2
     assert said in found.stderr.splitlines()[0]
+
+
+def test_several_files_are_one_fit_and_a_budget_without_a_best_timing_is_left_out(
+    tmp_path: Path,
+) -> None:
+    points = [point(1e8, 1e19), point(1e8, 1e20), point(1e9, 1e20, 2e6), point(1e9, 1e21, 3e6)]
+    (tmp_path / "one.json").write_text(json.dumps({"points": points[:2]}))
+    hill = timed((1e6, 3.0), (1e7, 3.1), (1e8, 3.0))
+    (tmp_path / "two.json").write_text(json.dumps({"points": points[2:]} | hill))
+    words = ("budget", "--fit", "one.json", "--fit", "two.json")
+    text = call_hfgrow(*words, cwd=tmp_path).stdout
+    assert "4 points" in text
+    assert "1 more left out: no best timing among those tried" in text
+    found = json.loads(call_hfgrow(*words, "--json", cwd=tmp_path).stdout)
+    assert (len(found["fit"]["points"]), found["fit"]["left_out"]) == (4, 1)
 
 
 def test_results_that_are_no_json_are_refused(tmp_path: Path) -> None:

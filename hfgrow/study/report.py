@@ -16,6 +16,7 @@ from hfgrow.study.results import Result, by_arm
 from hfgrow.study.run import write_text
 from hfgrow.study.sections import blocks
 from hfgrow.study.summary import Summary, summary
+from hfgrow.study.timings import timings
 
 PLOTS = "plots"
 
@@ -55,6 +56,7 @@ def write_report(
             "versions": machine.versions,
         },
         "summary": summed.to_json(),
+        "timings": timings(design, found),
         "runs": [result.to_json() for result in found],
     }
     write_text(out / "results.json", json.dumps(document, indent=1) + "\n")

@@ -42,6 +42,15 @@ def cost_at(curve: Curve, loss: float) -> float | None:
     return None
 
 
+def loss_at(curve: Curve, cost: float) -> float | None:
+    """Return the loss of a curve at a cost; None outside of it, or where it begins at nothing."""
+    for (before, high), (after, low) in pairwise(curve):
+        if 0 < before <= cost <= after:
+            share = log(cost / before) / log(after / before) if after > before else 1.0
+            return high + share * (low - high)
+    return None
+
+
 def speedup(scratch: Curve, grown: Curve, loss: float) -> float | None:
     """Return the speed-up at a loss; None if one of the two did not reach it, or for nothing."""
     slow, fast = cost_at(scratch, loss), cost_at(grown, loss)
