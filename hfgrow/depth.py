@@ -19,17 +19,8 @@ from hfgrow.errors import UsageError
 from hfgrow.families import FAMILIES
 from hfgrow.families.table import Family, Kind, Role, layer_of, layer_prefix
 from hfgrow.initial import initial_std
-from hfgrow.plan import (
-    Blend,
-    Fill,
-    GrowthPlan,
-    GrowthStep,
-    LayerSource,
-    Normal,
-    Predicted,
-    Recipe,
-    TensorPlan,
-)
+from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
+from hfgrow.tensor_recipes import Blend, Fill, Normal, Predicted, Recipe
 
 # More layers than any checkpoint needs; a bound on what a typing error can ask for, and on the
 # index that lists their tensors.

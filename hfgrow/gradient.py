@@ -27,7 +27,17 @@ from dataclasses import replace
 from functools import lru_cache
 
 from hfgrow.axes import AxisMap, Span
-from hfgrow.plan import Blend, Fill, Learned, Lift, Normal, Predicted, Recipe, Stored, leaves
+from hfgrow.tensor_recipes import (
+    Blend,
+    Fill,
+    Learned,
+    Lift,
+    Normal,
+    Predicted,
+    Recipe,
+    Stored,
+    leaves,
+)
 
 
 def linear(recipe: Recipe) -> Recipe:

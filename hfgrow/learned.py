@@ -27,7 +27,8 @@ from hfgrow.learned_arguments import LEARN, LearnArguments
 from hfgrow.learned_growth import COLUMNS, FINAL, GAIN, ROWS, LearnedGrowth, learned_growth
 from hfgrow.learned_maps import draft_maps, open_maps
 from hfgrow.operators import apply
-from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource, Learned, Recipe, Stored, TensorPlan
+from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
+from hfgrow.tensor_recipes import Learned, Recipe, Stored
 from hfgrow.width import WidthGrowth, apply_width
 
 

@@ -8,7 +8,8 @@ from hfgrow.checkpoint.files import LocalFolder, file_stamp, hash_file, open_reg
 from hfgrow.checkpoint.header import read_header
 from hfgrow.checkpoint.sidefiles import LEARNED_MAPS
 from hfgrow.errors import ModelError, UsageError, printable
-from hfgrow.plan import SourceFile, Stored
+from hfgrow.plan import SourceFile
+from hfgrow.tensor_recipes import Stored
 
 # The name of a map -> its shape.
 Shapes = Mapping[str, tuple[int, int]]

@@ -15,8 +15,9 @@ from hfgrow.errors import UsageError
 from hfgrow.families import FAMILIES
 from hfgrow.job import planned
 from hfgrow.names import CONFIG, SINGLE
-from hfgrow.plan import DTYPE_NBYTES, GrowthPlan
+from hfgrow.plan import GrowthPlan
 from hfgrow.request import Steps
+from hfgrow.tensor_recipes import DTYPE_NBYTES
 
 
 def grow_state_dict(

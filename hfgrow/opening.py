@@ -20,7 +20,8 @@ from hfgrow.lineage import Link
 from hfgrow.mask import GrowthMask
 from hfgrow.operators import apply
 from hfgrow.operators.checks import check_amount
-from hfgrow.plan import Fill, GrowthPlan, GrowthStep, LayerSource, Lift, TensorPlan
+from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
+from hfgrow.tensor_recipes import Fill, Lift
 
 _MASKED = ("random-width", "random-depth")
 

@@ -13,7 +13,8 @@ from hfgrow.checkpoint.files import LocalFolder, open_regular
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.threads import in_threads
 from hfgrow.errors import ModelError, VerificationError, printable
-from hfgrow.plan import GrowthPlan, Stored, TensorPlan, leaves, predictor_of, stored_in
+from hfgrow.plan import GrowthPlan, TensorPlan, stored_in
+from hfgrow.tensor_recipes import Stored, leaves, predictor_of
 
 _CHUNK_NBYTES = 8 << 20
 

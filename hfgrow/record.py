@@ -10,7 +10,8 @@ from hfgrow.checkpoint.convert import needs_torch
 from hfgrow.checkpoint.layout import Layout
 from hfgrow.families import FAMILIES
 from hfgrow.lineage import WIDTHS, Model, WeightFile
-from hfgrow.plan import GrowthPlan, Stored
+from hfgrow.plan import GrowthPlan
+from hfgrow.tensor_recipes import Stored
 
 
 def describe(

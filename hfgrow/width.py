@@ -22,19 +22,8 @@ from hfgrow.errors import UsageError, printable
 from hfgrow.families import FAMILIES
 from hfgrow.families.table import AXIS_KEYS, Dimension, Family, Kind, Role, layer_of
 from hfgrow.initial import HIDDEN, initial_std
-from hfgrow.plan import (
-    Blend,
-    Fill,
-    Fresh,
-    GrowthPlan,
-    GrowthStep,
-    LayerSource,
-    Lift,
-    Noise,
-    Recipe,
-    TensorPlan,
-    leaves,
-)
+from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
+from hfgrow.tensor_recipes import Blend, Fill, Fresh, Lift, Noise, Recipe, leaves
 
 # Wider than any model; a bound on what a typing error can ask for.
 MAX_WIDTH = 1 << 20

@@ -11,7 +11,8 @@ import torch
 from hfgrow.checkpoint.convert import chunks, computed, rows_of_files
 from hfgrow.checkpoint.evaluate import Evaluator
 from hfgrow.errors import ModelError
-from hfgrow.plan import Stored, TensorPlan
+from hfgrow.plan import TensorPlan
+from hfgrow.tensor_recipes import Stored
 from tests.checkpoints import MakeCheckpoint, edit_json, load, tensors_of
 from tests.program import call_hfgrow
 

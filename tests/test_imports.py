@@ -22,6 +22,7 @@ CORE = (
     "operators",
     "plan",
     "targets",
+    "tensor_recipes",
     "width",
 )
 HEAVY = ("torch", "transformers", "huggingface_hub", "safetensors", "accelerate", "numpy", "yaml")

@@ -18,16 +18,8 @@ from hfgrow.families import FAMILIES
 from hfgrow.gradient import gradient
 from hfgrow.operators.average import average
 from hfgrow.operators.lesa import lesa
-from hfgrow.plan import (
-    Blend,
-    GrowthPlan,
-    LayerSource,
-    Lift,
-    Predicted,
-    Recipe,
-    leaves,
-    predictor_of,
-)
+from hfgrow.plan import GrowthPlan, LayerSource
+from hfgrow.tensor_recipes import Blend, Lift, Predicted, Recipe, leaves, predictor_of
 from tests.checkpoints import MakeCheckpoint, load, logits, tensors_of
 from tests.program import call_hfgrow
 from tests.test_evaluate import evaluate, stored

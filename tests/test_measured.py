@@ -14,8 +14,9 @@ from hfgrow.job import grow
 from hfgrow.measured import TOLERANCES, Measured, check_promise, coarser
 from hfgrow.operators import OPERATORS
 from hfgrow.operators.operator import Operator
-from hfgrow.plan import DTYPE_NBYTES, GrowthPlan
+from hfgrow.plan import GrowthPlan
 from hfgrow.request import GrowthRequest
+from hfgrow.tensor_recipes import DTYPE_NBYTES
 from tests.checkpoints import MakeCheckpoint, edit_json
 from tests.program import Finished, call_hfgrow
 

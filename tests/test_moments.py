@@ -13,7 +13,8 @@ from hfgrow.checkpoint.tensors import evaluated
 from hfgrow.errors import ModelError, UsageError
 from hfgrow.gradient import first_copies, gradient, linear, squared
 from hfgrow.memory import grow_state_dict, plan_state_dict
-from hfgrow.plan import GrowthPlan, Recipe, TensorPlan
+from hfgrow.plan import GrowthPlan, TensorPlan
+from hfgrow.tensor_recipes import Recipe
 from tests.checkpoints import MakeCheckpoint, load, probe
 from tests.growths import with_exact_norms
 

@@ -25,18 +25,8 @@ from hfgrow.operators.random_depth import random_depth
 from hfgrow.operators.solar import solar
 from hfgrow.operators.stack import stack
 from hfgrow.operators.zero_depth import zero_depth
-from hfgrow.plan import (
-    Blend,
-    Fill,
-    GrowthPlan,
-    LayerSource,
-    Normal,
-    Recipe,
-    Stored,
-    TensorPlan,
-    connection_rate,
-    seams,
-)
+from hfgrow.plan import GrowthPlan, LayerSource, TensorPlan, connection_rate, seams
+from hfgrow.tensor_recipes import Blend, Fill, Normal, Recipe, Stored
 from tests.checkpoints import MakeCheckpoint, load, logits
 from tests.program import call_hfgrow
 

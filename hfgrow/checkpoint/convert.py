@@ -10,7 +10,8 @@ from hfgrow.checkpoint.dtypes import CONFIG_DTYPES, CONFIG_NAMES, torch_dtype
 from hfgrow.checkpoint.evaluate import Evaluator, ReadRows
 from hfgrow.checkpoint.finite import count_nonfinite, is_finite, not_finite, rows_of
 from hfgrow.errors import ModelError, UsageError, printable
-from hfgrow.plan import DTYPE_NBYTES, Fill, GrowthPlan, Lift, Recipe, Stored, TensorPlan, leaves
+from hfgrow.plan import GrowthPlan, TensorPlan
+from hfgrow.tensor_recipes import DTYPE_NBYTES, Fill, Lift, Recipe, Stored, leaves
 
 # Few calls, and yet what is computed stays in the cache.
 _CHUNK_ELEMENTS = 1 << 19

@@ -9,7 +9,8 @@ from hfgrow.checkpoint.dtypes import torch_dtype
 from hfgrow.checkpoint.files import Files
 from hfgrow.checkpoint.threads import in_threads
 from hfgrow.errors import ModelError, printable
-from hfgrow.plan import DTYPE_NBYTES, GrowthPlan, Stored, stored_in
+from hfgrow.plan import GrowthPlan, stored_in
+from hfgrow.tensor_recipes import DTYPE_NBYTES, Stored
 
 _CHUNK_NBYTES = 4 << 20
 

@@ -16,7 +16,7 @@ from typing import Any
 from hfgrow.checkpoint.files import Files
 from hfgrow.checkpoint.strictjson import is_int, parse_json_object
 from hfgrow.errors import ModelError, printable
-from hfgrow.plan import DTYPE_NBYTES
+from hfgrow.tensor_recipes import DTYPE_NBYTES
 
 MAX_HEADER_NBYTES = 100_000_000
 BLOCK_NBYTES = 4096

@@ -32,7 +32,8 @@ from hfgrow.checkpoint.tensors import dtype_of, evaluated
 from hfgrow.errors import ModelError, UsageError, printable
 from hfgrow.families.table import layer_of, layer_prefix
 from hfgrow.gradient import first_copies, gradient, linear, squared
-from hfgrow.plan import Blend, GrowthPlan, Lift, Recipe, Stored, TensorPlan, leaves
+from hfgrow.plan import GrowthPlan, TensorPlan
+from hfgrow.tensor_recipes import Blend, Lift, Recipe, Stored, leaves
 
 Mode = Literal["reset", "copy", "copy-v", "asym"]
 Tensors = Mapping[str, Any]

@@ -27,7 +27,7 @@ from threading import RLock
 from typing import Any, TypeVar
 
 from hfgrow.errors import ModelError, printable
-from hfgrow.plan import Predicted, Recipe, leaves
+from hfgrow.tensor_recipes import Predicted, Recipe, leaves
 
 # Computes rows of a recipe, in a dtype of torch: the first row, the row after the last.
 Rows = Callable[[Recipe, int, int, Any], Any]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
-from hfgrow.plan import Learned, Recipe
+from hfgrow.tensor_recipes import Learned, Recipe
 
 # Computes rows of a recipe, in a dtype of torch: the first row, the row after the last.
 Rows = Callable[[Recipe, int, int, Any], Any]

@@ -15,7 +15,8 @@ from hfgrow.checkpoint.index import read_index
 from hfgrow.errors import ModelError, printable
 from hfgrow.families.table import Family
 from hfgrow.names import INDEX, SINGLE
-from hfgrow.plan import GrowthPlan, LayerSource, SourceFile, Stored, TensorPlan, stored_in
+from hfgrow.plan import GrowthPlan, LayerSource, SourceFile, TensorPlan, stored_in
+from hfgrow.tensor_recipes import Stored
 
 EMBEDDINGS = "model.embed_tokens.weight"
 # Buffers that old checkpoints store and every model class recomputes.

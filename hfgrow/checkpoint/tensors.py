@@ -9,7 +9,8 @@ from hfgrow.checkpoint.dtypes import CONFIG_DTYPES, torch_dtype
 from hfgrow.checkpoint.evaluate import Evaluator, ReadRows
 from hfgrow.checkpoint.threads import in_threads
 from hfgrow.errors import ModelError, printable
-from hfgrow.plan import Stored, TensorPlan, predictor_of, stored_in
+from hfgrow.plan import TensorPlan, stored_in
+from hfgrow.tensor_recipes import Stored, predictor_of
 
 
 def evaluated(plans: Mapping[str, TensorPlan], tensors: Mapping[str, Any]) -> dict[str, Any]:

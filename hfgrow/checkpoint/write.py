@@ -22,7 +22,8 @@ from hfgrow.checkpoint.threads import in_threads
 from hfgrow.errors import ModelError, OutputError, printable
 from hfgrow.names import CONFIG, INDEX
 from hfgrow.numbers import size
-from hfgrow.plan import GrowthPlan, SourceFile, leaves, predictor_of
+from hfgrow.plan import GrowthPlan, SourceFile
+from hfgrow.tensor_recipes import leaves, predictor_of
 
 # What config, card and lineage take at most; part of the free-space check.
 _SLACK_NBYTES = 1 << 20

@@ -18,8 +18,9 @@ from hfgrow.operators.width_arguments import (
     Seed,
     width_arguments,
 )
-from hfgrow.plan import Blend, GrowthPlan, Lift, Recipe
+from hfgrow.plan import GrowthPlan
 from hfgrow.targets import copying_maps, drawn, target_widths
+from hfgrow.tensor_recipes import Blend, Lift, Recipe
 from hfgrow.width import WidthGrowth, apply_width
 
 

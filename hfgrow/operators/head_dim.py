@@ -14,8 +14,9 @@ from hfgrow.families import FAMILIES
 from hfgrow.families.llama import KEY, VALUE
 from hfgrow.families.table import Kind, Role
 from hfgrow.operators.checks import check_seed
-from hfgrow.plan import Fresh, GrowthPlan
+from hfgrow.plan import GrowthPlan
 from hfgrow.targets import rotary_maps
+from hfgrow.tensor_recipes import Fresh
 from hfgrow.width import WidthGrowth, apply_width, check_width
 
 # Rotary embeddings whose frequencies depend on the pair's number alone, or on its frequency.

@@ -11,7 +11,8 @@ from hfgrow.families import FAMILIES
 from hfgrow.families.table import Kind, layer_of
 from hfgrow.initial import initial_std
 from hfgrow.operators.checks import check_amount, check_seed
-from hfgrow.plan import Blend, GrowthPlan, GrowthStep, LayerSource, Normal, TensorPlan
+from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
+from hfgrow.tensor_recipes import Blend, Normal
 
 
 def paper_noise(base: GrowthPlan, *, amount: float, seed: int = 0) -> GrowthPlan:

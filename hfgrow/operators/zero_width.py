@@ -17,8 +17,9 @@ from hfgrow.operators.width_arguments import (
     Seed,
     width_arguments,
 )
-from hfgrow.plan import Fresh, GrowthPlan
+from hfgrow.plan import GrowthPlan
 from hfgrow.targets import padding_maps, target_widths
+from hfgrow.tensor_recipes import Fresh
 from hfgrow.width import WidthGrowth, apply_width, random_in
 
 _STYLE = (

@@ -7,8 +7,9 @@ from hfgrow.errors import UsageError, printable
 from hfgrow.families import FAMILIES
 from hfgrow.job import planned
 from hfgrow.names import SINGLE
-from hfgrow.plan import GrowthPlan, LayerSource, Stored, TensorPlan
+from hfgrow.plan import GrowthPlan, LayerSource, TensorPlan
 from hfgrow.study.accounting import StageCost
+from hfgrow.tensor_recipes import Stored
 from hfgrow.train.flops import arithmetic
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_parts import FreshModel

@@ -27,7 +27,8 @@ from hfgrow.checkpoint.products import mapped_columns, mapped_rows
 from hfgrow.errors import ModelError, printable
 from hfgrow.families import FAMILIES
 from hfgrow.families.table import layer_of
-from hfgrow.plan import GrowthPlan, Learned, Recipe, Stored, stored_in
+from hfgrow.plan import GrowthPlan, stored_in
+from hfgrow.tensor_recipes import Learned, Recipe, Stored
 from hfgrow.train.attention import use_causal_attention
 from hfgrow.train.data.loader import MicroBatch
 from hfgrow.train.loss import IGNORED, head_of, summed_cross_entropy
