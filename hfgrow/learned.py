@@ -50,7 +50,7 @@ def apply_step(
         is_draft: Whether a plan will do whose maps are not there yet.
 
     Raises:
-        UsageError: No such operator, or arguments that do not fit.
+        UsageError: No such operator, or arguments that do not fit; of drafts, that cannot be.
         ModelError: The maps are not there, or not those of this growth.
     """
     if operator != LEARN:
@@ -74,6 +74,7 @@ def learned_plan(
     growth = learned_growth(base, arguments)
     files = dict(base.files)
     if is_draft:
+        arguments.check()
         maps = draft_maps(map_shapes(base, growth))
     else:
         maps, path, file = open_maps(folder, arguments.maps, map_shapes(base, growth))

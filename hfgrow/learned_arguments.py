@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from hfgrow.errors import UsageError, printable
+from hfgrow.operators.checks import check_seed
 
 LEARN = "learn"
 INITS = ("fp", "stack", "ligo")
@@ -82,6 +83,24 @@ class LearnArguments:
             checked[key] = value
         return cls(**checked)
 
+    def check(self) -> None:
+        """Refuse numbers that nothing can be learned with.
+
+        Raises:
+            UsageError: One of them cannot be.
+        """
+        check_seed(self.seed or 0)
+        if self.steps is not None and not 0 <= self.steps <= 1_000_000:
+            raise UsageError(f"--steps must be from 0 to 1000000, not {self.steps}")
+        if self.lr is not None and not 0 < self.lr <= 1:
+            raise UsageError(f"--lr must be above 0 and at most 1, not {self.lr}")
+        for option, value in (
+            ("batch-tokens", self.batch_tokens),
+            ("sequence-length", self.sequence_length),
+        ):
+            if value is not None and value < 1:
+                raise UsageError(f"--{option} must be at least 1, not {value}")
+
     @property
     def grows_depth(self) -> bool:
         """Whether another depth is asked for."""
@@ -110,6 +129,18 @@ class LearnArguments:
             "kv-heads": self.kv_heads,
         }
         return [name for name, size in widths.items() if size is not None]
+
+
+def learned_tokens(arguments: Mapping[str, object]) -> int | None:
+    """Return the tokens that maps were learned from, all steps together; None if unknown.
+
+    Args:
+        arguments: Those of a recorded step.
+    """
+    steps, batch_tokens = arguments.get("steps"), arguments.get("batch_tokens")
+    if isinstance(steps, int) and isinstance(batch_tokens, int):
+        return steps * batch_tokens
+    return None
 
 
 def _fits(value: object, kind: Any) -> bool:

@@ -2,7 +2,8 @@
 
 C = sum over stages of 6 N D, with N the parameters that were trained and D the tokens they were
 trained on, is the headline of the literature; the exact count of a run stands beside it. A growth
-trains nothing. What the root had cost before is unknown, unless somebody declares it.
+trains nothing, but one by learned maps, which passes so many tokens through the grown model. What
+the root had cost before is unknown, unless somebody declares it.
 
 Source: Kaplan et al. 2020, "Scaling Laws for Neural Language Models",
 https://arxiv.org/abs/2001.08361, Sec. 2.1 (6 N for each token)
@@ -11,8 +12,10 @@ https://arxiv.org/abs/2001.08361, Sec. 2.1 (6 N for each token)
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from hfgrow.learned_arguments import LEARN, learned_tokens
 from hfgrow.lineage import GROWTH, TRAINING, Compute, Link, Manifest, Model
 from hfgrow.numbers import count
+from hfgrow.trained import MEASURED
 
 ROOT = "root"
 UNKNOWN = "unknown"
@@ -44,7 +47,7 @@ class Entry:
         seconds: How long its training took.
         devices: On how many devices.
         device: What they are.
-        source: `measured`, `declared`, `unknown`, or empty for a growth, which trains nothing.
+        source: `measured`, `declared`, `unknown`, or empty for a growth that trains nothing.
     """
 
     kind: str
@@ -143,24 +146,28 @@ def _entries(manifest: Manifest) -> Iterator[Entry]:
     yield _entry(ROOT, manifest.root, manifest.root_compute)
     for link in manifest.chain:
         if isinstance(link, Link):
-            yield _growth(link.result)
+            yield _growth(link)
         else:
             yield _entry(TRAINING, link.result, link.compute)
 
 
-def _growth(model: Model) -> Entry:
+def _growth(link: Link) -> Entry:
+    model = link.result
+    learned = [learned_tokens(step.arguments) for step in link.steps if step.operator == LEARN]
+    tokens = _sum(learned)
+    nothing = None if learned else 0.0
     return Entry(
         kind=GROWTH,
         name=model.name,
         num_parameters=model.num_parameters,
         num_non_embedding_parameters=model.num_non_embedding_parameters,
-        tokens=0,
-        flops=0.0,
-        exact_flops=0.0,
-        seconds=0.0,
+        tokens=None if tokens is None else int(tokens),
+        flops=None if tokens is None else 6.0 * model.num_parameters * tokens,
+        exact_flops=nothing,
+        seconds=nothing,
         devices=0,
         device=None,
-        source="",
+        source=MEASURED if learned else "",
     )
 
 
@@ -197,7 +204,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    if entry.kind == GROWTH:
+    if entry.kind == GROWTH and entry.flops == 0:
         return (entry.kind, entry.name, count(entry.num_parameters), *["-"] * 6)
     devices = UNKNOWN if entry.devices is None else str(entry.devices)
     if entry.devices is not None and entry.device:

@@ -67,7 +67,7 @@ def compute_section(manifest: Manifest) -> list[str]:
         *(f"| {' | '.join(plain(cell) for cell in row)} |" for row in table),
         "",
         "6ND is 6 FLOPs for each parameter and token; the exact count is that of matrices and "
-        "attention, forward and backward. A growth trains nothing.",
+        "attention, forward and backward. A growth trains nothing, unless its maps were learned.",
     ]
 
 

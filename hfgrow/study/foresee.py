@@ -67,7 +67,7 @@ def grown_configs(
         if stage.grow:
             has_grown = True
             try:
-                plan = planned(plan, [(stage.grow.operator, stage.grow.arguments)])
+                plan = planned(plan, [stage.grow.step], is_draft=True)
             except UsageError as error:
                 raise UsageError(f"stages.{number}: {error}", hint=error.hint) from error
         configs.append(plan.config)

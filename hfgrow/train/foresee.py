@@ -74,7 +74,7 @@ def foresee(
     for number, stage in enumerate(recipe.stages):
         try:
             if stage.grow:
-                plan = planned(plan, [(stage.grow.operator, stage.grow.arguments)])
+                plan = planned(plan, [stage.grow.step], is_draft=True)
                 layer_map = plan.steps[-1].layer_map
             elif stage.train:
                 check_trainable(plan.tensors, stage.train, layer_map)

@@ -1,7 +1,7 @@
 """A stage of growth inside a run: on disk, by the operators and the writer of the command line."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ from hfgrow.checkpoint.moments import grow_optimizer_state
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import GrowthError
 from hfgrow.job import grow, planned
+from hfgrow.learned_arguments import LEARN
 from hfgrow.lineage import Link
 from hfgrow.manifest import read_manifest
-from hfgrow.progress import Progress
 from hfgrow.request import GrowthRequest
+from hfgrow.train.learning import Learner
 from hfgrow.train.recipe_stages import Grow
 from hfgrow.train.saved import group_state_of, read_optimizer
 from hfgrow.train.state import Checkpoint
@@ -35,23 +36,27 @@ class Grown:
 
 
 def grow_stage(
-    stage: Grow, model: str, out: Path, progress: Progress, dtype: str | None = None
+    stage: Grow, model: str, base: Path, out: Path, dtype: str | None, learner: Learner
 ) -> None:
     """Grow a model folder into another.
 
     Args:
         stage: What the recipe says.
         model: The model: a folder, or what the recipe names.
+        base: The folder where it lies.
         out: The folder to make.
-        progress: Told how it goes on.
         dtype: Convert every tensor; None keeps them.
+        learner: Learns the maps of a growth where that is the operator, and is told how it goes on.
 
     Raises:
         GrowthError: The growth cannot be, or cannot be written.
     """
-    steps = [(stage.operator, stage.arguments)]
-    request = GrowthRequest(model=model, steps=steps, out=out, dtype=dtype)
-    grow(request, progress=progress)
+    request = GrowthRequest(model=model, steps=[stage.step], out=out, dtype=dtype)
+    if stage.operator != LEARN:
+        grow(request, learner.progress)
+        return
+    with learner.learned(base, stage.arguments) as (arguments, maps):
+        grow(replace(request, steps=[(LEARN, arguments)], maps=maps), learner.progress)
 
 
 def carried_state(
@@ -72,9 +77,7 @@ def carried_state(
     state: Mapping[str, Any] = read_optimizer(checkpoint)
     is_beside_weights = any("z" in entry for entry in state.values())
     for growth in growths:
-        plan = planned(
-            read(LocalFolder(growth.base)), [(growth.grow.operator, growth.grow.arguments)]
-        )
+        plan = planned(read(LocalFolder(growth.base)), [growth.grow.step], is_draft=True)
         state = grow_optimizer_state(
             plan,
             state,

@@ -17,6 +17,7 @@ from pydantic import (
 
 from hfgrow.checkpoint.moments import Mode
 from hfgrow.fields import is_argument
+from hfgrow.learned_arguments import LEARN, OUTCOMES, LearnArguments
 from hfgrow.operators import OPERATORS
 from hfgrow.train.recipe_fields import (
     Number,
@@ -32,6 +33,9 @@ from hfgrow.train.recipe_fields import (
     span_tokens,
 )
 
+_OPERATORS = (*OPERATORS, LEARN)
+# What a stage of a run gives a learned growth: it learns from the text of the run.
+_NOT_ASKED = ("maps", "sequence_length", *OUTCOMES)
 TRAINABLE = ("all", "new", "new+embeddings")
 _DEFAULT_DECAY = 0.2
 _DEFAULT_MASK_RAMP = 0.1
@@ -46,9 +50,9 @@ def _trainable(value: Any) -> Any:
 
 
 def _operator(value: str) -> str:
-    if value not in OPERATORS:
-        near = difflib.get_close_matches(value, OPERATORS, n=1)
-        raise expected(f"an operator, such as {', '.join(near or OPERATORS)}")
+    if value not in _OPERATORS:
+        near = difflib.get_close_matches(value, _OPERATORS, n=1)
+        raise expected(f"an operator, such as {', '.join(near or _OPERATORS)}")
     return value
 
 
@@ -147,7 +151,7 @@ class Grow(Part):
     """A stage of growth: an operator, its arguments beside it.
 
     Attributes:
-        operator: Its name, as `hfgrow operators` lists it.
+        operator: Its name, as `hfgrow operators` lists it, or `learn`.
         optimizer_state: What becomes of the optimizer's state.
     """
 
@@ -160,7 +164,7 @@ class Grow(Part):
     @classmethod
     def _of_known_keys(cls, content: Any) -> Any:
         operator = content.get("operator") if isinstance(content, dict) else None
-        if not isinstance(operator, str) or operator not in OPERATORS:
+        if not isinstance(operator, str) or operator not in _OPERATORS:
             return content
         model = _arguments_of(operator)
         given = {key: value for key, value in content.items() if key not in cls.model_fields}
@@ -176,6 +180,11 @@ class Grow(Part):
     def arguments(self) -> dict[str, object]:
         """The arguments of the operator."""
         return dict(self.model_extra or {})
+
+    @property
+    def step(self) -> tuple[str, dict[str, object]]:
+        """The growth as a step."""
+        return self.operator, self.arguments
 
     @property
     def is_masked(self) -> bool:
@@ -230,16 +239,20 @@ def _hides(operator: object) -> bool:
 
 
 def _takes(operator: object, argument: str) -> bool:
-    known = isinstance(operator, str) and operator in OPERATORS
+    known = isinstance(operator, str) and operator in _OPERATORS
     return known and argument in _arguments_of(str(operator)).model_fields
 
 
 @cache
 def _arguments_of(operator: str) -> type[BaseModel]:
     """Return the arguments of an operator, as its signature declares them."""
-    function = OPERATORS[operator].function
+    function: Any = LearnArguments if operator == LEARN else OPERATORS[operator].function
     hints = get_type_hints(function)
-    parameters = list(inspect.signature(function).parameters.values())[1:]
+    parameters = list(inspect.signature(function).parameters.values())
+    if operator == LEARN:
+        parameters = [one for one in parameters if one.name not in _NOT_ASKED]
+    else:
+        parameters = parameters[1:]
     fields: dict[str, Any] = {
         parameter.name: (
             hints[parameter.name],

@@ -28,6 +28,7 @@ from hfgrow.train.export import Target, export
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.growing import Grown, grow_stage, last_growth
 from hfgrow.train.keeping import Keeper
+from hfgrow.train.learning import Learner
 from hfgrow.train.loop import Run, record_evaluation, train_stage
 from hfgrow.train.metrics import Metrics
 from hfgrow.train.position import Position
@@ -137,6 +138,7 @@ class Runner:
             base_sizes=describe(read(LocalFolder(self._base)), "base", files={}),
         )
         self._run = run
+        self._learner = Learner(recipe, corpus, devices.device, self._folder.maps, self._progress)
         walk = _Walk(self._base)
         for number, stage in enumerate(recipe.stages):
             if stage.grow:
@@ -172,7 +174,9 @@ class Runner:
                 model = self._recipe.base
             # A run that ends in growth may have been stopped between growth and its last name.
             if not self._devices.told(out.exists()):
-                self._devices.on_main(lambda: grow_stage(grow, model, out, self._progress, dtype))
+                self._devices.on_main(
+                    lambda: grow_stage(grow, model, walk.folder, out, dtype, self._learner)
+                )
             if is_last:
                 self._devices.on_main(lambda: self._move(out, done))
             said = f"Grown: {printable(name)}"

@@ -61,6 +61,11 @@ class RunFolder:
         """The model of random weights that a run without a base begins with."""
         return self.path / "stages" / "base"
 
+    @property
+    def maps(self) -> Path:
+        """Where the maps of a growth lie that is being learned."""
+        return self.path / "stages" / "maps"
+
     def stage(self, number: int, name: str) -> Path:
         """Return where the model after a stage lies."""
         return self.path / "stages" / f"{number:02d}" / name

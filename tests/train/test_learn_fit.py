@@ -20,7 +20,7 @@ from hfgrow.train.data.views import TokenView
 from hfgrow.train.learn.fit import FitSettings, Fitted, fit
 from hfgrow.train.learn.functional import LearnedModel
 from hfgrow.train.learn.mapping import initial_maps
-from hfgrow.train.learn.run import batch_plan, completed
+from hfgrow.train.learn.maps import batch_plan, completed
 from tests.program import Finished, call_hfgrow
 from tests.train.corpora import DEMO, prepared, tokenizer, write_stories
 from tests.train.learning import CPU

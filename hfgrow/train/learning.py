@@ -1,0 +1,82 @@
+"""A stage of growth by learned maps: they are learned from the text of the run."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import device
+
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import translated
+from hfgrow.errors import printable
+from hfgrow.learned_arguments import LearnArguments
+from hfgrow.progress import Progress
+from hfgrow.train.data.corpus import Corpus
+from hfgrow.train.learn.maps import completed, learn_maps, text_of
+from hfgrow.train.recipe import Recipe
+from hfgrow.train.texts import text_source
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """Learns the maps of growths inside a run.
+
+    Attributes:
+        recipe: The recipe of the run.
+        corpus: Its text.
+        device: Where to compute.
+        folder: Where maps lie until a model is made of them.
+        progress: Told how it goes on.
+    """
+
+    recipe: Recipe
+    corpus: Corpus
+    device: device
+    folder: Path
+    progress: Progress
+
+    @contextmanager
+    def learned(
+        self, base: Path, asked: Mapping[str, object]
+    ) -> Iterator[tuple[Mapping[str, object], Path]]:
+        """Learn the maps of a growth.
+
+        Args:
+            base: The folder of the model that grows.
+            asked: The arguments of the stage.
+
+        Yields:
+            The arguments of the step, with what came out, and the folder where its maps lie for as
+            long as the context lasts.
+
+        Raises:
+            GrowthError: They cannot be learned or written.
+        """
+        plan, recipe = read(LocalFolder(base)), self.recipe
+        arguments = LearnArguments.of(asked)
+        arguments = replace(
+            arguments,
+            sequence_length=recipe.data.sequence_length,
+            batch_tokens=arguments.batch_tokens or recipe.batch_tokens,
+            seed=recipe.seed if arguments.seed is None else arguments.seed,
+        )
+        text = text_of([text_source(source) for source in recipe.data.train])
+        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            with translated(printable(self.folder, 200)):
+                self.folder.mkdir(parents=True)
+                arguments = learn_maps(
+                    plan,
+                    completed(arguments, plan),
+                    self.corpus,
+                    text,
+                    self.folder,
+                    self.device,
+                    self.progress,
+                )
+            yield arguments.recorded, self.folder
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
