@@ -131,6 +131,7 @@ def run_oddly(recipe: dict[str, Any], folder: Path, how: str) -> tuple[int, dict
     return done.returncode, json.loads(status.read_text())
 
 
+@pytest.mark.slow
 def test_h19_an_error_of_one_process_alone_is_told_and_ends_all(tmp_path: Path) -> None:
     code, status = run_oddly(runs.recipe(tmp_path, world=DDP), tmp_path, "raises")
     assert code != 0
@@ -154,6 +155,7 @@ def test_processes_that_do_not_see_the_same_are_refused(tmp_path: Path) -> None:
     assert "do not see the same text" in status["error"]["message"]
 
 
+@pytest.mark.slow
 def test_growth_in_a_run_of_two_processes(tmp_path: Path) -> None:
     stages = [
         {"train": {"tokens": 512, "learning_rate": 1e-3}},
