@@ -7,6 +7,7 @@ from hfgrow.errors import GrowthError, HubUnreachableError, UsageError, printabl
 from hfgrow.families import FAMILIES
 from hfgrow.hub.aliases import load_aliases
 from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
+from hfgrow.hub.resolve import DEMO
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -18,21 +19,24 @@ _UNFIT = ("gguf", "gptq", "awq", "4bit", "8bit", "bnb", "mlx", "exl2", "fp8", "l
 
 
 def with_candidates(error: UsageError, name: str, client: HubClient) -> GrowthError:
-    """Return the error for an unknown name, with what the Hub or the cache has to offer.
+    """Return the error for an unknown name, with what it is like here, on the Hub or in the cache.
 
     Returns:
         A UsageError with up to five ids in `details["candidates"]`, or a HubUnreachableError if
         neither the Hub nor the cache can tell.
     """
+    found, where = _like_an_alias(name), "known here"
     try:
-        found, where = _on_hub(name, client), "on the Hub"
+        # A misspelt alias needs no network.
+        if not found:
+            found, where = _on_hub(name, client), "on the Hub"
     except HubUnreachableError as unreachable:
-        found, where = [*_like_an_alias(name), *_in_cache(name)], "known here"
+        found = _in_cache(name)
         if not found:
             return HubUnreachableError(
                 f"{error}, and the Hub cannot be asked for it", hint=unreachable.hint or error.hint
             )
-    found = list(dict.fromkeys([*_like_an_alias(name), *found]))[:_NUM_SHOWN]
+    found = found[:_NUM_SHOWN]
     details: dict[str, object] = {"candidates": found}
     if not found:
         return UsageError(
@@ -48,9 +52,9 @@ def with_candidates(error: UsageError, name: str, client: HubClient) -> GrowthEr
 def _like_an_alias(name: str) -> list[str]:
     import difflib
 
-    table = load_aliases()
+    table = {DEMO: DEMO, **{name: alias.repo_id for name, alias in load_aliases().items()}}
     close = difflib.get_close_matches(name.casefold(), table, n=2, cutoff=0.85)
-    return [table[alias].repo_id for alias in close]
+    return [table[alias] for alias in close]
 
 
 def _on_hub(name: str, client: HubClient) -> list[str]:
