@@ -29,6 +29,8 @@ from hfgrow.scaling import TimingLaw
 
 _LEAST_POINTS = 4
 _LEAST_LOSSES = 3
+# Timings whose log10 is the same to so many decimals are no different ones.
+_DECIMALS = 6
 _MAX_NBYTES = 1 << 26
 # Of the columns of the fit, centred and scaled: the smallest singular value over the largest.
 # Below it a rounding of the input moves the constants by more than they are.
@@ -175,9 +177,9 @@ def _best(item: Any, where: str) -> TimingPoint | None:
         (_number(one, "base_tokens", at), _number(one, "loss", at))
         for at, one in _items(item, "losses", f"{where}.")
     ]
-    if len({tokens for tokens, _ in losses}) < _LEAST_LOSSES:
-        raise UsageError(f"{where} has fewer than {_LEAST_LOSSES} different base_tokens")
     x, y = np.log10([tokens for tokens, _ in losses]), np.array([loss for _, loss in losses])
+    if len(set(np.round(x, _DECIMALS))) < _LEAST_LOSSES:
+        raise UsageError(f"{where} has fewer than {_LEAST_LOSSES} different base_tokens")
     square, slope, _ = np.polyfit(x - x.mean(), y, 2)
     n, flops = (_number(item, key, where) for key in ("parameters", "flops"))
     if square <= 0:

@@ -7,18 +7,15 @@
 
 import inspect
 import re
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hfgrow.errors import UsageError, printable
 from hfgrow.fields import is_argument
 from hfgrow.operators import MAX_STEPS, OPERATORS
+from hfgrow.plain_yaml import parse_yaml
 
 _MAX_NBYTES = 1 << 16
-# A step has three levels; more than a typing error needs is no list of steps.
-_MAX_DEPTH = 8
 # 1e-3 is a number to people and JSON, but text to YAML 1.1.
 _SCIENTIFIC = re.compile(r"[-+]?\d+[eE][-+]?\d+", re.ASCII)
 
@@ -43,7 +40,7 @@ def read_steps(path: Path) -> list[tuple[str, dict[str, object]]]:
     if len(raw) > _MAX_NBYTES:
         raise UsageError(f"the steps {shown} have more than {_MAX_NBYTES} bytes")
     try:
-        content = _parsed(raw)
+        content = parse_yaml(raw)
     except UsageError as error:
         raise UsageError(f"the steps {shown}: {error}", hint=error.hint) from error
     if not isinstance(content, list) or not content:
@@ -55,54 +52,6 @@ def read_steps(path: Path) -> list[tuple[str, dict[str, object]]]:
     if len(content) > MAX_STEPS:
         raise UsageError(f"the steps {shown} are {len(content)}, more than {MAX_STEPS}")
     return [_step(f"entry {i} of {shown}", entry) for i, entry in enumerate(content, 1)]
-
-
-def _parsed(raw: bytes) -> Any:
-    """Parse YAML without anchors, tags, merge keys and repeated keys."""
-    import yaml
-
-    try:
-        text = raw.decode("utf-8")
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            line = event.start_mark.line + 1 if event.start_mark else 0
-            if depth > _MAX_DEPTH:
-                raise UsageError(f"line {line} is nested too deeply")
-            if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
-                raise UsageError(f"line {line} has an anchor or alias; write the value out")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        for mapping in _mappings(node):
-            keys = [str(key.value) for key, _ in mapping.value]
-            for key, times in Counter(keys).items():
-                if times > 1:
-                    raise UsageError(f"{printable(key)} stands {times} times in one mapping")
-            if "<<" in keys:
-                raise UsageError("merge keys (<<) are not read; write the values out")
-        return yaml.safe_load(text)
-    except UnicodeDecodeError as error:
-        raise UsageError(f"not UTF-8 (byte {error.start})") from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"not YAML: {printable(reason, 200)}", hint=_quote_hint(raw)) from error
-
-
-def _mappings(node: Any) -> Iterator[Any]:
-    import yaml
-
-    if isinstance(node, yaml.MappingNode):
-        yield node
-        for pair in node.value:
-            for part in pair:
-                yield from _mappings(part)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _mappings(item)
-
-
-def _quote_hint(raw: bytes) -> str:
-    return 'quote text that has brackets: pattern: "[1:8]-[9:16]*3"' if b"[" in raw else ""
 
 
 def _step(where: str, entry: Any) -> tuple[str, dict[str, object]]:

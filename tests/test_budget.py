@@ -211,6 +211,10 @@ REFUSED: dict[str, tuple[object, str]] = {
     "not finite": ({"points": [point(1e9, float("nan"))]}, "points[0].flops"),
     "a base that was never trained": ({"points": [point(1e9, 1e20, 0)]}, "points[0].base_tokens"),
     "two timings": (timed((1e6, 3.0), (1e7, 2.9)), "fewer than 3"),
+    "timings that are as good as one": (
+        timed((1e6, 3.0), (1e6 + 1e-9, 2.9), (1e6 + 2e-9, 3.0)),
+        "fewer than 3",
+    ),
     "still falling": (
         timed((1e6, 3.0), (1e7, 2.9), (1e8, 2.8)),
         "of 1 more the loss has no lowest point",

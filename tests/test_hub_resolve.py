@@ -147,7 +147,16 @@ def test_the_users_own_aliases_come_second(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["x = 3", "[x]\nrepo = 'a'", "[x]\nrepo='a/b'\nrevision='v1'", "[x", "[x]\nr='a/b'"]
+    "text",
+    [
+        "x = " + "[" * 5000,
+        "x = " + "9" * 5000,
+        "x = 3",
+        "[x]\nrepo = 'a'",
+        "[x]\nrepo='a/b'\nrevision='v1'",
+        "[x",
+        "[x]\nr='a/b'",
+    ],
 )
 def test_a_bad_table_of_aliases_is_named(home: Path, text: str) -> None:
     table = home / ".config" / "hfgrow" / "aliases.toml"

@@ -59,7 +59,7 @@ def _own_aliases() -> dict[str, Alias]:
 def _table(text: str, where: str, origin: str | None) -> dict[str, Alias]:
     try:
         entries = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where} is not TOML: {printable(error, 120)}") from error
     return {name.casefold(): _alias(name, entry, where, origin) for name, entry in entries.items()}
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hfgrow.errors import UsageError, printable
-from hfgrow.steps import _parsed as parse_yaml
+from hfgrow.plain_yaml import parse_yaml
 
 _MAX_PARTS = 8
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.errors import UsageError, printable
-from hfgrow.steps import _parsed as parse_yaml
+from hfgrow.plain_yaml import parse_yaml
 
 _SHIPPED = "hfgrow_recipes"
 _SUFFIX = ".yaml"

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import tracemalloc
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -360,6 +361,26 @@ def test_a_damaged_index_is_refused(
     damaged_index(tmp_path / "out", key, value)
     with pytest.raises(TrainingError):
         TokenFiles(tmp_path / "out")
+
+
+def test_a_token_beyond_the_largest_is_found_when_it_is_read(
+    tmp_path: Path, encoder: TextTokenizer
+) -> None:
+    files = prepared(write_stories(tmp_path / "a.txt", 2), tmp_path / "out", encoder)
+    shard = tmp_path / "out" / files.index.shards[0].file
+    shard.write_bytes(b"\xff\xff" + shard.read_bytes()[2:])
+    with pytest.raises(TrainingError, match="holds the token 65535"):
+        TokenFiles(tmp_path / "out").read(0, 8)
+
+
+def test_the_label_of_a_source_is_shown_without_what_a_terminal_obeys(
+    tmp_path: Path, encoder: TextTokenizer
+) -> None:
+    files = prepared(write_stories(tmp_path / "a.txt", 2), tmp_path / "out", encoder)
+    source = {**asdict(files.sources[0]), "label": "a\x1b[2Jb"}
+    damaged_index(tmp_path / "out", "sources", [source])
+    (found,) = TokenFiles(tmp_path / "out").sources
+    assert "\x1b" not in found.label
 
 
 def test_damaged_shards_are_refused(tmp_path: Path, encoder: TextTokenizer) -> None:

@@ -318,7 +318,7 @@ def test_overrides_leave_what_was_read_as_it_is() -> None:
         ("- train", "holds a list"),
         ("base: demo\nbase: demo", "base stands 2 times"),
         ("base: &a demo\noutput: *a", "anchor"),
-        ("base: !!python/object/apply:os.system [id]", "not YAML"),
+        ("base: !!python/object/apply:os.system [id]", "has a tag"),
         ("# " + "x" * (1 << 16), "more than 65536 bytes"),
     ],
 )

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ def _index(content: dict[str, Any]) -> Index:
         max_token=_count(content["max_token"]),
         shards=tuple(_file(entry) for entry in content["shards"]),
         lists=tuple(_file(entry) for entry in content["lists"]),
-        sources=tuple(SourceRecord(**entry) for entry in content["sources"]),
+        sources=tuple(_source(entry) for entry in content["sources"]),
     )
     first_token = first_document = 0
     for source in index.sources:
@@ -143,8 +143,6 @@ def _index(content: dict[str, Any]) -> Index:
             raise ValueError("a source has an impossible number")
         if (source.first_token, source.first_document) != (first_token, first_document):
             raise ValueError("the sources do not follow each other")
-        if not isinstance(source.label, str) or not isinstance(source.identity, dict):
-            raise TypeError("a source has no label or identity")
         first_token += source.num_tokens
         first_document += source.num_documents
     sizes = {
@@ -162,7 +160,16 @@ def _index(content: dict[str, Any]) -> Index:
     nbytes = [shard.nbytes for shard in index.shards]
     if sum(nbytes) != index.num_tokens * index.itemsize or any(n % index.itemsize for n in nbytes):
         raise ValueError("the shards do not fit the number of tokens")
+    if not all(nbytes):
+        raise ValueError("a shard is empty")
     return index
+
+
+def _source(entry: dict[str, Any]) -> SourceRecord:
+    record = SourceRecord(**entry)
+    if not isinstance(record.label, str) or not isinstance(record.identity, dict):
+        raise TypeError("a source has no label or identity")
+    return replace(record, label=printable(record.label, 200))
 
 
 def _file(entry: dict[str, Any]) -> FileRecord:

@@ -80,7 +80,11 @@ class TokenFiles:
         return self._list(NBYTES)
 
     def read(self, start: int, stop: int) -> Tokens:
-        """Return the tokens [start, stop) of all."""
+        """Return the tokens [start, stop) of all.
+
+        Raises:
+            TrainingError: One is larger than the index says that any is.
+        """
         if not 0 <= start <= stop <= self.num_tokens:
             raise IndexError(f"tokens [{start}, {stop}) of {self.num_tokens}")
         parts = []
@@ -89,7 +93,14 @@ class TokenFiles:
             first, end = int(self._first[i]), int(self._first[i + 1])
             parts.append(self._shards[i][start - first : min(stop, end) - first])
             start, i = min(stop, end), i + 1
-        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+        tokens = np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+        if tokens.max(initial=0) > self.index.max_token:
+            raise TrainingError(
+                f"{printable(self.folder, 200)} is damaged: it holds the token {tokens.max()}, and "
+                f"its index says that {self.index.max_token} is the largest",
+                hint="prepare the text again",
+            )
+        return tokens
 
     def documents_between(self, start: int, stop: int) -> Positions:
         """Return where in [start, stop) documents begin, counted from the first token of all."""
