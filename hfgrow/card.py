@@ -169,8 +169,10 @@ def _reproduce(manifest: Manifest, repo_id: str | None) -> list[str]:
         "",
         "```bash",
         *(
-            command_line(one) if isinstance(one, Link) else f"# then {describe_training(one)}"
-            for one in manifest.chain
+            command_line(one)
+            if isinstance(one, Link)
+            else f"# {'then ' if i else ''}{describe_training(one)}"
+            for i, one in enumerate(manifest.chain)
         ),
         *_proof(manifest, repo_id),
         "```",

@@ -31,7 +31,7 @@ def changed_section(link: Link, manifest: Manifest) -> list[str]:
     for name in dict.fromkeys(step.operator for step in link.steps):
         if name in OPERATORS:
             lines += [f"{name}: {OPERATORS[name].summary} ({OPERATORS[name].paper})", ""]
-    copied = f"converted to {plain(link.dtype)}" if link.dtype else "byte for byte"
+    copied = f"as {plain(link.dtype)}" if link.dtype else "byte for byte"
     lines.append(
         f"{link.num_computed} tensors are computed from the base's, the others copied {copied}. "
         "The same command gives the same bytes."

@@ -10,7 +10,7 @@ https://arxiv.org/abs/2001.08361, Sec. 2.1 (6 N for each token)
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from hfgrow.learned_arguments import LEARN, learned_tokens
 from hfgrow.lineage import GROWTH, TRAINING, Compute, Link, Manifest, Model
@@ -172,6 +172,14 @@ def _growth(link: Link) -> Entry:
 
 
 def _entry(kind: str, model: Model, compute: Compute | None) -> Entry:
+    if compute and compute.tokens == 0:
+        # What is not known of it was nothing.
+        compute = replace(
+            compute,
+            exact_flops=compute.exact_flops or 0.0,
+            seconds=compute.seconds or 0.0,
+            devices=compute.devices or 0,
+        )
     return Entry(
         kind=kind,
         name=model.name,

@@ -34,6 +34,13 @@ def test_what_the_root_had_cost_can_be_declared() -> None:
     assert found.total.flops == pytest.approx(6 * 20 * 10**9 + 6 * 40 * 10**6)
 
 
+def test_random_weights_have_cost_nothing() -> None:
+    fresh = replace(DECLARED, tokens=0, flops=0.0)
+    found = ledger(replace(then_trained(GROWN), root_compute=fresh))
+    assert found.total == found.recorded
+    assert found.total.device_seconds is not None
+
+
 def test_what_is_not_known_of_one_stage_is_not_known_of_all() -> None:
     found = ledger(replace(then_trained(GROWN), root_compute=DECLARED))
     assert found.recorded.exact_flops == 5e12
