@@ -1,8 +1,9 @@
 """The command `hfgrow compare`: which growth to take, by a short training after each."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,8 +20,11 @@ from .data import text_source
 from .output import Console
 from .table import table_lines
 
+if TYPE_CHECKING:
+    from hfgrow.train.probe import Probe
+
 _REQUIRED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
-_MOST_SEQUENCE_LENGTH, _SEQUENCES, _STEPS = 1024, 8, 200
+_STEPS = 200
 _COLUMNS = ("rank", "operator", "parameters", "before", "just after", "rank", "after probe")
 
 
@@ -97,7 +101,8 @@ def compare(
     """
     require("hfgrow compare", "pydantic", *_REQUIRED)
     steps = _steps(ops, op or (), g)
-    from hfgrow.train.compare import WINNER, Comparison, begin, check_steps, probes
+    from hfgrow.train.compare import WINNER, Comparison, begun, check_steps, probes
+    from hfgrow.train.compare_settings import held_out_text, shared_settings, tokenised
     from hfgrow.train.stop import StoppedError
 
     console = Console(as_json=json, quiet=quiet)
@@ -105,50 +110,59 @@ def compare(
     ref = locate(model, None, client, console)
     folder = local_folder(ref, client, console)
     place = (out or Path(f"{base_name(ref)}-comparison")).expanduser().absolute()
-    shared = _settings(
-        folder, sequence_length, batch_tokens, int(amount(eval_tokens, "--eval-tokens")), cpu
+    shared, length = shared_settings(
+        folder,
+        sequence_length=sequence_length,
+        batch_tokens=None if batch_tokens is None else int(amount(batch_tokens, "--batch-tokens")),
+        on_cpu=cpu,
     )
+    evaluated = int(amount(eval_tokens, "--eval-tokens"))
     batch = shared["batch_tokens"]
     wanted = batch * _STEPS if tokens is None else int(amount(tokens, "--tokens"))
     # Whole batches, as a run trains on.
     trained = -(-wanted // batch) * batch
-    train = {"tokens": trained, "learning_rate": learning_rate, "schedule": "constant"}
     sources = [text_source(word, text_column) for word in text]
     held_out = [text_source(word, text_column) for word in validation or ()]
-    if not held_out:
-        held_out = _held_out(sources)
-    begin(place)
-    data, fingerprints = _tokens(folder, place, sources, held_out, client, console)
-    data["sequence_length"] = shared.pop("sequence_length")
-    comparison = Comparison(
-        model=model,
-        folder=folder,
-        out=place,
-        settings={**shared, "data": data, "seed": seed},
-        train={**train, "warmup": 0.1},
-        text=fingerprints,
-        on_cpu=cpu,
-    )
-    check_steps(comparison, steps)
-    try:
-        found = list(probes(comparison, steps, console, keep=keep))
-    except StoppedError as stop:
-        console.say(f"{stop}. The same command goes on from there")
-        raise typer.Exit(128 + stop.number) from None
+    with begun(place):
+        data, fingerprints = tokenised(
+            folder, place, sources, held_out or held_out_text(sources), client, console
+        )
+        data["sequence_length"] = length
+        comparison = Comparison(
+            model=model,
+            folder=folder,
+            out=place,
+            settings={
+                **shared,
+                "evaluation": {"tokens": evaluated},
+                "data": data,
+                "seed": seed,
+            },
+            train={
+                "tokens": trained,
+                "learning_rate": learning_rate,
+                "schedule": "constant",
+                "warmup": 0.1,
+            },
+            text=fingerprints,
+            on_cpu=cpu,
+        )
+        check_steps(comparison, steps)
+        try:
+            found = list(probes(comparison, steps, console, keep=keep))
+        except StoppedError as stop:
+            console.say(f"{stop}. The same command goes on from there")
+            raise typer.Exit(128 + stop.number) from None
     order = sorted(found, key=lambda probe: probe.after)
     at_first = sorted(found, key=lambda probe: probe.just_after)
-    lines = _table(order, [at_first.index(probe) + 1 for probe in order])
+    lines = _table(order, at_first)
     document = {
         "out": str(place),
         "winner": order[0].operator,
         "kept": str(place / WINNER) if keep else None,
         "trained_tokens": trained,
         "probes": [
-            {
-                **{key: getattr(probe, key) for key in probe.__dataclass_fields__},
-                "rank": i + 1,
-                "rank_just_after": at_first.index(probe) + 1,
-            }
+            {**asdict(probe), "rank": i + 1, "rank_just_after": at_first.index(probe) + 1}
             for i, probe in enumerate(order)
         ],
     }
@@ -178,62 +192,7 @@ def _steps(ops: str | None, op: Sequence[str], g: int) -> list[Step]:
     return found
 
 
-def _settings(
-    folder: Path, length: int | None, batch: str | None, eval_tokens: int, cpu: bool
-) -> dict[str, Any]:
-    import torch
-
-    from hfgrow.checkpoint.config import read_config
-    from hfgrow.checkpoint.files import LocalFolder
-
-    config, _, _ = read_config(LocalFolder(folder))
-    most = int(config.get("max_position_embeddings") or _MOST_SEQUENCE_LENGTH)
-    length = length or min(_MOST_SEQUENCE_LENGTH, most)
-    tokens = _SEQUENCES * length if batch is None else int(amount(batch, "--batch-tokens"))
-    if tokens % length:
-        raise UsageError(f"--batch-tokens {tokens} is no multiple of the sequence length {length}")
-    sequences = tokens // length
-    on_gpu = torch.cuda.is_available() and not cpu
-    return {
-        "sequence_length": length,
-        "batch_tokens": tokens,
-        "micro_batch_size": next(n for n in range(_SEQUENCES, 0, -1) if sequences % n == 0),
-        "precision": "bf16" if on_gpu else "fp32",
-        "evaluation": {"tokens": eval_tokens},
-    }
-
-
-def _held_out(sources: Sequence[Any]) -> list[Any]:
-    """Return what is held out of the demo text, where that is all there is."""
-    from hfgrow.train.data.sources import DEMO, VALIDATION, TextSource
-
-    if [source.dataset for source in sources] == [DEMO]:
-        return [TextSource(dataset=DEMO, split=VALIDATION)]
-    return []
-
-
-def _tokens(
-    folder: Path,
-    place: Path,
-    sources: Sequence[Any],
-    held_out: Sequence[Any],
-    client: HubClient,
-    console: Console,
-) -> tuple[dict[str, Any], list[str]]:
-    """Tokenise every text once for all candidates; return the data of their recipes."""
-    from hfgrow.train.compare import tokens_of
-
-    data: dict[str, Any] = {}
-    fingerprints: list[str] = []
-    for what, texts in (("train", sources), ("validation", held_out)):
-        if texts:
-            found = tokens_of(folder, place, what, texts, client, console)
-            data[what] = [{"path": str(path)} for path, _ in found]
-            fingerprints += [fingerprint for _, fingerprint in found]
-    return data, fingerprints
-
-
-def _table(order: Sequence[Any], at_first: Sequence[int]) -> list[str]:
+def _table(order: Sequence["Probe"], at_first: Sequence["Probe"]) -> list[str]:
     rows: list[tuple[str, ...]] = [_COLUMNS]
     for i, probe in enumerate(order):
         rows.append(
@@ -243,7 +202,7 @@ def _table(order: Sequence[Any], at_first: Sequence[int]) -> list[str]:
                 count(probe.num_parameters),
                 f"{probe.before:.4f}",
                 f"{probe.just_after:.4f}",
-                str(at_first[i]),
+                str(at_first.index(probe) + 1),
                 f"{probe.after:.4f}",
             )
         )

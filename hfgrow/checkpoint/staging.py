@@ -4,15 +4,14 @@ import ctypes
 import errno
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hfgrow.checkpoint.lock import acquire, lock_at, release, undisturbed
 from hfgrow.checkpoint.target import exists
 from hfgrow.errors import GrowthError, OutputError, printable
 
-_POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -31,23 +30,14 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         OutputError: Another run holds the target, it exists, or the file system refuses.
     """
-    from filelock import FileLock, Timeout
-
     shown = printable(target, 200)
     staging = target.parent / f".{target.name}.hfgrow-staging"
-    lock_path = target.parent / f".{target.name}.hfgrow-lock"
-    lock = FileLock(lock_path)
+    lock = lock_at(target.parent / f".{target.name}.hfgrow-lock")
     # A signal may come between any two lines: what is made is made inside the block that undoes it.
     try:
         with translated(shown):
             target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=0.5)
-            except Timeout:
-                raise OutputError(
-                    f"another run is writing {shown}",
-                    hint="wait for it, or choose another --out DIR",
-                ) from None
+            acquire(lock, target, hint="wait for it, or choose another --out DIR")
             _restore(_aside(staging), target)
             _sweep(staging)
             if not overwrite and _is_taken(target):
@@ -62,15 +52,12 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 raise
             _sweep(staging)
     finally:
-        with _undisturbed():
+        with undisturbed():
             if lock.is_locked:
                 # A second signal may have come before the first sweep began.
                 with suppress(OSError):
                     _sweep(staging)
-                # Removed while held: whoever waits on the old file sees it is gone and retries.
-                with suppress(OSError):
-                    os.unlink(lock_path)
-                lock.release()
+                release(lock)
 
 
 @contextmanager
@@ -160,19 +147,9 @@ def _sync(path: Path, flags: int) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove a folder, and let no second Ctrl-C leave half of it."""
-    with _undisturbed():
+    with undisturbed():
         if folder.is_symlink() or folder.exists():
             shutil.rmtree(folder)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let signals wait until the block has ended."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _POLITE)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _explain(error: OSError, shown: str) -> str:

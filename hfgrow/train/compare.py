@@ -11,25 +11,22 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.lock import LOCK, held
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import translated
 from hfgrow.describe import describe_step
 from hfgrow.errors import GrowthError, ModelError, OutputError, UsageError, printable
-from hfgrow.hub.client import HubClient
 from hfgrow.job import planned
 from hfgrow.lineage import Evaluated, TrainingLink
 from hfgrow.manifest import manifest_of
 from hfgrow.naming import suffix_of
 from hfgrow.progress import Progress
-from hfgrow.train.data.corpus import open_sources
-from hfgrow.train.data.sources import TextSource
-from hfgrow.train.data.tokenizer import open_tokenizer
 from hfgrow.train.main import Job, carry_out
 from hfgrow.train.probe import RECORD, Probe, record_probes, recorded_probes
 from hfgrow.train.recipe import Recipe, recipe_of
@@ -37,7 +34,7 @@ from hfgrow.train.run_folder import base_identity
 from hfgrow.typed import Step
 
 WINNER = "winner"
-_TOKENS, _RUNS = "tokens", "runs"
+_RUNS = "runs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,55 +141,23 @@ def probes(
     shutil.rmtree(out / _RUNS, ignore_errors=True)
 
 
-def begin(out: Path) -> None:
-    """Make the folder of a comparison, or take up the one that is there.
+@contextmanager
+def begun(out: Path) -> Iterator[None]:
+    """Make the folder of a comparison or take up the one that is there, and hold it in the block.
 
     Raises:
-        OutputError: Something else lies there.
+        OutputError: Something else lies there, or another process writes it.
     """
-    with translated(printable(out, 200)):
-        if out.exists() and (
-            not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).is_file())
-        ):
-            raise OutputError(
-                f"{printable(out, 200)} exists and is no comparison", hint="choose another --out"
-            )
-        out.mkdir(parents=True, exist_ok=True)
+    with held(out, hint="wait for it, or choose another --out"):
         if not (out / RECORD).is_file():
+            with translated(printable(out, 200)):
+                if any(path.name != LOCK for path in out.iterdir()):
+                    raise OutputError(
+                        f"{printable(out, 200)} exists and is no comparison",
+                        hint="choose another --out",
+                    )
             record_probes(out, {}, None)
-
-
-def tokens_of(
-    folder: Path,
-    out: Path,
-    what: str,
-    sources: Sequence[TextSource],
-    client: HubClient,
-    progress: Progress,
-) -> list[tuple[Path, str]]:
-    """Tokenise texts once for all candidates; return the folders, and what identifies each.
-
-    Args:
-        folder: The base, whose tokenizer is used.
-        out: The folder of the comparison.
-        what: `train` or `validation`.
-        sources: The texts.
-        client: The connection to the Hub.
-        progress: Told how it goes on.
-
-    Raises:
-        GrowthError: A text or the tokenizer cannot be read.
-    """
-    config, _, _ = read_config(LocalFolder(folder))
-    views = open_sources(
-        sources,
-        open_tokenizer(folder),
-        out / _TOKENS / what,
-        vocab_size=int(config["vocab_size"]),
-        client=client,
-        progress=progress,
-    )
-    return [(view.files.folder, view.fingerprint) for view in views]
+        yield
 
 
 def _run(comparison: Comparison, step: Step, progress: Progress) -> Probe:

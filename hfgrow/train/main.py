@@ -3,11 +3,13 @@
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.lock import held
 from hfgrow.checkpoint.read import read
 from hfgrow.extras import require
 from hfgrow.hub.client import HubClient
@@ -27,6 +29,7 @@ from hfgrow.train.world import open_devices
 
 # What training imports beyond what growth does.
 TRAINING = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
+_BUSY = "wait for it, or choose another output"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,9 @@ def carry_out(job: Job) -> dict[str, Any]:
     progress: Progress = _Stderr() if devices.is_main and not job.quiet else Silent()
     client = HubClient(token=job.token)
     folder = RunFolder(Path(recipe.output).expanduser())
+    holding = ExitStack()
     try:
+        devices.on_main(lambda: holding.enter_context(held(folder.path, hint=_BUSY)))
         resume = devices.told(job.resume and folder.holds_a_run)
         if job.resume and not resume:
             progress.say("Note: there is no run to go on with; it begins")
@@ -91,6 +96,7 @@ def carry_out(job: Job) -> dict[str, Any]:
             raise lost(error) from error
         raise
     finally:
+        holding.close()
         # One of several that fails stays until it has said so: once it leaves, they all end.
         if devices.num_processes == 1 or sys.exc_info()[0] is None:
             devices.close()

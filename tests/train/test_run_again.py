@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.lock import held
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import OutputError, TrainingError
 from tests.train import runs
@@ -139,3 +140,13 @@ def test_a_base_that_changed_is_not_gone_on_with(
     )
     with pytest.raises(TrainingError, match=r"base model\.safetensors was"):
         runs.carry(recipe, resume=True)
+
+
+def test_a_run_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    asked = runs.recipe(tmp_path)
+    with (
+        held(Path(asked["output"]), hint=""),
+        pytest.raises(OutputError, match="another run is writing"),
+    ):
+        runs.carry(asked)
+    assert list(Path(asked["output"]).iterdir()) == []
