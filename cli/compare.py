@@ -9,7 +9,7 @@ import typer
 
 from hfgrow.amounts import amount
 from hfgrow.errors import UsageError, printable
-from hfgrow.extras import require
+from hfgrow.extras import TRAINING, require
 from hfgrow.hub.client import HubClient
 from hfgrow.numbers import count
 from hfgrow.source import base_name, local_folder, locate
@@ -23,7 +23,6 @@ from .table import table_lines
 if TYPE_CHECKING:
     from hfgrow.train.probe import Probe
 
-_REQUIRED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
 _STEPS = 200
 _COLUMNS = ("rank", "operator", "parameters", "before", "just after", "rank", "after probe")
 
@@ -99,7 +98,7 @@ def compare(
     The loss just after growth says little of how a grown model ends; a short training says most of
     it (Karp et al. 2024, arXiv 2406.02469). The same command goes on where it was stopped.
     """
-    require("hfgrow compare", "pydantic", *_REQUIRED)
+    require("hfgrow compare", "pydantic", *TRAINING)
     steps = _steps(ops, op or (), g)
     from hfgrow.train.compare import WINNER, Comparison, begun, check_steps, probes
     from hfgrow.train.compare_settings import held_out_text, shared_settings, tokenised

@@ -8,7 +8,7 @@ import typer
 
 from hfgrow.amounts import amount
 from hfgrow.errors import UsageError, printable
-from hfgrow.extras import require
+from hfgrow.extras import TRAINING, require
 from hfgrow.harness import run_tasks
 from hfgrow.hub.client import HubClient
 from hfgrow.numbers import count
@@ -21,7 +21,6 @@ from .output import Console
 from .table import table_lines
 from .tasks import benchmark_lines, check_folder, named_tasks, record
 
-_REQUIRED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
 _COLUMNS = ("model", "parameters", "tokens", "bytes", "nats/token", "perplexity", "bits/byte")
 
 
@@ -112,7 +111,7 @@ def evaluate(
 
     Bits per byte compare across tokenizers, the other two do not. See docs/evaluation.md.
     """
-    require("hfgrow eval", "pydantic", *_REQUIRED)
+    require("hfgrow eval", "pydantic", *TRAINING)
     if not text and tasks is None:
         raise UsageError(
             "there is no text to measure on and no task",

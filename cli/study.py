@@ -2,18 +2,17 @@
 
 import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hfgrow.errors import UsageError
-from hfgrow.extras import require
+from hfgrow.extras import TRAINING, require
 
 from . import options
 from .output import Console
-
-_REQUIRED = ("pydantic", "torch", "transformers", "accelerate", "safetensors", "numpy")
 
 
 def register(app: typer.Typer) -> None:
@@ -60,10 +59,13 @@ def study(
 
     Run it again to go on with what was stopped; what is finished is not done again.
     """
-    require("hfgrow study", *_REQUIRED, "tokenizers")
-    from hfgrow.study.design import design, selected
+    require("hfgrow study", "pydantic", *TRAINING)
+    if dry_run and report_only:
+        raise UsageError("--dry-run and --report-only: one of the two")
+    from hfgrow.study.child import DONE, Outcome
+    from hfgrow.study.design import begun, design, selected
     from hfgrow.study.estimate import estimate
-    from hfgrow.study.jobs import DONE
+    from hfgrow.study.folder import StudyFolder
     from hfgrow.study.machine import Machine
     from hfgrow.study.recipe import load_study
     from hfgrow.study.report import document_of, write_report
@@ -72,27 +74,36 @@ def study(
     from hfgrow.study.sections import lines_of
 
     console = Console(as_json=json, quiet=quiet)
-    overrides = list(set_ or ())
-    if seeds is not None:
-        overrides.append(f"seeds=[{','.join(map(str, _seeds(seeds)))}]")
-    loaded = load_study(recipe, overrides, size=size)
-    folder = out or Path(f"study-{loaded.name}-{loaded.size}")
+    asked = load_study(recipe, set_ or (), size=size)
+    wanted = asked.seeds if seeds is None else _seeds(seeds)
+    folder = StudyFolder(out or Path(f"study-{asked.name}-{asked.size}"))
     chosen = None if arms is None else frozenset(filter(None, arms.split(",")))
-    plan = selected(design(loaded, folder), chosen)
+    if report_only:
+        folder.check_is_study()
+    # All that lies in the folder is reported; what is chosen only says what is run.
+    known = sorted({*asked.seeds, *wanted, *folder.seeds(asked.arms)})
+    loaded = load_study(recipe, [*(set_ or ()), f"seeds={known}"], size=size)
+    whole = design(loaded, folder.path)
+    plan = selected(whole, chosen, frozenset(wanted))
     if dry_run:
         estimated = estimate(plan, num_parallel=jobs, on_cpu=cpu)
         console.result("\n".join(estimated.lines()), estimated.to_json())
         return
-    outcomes = {}
-    if not report_only:
-        outcomes = run_study(plan, folder, num_parallel=jobs, on_cpu=cpu, progress=console)
-    found = results(plan, outcomes)
-    typed = shlex.join(["hfgrow", *sys.argv[1:]])
-    summed = write_report(plan, found, folder, command=typed, machine=Machine.here(on_cpu=cpu))
+    outcomes: dict[str, Outcome] = {}
+    with nullcontext() if report_only else folder.taken_up():
+        folder.check_unchanged(whole.jobs)
+        if not report_only:
+            typed = shlex.join(["hfgrow", *sys.argv[1:]])
+            place = {"command": typed, "machine": Machine.here(on_cpu=cpu).to_json()}
+            outcomes = run_study(
+                plan, folder, place, num_parallel=jobs, on_cpu=cpu, progress=console
+            )
+        reported = begun(whole, outcomes)
+        summed = write_report(reported, results(reported, outcomes), folder)
     for line in lines_of(summed):
         console.say(line)
-    console.result(str(folder / "report.html"), document_of(summed, folder))
-    if any(result.status != DONE for result in found) and not report_only:
+    console.result(str(folder.path / "report.html"), document_of(summed, folder.path))
+    if any(outcome.status != DONE for outcome in outcomes.values()):
         raise typer.Exit(8)
 
 

@@ -10,6 +10,8 @@ from hfgrow.plan import GrowthPlan
 
 # What computes tensors; copies, and zeros, need neither.
 COMPUTING = ("torch", "numpy")
+# What training imports beyond what growth does.
+TRAINING = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
 
 
 def require(what: str, *packages: str, extra: str = "train") -> None:

@@ -17,5 +17,13 @@ def size(nbytes: int) -> str:
     return f"{nbytes} B"
 
 
+def short_count(number: int) -> str:
+    """Return a number of tokens as it stands in a name: 100K, 2B."""
+    for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= limit:
+            return f"{number / limit:.3g}{unit}"
+    return str(number)
+
+
 def _three_digits(value: float) -> str:
     return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"

@@ -27,7 +27,7 @@ class StageCost:
         tokens: Its tokens, whole batches.
         num_parameters: Parameters of the model that it trains.
         flops: 6 N, of one token.
-        exact_flops: Those of matrices and attention, of one token.
+        exact_flops: Those of matrices and attention that are computed, of one token.
         is_base: Whether it trains the base, before any growth of an arm.
     """
 
@@ -90,3 +90,8 @@ def spent_at(costs: Sequence[StageCost], tokens: int) -> Spent:
 def total(costs: Sequence[StageCost]) -> float:
     """Return the 6ND FLOPs of all stages."""
     return sum(cost.flops * cost.tokens for cost in costs)
+
+
+def exact_total(costs: Sequence[StageCost]) -> float:
+    """Return the FLOPs of matrices and attention of all stages."""
+    return sum(cost.exact_flops * cost.tokens for cost in costs)

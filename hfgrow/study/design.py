@@ -5,18 +5,20 @@ with the base's optimizer and with the text where the base stopped, and its ledg
 base has cost.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hfgrow.errors import GrowthError, UsageError, printable
-from hfgrow.plan import LayerSource
-from hfgrow.study.accounting import StageCost, total
-from hfgrow.study.foresee import costs_of, grown_configs
-from hfgrow.study.recipe import Arm, Base, StudyRecipe
+from hfgrow.study.accounting import total
+from hfgrow.study.arms import Arm, Base
+from hfgrow.study.foresee import check_target, costs_of, foreseen
+from hfgrow.study.job import StudyRun
+from hfgrow.study.recipe import StudyRecipe
 from hfgrow.study.stages import arm_stages, base_stage
-from hfgrow.train.recipe import Recipe, recipe_of
+from hfgrow.train.recipe import recipe_of
 from hfgrow.train.recipe_fields import numbers_in
 
 _PASSED_ON = (
@@ -34,39 +36,6 @@ _PASSED_ON = (
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One run.
-
-    Attributes:
-        name: Of the run and its folder.
-        arm: The arm it is of; None for a base.
-        seed: Its seed.
-        recipe: What it does.
-        costs: What each of its stages of training costs.
-        layer_map: Where the layers of the result come from; None if nothing grew.
-        base: The run that it is a fork of; None if it begins on its own.
-    """
-
-    name: str
-    arm: str | None
-    seed: int
-    recipe: Recipe
-    costs: tuple[StageCost, ...]
-    layer_map: tuple[LayerSource, ...] | None
-    base: "Job | None" = None
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the run."""
-        return Path(self.recipe.output)
-
-    @property
-    def own_flops(self) -> float:
-        """6ND FLOPs of the run, without those of the one that it is a fork of."""
-        return total(self.costs) - (total(self.base.costs) if self.base else 0.0)
-
-
-@dataclass(frozen=True, slots=True)
 class Design:
     """All runs of a study.
 
@@ -76,10 +45,10 @@ class Design:
     """
 
     study: StudyRecipe
-    jobs: tuple[Job, ...]
+    jobs: tuple[StudyRun, ...]
 
     @property
-    def arms(self) -> tuple[Job, ...]:
+    def arms(self) -> tuple[StudyRun, ...]:
         """The runs of arms."""
         return tuple(job for job in self.jobs if job.arm is not None)
 
@@ -95,7 +64,7 @@ def design(study: StudyRecipe, out: Path) -> Design:
         UsageError: A run cannot be, or an arm ends as something else than the target.
     """
     grown = {name: arm for name, arm in study.arms.items() if arm.scratch is None}
-    jobs: list[Job] = []
+    jobs: list[StudyRun] = []
     for seed in study.seeds:
         bases = {
             name: _base_job(study, name, base, seed, out)
@@ -113,27 +82,49 @@ def design(study: StudyRecipe, out: Path) -> Design:
     return Design(study, tuple(jobs))
 
 
-def selected(whole: Design, arms: frozenset[str] | None) -> Design:
-    """Return only some arms of a design, and the bases that they need.
+def selected(
+    whole: Design, arms: frozenset[str] | None = None, seeds: frozenset[int] | None = None
+) -> Design:
+    """Return only some arms and seeds of a design, and the bases that they need.
+
+    Args:
+        whole: The design.
+        arms: The arms; None takes all.
+        seeds: The seeds; None takes all.
 
     Raises:
         UsageError: There is no such arm.
     """
-    if arms is None:
-        return whole
     known = whole.study.arms
-    for arm in sorted(arms - known.keys()):
+    for arm in sorted((arms or frozenset()) - known.keys()):
         raise UsageError(
             f"the study has no arm {printable(arm)}", hint=f"it has {', '.join(known)}"
         )
-    if not arms:
+    if arms is not None and not arms:
         raise UsageError("no arm is left", hint=f"the study has {', '.join(known)}")
-    kept = [job for job in whole.arms if job.arm in arms]
+    return _only(
+        whole,
+        lambda job: (arms is None or job.arm in arms) and (seeds is None or job.seed in seeds),
+    )
+
+
+def begun(whole: Design, also: Collection[str] = ()) -> Design:
+    """Return only the arms and seeds of a design that have a folder, and the bases that they need.
+
+    Args:
+        whole: The design.
+        also: Names of runs that are kept without one.
+    """
+    return _only(whole, lambda job: job.name in also or job.folder.exists())
+
+
+def _only(whole: Design, keeps: Callable[[StudyRun], bool]) -> Design:
+    kept = [job for job in whole.arms if keeps(job)]
     needed = {job.name for arm in kept for job in (arm, arm.base) if job}
     return Design(whole.study, tuple(job for job in whole.jobs if job.name in needed))
 
 
-def _base_job(study: StudyRecipe, name: str, base: Base, seed: int, out: Path) -> Job:
+def _base_job(study: StudyRecipe, name: str, base: Base, seed: int, out: Path) -> StudyRun:
     label = f"base-{name}"
     content = _content(study, f"{label}-seed{seed}", seed, out, base.optimizer)
     content |= {"base": {"config": _config(study, base)}, "dtype": "float32"}
@@ -142,27 +133,30 @@ def _base_job(study: StudyRecipe, name: str, base: Base, seed: int, out: Path) -
 
 
 def _grown_job(
-    study: StudyRecipe, name: str, arm: Arm, seed: int, out: Path, bases: Mapping[str, Job]
-) -> Job:
+    study: StudyRecipe, name: str, arm: Arm, seed: int, out: Path, bases: Mapping[str, StudyRun]
+) -> StudyRun:
     base_name = study.base_of(arm)
     assert base_name is not None
     base = study.bases[base_name]
     content = _content(study, f"{name}-seed{seed}", seed, out, base.optimizer)
     content |= {"base": {"config": _config(study, base)}}
     stages = [base_stage(study, base)] if base.factor else []
-    content["stages"] = [*stages, *arm_stages(study, arm, seed)]
+    with _named(study, name):
+        stages += arm_stages(study, arm, seed)
+    content["stages"] = stages
     return _job(study, name, name, seed, content, bases.get(base_name))
 
 
 def _scratch_job(
     study: StudyRecipe, name: str, arm: Arm, seed: int, out: Path, dearest: float | None
-) -> Job:
+) -> StudyRun:
     content = _content(study, f"{name}-seed{seed}", seed, out, arm.optimizer)
     content |= {"base": {"config": dict(study.model)}}
     train = study.train | arm.train
     content["stages"] = [{"train": train}]
     job = _job(study, name, name, seed, content)
-    if arm.scratch == "equal-compute" and dearest is not None:
+    if arm.scratch == "equal-compute":
+        assert dearest is not None
         (cost,) = job.costs
         batch = job.recipe.batch_tokens
         tokens = max(1, round(dearest / cost.flops / batch)) * batch
@@ -189,31 +183,27 @@ def _job(
     arm: str | None,
     seed: int,
     content: dict[str, Any],
-    base: Job | None = None,
-) -> Job:
-    try:
-        recipe = recipe_of(numbers_in(content), f"{label} of the study {study.name}")
-        configs, layer_map = grown_configs(recipe)
+    base: StudyRun | None = None,
+) -> StudyRun:
+    recipe = recipe_of(numbers_in(content), _where(study, label))
+    with _named(study, label):
+        models = foreseen(recipe)
         if arm is not None:
-            _check_target(study, configs[-1])
+            check_target(numbers_in(study.model), models[-1].plan.config)
+    costs = tuple(costs_of(recipe, models, num_base_stages=1 if base else 0))
+    has_grown = any(stage.grow for stage in recipe.stages)
+    layer_map = models[-1].plan.layer_map if has_grown else None
+    return StudyRun(f"{label}-seed{seed}", arm, seed, recipe, costs, layer_map, base)
+
+
+def _where(study: StudyRecipe, label: str) -> str:
+    return f"{label} of the study {study.name}"
+
+
+@contextmanager
+def _named(study: StudyRecipe, label: str) -> Iterator[None]:
+    """Say in an error of the block which arm or base it is of."""
+    try:
+        yield
     except GrowthError as error:
-        message = str(error)
-        shown = message if label in message else f"{label} of the study {study.name}: {message}"
-        raise UsageError(shown, hint=error.hint) from error
-    costs = tuple(costs_of(recipe, configs, num_base_stages=1 if base else 0))
-    return Job(f"{label}-seed{seed}", arm, seed, recipe, costs, layer_map, base)
-
-
-def _check_target(study: StudyRecipe, config: Mapping[str, Any]) -> None:
-    wrong = list(_differences(study.model, config))
-    if wrong:
-        raise UsageError(
-            f"it does not end as the target: {', '.join(wrong)}",
-            hint="the base times its growth must give `model`",
-        )
-
-
-def _differences(target: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in target.items():
-        if isinstance(value, int | float | bool) and config.get(key) != value:
-            yield f"{key} is {config.get(key)}, not {value}"
+        raise UsageError(f"{_where(study, label)}: {error}", hint=error.hint) from error

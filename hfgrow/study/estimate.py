@@ -7,13 +7,16 @@ for an estimate, it is not told.
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from hfgrow.numbers import count
 from hfgrow.study.accounting import total
-from hfgrow.study.design import Design, Job
-from hfgrow.study.jobs import is_done
+from hfgrow.study.child import is_done
+from hfgrow.study.design import Design
+from hfgrow.study.job import StudyRun
+from hfgrow.train.fresh import fresh_model
 from hfgrow.train.recipe_parts import FreshModel
 
 # What may be made for an estimate: on a CPU little, since others may need its memory.
@@ -102,8 +105,7 @@ def estimate(design: Design, *, num_parallel: int, on_cpu: bool) -> Estimate:
         Foreseen(
             name=job.name,
             num_parameters=job.costs[-1].num_parameters,
-            tokens=sum(c.tokens for c in job.costs[-1:] if job.base)
-            or sum(c.tokens for c in job.costs),
+            tokens=sum(cost.tokens for cost in job.costs if not cost.is_base),
             flops=job.own_flops,
             all_in_flops=total(job.costs),
             done=is_done(job),
@@ -111,17 +113,21 @@ def estimate(design: Design, *, num_parallel: int, on_cpu: bool) -> Estimate:
         for job in design.jobs
     )
     largest = max(design.jobs, key=lambda job: job.costs[-1].num_parameters)
-    rate = seconds = None
+    rate: float | None = None
+    seconds: float | None = None
     device = "cpu" if on_cpu or not torch.cuda.is_available() else "cuda"
     if largest.costs[-1].num_parameters <= _MOST_PARAMETERS[device]:
-        rate = _rate(largest, design, num_parallel=num_parallel, device=device)
+        # The device may be in use by others.
+        with suppress(torch.OutOfMemoryError):
+            rate = _rate(largest, design, num_parallel=num_parallel, device=device)
+    if rate is not None:
         left = [(job, run) for job, run in zip(design.jobs, runs, strict=True) if not run.done]
         work = sum(run.flops * (1 + _share_of_evaluation(job)) / rate for job, run in left)
         seconds = (work + _STARTUP_S * len(left)) / min(num_parallel, max(1, len(left)))
     return Estimate(design.study.name, runs, rate, seconds, num_parallel)
 
 
-def _share_of_evaluation(job: Job) -> float:
+def _share_of_evaluation(job: StudyRun) -> float:
     """Return what evaluation takes beside training: a forward pass is a third of a step."""
     evaluation = job.recipe.evaluation
     if evaluation.every_tokens is None:
@@ -130,28 +136,20 @@ def _share_of_evaluation(job: Job) -> float:
     return texts * evaluation.tokens / evaluation.every_tokens / 3
 
 
-def _rate(job: Job, design: Design, *, num_parallel: int, device: str) -> float:
+def _rate(job: StudyRun, design: Design, *, num_parallel: int, device: str) -> float:
     """Return the FLOP/s, 6ND, of a few steps of the target with the cores that a run gets."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    auto_config: Any = AutoConfig
-    auto_model: Any = AutoModelForCausalLM
     recipe = job.recipe
-    model = FreshModel(config=dict(design.study.model)).config
-    cores = len(os.sched_getaffinity(0))
     threads = torch.get_num_threads()
-    given = os.environ.get("OMP_NUM_THREADS")
-    torch.set_num_threads(int(given) if given else max(1, cores // num_parallel))
-    settings = {key: value for key, value in model.items() if key != "model_type"}
-    config = auto_config.for_model(model["model_type"], **settings)
+    torch.set_num_threads(_num_threads(num_parallel))
     with torch.device(device):
-        module = auto_model.from_config(config)
+        module = fresh_model(FreshModel(config=dict(design.study.model)).config)
         optimizer = torch.optim.AdamW(module.parameters(), fused=True)
         length = recipe.data.sequence_length
-        most = max(1, _MOST_LOGITS // (length * config.vocab_size))
+        most = max(1, _MOST_LOGITS // (length * module.config.vocab_size))
         shape = (min(recipe.micro_batch_size, most), length)
-        tokens = torch.randint(0, config.vocab_size, shape)
+        tokens = torch.randint(0, module.config.vocab_size, shape)
     best = float("inf")
     for _ in range(_NUM_STEPS):
         started = time.perf_counter()
@@ -164,3 +162,11 @@ def _rate(job: Job, design: Design, *, num_parallel: int, device: str) -> float:
         best = min(best, time.perf_counter() - started)
     torch.set_num_threads(threads)
     return job.costs[-1].flops * tokens.numel() / best
+
+
+def _num_threads(num_parallel: int) -> int:
+    """Return the threads that a run gets: OMP_NUM_THREADS may hold one number for each level."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if given.isdecimal() and int(given):
+        return int(given)
+    return max(1, len(os.sched_getaffinity(0)) // num_parallel)

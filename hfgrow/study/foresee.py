@@ -1,98 +1,70 @@
-"""The model after each stage of a recipe that begins with a fresh one: no weight is made."""
+"""What a run of a study will cost, stage by stage, and what it ends as: no weight is made."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hfgrow.errors import UsageError, printable
-from hfgrow.families import FAMILIES
-from hfgrow.job import planned
-from hfgrow.names import SINGLE
-from hfgrow.plan import GrowthPlan, LayerSource, TensorPlan
+from hfgrow.errors import UsageError
 from hfgrow.study.accounting import StageCost
-from hfgrow.tensor_recipes import Stored
-from hfgrow.train.flops import arithmetic
+from hfgrow.train.flops import arithmetic, spent_flops
+from hfgrow.train.foresee import Foreseen, foresee
+from hfgrow.train.fresh import fresh_plan
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_parts import FreshModel
 
 
-def fresh_plan(model: Mapping[str, Any]) -> GrowthPlan:
-    """Return the plan of a model that does not exist yet.
-
-    Args:
-        model: Its config; what is left out is transformers' default.
+def foreseen(recipe: Recipe) -> tuple[Foreseen, ...]:
+    """Return the model after each stage of a recipe that begins with a fresh one.
 
     Raises:
-        UsageError: transformers refuses it.
-    """
-    from transformers import AutoConfig
-
-    auto_config: Any = AutoConfig
-    settings = dict(model)
-    model_type = settings.pop("model_type")
-    try:
-        config = auto_config.for_model(model_type, **settings).to_dict()
-    except Exception as error:
-        raise UsageError(f"transformers refuses the config: {printable(error, 300)}") from error
-    config = {key: value for key, value in config.items() if value is not None}
-    family = FAMILIES[model_type]
-    config |= {"model_type": model_type, "architectures": [family.architecture]}
-    return GrowthPlan(
-        folder="",
-        config=config,
-        family=model_type,
-        layer_map=tuple(LayerSource(i) for i in range(config["num_hidden_layers"])),
-        tensors={
-            name: TensorPlan("F32", Stored(SINGLE, name, 0, shape, "F32"))
-            for name, shape in family.shapes(config, tied=family.is_tied(config)).items()
-        },
-        files={},
-    )
-
-
-def grown_configs(
-    recipe: Recipe,
-) -> tuple[tuple[Mapping[str, Any], ...], tuple[LayerSource, ...] | None]:
-    """Return the config of the model after each stage, and where its layers come from.
-
-    Args:
-        recipe: A recipe that begins with a fresh model.
-
-    Raises:
-        UsageError: A growth cannot be.
+        GrowthError: A stage cannot be.
     """
     assert isinstance(recipe.base, FreshModel)
-    plan = fresh_plan(recipe.base.config)
-    configs, has_grown = [], False
-    for number, stage in enumerate(recipe.stages):
-        if stage.grow:
-            has_grown = True
-            try:
-                plan = planned(plan, [stage.grow.step], is_draft=True)
-            except UsageError as error:
-                raise UsageError(f"stages.{number}: {error}", hint=error.hint) from error
-        configs.append(plan.config)
-    return tuple(configs), plan.layer_map if has_grown else None
+    return tuple(foresee(recipe, fresh_plan(recipe.base.config), None))
 
 
 def costs_of(
-    recipe: Recipe, configs: Sequence[Mapping[str, Any]], *, num_base_stages: int
+    recipe: Recipe, models: tuple[Foreseen, ...], *, num_base_stages: int
 ) -> Iterator[StageCost]:
     """Yield what every stage of training costs.
 
     Args:
         recipe: The recipe.
-        configs: The config of the model after each stage.
+        models: The model after each stage.
         num_base_stages: How many of its first stages are those of the base.
     """
-    for number, (stage, config) in enumerate(zip(recipe.stages, configs, strict=True)):
+    length = recipe.data.sequence_length
+    for number, (stage, model) in enumerate(zip(recipe.stages, models, strict=True)):
         if stage.train is None:
             continue
-        found = arithmetic(config, recipe.data.sequence_length)
+        found = arithmetic(model.plan.config, length)
         yield StageCost(
             number=number,
             tokens=stage.train.num_steps(recipe.batch_tokens) * recipe.batch_tokens,
             num_parameters=found.num_parameters,
             flops=float(found.headline_flops),
-            exact_flops=found.exact_flops,
+            exact_flops=spent_flops(model.plan.config, length, model.trained),
             is_base=number < num_base_stages,
+        )
+
+
+def check_target(model: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse a run that ends as something else than the target.
+
+    Args:
+        model: The config of the target as a study says it.
+        config: That of the model that the run ends as, every default in it.
+
+    Raises:
+        UsageError: They differ.
+    """
+    target = fresh_plan(model).config
+    wrong = [
+        f"{key} is {config.get(key)}, not {target.get(key)}"
+        for key in sorted(target.keys() | config.keys())
+        if config.get(key) != target.get(key)
+    ]
+    if wrong:
+        raise UsageError(
+            f"it does not end as the target: {', '.join(wrong)}",
+            hint="the base times its growth must give `model`",
         )

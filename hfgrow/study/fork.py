@@ -11,14 +11,14 @@ from pathlib import Path
 
 from hfgrow.checkpoint.staging import translated
 from hfgrow.errors import OutputError, TrainingError, printable
-from hfgrow.study.design import Job
+from hfgrow.numbers import short_count
+from hfgrow.study.job import StudyRun
 from hfgrow.train.run_folder import METRICS, RUN, RunFolder
 
 _LINKED = (".safetensors",)
-TOKENS = "tokens"
 
 
-def prepare_folder(job: Job, tokens: Path) -> None:
+def prepare_folder(job: StudyRun, tokens: Path) -> None:
     """Make the folder of a run that has none yet: empty, or forked from the run of its base.
 
     Args:
@@ -39,15 +39,15 @@ def prepare_folder(job: Job, tokens: Path) -> None:
         staging = folder.with_name(f".{folder.name}.forking")
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        (staging / TOKENS).symlink_to(os.path.relpath(tokens, folder), target_is_directory=True)
+        RunFolder(staging).tokens.symlink_to(
+            os.path.relpath(tokens, folder), target_is_directory=True
+        )
         if job.base is not None:
             _fork(RunFolder(job.base.folder), RunFolder(staging), job)
         staging.rename(folder)
 
 
-def _fork(base: RunFolder, fork: RunFolder, job: Job) -> None:
-    from hfgrow.train.run import _short
-
+def _fork(base: RunFolder, fork: RunFolder, job: StudyRun) -> None:
     checkpoints = sorted(base.checkpoints.glob("step-*"))
     if not base.final.is_dir() or not checkpoints:
         raise TrainingError(
@@ -55,7 +55,7 @@ def _fork(base: RunFolder, fork: RunFolder, job: Job) -> None:
             hint="remove its folder, and run the study again",
         )
     assert job.recipe.stages[0].train is not None
-    name = f"base-{_short(job.recipe.stages[0].train.tokens)}"
+    name = f"base-{short_count(job.recipe.stages[0].train.tokens)}"
     _link_tree(base.final, fork.stage(0, name))
     _link_tree(base.fresh, fork.fresh)
     _link_tree(checkpoints[-1], fork.checkpoints / checkpoints[-1].name)

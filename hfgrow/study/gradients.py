@@ -7,8 +7,9 @@ have none in any model.
 
 from hfgrow.errors import GrowthError
 from hfgrow.families.table import layer_of
-from hfgrow.study.design import Design, Job
-from hfgrow.study.jobs import is_done
+from hfgrow.study.child import is_done
+from hfgrow.study.design import Design
+from hfgrow.study.job import StudyRun
 from hfgrow.train.run_folder import RunFolder
 
 _MOST_PARAMETERS = 200_000_000
@@ -29,7 +30,7 @@ def dead_gradients(design: Design) -> dict[str, float]:
     return found
 
 
-def _share(job: Job) -> float | None:
+def _share(job: StudyRun) -> float | None:
     """Return the share of the matrices' weights whose gradient is zero in the first step."""
     import torch
 
@@ -37,7 +38,7 @@ def _share(job: Job) -> float | None:
     from hfgrow.train.growing import last_growth
     from hfgrow.train.stage import load_model
 
-    number = next(cost.number for cost in job.costs if not cost.is_base)
+    number = job.first_grown
     folders = sorted(RunFolder(job.folder).stage(number - 1, "").glob("*"))
     train = job.recipe.stages[number].train
     if len(folders) != 1 or train is None or job.costs[-1].num_parameters > _MOST_PARAMETERS:

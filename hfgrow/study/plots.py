@@ -33,6 +33,7 @@ _COLOURS = (
 )
 _MARKERS = "osD^vP*Xhd<>"
 _NUM_LOSSES = 60
+PICTURES = ("loss-flops.png", "loss-tokens.png", "speedup.png", "growth.png")
 _GAP = 0.045
 
 
@@ -53,9 +54,13 @@ def loss_picture(arms: Mapping[str, Sequence[Result]], reference: str | None, by
     ends = []
     lowest, highest = float("inf"), float("-inf")
     for arm, style in _styles(arms, reference):
-        curves = [result.curve(by) for result in arms[arm]]
-        # A logarithm has no place for nothing spent.
-        columns = [column for column in zip(*curves, strict=False) if column[0][0] > 0]
+        curves = [result.path(by) for result in arms[arm]]
+        # A logarithm has no place for nothing spent; of a run that lacks one the rest is elsewhere.
+        columns = [
+            column
+            for column in zip(*curves, strict=False)
+            if column[0][0] > 0 and len({cost for cost, _ in column}) == 1
+        ]
         if not columns:
             continue
         costs = [column[0][0] for column in columns]
@@ -86,11 +91,14 @@ def loss_picture(arms: Mapping[str, Sequence[Result]], reference: str | None, by
 def speedup_picture(arms: Mapping[str, Sequence[Result]], reference: str) -> bytes:
     """Draw the all-in speed-up over the reference at every loss that both came down to."""
     figure, axes = _canvas()
-    scratch = {result.seed: result.curve(ALL_IN) for result in arms[reference]}
+    curves = {r.seed: r.curve(ALL_IN) for r in arms[reference] if not r.falls}
+    scratch = {seed: curve for seed, curve in curves.items() if curve}
     ends, seen = [], []
     for arm, style in _styles(arms, reference):
         pairs = [
-            (scratch[r.seed], r.curve(ALL_IN)) for r in arms[arm] if r.seed in scratch and r.own
+            (scratch[r.seed], curve)
+            for r in arms[arm]
+            if r.seed in scratch and not r.falls and (curve := r.curve(ALL_IN))
         ]
         if arm == reference or not pairs:
             continue
@@ -99,8 +107,8 @@ def speedup_picture(arms: Mapping[str, Sequence[Result]], reference: str) -> byt
         xs, means, lows, highs = [], [], [], []
         for i in range(1, _NUM_LOSSES + 1):
             loss = top + (bottom - top) * i / _NUM_LOSSES
-            values = [speedup(one, other, loss) for one, other in pairs]
-            known = [100 * value for value in values if value is not None]
+            gains = [speedup(one, other, loss) for one, other in pairs]
+            known = [100 * gain.value for gain in gains if gain and not gain.is_bound]
             if bottom < top and len(known) == len(pairs):
                 xs.append(loss)
                 means.append(mean(known))

@@ -9,94 +9,27 @@ on as it stands, and checked where the recipe of each arm is made.
 Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, Sec. 3
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from hfgrow.errors import UsageError, printable
 from hfgrow.operators.checks import MAX_SEED
+from hfgrow.study.arms import NO_BASES, NOTHING, Arm, Base, Name, Settings
 from hfgrow.train.overrides import with_overrides
 from hfgrow.train.recipe_errors import refused
-from hfgrow.train.recipe_fields import Part, Text, Tokens, expected, refusal
+from hfgrow.train.recipe_fields import Part, Text, Tokens, refusal
 from hfgrow.train.recipe_files import read_recipe
-from hfgrow.train.recipe_parts import NotNegative
 
 FOLDER = "studies"
 _SIZES, _LIKE = "sizes", "like"
 # What a study does not take over from the one that it is like.
 _OWN = ("name", "question", "arms", "reference")
-_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}", re.ASCII)
 
 
-def _name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise expected("a name of up to 40 of a-z, 0-9, - and .")
-    return value
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Settings = dict[str, JsonValue]
-NOTHING: Settings = {}
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-
-
-class Base(Part):
-    """A small model that arms grow from, trained once for each seed.
-
-    Attributes:
-        config: What its config says otherwise than the target's.
-        factor: The tokens that it is trained on, in units of `base_tokens`; with 0 it stays random.
-        train: What its training has otherwise than `base_train`.
-        optimizer: Its optimizer, and that of the arms that grow from it, instead of the study's.
-    """
-
-    config: Settings = NOTHING
-    factor: NotNegative = 1.0
-    train: Settings = NOTHING
-    optimizer: Settings | None = None
-
-
-NO_BASES: dict[str, Base] = {}
-
-
-class Arm(Part):
-    """One way to the target.
-
-    Attributes:
-        base: What it grows from; may be left out where there is one base.
-        grow: A growth as a recipe has it, or several in one hop; then it trains to the end.
-        stages: Growth and training in turn instead. A training takes a `share` of the study's
-            tokens, or all that is left of them.
-        scratch: No growth: the target from random weights, trained on as many tokens as the grown
-            arms (`target`), or on as many as cost what the dearest of them does (`equal-compute`).
-        train: What its training has otherwise than the study's.
-        optimizer: Of an arm from scratch, instead of the study's.
-        paper: What the paper says of it, for the report.
-    """
-
-    base: Name | None = None
-    grow: Settings | Annotated[tuple[Settings, ...], Field(strict=False)] | None = None
-    stages: Annotated[tuple[Settings, ...], Field(strict=False, max_length=100)] | None = None
-    scratch: Literal["target", "equal-compute"] | None = None
-    train: Settings = NOTHING
-    optimizer: Settings | None = None
-    paper: Text | None = None
-
-    @model_validator(mode="after")
-    def _is_one_thing(self) -> "Arm":
-        given = [key for key in ("grow", "stages", "scratch") if getattr(self, key) is not None]
-        if len(given) != 1:
-            what = "exactly one of grow, stages and scratch"
-            raise refusal([((given[-1] if given else "grow",), " and ".join(given) or None, what)])
-        if self.scratch and self.base:
-            raise refusal([(("base",), self.base, "none: an arm from scratch has no base")])
-        if self.optimizer is not None and not self.scratch:
-            what = "none: an arm goes on with the optimizer of its base, bases.NAME.optimizer"
-            raise refusal([(("optimizer",), "...", what)])
-        return self
 
 
 class StudyRecipe(Part):
@@ -162,6 +95,19 @@ class StudyRecipe(Part):
                 faults.append((("arms", name, "base"), arm.base, f"one of bases: {names}"))
         if self.base_tokens is None and any(base.factor for base in self.bases.values()):
             faults.append((("base_tokens",), None, "the tokens that bases are trained on"))
+        if not any(arm.scratch is None for arm in self.arms.values()):
+            what = "target: without an arm that grows there is no compute to be equal to"
+            faults += [
+                (("arms", name, "scratch"), arm.scratch, what)
+                for name, arm in self.arms.items()
+                if arm.scratch == "equal-compute"
+            ]
+        names_of_bases = {f"base-{name}" for name in self.bases}
+        faults += [
+            (("arms",), name, f"another name: {name} is the run of a base")
+            for name in self.arms
+            if name in names_of_bases
+        ]
         if self.reference is not None and self.reference not in self.arms:
             faults.append((("reference",), self.reference, f"one of {', '.join(self.arms)}"))
         if len(set(self.seeds)) < len(self.seeds):

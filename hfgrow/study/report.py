@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.write import replace_text
 from hfgrow.errors import printable
 from hfgrow.study import page
 from hfgrow.study.design import Design
+from hfgrow.study.folder import StudyFolder
 from hfgrow.study.gradients import dead_gradients
-from hfgrow.study.machine import Machine
-from hfgrow.study.plots import has_matplotlib, pictures
+from hfgrow.study.plots import PICTURES, has_matplotlib, pictures
+from hfgrow.study.ran import where_ran
 from hfgrow.study.results import Result, by_arm
-from hfgrow.study.run import write_text
 from hfgrow.study.sections import blocks
 from hfgrow.study.summary import Summary, summary
 from hfgrow.study.timings import timings
@@ -21,17 +22,13 @@ from hfgrow.study.timings import timings
 PLOTS = "plots"
 
 
-def write_report(
-    design: Design, found: Sequence[Result], out: Path, *, command: str, machine: Machine
-) -> Summary:
+def write_report(design: Design, found: Sequence[Result], folder: StudyFolder) -> Summary:
     """Write the report of a study into its folder, and return its numbers.
 
     Args:
         design: The runs.
         found: What they measured.
-        out: The folder.
-        command: What was typed.
-        machine: What it ran on.
+        folder: The folder.
 
     Raises:
         OutputError: It cannot be written.
@@ -40,29 +37,36 @@ def write_report(
     drawn: list[page.Picture] = []
     if has_matplotlib():
         drawn = [page.Picture(*picture) for picture in pictures(by_arm(found), summed)]
-    content = list(blocks(design, found, summed, drawn, command, machine))
+    ran = where_ran(design, folder.places())
+    content = list(blocks(design, found, summed, drawn, ran))
     title = f"Study {design.study.name} ({design.study.size})"
-    with translated(printable(out, 200)):
-        (out / PLOTS).mkdir(parents=True, exist_ok=True)
-        for picture in drawn:
-            (out / PLOTS / picture.name).write_bytes(picture.png)
     document = {
         "study": design.study.model_dump(mode="json"),
-        "command": command,
-        "machine": {
-            "processor": machine.processor,
-            "num_cores": machine.num_cores,
-            "devices": list(machine.devices),
-            "versions": machine.versions,
-        },
+        "ran": [one.to_json() for one in ran],
         "summary": summed.to_json(),
         "timings": timings(design, found),
         "runs": [result.to_json() for result in found],
     }
-    write_text(out / "results.json", json.dumps(document, indent=1) + "\n")
-    write_text(out / "report.md", page.markdown(title, content, PLOTS))
-    write_text(out / "report.html", page.html(title, content))
+    out = folder.path
+    with translated(printable(out, 200)):
+        _draw(out / PLOTS, drawn)
+        replace_text(out / "results.json", json.dumps(document, indent=1) + "\n")
+        replace_text(out / "report.md", page.markdown(title, content, PLOTS))
+        replace_text(out / "report.html", page.html(title, content))
     return summed
+
+
+def _draw(folder: Path, drawn: Sequence[page.Picture]) -> None:
+    """Write the pictures, each complete or not at all; one that is not drawn any more goes."""
+    folder.mkdir(exist_ok=True)
+    names = {picture.name for picture in drawn}
+    for name in PICTURES:
+        if name not in names:
+            (folder / name).unlink(missing_ok=True)
+    for picture in drawn:
+        new = folder / f".{picture.name}.hfgrow-new"
+        new.write_bytes(picture.png)
+        new.replace(folder / picture.name)
 
 
 def document_of(summed: Summary, out: Path) -> dict[str, Any]:

@@ -5,17 +5,12 @@ from dataclasses import asdict, dataclass
 from math import log
 from typing import Any
 
-from hfgrow.errors import GrowthError
-from hfgrow.ledger import ledger
-from hfgrow.manifest import read_manifest
-from hfgrow.study.accounting import ACCOUNTINGS, Spent, spent_at, total
-from hfgrow.study.design import Design, Job
-from hfgrow.study.jobs import DONE, FAILED, OPEN, Outcome, is_done
+from hfgrow.study.accounting import ACCOUNTINGS, Spent, spent_at
+from hfgrow.study.child import DONE, Outcome, is_done, outcome_of
+from hfgrow.study.design import Design
+from hfgrow.study.job import StudyRun
+from hfgrow.study.ledgers import recorded
 from hfgrow.train.metrics import read_metrics
-from hfgrow.train.run_folder import RunFolder
-
-# How far the ledger of a finished model may be from what was planned: roundings of decimals.
-_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +64,9 @@ class Result:
         status: How the run stands: `done`, `failed`, `not run` or `open`.
         message: What was wrong with it, if anything was.
         points: Its evaluations, the base's among them.
-        first_stage: The first stage of training that is the arm's own.
+        first_grown: The first stage of training after the first growth; 0 where nothing grows.
+        as_target: The first after the last growth, which trains a model of the target's size.
+        falls: Whether its learning rate falls, so that losses before its end are not finished ones.
         seconds: What its training took, the base's included; None if it is not finished.
     """
 
@@ -78,13 +75,15 @@ class Result:
     status: str
     message: str
     points: tuple[Point, ...]
-    first_stage: int
+    first_grown: int
+    as_target: int
+    falls: bool
     seconds: float | None
 
     @property
-    def own(self) -> tuple[Point, ...]:
+    def grown(self) -> tuple[Point, ...]:
         """The evaluations after the first growth, or all of an arm from scratch."""
-        return tuple(p for p in self.points if p.stage >= self.first_stage and p.when != "base")
+        return tuple(p for p in self.points if p.stage >= self.first_grown and p.when != "base")
 
     @property
     def final(self) -> Point | None:
@@ -94,17 +93,24 @@ class Result:
     @property
     def jump(self) -> Jump | None:
         """What its first growth did; None if nothing grew, or nothing was measured before."""
-        earlier = [p for p in self.points if p.stage < self.first_stage or p.when == "base"]
-        if not earlier or not self.own:
+        earlier = [p for p in self.points if p.stage < self.first_grown or p.when == "base"]
+        if not earlier or not self.grown:
             return None
-        first, *rest = self.own
+        first, *rest = self.grown
+        if first.when != "start":
+            return None
         after = (rest[0].loss, rest[0].spent.tokens_after_base) if rest else None
         return Jump(earlier[-1].loss, first.loss, after)
 
     def curve(self, accounting: str) -> list[tuple[float, float]]:
-        """Return cost and loss of its own evaluations, in order."""
+        """Return cost and loss of the evaluations as a model of the target's size, in order."""
         cost = ACCOUNTINGS[accounting]
-        return [(cost(point.spent), point.loss) for point in self.own]
+        return [(cost(p.spent), p.loss) for p in self.grown if p.stage >= self.as_target]
+
+    def path(self, accounting: str) -> list[tuple[float, float]]:
+        """Return cost and loss of all evaluations after the first growth, in order."""
+        cost = ACCOUNTINGS[accounting]
+        return [(cost(p.spent), p.loss) for p in self.grown]
 
     def to_json(self) -> dict[str, object]:
         """Return what results.json has of it."""
@@ -138,23 +144,22 @@ def by_arm(found: Iterable[Result]) -> dict[str, list[Result]]:
     return arms
 
 
-def _result(job: Job, outcome: Outcome | None) -> Result:
-    if outcome is None:
-        outcome = Outcome(DONE if is_done(job) else OPEN)
-    points = tuple(_points(job, read_metrics(job.folder)))
-    seconds = None
-    if outcome.status == DONE:
-        flops, seconds = _recorded(job)
-        planned = total(job.costs)
-        if flops is None or abs(flops - planned) > _TOLERANCE * planned:
-            message = f"its ledger has {flops} FLOPs instead of {planned}"
-            outcome = Outcome(FAILED, message)
-    status, message = outcome.status, outcome.message
-    first = next(cost.number for cost in job.costs if not cost.is_base)
-    return Result(job.arm or "", job.seed, status, message, points, first, seconds)
+def _result(job: StudyRun, outcome: Outcome | None) -> Result:
+    outcome = outcome or outcome_of(job)
+    return Result(
+        arm=job.arm or "",
+        seed=job.seed,
+        status=outcome.status,
+        message=outcome.message,
+        points=tuple(_points(job, read_metrics(job.folder))),
+        first_grown=job.first_grown,
+        as_target=job.as_target,
+        falls=job.falls,
+        seconds=recorded(job).device_seconds if is_done(job) else None,
+    )
 
 
-def _points(job: Job, lines: Sequence[Mapping[str, Any]]) -> Iterable[Point]:
+def _points(job: StudyRun, lines: Sequence[Mapping[str, Any]]) -> Iterable[Point]:
     # A run that was stopped just after an evaluation measures once more when it goes on.
     last = {(line["stage"], line["when"], line["step"]): line for line in lines if _measures(line)}
     for line in last.values():
@@ -174,16 +179,7 @@ def _points(job: Job, lines: Sequence[Mapping[str, Any]]) -> Iterable[Point]:
 
 
 def _measures(line: Mapping[str, Any]) -> bool:
-    return bool(line.get("validation"))
-
-
-def _recorded(job: Job) -> tuple[float | None, float | None]:
-    """Return FLOPs and seconds as the ledger of the finished model has them."""
-    try:
-        manifest = read_manifest(RunFolder(job.folder).final)
-    except GrowthError:
-        return None, None
-    if manifest is None:
-        return None, None
-    found = ledger(manifest)
-    return found.total.flops, found.recorded.device_seconds
+    """Say whether a line holds losses, all of them finite: a run that diverged writes null."""
+    texts = (line.get("validation") or {}).values()
+    losses = [(text["loss"], text["bits_per_byte"]) for text in texts]
+    return bool(losses) and all(value is not None for pair in losses for value in pair)

@@ -4,22 +4,23 @@ from collections.abc import Iterator, Sequence
 
 from hfgrow.numbers import count
 from hfgrow.study import page
-from hfgrow.study.accounting import ALL_IN, EXACT, MARGINAL, TOKENS
+from hfgrow.study.accounting import ALL_IN
+from hfgrow.study.child import DONE
 from hfgrow.study.design import Design
-from hfgrow.study.jobs import DONE
-from hfgrow.study.machine import Machine
+from hfgrow.study.machine import words_of
+from hfgrow.study.ran import Ran
 from hfgrow.study.results import Result
 from hfgrow.study.speedup import CONFIDENCE
-from hfgrow.study.summary import SHARES, ArmSummary, Spread, Summary
-
-_NONE = "-"
-_NOT_REACHED = "not reached"
-_COLUMNS = {
-    ALL_IN: "all-in",
-    MARGINAL: "marginal",
-    TOKENS: "token ratio",
-    EXACT: "all-in, exact FLOPs",
-}
+from hfgrow.study.summary import AT_GROWTH, AT_LEAST, FALLING, SHARES, Summary
+from hfgrow.study.tables import (
+    at_losses_table,
+    growth_table,
+    loss_of,
+    losses_table,
+    runs_table,
+    speedup_of,
+    speedups_table,
+)
 
 
 def blocks(
@@ -27,8 +28,7 @@ def blocks(
     found: Sequence[Result],
     summed: Summary,
     drawn: Sequence[page.Picture],
-    command: str,
-    machine: Machine,
+    ran: Sequence[Ran],
 ) -> Iterator[page.Block]:
     """Yield what stands in a report.
 
@@ -37,28 +37,28 @@ def blocks(
         found: What they measured.
         summed: What that comes to.
         drawn: The pictures.
-        command: What was typed.
-        machine: What it ran on.
+        ran: Where the runs ran.
     """
     study = design.study
     if study.question:
-        yield page.Paragraph(study.question)
+        # The lines of a question are those of a file.
+        yield page.Paragraph(" ".join(study.question.split()))
     finished = {result.seed for result in found if result.status == DONE}
     num_seeds = f"{len(finished)} seed{'' if len(finished) == 1 else 's'}"
     batch = design.jobs[0].recipe.batch_tokens
     yield page.Paragraph(
         f"{num_seeds}; {count(design.arms[0].costs[-1].num_parameters)} parameters; "
         f"{batch:,} tokens a step; every arm has the same text in the same order, the same batch, "
-        f"schedule and learning rate, unless its recipe says otherwise. Machine: {machine.words}."
+        "schedule and learning rate, unless its recipe says otherwise."
     )
-    yield page.Paragraph(command, code=True)
+    yield from _ran(ran)
     if not drawn:
         yield page.Paragraph(
             "There are no pictures: nothing is finished, or matplotlib is missing."
         )
     by_name = {picture.name: picture for picture in drawn}
     yield page.Heading("Loss and cost")
-    yield _losses(design, summed)
+    yield losses_table(design, summed)
     for name in ("loss-flops.png", "loss-tokens.png"):
         if name in by_name:
             yield by_name[name]
@@ -66,10 +66,13 @@ def blocks(
         yield page.Heading(f"Speed-up over {summed.reference} at equal loss")
         yield page.Paragraph(
             f"FLOPs of {summed.reference} divided by those of the arm, less 1, at the lowest loss "
-            "that both came down to, for each seed. All-in counts the base, marginal does not; the "
-            "token ratio compares tokens after the base. " + _said_of_intervals(len(finished))
+            "that both came down to, for each seed that both finished. All-in counts the base, "
+            "marginal does not; the token ratio compares tokens after the base. An arm is counted "
+            "from its last growth on, when it has the size of the target. "
+            + _said_of_intervals(_most_pairs(summed))
         )
-        yield _speedups(design, summed)
+        yield from map(page.Paragraph, _said_of_outcomes(summed))
+        yield speedups_table(design, summed)
         if "speedup.png" in by_name:
             yield by_name["speedup.png"]
         if summed.losses:
@@ -77,7 +80,7 @@ def blocks(
                 f"All-in speed-up at the mean losses that {summed.reference} had after "
                 f"{', '.join(f'{share:.0%}' for share in SHARES)} of its FLOPs:"
             )
-            yield _at_losses(summed)
+            yield at_losses_table(summed)
     if any(arm.jump for arm in summed.arms):
         yield page.Heading("What growth did")
         yield page.Paragraph(
@@ -85,131 +88,64 @@ def blocks(
             "neighbouring copies of layers that were neighbours in the base. The last column is "
             "the share of the weights of layers whose gradient is exactly zero in the first step."
         )
-        yield _growth(summed)
+        yield growth_table(summed)
         if "growth.png" in by_name:
             yield by_name["growth.png"]
     yield page.Heading("Runs")
-    yield _runs(found)
+    yield runs_table(found)
 
 
-def _losses(design: Design, summed: Summary) -> page.Table:
-    header = ["arm", "seeds", "held-out loss (range)", "bits a byte", "parameters"]
-    header += ["tokens after the base", "all-in FLOPs", "of them base"]
-    rows = [
-        [
-            arm.arm,
-            str(arm.num_seeds),
-            _loss(arm.loss),
-            _NONE if arm.bits_per_byte is None else f"{arm.bits_per_byte.mean:.4f}",
-            count(arm.num_parameters),
-            f"{arm.tokens_after_base:,}",
-            f"{arm.flops:.3g}",
-            f"{arm.base_flops / arm.flops:.1%}",
-        ]
-        for arm in summed.arms
-    ]
-    return page.Table(header, rows)
+def _ran(ran: Sequence[Ran]) -> Iterator[page.Block]:
+    """Yield the machines and commands, with the runs of each where they differ."""
+    machines: dict[str, list[str]] = {}
+    commands: dict[str, list[str]] = {}
+    for one in ran:
+        for key, known in ((words_of(one.machine), machines), (one.command, commands)):
+            known.setdefault(key, []).extend(one.runs)
+    if not ran:
+        yield page.Paragraph("Where the runs ran is not recorded.")
+    for words, runs in machines.items():
+        of = f" of {', '.join(dict.fromkeys(runs))}" if len(machines) > 1 else ""
+        yield page.Paragraph(f"Machine{of}: {words}.")
+    for command, runs in commands.items():
+        if len(commands) > 1:
+            yield page.Paragraph(f"Command of {', '.join(dict.fromkeys(runs))}:")
+        yield page.Paragraph(command, code=True)
 
 
-def _speedups(design: Design, summed: Summary) -> page.Table:
-    papers = {name: arm.paper for name, arm in design.study.arms.items()}
-    header = ["arm", *_COLUMNS.values(), "at loss"]
-    if any(papers.values()):
-        header.append("the paper, at its size")
-    rows = []
-    for arm in summed.arms:
-        row = [arm.arm]
-        row += [_speedup(arm, key) for key in _COLUMNS]
-        row.append(_NONE if arm.equal_loss is None else f"{arm.equal_loss.mean:.4f}")
-        rows.append([*row, papers[arm.arm] or _NONE] if any(papers.values()) else row)
-    return page.Table(header, rows)
+def _most_pairs(summed: Summary) -> int:
+    pairs = (gain.num_pairs for arm in summed.arms for gain in arm.all_speedups)
+    return max(pairs, default=0)
 
 
-def _at_losses(summed: Summary) -> page.Table:
-    header = ["arm", *(f"loss {loss:.3f}" for loss in summed.losses)]
-    nothing = [_NONE] * len(summed.losses)
-    rows = [
-        [arm.arm, *(map(_percent, arm.at_losses) if arm.at_losses else nothing)]
-        for arm in summed.arms
-        if arm.arm != summed.reference
-    ]
-    return page.Table(header, rows)
-
-
-def _growth(summed: Summary) -> page.Table:
-    header = [
-        "arm",
-        "before growth",
-        "just after",
-        "change",
-        "next evaluation",
-        "after tokens",
-        "Rc",
-        "without gradient",
-    ]
-    rows = []
-    for arm in summed.arms:
-        if arm.jump is None:
-            continue
-        before, after, following = arm.jump
-        rows.append(
-            [
-                arm.arm,
-                f"{before.mean:.4f}",
-                f"{after.mean:.4f}",
-                f"{after.mean - before.mean:+.4f}",
-                _NONE if following is None else f"{following.mean:.4f}",
-                _NONE if arm.jump_tokens is None else f"{arm.jump_tokens:,}",
-                _NONE if arm.rc is None else f"{arm.rc:.1%}",
-                _NONE if arm.dead is None else f"{arm.dead:.1%}",
-            ]
-        )
-    return page.Table(header, rows)
-
-
-def _runs(found: Sequence[Result]) -> page.Table:
-    rows = []
-    for result in found:
-        final = result.final
-        seconds = _NONE if result.seconds is None else f"{result.seconds:,.0f}"
-        loss = _NONE if final is None else f"{final.loss:.4f}"
-        rows.append([result.arm, str(result.seed), result.status, loss, seconds, result.message])
-    header = ["arm", "seed", "status", "held-out loss", "seconds of training", "what was wrong"]
-    return page.Table(header, rows)
-
-
-def _said_of_intervals(num_seeds: int) -> str:
-    if num_seeds < 2:
+def _said_of_intervals(num_pairs: int) -> str:
+    if num_pairs < 2:
         return "With one seed there is no interval."
-    said = f"In brackets, the {CONFIDENCE:.0%} bootstrap interval of the mean over seeds"
-    few = "; of so few seeds it is too narrow" if num_seeds < 10 else ""
+    said = f"In brackets, the {CONFIDENCE:.0%} bootstrap interval of the mean over these seeds"
+    few = "; of so few it is too narrow" if num_pairs < 10 else ""
     return f"{said}{few}."
 
 
-def _loss(spread: Spread | None) -> str:
-    if spread is None:
-        return _NONE
-    if spread.num_seeds == 1:
-        return f"{spread.mean:.4f}"
-    return f"{spread.mean:.4f} ({spread.low:.4f} to {spread.high:.4f})"
-
-
-def _speedup(arm: ArmSummary, accounting: str) -> str:
-    return _percent(arm.speedups[accounting]) if accounting in arm.speedups else _NONE
-
-
-def _percent(spread: Spread | None) -> str:
-    if spread is None:
-        return _NOT_REACHED
-    text = f"{spread.mean:+.1%}"
-    if spread.interval is not None:
-        text += f" [{spread.interval[0]:+.1%}, {spread.interval[1]:+.1%}]"
-    return text
+def _said_of_outcomes(summed: Summary) -> Iterator[str]:
+    """Yield what it means where a speed-up is no plain number."""
+    found = {gain.outcome for arm in summed.arms for gain in arm.all_speedups}
+    if found & {AT_LEAST, AT_GROWTH}:
+        yield (
+            f'"{AT_LEAST}" and "{AT_GROWTH}": the arm was down at the loss as soon as it had '
+            "grown. What it had cost by then is the most that the loss can have cost; where that "
+            "is nothing, there is no number."
+        )
+    if FALLING in found:
+        yield (
+            f'"{FALLING}": the learning rate of the arm, or of what it is compared with, falls, so '
+            "that losses before the end are not finished ones. Compare the losses where the runs "
+            "end, above."
+        )
 
 
 def lines_of(found: Summary) -> Iterator[str]:
     """Yield the outcome of a study in a few lines."""
     for arm in found.arms:
-        loss = _loss(arm.loss)
-        more = f", speed-up all-in {_speedup(arm, ALL_IN)}" if arm.speedups else ""
+        loss = loss_of(arm.loss)
+        more = f", speed-up all-in {speedup_of(arm, ALL_IN)}" if arm.speedups else ""
         yield f"  {arm.arm}: loss {loss}{more}"

@@ -4,15 +4,17 @@
 
 with `cost(L)` the first cost at which the held-out loss is down at `L`: between two evaluations the
 loss is taken as linear in the logarithm of the cost. A loss that a run never came down to has no
-cost, and a speed-up there does not exist.
+cost, and a speed-up there does not exist. Where the grown run was down at `L` as soon as it had
+grown, `L` cost at most what it had cost by then, and the speed-up is at least what that gives.
 
 Sources: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, Sec. 3;
 Efron 1979, "Bootstrap Methods", https://doi.org/10.1214/aos/1176344552 (percentile intervals)
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from math import exp, log
+from math import exp, inf, log
 
 Curve = Sequence[tuple[float, float]]
 CONFIDENCE = 0.95
@@ -51,22 +53,47 @@ def loss_at(curve: Curve, cost: float) -> float | None:
     return None
 
 
-def speedup(scratch: Curve, grown: Curve, loss: float) -> float | None:
-    """Return the speed-up at a loss; None if one of the two did not reach it, or for nothing."""
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A speed-up of one pair of runs at a loss.
+
+    Attributes:
+        value: How much cheaper the loss was.
+        is_bound: Whether the grown run was down at the loss when it had grown: then it is at least
+            so much; infinite where growth is all that is counted.
+    """
+
+    value: float
+    is_bound: bool
+
+
+def speedup(scratch: Curve, grown: Curve, loss: float) -> Gain | None:
+    """Return the speed-up at a loss.
+
+    Args:
+        scratch: The curve of the reference.
+        grown: The curve of the other, from its last growth.
+        loss: Nats a token.
+
+    Returns:
+        None if one of the two did not come down to the loss.
+    """
     slow, fast = cost_at(scratch, loss), cost_at(grown, loss)
-    return None if slow is None or not fast else slow / fast - 1
+    if slow is None or fast is None:
+        return None
+    return Gain(slow / fast - 1 if fast else inf, is_bound=grown[0][1] <= loss)
 
 
 def common_loss(scratch: Curve, grown: Curve) -> float | None:
     """Return the lowest loss that both came down to.
 
     Returns:
-        None if that is no lower than where one of them began: then there is nothing to compare.
+        None if the reference began there: then there is nothing to compare.
     """
     if not scratch or not grown:
         return None
     lowest = max(min(loss for _, loss in curve) for curve in (scratch, grown))
-    return lowest if lowest < min(scratch[0][1], grown[0][1]) else None
+    return lowest if lowest < scratch[0][1] else None
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:

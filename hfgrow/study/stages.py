@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hfgrow.study.recipe import Arm, Base, StudyRecipe
-from hfgrow.train.recipe_stages import Train, takes_seed
+from pydantic import TypeAdapter, ValidationError
 
-_SHARE = "share"
+from hfgrow.errors import UsageError, printable
+from hfgrow.study.arms import Arm, Base
+from hfgrow.study.recipe import StudyRecipe
+from hfgrow.train.recipe_fields import Tokens
+from hfgrow.train.recipe_stages import takes_seed
+
+_COUNT: TypeAdapter[int] = TypeAdapter(Tokens)
 
 
 def arm_stages(study: StudyRecipe, arm: Arm, seed: int) -> list[dict[str, Any]]:
@@ -16,31 +21,42 @@ def arm_stages(study: StudyRecipe, arm: Arm, seed: int) -> list[dict[str, Any]]:
         study: The study.
         arm: One of its arms that grow.
         seed: The seed of the run; growths that draw at random take it unless they name their own.
+
+    Raises:
+        UsageError: The trainings do not add up to `D`, or the last stage is none.
     """
+    common = study.train | arm.train
     if arm.grow is not None:
         grows = [arm.grow] if isinstance(arm.grow, dict) else arm.grow
-        return [*({"grow": _seeded(g, seed)} for g in grows), {"train": study.train | arm.train}]
+        return [*({"grow": _seeded(grow, seed)} for grow in grows), {"train": common}]
+    whole = left = _tokens(common)
     stages: list[dict[str, Any]] = []
-    left = whole = _tokens(study.train)
-    for stage in arm.stages or ():
-        if isinstance(train := stage.get("train"), dict):
-            own = {key: value for key, value in train.items() if key != _SHARE}
-            share = train.get(_SHARE)
-            tokens = round(share * whole) if isinstance(share, float) and share < 1 else left
-            merged = study.train | arm.train | {"tokens": tokens} | own
-            left = max(1, left - _tokens(merged))
-            stages.append({"train": merged})
-        elif isinstance(grow := stage.get("grow"), dict):
-            stages.append({"grow": _seeded(grow, seed)})
-        else:
-            stages.append(dict(stage))
+    given = arm.stages or ()
+    for number, stage in enumerate(given):
+        if stage.grow is not None:
+            stages.append({"grow": _seeded(stage.grow, seed)})
+            continue
+        tokens = left
+        if "tokens" in stage.settings:
+            tokens = _tokens(stage.settings)
+        elif stage.share is not None:
+            tokens = round(stage.share * whole)
+        if tokens < 1:
+            raise UsageError(f"stages.{number}.train: nothing is left of the {whole:,} tokens")
+        left -= tokens
+        stages.append({"train": common | stage.settings | {"tokens": tokens}})
+    if not given or given[-1].train is None:
+        raise UsageError(
+            "its stages do not end in training, so that nothing would measure what it ends as",
+            hint="add - train: {} at the end",
+        )
+    # Shares are rounded one by one.
+    if abs(left) > len(stages):
+        raise UsageError(
+            f"its stages train on {whole - left:,} tokens, not on the {whole:,} of train.tokens",
+            hint="shares add up to 1, or the last training has none and takes what is left",
+        )
     return stages
-
-
-def _seeded(grow: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Return a growth whose random parts differ from seed to seed."""
-    takes = takes_seed(grow.get("operator"))
-    return {**grow, "seed": seed} if takes and "seed" not in grow else dict(grow)
 
 
 def base_stage(study: StudyRecipe, base: Base) -> dict[str, Any]:
@@ -50,11 +66,22 @@ def base_stage(study: StudyRecipe, base: Base) -> dict[str, Any]:
     return {"train": study.base_train | base.train | {"tokens": tokens}}
 
 
+def _seeded(grow: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return a growth whose random parts differ from seed to seed."""
+    takes = takes_seed(grow.get("operator"))
+    return {**grow, "seed": seed} if takes and "seed" not in grow else dict(grow)
+
+
 def _tokens(train: Mapping[str, Any]) -> int:
-    """Return the tokens of a stage that may be written 2M; what is wrong with it shows later."""
+    """Return the tokens of a training, which may be written 2M.
+
+    Raises:
+        UsageError: They are no number of tokens.
+    """
+    value = train.get("tokens")
     try:
-        return Train.model_validate(
-            {"tokens": train.get("tokens"), "learning_rate": 1, "warmup": 0, "decay": 0}
-        ).tokens
-    except ValueError:
-        return 1
+        return _COUNT.validate_python(value)
+    except ValidationError as error:
+        (fault,) = error.errors(include_url=False)
+        shown = "null" if value is None else printable(repr(value))
+        raise UsageError(f"train.tokens is {shown}; expected {fault['msg']}") from None

@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 from hfgrow.plan import connection_rate
 from hfgrow.study.accounting import ACCOUNTINGS, ALL_IN, total
-from hfgrow.study.design import Design, Job
+from hfgrow.study.design import Design
+from hfgrow.study.job import StudyRun
 from hfgrow.study.results import Result, by_arm
 from hfgrow.study.speedup import common_loss, interval, mean, speedup
 
 SHARES = (0.25, 0.5, 0.75, 0.9)
+MEASURED, AT_LEAST, AT_GROWTH = "measured", "at least", "at growth"
+NOT_REACHED, FALLING = "not reached", "falling"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,23 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class Speedup:
+    """A speed-up over the reference, over pairs of runs with the same seed.
+
+    Attributes:
+        outcome: `measured`; `at least`, where a run was down at the loss when it had grown;
+            `at growth`, where that cost nothing; `not reached`; or `falling`, where the learning
+            rate of one of the two falls, so that losses on the way are not finished ones.
+        num_pairs: Pairs of runs.
+        spread: The numbers; None if there is none.
+    """
+
+    outcome: str
+    num_pairs: int
+    spread: Spread | None
+
+
+@dataclass(frozen=True, slots=True)
 class ArmSummary:
     """What an arm came to.
 
@@ -51,8 +72,8 @@ class ArmSummary:
         dead: The share of weights without a gradient in the first step after growth; None if it
             was not measured.
         equal_loss: The lowest loss that it and the reference both came down to.
-        speedups: Speed-up over the reference at that loss, by accounting; None if not reached, and
-            nothing at all without finished runs to compare.
+        speedups: Speed-up over the reference at that loss, by accounting; nothing without finished
+            runs to compare.
         at_losses: Speed-up, all-in, at the losses of the reference on its way; likewise.
     """
 
@@ -69,8 +90,13 @@ class ArmSummary:
     rc: float | None
     dead: float | None
     equal_loss: Spread | None
-    speedups: Mapping[str, Spread | None]
-    at_losses: Sequence[Spread | None]
+    speedups: Mapping[str, Speedup]
+    at_losses: Sequence[Speedup]
+
+    @property
+    def all_speedups(self) -> tuple[Speedup, ...]:
+        """Its speed-ups at the equal loss and on the way."""
+        return (*self.speedups.values(), *self.at_losses)
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields."""
@@ -131,7 +157,7 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def _arm(
-    job: Job,
+    job: StudyRun,
     found: Sequence[Result],
     scratch: Mapping[int, Result],
     losses: Sequence[float],
@@ -139,7 +165,10 @@ def _arm(
 ) -> ArmSummary:
     finals = [result.final for result in found if result.final]
     pairs = [(scratch[result.seed], result) for result in found if result.seed in scratch]
-    equal = [common_loss(one.curve(ALL_IN), other.curve(ALL_IN)) for one, other in pairs]
+    equal = [
+        None if one.falls or other.falls else common_loss(one.curve(ALL_IN), other.curve(ALL_IN))
+        for one, other in pairs
+    ]
     jumps = [result.jump for result in found if result.jump]
     after = [jump.next for jump in jumps if jump.next]
     before, just_after = spread([j.before for j in jumps]), spread([j.after for j in jumps])
@@ -170,20 +199,27 @@ def _arm(
 
 def _speedup(
     pairs: Sequence[tuple[Result, Result]], accounting: str, losses: Sequence[float | None]
-) -> Spread | None:
-    """Return a speed-up over seeds; None unless all of them reached the loss."""
-    values = [
+) -> Speedup:
+    """Return a speed-up over seeds, of which all must have reached their loss."""
+    if any(one.falls or other.falls for one, other in pairs):
+        return Speedup(FALLING, len(pairs), None)
+    gains = [
         None if loss is None else speedup(one.curve(accounting), other.curve(accounting), loss)
         for (one, other), loss in zip(pairs, losses, strict=True)
     ]
-    known = [value for value in values if value is not None]
-    return spread(known) if len(known) == len(values) else None
+    known = [gain for gain in gains if gain is not None]
+    if len(known) < len(gains):
+        return Speedup(NOT_REACHED, len(pairs), None)
+    if any(gain.value == inf for gain in known):
+        return Speedup(AT_GROWTH, len(pairs), None)
+    outcome = AT_LEAST if any(gain.is_bound for gain in known) else MEASURED
+    return Speedup(outcome, len(pairs), spread([gain.value for gain in known]))
 
 
 def _losses_on_the_way(scratch: Sequence[Result]) -> tuple[float, ...]:
     """Return the mean loss of the reference after shares of its compute."""
     curves = [result.curve(ALL_IN) for result in scratch]
-    if not curves or not all(curves):
+    if not curves or not all(curves) or any(result.falls for result in scratch):
         return ()
     found = []
     for share in SHARES:
@@ -194,7 +230,7 @@ def _losses_on_the_way(scratch: Sequence[Result]) -> tuple[float, ...]:
     return tuple(found)
 
 
-def _base_depth(job: Job) -> int:
+def _base_depth(job: StudyRun) -> int:
     assert not isinstance(job.recipe.base, str)
     depth = job.recipe.base.config.get("num_hidden_layers")
     return depth if isinstance(depth, int) else 0

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hfgrow.study.accounting import ALL_IN
-from hfgrow.study.design import Design, Job
+from hfgrow.study.design import Design
+from hfgrow.study.job import StudyRun
 from hfgrow.study.results import Result, by_arm
 from hfgrow.study.speedup import loss_at, mean
 
@@ -43,7 +44,7 @@ def timings(design: Design, found: Sequence[Result]) -> list[dict[str, Any]]:
     ]
 
 
-def _base_tokens(job: Job) -> int:
+def _base_tokens(job: StudyRun) -> int:
     return sum(cost.tokens for cost in job.costs if cost.is_base)
 
 
@@ -52,7 +53,7 @@ def _is_constant(design: Design, arm: str) -> bool:
     return train.get("schedule") == "constant"
 
 
-def _all_but_timing(design: Design, job: Job) -> str:
+def _all_but_timing(design: Design, job: StudyRun) -> str:
     """Return what an arm is, but for how long its base is trained."""
     arm = design.study.arms[job.arm or ""]
     base = design.study.bases[design.study.base_of(arm) or ""]

@@ -17,7 +17,7 @@ from hfgrow.plan import GrowthPlan, LayerSource
 from hfgrow.progress import Progress
 from hfgrow.source import files_of, locate
 from hfgrow.train.data.order import check_sequence_length
-from hfgrow.train.groups import check_trainable
+from hfgrow.train.groups import trained_names
 from hfgrow.train.recipe import Recipe
 
 
@@ -27,13 +27,23 @@ class Foreseen:
 
     Attributes:
         number: The stage, from 0.
-        num_hidden_layers: Its layers.
-        num_parameters: Its parameters.
+        plan: The model.
+        trained: The names of the tensors that the stage trained; none if it grew.
     """
 
     number: int
-    num_hidden_layers: int
-    num_parameters: int
+    plan: GrowthPlan
+    trained: frozenset[str]
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Its layers."""
+        return self.plan.num_hidden_layers
+
+    @property
+    def num_parameters(self) -> int:
+        """Its parameters."""
+        return self.plan.num_parameters
 
 
 def foresee_by_name(recipe: Recipe, client: HubClient, progress: Progress) -> tuple[Foreseen, ...]:
@@ -72,12 +82,13 @@ def foresee(
     if isinstance(positions, int):
         check_sequence_length(recipe.data.sequence_length, positions)
     for number, stage in enumerate(recipe.stages):
+        trained: frozenset[str] = frozenset()
         try:
             if stage.grow:
                 plan = planned(plan, [stage.grow.step], is_draft=True)
                 layer_map = plan.steps[-1].layer_map
             elif stage.train:
-                check_trainable(plan.tensors, stage.train, layer_map)
+                trained = trained_names(plan.tensors, stage.train, layer_map)
         except GrowthError as error:
             raise UsageError(f"stages.{number}: {error}", hint=error.hint) from error
-        yield Foreseen(number, plan.num_hidden_layers, plan.num_parameters)
+        yield Foreseen(number, plan, trained)

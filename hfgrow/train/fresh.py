@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import torch
 from hfgrow.checkpoint.sidefiles import side_files_of
 from hfgrow.checkpoint.staging import staged
 from hfgrow.errors import UsageError, printable
-from hfgrow.names import CONFIG
+from hfgrow.families import FAMILIES
+from hfgrow.names import CONFIG, SINGLE
+from hfgrow.plan import GrowthPlan, LayerSource, TensorPlan
+from hfgrow.tensor_recipes import Stored
 from hfgrow.train.recipe_parts import FreshModel
 from hfgrow.train.weights import write_weights
 
@@ -28,19 +32,8 @@ def write_fresh(fresh: FreshModel, tokenizer: Path, seed: int, target: Path) -> 
         UsageError: transformers refuses the config.
         OutputError: It cannot be written.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    auto_config, auto_model = AutoConfig, AutoModelForCausalLM
-    settings: dict[str, Any] = dict(fresh.config)
-    model_type = settings.pop("model_type")
     torch.manual_seed(seed)
-    try:
-        config: Any = auto_config.for_model(model_type, **settings)
-        model: Any = auto_model.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-    except Exception as error:
-        raise UsageError(
-            f"base.config: transformers refuses it: {printable(error, 300)}"
-        ) from error
+    model = fresh_model(fresh.config)
     content = json.loads(model.config.to_json_string(use_diff=False))
     content = {key: value for key, value in content.items() if value is not None}
     content |= {"architectures": [type(model).__name__], "dtype": "float32"}
@@ -49,3 +42,73 @@ def write_fresh(fresh: FreshModel, tokenizer: Path, seed: int, target: Path) -> 
         (staging / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         for name in side_files_of(tokenizer):
             shutil.copyfile(tokenizer / name, staging / name)
+
+
+def fresh_config(config: Mapping[str, Any]) -> Any:
+    """Return a config with transformers' defaults filled in.
+
+    Args:
+        config: What it says; `model_type` among it.
+
+    Raises:
+        UsageError: transformers refuses it.
+    """
+    from transformers import AutoConfig
+
+    settings = dict(config)
+    model_type = settings.pop("model_type")
+    auto_config: Any = AutoConfig
+    try:
+        return auto_config.for_model(model_type, **settings)
+    except Exception as error:
+        raise _refused(error) from error
+
+
+def fresh_model(config: Mapping[str, Any]) -> Any:
+    """Return a model of random weights, float32, on torch's default device.
+
+    Args:
+        config: As in `fresh_config`.
+
+    Raises:
+        UsageError: transformers refuses the config.
+    """
+    from transformers import AutoModelForCausalLM
+
+    auto_model: Any = AutoModelForCausalLM
+    found = fresh_config(config)
+    try:
+        return auto_model.from_config(found, dtype=torch.float32)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise _refused(error) from error
+
+
+def fresh_plan(config: Mapping[str, Any]) -> GrowthPlan:
+    """Return the plan of a model that does not exist yet.
+
+    Args:
+        config: As in `fresh_config`.
+
+    Raises:
+        UsageError: transformers refuses the config.
+    """
+    content = {key: v for key, v in fresh_config(config).to_dict().items() if v is not None}
+    family = FAMILIES[config["model_type"]]
+    content |= {"model_type": config["model_type"], "architectures": [family.architecture]}
+    return GrowthPlan(
+        folder="",
+        config=content,
+        family=config["model_type"],
+        layer_map=tuple(LayerSource(i) for i in range(content["num_hidden_layers"])),
+        tensors={
+            name: TensorPlan("F32", Stored(SINGLE, name, 0, shape, "F32"))
+            for name, shape in family.shapes(content, tied=family.is_tied(content)).items()
+        },
+        files={},
+    )
+
+
+def _refused(error: Exception) -> UsageError:
+    return UsageError(f"base.config: transformers refuses it: {printable(error, 300)}")

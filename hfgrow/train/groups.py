@@ -106,10 +106,10 @@ def parameter_groups(
     )
 
 
-def check_trainable(
+def trained_names(
     names: Iterable[str], train: Train, layer_map: Sequence[LayerSource] | None
-) -> None:
-    """Refuse a stage whose recipe asks for something that matches nothing.
+) -> frozenset[str]:
+    """Return the names of the tensors that a stage trains.
 
     Args:
         names: The names of the model's tensors.
@@ -117,15 +117,16 @@ def check_trainable(
         layer_map: The layer map of the last growth; None if nothing has grown.
 
     Raises:
-        UsageError: It does.
+        UsageError: Something that was asked for matches nothing.
     """
-    _parted(
+    trained, _, _ = _parted(
         list(names),
         train.trainable,
         layer_map,
         train.new_learning_rate,
         train.embedding_learning_rate,
     )
+    return frozenset(trained)
 
 
 def _parted(

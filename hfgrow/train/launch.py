@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import IO, Any
 
 from hfgrow.errors import TrainingError, error_named
 
@@ -94,18 +95,15 @@ def launch(
         tempfile.TemporaryDirectory(prefix="hfgrow-") as scratch,
     ):
         status = Path(scratch, "status.json")
-        environment = os.environ | {STATUS_VARIABLE: str(status)}
-        if token is not None:
+        process = start(
+            launch_command(script, arguments, num_processes=num_processes, extra=extra),
+            status,
+            num_processes=num_processes,
+            on_cpu=on_cpu,
             # Not on the command line, which every user of the machine can read.
-            environment |= {"HF_TOKEN": token}
-        if on_cpu:
-            environment |= {"ACCELERATE_USE_CPU": "true"}
-        if num_processes > 1:
-            # What torch would set, but with a warning; each process has its share of the cores.
-            share = max(1, (os.cpu_count() or 1) // num_processes)
-            environment.setdefault("OMP_NUM_THREADS", str(share if on_cpu else 1))
-        command = launch_command(script, arguments, num_processes=num_processes, extra=extra)
-        code = _run(command, environment)
+            more={} if token is None else {"HF_TOKEN": token},
+        )
+        code = _wait(process)
         if status.is_file():
             return _outcome(json.loads(status.read_text(encoding="utf-8")))
     if code < 0:
@@ -116,22 +114,68 @@ def launch(
     )
 
 
-def _run(command: Sequence[str], environment: dict[str, str]) -> int:
-    """Run a command in a group of its own whose workers get the signals that we get.
+def start(
+    command: Sequence[str],
+    status: Path,
+    *,
+    num_processes: int,
+    on_cpu: bool,
+    num_runs: int = 1,
+    more: Mapping[str, str] = MappingProxyType({}),
+    log: IO[bytes] | None = None,
+) -> "subprocess.Popen[bytes]":
+    """Start a run in a group of processes of its own, which ends when this process is gone.
 
-    Returns:
-        Its exit code.
+    Args:
+        command: Of `launch_command`.
+        status: The file where the run says how it ended.
+        num_processes: Processes on all machines together.
+        on_cpu: Whether accelerators are left alone.
+        num_runs: How many runs share the machine.
+        more: What else goes into its environment.
+        log: What it says goes there; None leaves it where ours goes.
     """
-    is_launched = command[1] == "-m"
-    process = subprocess.Popen(
-        command, env=environment, start_new_session=True, preexec_fn=end_with_parent
+    environment = os.environ | {STATUS_VARIABLE: str(status), **more}
+    if on_cpu:
+        environment["ACCELERATE_USE_CPU"] = "true"
+    if num_processes > 1 or (on_cpu and num_runs > 1):
+        # What torch would set, but with a warning; each process has its share of the cores.
+        share = max(1, len(os.sched_getaffinity(0)) // (num_processes * num_runs))
+        environment.setdefault("OMP_NUM_THREADS", str(share if on_cpu else 1))
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=None if log is None else subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        preexec_fn=end_with_parent,
     )
 
+
+def tell(process: "subprocess.Popen[bytes]", number: int) -> None:
+    """Send a signal to the processes of a run that train.
+
+    Told itself, torch's launcher would end its workers 30 s later, checkpoint or not.
+    """
+    words = process.args
+    is_launched = isinstance(words, list) and words[1] == "-m"
+    for pid in (is_launched and workers(process.pid)) or [process.pid]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def end_all(process: "subprocess.Popen[bytes]") -> None:
+    """End what is left of the processes of a run."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait(process: "subprocess.Popen[bytes]") -> int:
+    """Wait for a run whose processes get the signals that we get; return its exit code."""
+
     def forward(number: int, frame: object) -> None:
-        # Told itself, torch's launcher would end its workers 30 s later, checkpoint or not.
-        for pid in (is_launched and workers(process.pid)) or [process.pid]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+        tell(process, number)
 
     # What was ignored, as under nohup, stays so.
     heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -141,8 +185,7 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        end_all(process)
 
 
 def workers(pid: int) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.lock import held
 from hfgrow.checkpoint.read import read
-from hfgrow.extras import require
+from hfgrow.extras import TRAINING, require
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.resolve import ModelRef
 from hfgrow.plan import LayerSource
@@ -27,8 +27,6 @@ from hfgrow.train.run import Runner
 from hfgrow.train.run_folder import RunFolder
 from hfgrow.train.world import open_devices
 
-# What training imports beyond what growth does.
-TRAINING = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
 _BUSY = "wait for it, or choose another output"
 
 

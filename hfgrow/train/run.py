@@ -18,6 +18,7 @@ from hfgrow.errors import TrainingError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.resolve import ModelRef
 from hfgrow.naming import suffix_of
+from hfgrow.numbers import short_count
 from hfgrow.progress import Progress
 from hfgrow.record import describe
 from hfgrow.source import base_name
@@ -189,7 +190,7 @@ class Runner:
     def _train(self, walk: _Walk, number: int, train: Train) -> None:
         at, recipe = self._run.position, self._recipe
         is_last = number == len(recipe.stages) - 1
-        name = self._name(walk.folder, number, _short(train.tokens))
+        name = self._name(walk.folder, number, short_count(train.tokens))
         out = self._folder.final if is_last else self._folder.stage(number, name)
         is_done = self._devices.told(out.exists())
         if number < at.stage and not is_done:
@@ -274,11 +275,3 @@ class Runner:
         with translated(printable(final, 200)):
             out.rename(final)
             shutil.rmtree(out.parent, ignore_errors=True)
-
-
-def _short(tokens: int) -> str:
-    """Return a number of tokens as it stands in a name: 100K, 2B."""
-    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
-        if tokens >= size:
-            return f"{tokens / size:.3g}{unit}"
-    return str(tokens)

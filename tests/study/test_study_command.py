@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hfgrow.checkpoint.lock import held
 from hfgrow.ledger import ledger
 from hfgrow.manifest import read_manifest
 from tests.program import Finished, call_hfgrow, program
@@ -37,6 +38,7 @@ def failed(folder: Path) -> Finished:
     """The study with a file where the run of an arm should be."""
     stranger = folder / "study-tiny-only" / "runs" / "scratch-seed0"
     stranger.parent.mkdir(parents=True)
+    (stranger.parents[1] / "recipes").mkdir()
     stranger.write_text("somebody's")
     finished = study(folder)
     stranger.unlink()
@@ -123,10 +125,47 @@ def test_a_report_can_be_made_without_training(folder: Path, out: Path) -> None:
     assert (out / "report.html").is_file()
 
 
-def test_another_recipe_in_the_same_folder_is_refused(folder: Path, out: Path) -> None:
-    refused = study(folder, "--set", "train.learning_rate=1")
+@pytest.mark.parametrize("words", [(), ("--report-only",)])
+def test_another_recipe_in_the_same_folder_is_refused(
+    folder: Path, out: Path, words: tuple[str, ...]
+) -> None:
+    before = (out / "results.json").read_bytes()
+    refused = study(folder, "--set", "train.learning_rate=1", *words)
     assert refused.returncode == 2
-    assert "begun with another recipe" in refused.stderr
+    assert (
+        "begun with another recipe: stages.0.train.learning_rate was 0.01, is 1" in refused.stderr
+    )
+    assert (out / "results.json").read_bytes() == before
+
+
+def test_a_narrower_choice_reports_all_that_lies_in_the_folder(folder: Path, out: Path) -> None:
+    again = study(folder, "--arms", "stack")
+    assert again.returncode == 0, again.stderr
+    assert "2 of 2 runs are finished already" in again.stderr
+    content = json.loads((out / "results.json").read_text())
+    assert {run["arm"] for run in content["runs"]} == {"scratch", "stack"}
+    assert content["summary"]["reference"] == "scratch"
+
+
+def test_where_the_runs_ran_is_what_they_were_begun_with(out: Path) -> None:
+    (ran,) = json.loads((out / "results.json").read_text())["ran"]
+    assert ran["command"] == "hfgrow study mine.yaml --cpu --jobs 2"
+    assert set(ran["runs"]) == {"base-small-seed0", "stack-seed0", "scratch-seed0"}
+    assert ran["machine"]["num_cores"] >= 1
+
+
+def test_a_study_can_be_moved(folder: Path, out: Path, tmp_path: Path) -> None:
+    shutil.copytree(out, tmp_path / "moved", symlinks=True)
+    again = study(folder, "--out", str(tmp_path / "moved"))
+    assert again.returncode == 0, again.stderr
+    assert "3 of 3 runs are finished already" in again.stderr
+
+
+def test_a_folder_that_another_study_writes_is_refused(folder: Path, out: Path) -> None:
+    with held(out, hint=""):
+        refused = study(folder)
+    assert refused.returncode == 7
+    assert "another run is writing study-tiny-only" in refused.stderr
 
 
 def test_a_dry_run_says_what_it_will_take_and_does_nothing(tmp_path: Path) -> None:

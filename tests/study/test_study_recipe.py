@@ -10,11 +10,13 @@ from hfgrow.errors import UsageError
 from hfgrow.plan import connection_rate
 from hfgrow.study.accounting import total
 from hfgrow.study.design import Design, design, selected
+from hfgrow.study.estimate import estimate
 from hfgrow.study.recipe import load_study
 from hfgrow.train.recipe_files import shipped_recipes
 from tests.study.studies import tiny
 
 STUDIES = tuple(shipped_recipes("studies"))
+STACK = {"grow": {"operator": "stack", "g": 2}}
 SIZES = ("miniature", "h100", "paper")
 
 
@@ -28,8 +30,11 @@ def written(folder: Path, content: dict[str, Any]) -> str:
     return str(path)
 
 
-def test_the_studies_of_the_paper_are_there() -> None:
-    assert {"paper-main", "growth-factor", "growth-timing", "partial-stacking"} <= set(STUDIES)
+def test_the_studies_are_there() -> None:
+    assert set(STUDIES) == {
+        *("paper-main", "growth-factor", "growth-timing", "partial-stacking"),
+        *("function-preservation", "gradual-or-one-hop", "width", "optimizer-state", "schedules"),
+    }
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -107,6 +112,42 @@ def test_only_what_chosen_arms_need_is_left(tmp_path: Path) -> None:
         ({"base_tokens": None}, "base_tokens", ""),
         ({"arms": {"a": {"base": "small"}}}, "exactly one of grow, stages and scratch", ""),
         ({"arms": {"A b": {"scratch": "target"}}}, "a name of up to 40", ""),
+        (
+            {"arms": {"a": {"scratch": "equal-compute"}}},
+            "arms.a.scratch is 'equal-compute'; expected target",
+            "",
+        ),
+        (
+            {
+                "arms": {
+                    "a": {"scratch": "equal-compute", "train": {"tokens": 9}},
+                    "b": {"grow": {"operator": "stack", "g": 2}},
+                }
+            },
+            "arms.a.train.tokens is 9; expected none: equal-compute says",
+            "",
+        ),
+        (
+            {"arms": {"base-small": {"scratch": "target"}}},
+            "expected another name: base-small is the run of a base",
+            "",
+        ),
+        (
+            {"arms": {"a": {"stages": [{"train": {"share": "25%"}}]}}},
+            "share is '25%'; expected",
+            "",
+        ),
+        (
+            {"arms": {"a": {"stages": [{"train": {"share": 2}}]}}},
+            "share is 2; expected a share",
+            "",
+        ),
+        (
+            {"arms": {"a": {"stages": [{"train": {}, "grow": {}}]}}},
+            "exactly one of train and grow",
+            "",
+        ),
+        ({"arms": {"a": {"stages": [{"grow": {}, "foo": 1}]}}}, "no key arms.a.stages.0.foo", ""),
         ({"reference": "nobody"}, "reference is 'nobody'", ""),
         ({"seeds": [1, 1]}, "every seed once", ""),
         ({"like": "nonsense"}, "there is no recipe nonsense", ""),
@@ -128,6 +169,16 @@ def test_what_is_wrong_in_itself_is_one_line(
         ({"base": "small", "grow": {"operator": "stakc"}}, "operator is 'stakc'"),
         ({"base": "small", "grow": {"operator": "stack", "h": 2}}, "no key stages.1.grow.h"),
         ({"scratch": "target", "train": {"learning_rat": 1}}, "did you mean learning_rate"),
+        ({"stages": [STACK]}, "do not end in training"),
+        ({"stages": [{"train": {}}, STACK, {"train": {}}]}, "nothing is left of the 2,048 tokens"),
+        (
+            {"stages": [{"train": {"share": 0.25}}, STACK, {"train": {"share": 0.5}}]},
+            "train on 1,536 tokens, not on the 2,048",
+        ),
+        (
+            {"grow": {"operator": "stack", "g": 2}, "train": {"trainable": ["nomatch"]}},
+            "stages.2: trainable: no tensor name matches nomatch",
+        ),
     ],
 )
 def test_what_an_arm_cannot_do_is_said_with_its_name(
@@ -137,7 +188,49 @@ def test_what_an_arm_cannot_do_is_said_with_its_name(
     with pytest.raises(UsageError) as caught:
         design(study, tmp_path)
     assert said in str(caught.value)
-    assert "mine" in str(caught.value)
+    assert "mine of the study tiny" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act is gelu, not silu"),
+        ({"rms_norm_eps": "1e-4"}, "rms_norm_eps is 0.0001, not 1e-06"),
+        ({"attention_bias": True}, "attention_bias is True, not False"),
+    ],
+)
+def test_an_arm_that_ends_as_another_model_is_refused(
+    tmp_path: Path, other: dict[str, Any], said: str
+) -> None:
+    bases = {"small": {"config": {"num_hidden_layers": 1, **other}}}
+    study = load_study(written(tmp_path, tiny(tmp_path, bases=bases)))
+    with pytest.raises(UsageError, match=said):
+        design(study, tmp_path)
+
+
+def test_what_does_not_train_costs_less_of_exact_flops(tmp_path: Path) -> None:
+    costs = {}
+    for trainable in ("all", "new"):
+        arm = {"grow": {"operator": "stack", "g": 2}, "train": {"trainable": trainable}}
+        study = load_study(written(tmp_path, tiny(tmp_path, arms={"mine": arm})))
+        costs[trainable] = design(study, tmp_path).arms[0].costs[-1]
+    assert costs["new"].flops == costs["all"].flops
+    assert costs["new"].exact_flops < costs["all"].exact_flops
+
+
+def test_an_estimate_takes_numbers_for_each_level_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
+    found = design(load_study(written(tmp_path, tiny(tmp_path))), tmp_path)
+    assert estimate(found, num_parallel=1, on_cpu=True).flops_per_s
+
+
+def test_an_estimate_has_the_tokens_of_all_stages(tmp_path: Path) -> None:
+    arm = {"stages": [{"train": {"share": 0.25}}, STACK, {"train": {}}]}
+    study = load_study(written(tmp_path, tiny(tmp_path, arms={"mine": arm})))
+    found = estimate(design(study, tmp_path), num_parallel=1, on_cpu=True)
+    assert [run.tokens for run in found.runs] == [1024, 2048]
 
 
 def test_a_size_that_is_none_is_refused() -> None:

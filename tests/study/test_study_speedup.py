@@ -1,14 +1,20 @@
 """Speed-up at equal loss: by hand, and what holds for any curves."""
 
-from math import exp, log, sqrt
+from math import exp, inf, log, sqrt
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hfgrow.study.speedup import common_loss, cost_at, interval, speedup
+from hfgrow.study.speedup import Curve, Gain, common_loss, cost_at, interval, speedup
 
 FALLING = [(10.0, 5.0), (100.0, 4.0), (1000.0, 3.0)]
+
+
+def gain(scratch: Curve, grown: Curve, loss: float) -> float:
+    found = speedup(scratch, grown, loss)
+    assert found is not None
+    return found.value
 
 
 @st.composite
@@ -43,7 +49,17 @@ def test_the_first_time_counts_when_the_loss_rises_again() -> None:
 def test_the_papers_headline_is_a_ratio_less_one() -> None:
     """300B tokens from scratch against 194B are 54.6 %."""
     scratch, grown = [(1.0, 9.0), (300.0, 2.0)], [(1.0, 9.0), (194.0, 2.0)]
-    assert speedup(scratch, grown, 2.0) == pytest.approx(0.546, abs=1e-3)
+    assert gain(scratch, grown, 2.0) == pytest.approx(0.546, abs=1e-3)
+
+
+def test_a_loss_that_a_run_had_when_it_had_grown_bounds_the_speedup() -> None:
+    grown = [(20.0, 3.5), (30.0, 3.0)]
+    assert common_loss(FALLING, grown) == 3.0
+    found = speedup(FALLING, grown, 4.0)
+    assert found is not None
+    assert found.value == pytest.approx(100 / 20 - 1)
+    assert found.is_bound
+    assert speedup(FALLING, [(0.0, 3.5), (30.0, 3.0)], 4.0) == Gain(inf, is_bound=True)
 
 
 def test_equal_losses_are_those_of_the_one_that_came_less_far() -> None:
@@ -76,8 +92,8 @@ def test_a_curve_at_k_times_the_cost_is_slower_by_k(
 ) -> None:
     slow = [(cost * k, loss) for cost, loss in curve]
     loss = min(low for _, low in curve)
-    assert speedup(slow, curve, loss) == pytest.approx(k - 1)
-    assert speedup(curve, curve, loss) == pytest.approx(0)
+    assert gain(slow, curve, loss) == pytest.approx(k - 1)
+    assert gain(curve, curve, loss) == pytest.approx(0)
 
 
 @settings(max_examples=25, deadline=None)

@@ -9,11 +9,12 @@ import pytest
 
 from hfgrow.scaling import TimingLaw
 from hfgrow.study.accounting import spent_at
-from hfgrow.study.design import Design, Job
+from hfgrow.study.design import Design
+from hfgrow.study.job import StudyRun
 from hfgrow.study.results import Point, Result
 from hfgrow.study.timings import timings
 from tests.program import call_hfgrow
-from tests.study.test_study_report import measured, planned
+from tests.study.test_study_report import measured, planned, result_of
 
 FACTORS = (1, 2, 4, 8)
 LAW = TimingLaw(0.5, 40.0, -3.0, (1, 1), (1, 1), "")
@@ -34,9 +35,8 @@ def timing_study(folder: Path, **train: Any) -> Design:
     )
 
 
-def lawful(job: Job) -> Result:
+def lawful(job: StudyRun) -> Result:
     """Return a run with its lowest loss where the law says, at every cost on the way."""
-    first = next(cost.number for cost in job.costs if not cost.is_base)
     base = sum(cost.tokens for cost in job.costs if cost.is_base)
     points = []
     for i in range(41):
@@ -45,8 +45,8 @@ def lawful(job: Job) -> Result:
         if base:
             best = LAW.base_tokens(job.costs[-1].num_parameters, spent.flops)
             loss = 2 + 0.1 * log10(base / best) ** 2
-        points.append(Point(first, "inside" if i else "start", i, spent, loss, loss / 2))
-    return Result(job.arm or "", job.seed, "done", "", tuple(points), first, 1.0)
+        points.append(Point(job.as_target, "inside" if i else "start", i, spent, loss, loss / 2))
+    return result_of(job, points)
 
 
 def test_timings_are_the_losses_of_each_base_at_budgets_that_all_reached(tmp_path: Path) -> None:
