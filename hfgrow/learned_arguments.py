@@ -10,7 +10,17 @@ from hfgrow.operators.checks import check_seed
 LEARN = "learn"
 INITS = ("fp", "stack", "ligo")
 # Arguments that say what came out; no command takes them.
-OUTCOMES = ("text", "text_sha256", "initial_loss", "loss", "kept_step")
+OUTCOMES = (
+    "text",
+    "text_sha256",
+    "initial_loss",
+    "loss",
+    "kept_step",
+    "exact_flops",
+    "seconds",
+)
+# Of a growth that is not told how long to learn.
+DEFAULT_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +48,9 @@ class LearnArguments:
         initial_loss: The held-out loss of the init, nats per token.
         loss: That of the maps that were kept.
         kept_step: After how many steps those stood; 0 is the init.
+        exact_flops: What learning cost: the FLOPs of the grown model's matrices and attention,
+            forward and backward; the products of the maps themselves are not counted.
+        seconds: How long it took, on one device.
     """
 
     g: int | None = None
@@ -59,6 +72,8 @@ class LearnArguments:
     initial_loss: float | None = None
     loss: float | None = None
     kept_step: int | None = None
+    exact_flops: float | None = None
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.init not in INITS:
@@ -131,15 +146,32 @@ class LearnArguments:
         return [name for name, size in widths.items() if size is not None]
 
 
-def learned_tokens(arguments: Mapping[str, object]) -> int | None:
-    """Return the tokens that maps were learned from, all steps together; None if unknown.
+@dataclass(frozen=True, slots=True)
+class LearningCost:
+    """What it cost to learn maps; None is unknown.
 
-    Args:
-        arguments: Those of a recorded step.
+    Attributes:
+        tokens: What they were learned from, all steps together.
+        exact_flops: As `LearnArguments.exact_flops`.
+        seconds: As `LearnArguments.seconds`.
     """
-    steps, batch_tokens = arguments.get("steps"), arguments.get("batch_tokens")
-    if isinstance(steps, int) and isinstance(batch_tokens, int):
-        return steps * batch_tokens
+
+    tokens: int | None
+    exact_flops: float | None
+    seconds: float | None
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, object]) -> "LearningCost":
+        """Return what the arguments of a recorded step say; what cannot be is unknown."""
+        keys = ("steps", "batch_tokens", "exact_flops", "seconds")
+        steps, batch, exact_flops, seconds = (_not_negative(arguments.get(key)) for key in keys)
+        tokens = None if steps is None or batch is None else int(steps) * int(batch)
+        return cls(tokens, exact_flops, seconds)
+
+
+def _not_negative(value: object) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return value
     return None
 
 

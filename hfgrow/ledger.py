@@ -12,7 +12,7 @@ https://arxiv.org/abs/2001.08361, Sec. 2.1 (6 N for each token)
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from hfgrow.learned_arguments import LEARN, learned_tokens
+from hfgrow.learned_arguments import LEARN, LearningCost
 from hfgrow.lineage import GROWTH, TRAINING, Compute, Link, Manifest, Model
 from hfgrow.numbers import count
 from hfgrow.trained import MEASURED
@@ -153,9 +153,8 @@ def _entries(manifest: Manifest) -> Iterator[Entry]:
 
 def _growth(link: Link) -> Entry:
     model = link.result
-    learned = [learned_tokens(step.arguments) for step in link.steps if step.operator == LEARN]
-    tokens = _sum(learned)
-    nothing = None if learned else 0.0
+    learned = [LearningCost.of(step.arguments) for step in link.steps if step.operator == LEARN]
+    tokens = _sum(cost.tokens for cost in learned)
     return Entry(
         kind=GROWTH,
         name=model.name,
@@ -163,9 +162,9 @@ def _growth(link: Link) -> Entry:
         num_non_embedding_parameters=model.num_non_embedding_parameters,
         tokens=None if tokens is None else int(tokens),
         flops=None if tokens is None else 6.0 * model.num_parameters * tokens,
-        exact_flops=nothing,
-        seconds=nothing,
-        devices=0,
+        exact_flops=_sum(cost.exact_flops for cost in learned),
+        seconds=_sum(cost.seconds for cost in learned),
+        devices=1 if learned else 0,
         device=None,
         source=MEASURED if learned else "",
     )

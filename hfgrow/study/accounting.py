@@ -6,7 +6,8 @@ With stages s that train N_s parameters on D_s tokens, the all-in cost of a grow
 
 `marginal` leaves out the base, as if it had been there for nothing, `tokens` counts only the tokens
 after it, and `exact` is `all-in` with the FLOPs of matrices and attention instead of 6 N. A growth
-itself trains nothing and costs nothing here.
+trains nothing and costs nothing here, but one by learned maps: it is a stage of its own, with the
+parameters of the grown model and the tokens that the maps were learned from.
 
 Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, Sec. 3
 (base included); Kaplan et al. 2020, https://arxiv.org/abs/2001.08361, Sec. 2.1 (6 N)
@@ -20,7 +21,7 @@ ALL_IN, MARGINAL, TOKENS, EXACT = "all-in", "marginal", "tokens", "exact"
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """What a stage of training costs.
+    """What a stage of training costs, or one of growth by learned maps.
 
     Attributes:
         number: Which stage of the recipe, from 0.
@@ -29,6 +30,7 @@ class StageCost:
         flops: 6 N, of one token.
         exact_flops: Those of matrices and attention that are computed, of one token.
         is_base: Whether it trains the base, before any growth of an arm.
+        is_growth: Whether it is a growth, whose tokens the run does not count among its own.
     """
 
     number: int
@@ -37,6 +39,7 @@ class StageCost:
     flops: float
     exact_flops: float
     is_base: bool
+    is_growth: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +70,30 @@ ACCOUNTINGS: Mapping[str, Callable[[Spent], float]] = {
 }
 
 
-def spent_at(costs: Sequence[StageCost], tokens: int) -> Spent:
+def spent_at(costs: Sequence[StageCost], tokens: int, stage: int | None = None) -> Spent:
     """Return what a run has cost when it has trained on so many tokens.
 
     Args:
-        costs: Its stages of training, in order.
-        tokens: Tokens of the whole run.
+        costs: Its stages that cost anything, in order.
+        tokens: Tokens that the run has trained on.
+        stage: The stage where it stands, which tells the growths that it has done; None is beyond
+            all of them.
     """
-    left, after_base = tokens, 0
+    left, after_base, learned = tokens, 0, 0
     flops = flops_after_base = exact = 0.0
     for cost in costs:
-        here = min(left, cost.tokens)
-        left -= here
+        if cost.is_growth:
+            here = cost.tokens if stage is None or stage > cost.number else 0
+            learned += here
+        else:
+            here = min(left, cost.tokens)
+            left -= here
         flops += cost.flops * here
         exact += cost.exact_flops * here
         if not cost.is_base:
             after_base += here
             flops_after_base += cost.flops * here
-    return Spent(tokens, after_base, flops, flops_after_base, exact)
+    return Spent(tokens + learned, after_base, flops, flops_after_base, exact)
 
 
 def total(costs: Sequence[StageCost]) -> float:

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hfgrow.errors import UsageError
+from hfgrow.learned_arguments import LEARN
 from hfgrow.study.accounting import StageCost
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.foresee import Foreseen, foresee
 from hfgrow.train.fresh import fresh_plan
+from hfgrow.train.growth_settings import learning_of
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_parts import FreshModel
 
@@ -25,7 +27,7 @@ def foreseen(recipe: Recipe) -> tuple[Foreseen, ...]:
 def costs_of(
     recipe: Recipe, models: tuple[Foreseen, ...], *, num_base_stages: int
 ) -> Iterator[StageCost]:
-    """Yield what every stage of training costs.
+    """Yield what every stage of training costs, and of growth that learns.
 
     Args:
         recipe: The recipe.
@@ -34,16 +36,24 @@ def costs_of(
     """
     length = recipe.data.sequence_length
     for number, (stage, model) in enumerate(zip(recipe.stages, models, strict=True)):
-        if stage.train is None:
-            continue
         found = arithmetic(model.plan.config, length)
+        exact_flops = found.exact_flops
+        if stage.train:
+            tokens = stage.train.num_steps(recipe.batch_tokens) * recipe.batch_tokens
+            exact_flops = spent_flops(model.plan.config, length, model.trained)
+        elif stage.grow and stage.grow.operator == LEARN:
+            asked = learning_of(stage.grow, recipe)
+            tokens = (asked.steps or 0) * (asked.batch_tokens or 0)
+        else:
+            continue
         yield StageCost(
             number=number,
-            tokens=stage.train.num_steps(recipe.batch_tokens) * recipe.batch_tokens,
+            tokens=tokens,
             num_parameters=found.num_parameters,
             flops=float(found.headline_flops),
-            exact_flops=spent_flops(model.plan.config, length, model.trained),
+            exact_flops=exact_flops,
             is_base=number < num_base_stages,
+            is_growth=stage.train is None,
         )
 
 

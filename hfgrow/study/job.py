@@ -17,7 +17,7 @@ class StudyRun:
         arm: The arm it is of; None for a base.
         seed: Its seed.
         recipe: What it does.
-        costs: What each of its stages of training costs.
+        costs: What each of its stages of training costs, and of growth that learns.
         layer_map: Where the layers of the result come from; None if nothing grew.
         base: The run that it is a fork of; None if it begins on its own.
     """
@@ -59,4 +59,5 @@ class StudyRun:
         return total(self.costs) - (total(self.base.costs) if self.base else 0.0)
 
     def _next_training(self, number: int) -> int:
-        return next(cost.number for cost in self.costs if cost.number > number)
+        trains = (i for i, stage in enumerate(self.recipe.stages) if stage.train)
+        return next(i for i in trains if i > number)

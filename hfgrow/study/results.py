@@ -172,7 +172,7 @@ def _points(job: StudyRun, lines: Sequence[Mapping[str, Any]]) -> Iterable[Point
             stage=line["stage"],
             when=line["when"],
             step=line["step"],
-            spent=spent_at(job.costs, line["tokens"]),
+            spent=spent_at(job.costs, line["tokens"], line["stage"]),
             loss=nats / sum(text["num_tokens"] for text in texts),
             bits_per_byte=nats / log(2) / nbytes,
         )

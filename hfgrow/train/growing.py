@@ -55,7 +55,7 @@ def grow_stage(
     if stage.operator != LEARN:
         grow(request, learner.progress)
         return
-    with learner.learned(base, stage.arguments) as (arguments, maps):
+    with learner.learned(base, stage) as (arguments, maps):
         grow(replace(request, steps=[(LEARN, arguments)], maps=maps), learner.progress)
 
 

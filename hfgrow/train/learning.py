@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import device
@@ -12,11 +12,12 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import translated
 from hfgrow.errors import printable
-from hfgrow.learned_arguments import LearnArguments
 from hfgrow.progress import Progress
 from hfgrow.train.data.corpus import Corpus
+from hfgrow.train.growth_settings import learning_of
 from hfgrow.train.learn.maps import completed, learn_maps, text_of
 from hfgrow.train.recipe import Recipe
+from hfgrow.train.recipe_stages import Grow
 from hfgrow.train.texts import text_source
 
 
@@ -39,14 +40,12 @@ class Learner:
     progress: Progress
 
     @contextmanager
-    def learned(
-        self, base: Path, asked: Mapping[str, object]
-    ) -> Iterator[tuple[Mapping[str, object], Path]]:
+    def learned(self, base: Path, asked: Grow) -> Iterator[tuple[Mapping[str, object], Path]]:
         """Learn the maps of a growth.
 
         Args:
             base: The folder of the model that grows.
-            asked: The arguments of the stage.
+            asked: What the recipe says.
 
         Yields:
             The arguments of the step, with what came out, and the folder where its maps lie for as
@@ -56,13 +55,7 @@ class Learner:
             GrowthError: They cannot be learned or written.
         """
         plan, recipe = read(LocalFolder(base)), self.recipe
-        arguments = LearnArguments.of(asked)
-        arguments = replace(
-            arguments,
-            sequence_length=recipe.data.sequence_length,
-            batch_tokens=arguments.batch_tokens or recipe.batch_tokens,
-            seed=recipe.seed if arguments.seed is None else arguments.seed,
-        )
+        arguments = learning_of(asked, recipe)
         text = text_of([text_source(source) for source in recipe.data.train])
         shutil.rmtree(self.folder, ignore_errors=True)
         try:

@@ -33,3 +33,13 @@ def test_without_a_base_all_accountings_count_the_same_tokens() -> None:
     spent = spent_at((GROWN,), 200)
     assert spent.tokens == spent.tokens_after_base
     assert spent.flops == spent.flops_after_base
+
+
+def test_a_growth_that_learns_is_charged_once_the_run_is_past_it() -> None:
+    """Its tokens are none of those that the run counts."""
+    learned = StageCost(1, 20, 40, 240.0, 200.0, is_base=False, is_growth=True)
+    costs = (BASE, learned, GROWN)
+    before, after = spent_at(costs, 100, stage=1), spent_at(costs, 100, stage=2)
+    assert (before.tokens, before.flops, before.tokens_after_base) == (100, 6000.0, 0)
+    assert (after.tokens, after.flops, after.tokens_after_base) == (120, 10800.0, 20)
+    assert total(costs) == spent_at(costs, 400).flops

@@ -39,7 +39,9 @@ def test_the_tokens_of_the_maps_are_in_the_ledger(tmp_path: Path) -> None:
     growth = next(entry for entry in ledger(manifest).entries if entry.kind == "growth")
     assert growth.tokens == 4 * 256
     assert growth.flops == 6 * growth.num_parameters * 4 * 256
-    assert growth.exact_flops is None
+    assert growth.exact_flops is not None
+    assert growth.exact_flops > 0
+    assert growth.device_seconds is not None
 
 
 def test_a_run_that_was_cut_off_after_learning_ends_in_the_same_bits(

@@ -1,6 +1,7 @@
 """Learn the maps of a growth from text that is prepared, and write them."""
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import torch
 
 from hfgrow.learned import learned_plan
-from hfgrow.learned_arguments import LearnArguments
+from hfgrow.learned_arguments import DEFAULT_STEPS, LearnArguments
 from hfgrow.learned_growth import learned_growth
 from hfgrow.plan import GrowthPlan
 from hfgrow.progress import Progress
@@ -16,13 +17,13 @@ from hfgrow.train.data.batches import BatchPlan
 from hfgrow.train.data.corpus import Corpus
 from hfgrow.train.data.order import BlockOrder, check_sequence_length
 from hfgrow.train.data.sources import TextSource
+from hfgrow.train.flops import arithmetic
 from hfgrow.train.learn.export import write_maps
 from hfgrow.train.learn.fit import FitSettings, fit
 from hfgrow.train.learn.functional import LearnedModel
 from hfgrow.train.learn.mapping import initial_maps
 
 _SEQUENCE_LENGTH, _BATCH_TOKENS = 1024, 1 << 14
-_STEPS = 100
 # Maps of width are many numbers near zero, all of which a step moves: at 1e-3 they only got worse.
 _DEPTH_LEARNING_RATE, _WIDTH_LEARNING_RATE = 1e-3, 1e-4
 # Sequences of a micro-batch have no more tokens than this.
@@ -44,7 +45,7 @@ def completed(arguments: LearnArguments, base: GrowthPlan) -> LearnArguments:
     usual = _WIDTH_LEARNING_RATE if arguments.grows_width else _DEPTH_LEARNING_RATE
     return replace(
         arguments,
-        steps=_STEPS if arguments.steps is None else arguments.steps,
+        steps=DEFAULT_STEPS if arguments.steps is None else arguments.steps,
         sequence_length=length,
         batch_tokens=batch_tokens,
         lr=arguments.lr or usual,
@@ -88,6 +89,7 @@ def learn_maps(
     plan = learned_plan(base, arguments, None, is_draft=True)
     model = LearnedModel(base, plan, sequence_length=settings.sequence_length, device=device)
     initial = initial_maps(base, learned_growth(base, arguments), arguments)
+    begun = time.monotonic()
     fitted = fit(model, initial, order, corpus.validation, settings, device, progress)
     return replace(
         arguments,
@@ -97,6 +99,11 @@ def learn_maps(
         initial_loss=fitted.initial_loss,
         loss=fitted.loss,
         kept_step=fitted.kept_step,
+        exact_flops=arithmetic(plan.config, settings.sequence_length).exact_flops
+        * settings.steps
+        * settings.batch.num_samples
+        * settings.sequence_length,
+        seconds=round(time.monotonic() - begun, 3),
     )
 
 
