@@ -14,12 +14,12 @@ from tests.growths import REFUSED
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = ("budget.md", "evaluation.md")
+PAGES = ("budget.md", "evaluation.md", "walkthrough.md")
 ALGEBRA = (ROOT / "docs" / "operators.md").read_text()
 
 
 def commands() -> list[list[str]]:
-    """Every hfgrow command of the README and of the pages on budgets and evaluation."""
+    """Every hfgrow command of the README and of the pages with commands."""
     pages = README + "".join((ROOT / "docs" / name).read_text() for name in PAGES)
     blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", pages, re.DOTALL | re.MULTILINE))
     lines = re.findall(r"^(hfgrow [^#\n]*)", blocks, re.MULTILINE)
