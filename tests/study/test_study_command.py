@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import yaml
 from hfgrow.checkpoint.lock import held
 from hfgrow.ledger import ledger
 from hfgrow.manifest import read_manifest
+from hfgrow.study.child import outcome_of
+from hfgrow.study.design import design
+from hfgrow.study.recipe import load_study
 from tests.program import Finished, call_hfgrow, program
 from tests.study.studies import tiny
 
@@ -217,3 +221,16 @@ def test_the_report_renders_in_a_browser(out: Path, tmp_path: Path) -> None:
         timeout=120,
     )
     assert picture.stat().st_size > 50_000
+
+
+def test_a_ledger_that_says_something_else_than_the_plan_is_a_failure(
+    folder: Path, out: Path
+) -> None:
+    plan = design(load_study(folder / "mine.yaml"), out)
+    job = next(job for job in plan.arms if job.arm == "stack")
+    assert outcome_of(job).status == "done"
+    for wrong in ({"flops": 1.0}, {"exact_flops": 1.0}):
+        costs = (*job.costs[:-1], replace(job.costs[-1], **wrong))
+        outcome = outcome_of(replace(job, costs=costs))
+        assert outcome.status == "failed"
+        assert "FLOPs instead of" in outcome.message
