@@ -145,6 +145,9 @@ class Queue:
 
     def _stop(self) -> None:
         """Let the runs save a checkpoint and end, and wait for it."""
+        if self._running:
+            names = ", ".join(child.job.name for child in self._running)
+            self.progress.say(f"Stopping {names}; the same command goes on from there")
         for child in self._running:
             child.stop()
         deadline = time.monotonic() + _STOP_S

@@ -105,6 +105,15 @@ def test_a_mistake_is_one_line_before_anything_is_trained(place: Path, mistake: 
     assert not (place / "mistaken" / "runs").exists()
 
 
+def test_held_out_text_that_is_trained_on_is_told(place: Path) -> None:
+    """The note comes before the first growth, which here cannot be."""
+    words = ("--validation", "text.txt", "--ops", "stack", "--op", "solar --overlap 9")
+    found = call_hfgrow("compare", "base", *SETTINGS, *words, "--out", "shared", cwd=place)
+    assert found.returncode == 2
+    assert "Note: " in found.stderr
+    assert "text.txt" in found.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "step"),
     [
