@@ -10,7 +10,7 @@ from hfgrow.budget import DEFAULT_G, MOST_SHARE, Budget, budget_of, growth_facto
 from hfgrow.budget_picture import draw_budget, format_of
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import translated
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.extras import require
 from hfgrow.hub.client import HubClient
 from hfgrow.law_fit import Fit, fit_files
@@ -93,6 +93,10 @@ def budget(
     _check(model, parameters, tokens, flops)
     if plot is not None:
         require("--plot", "matplotlib", extra="plots")
+        if plot.exists():
+            raise OutputError(
+                f"{printable(plot, 200)} exists", hint="remove it, or draw into another --plot FILE"
+            )
     num_base, name, layers = None, None, None
     if model is None:
         num_parameters = amount(str(parameters), "--parameters")
@@ -194,7 +198,8 @@ def _fit_lines(found: Fit) -> list[str]:
         f"fit          {law.formula}",
         f"             {len(found.points)} points, N {shown(law.parameters[0])} to "
         f"{shown(law.parameters[1])}, C {law.flops[0]:.3g} to {law.flops[1]:.3g}; "
-        f"residual {found.rms:.3g} in log10 d, a factor of {10**found.rms:.3g}",
+        f"residual {found.residual:.3g} in log10 d, a factor of {10**found.residual:.3g}",
+        f"             standard errors: of a {found.errors[0]:.2g}, of b {found.errors[1]:.2g}",
         *(
             [f"             {found.left_out} more left out: no best timing among those tried"]
             if found.left_out

@@ -134,6 +134,22 @@ def evaluate(
     found = named_models(models, revision, with_base, client, console)
     lines: list[str] = []
     document: dict[str, Any] = {}
+    # The text first: what is wrong with it must not show after hours of benchmarks.
+    if sources:
+        own = None
+        if tokenizer is not None:
+            own = local_folder(locate(tokenizer, None, client, console), client, console)
+        losses, length = side_by_side(
+            [Candidate(one.name, one.folder, own or one.folder) for one in found],
+            sources,
+            max_tokens=max_tokens,
+            sequence_length=sequence_length,
+            device=where,
+            client=client,
+            progress=console,
+        )
+        lines += _text_lines(losses, length)
+        document |= {"sequence_length": length, "texts": _texts(losses)}
     if wanted is not None:
         for one in found:
             check_folder(one, console)
@@ -152,37 +168,38 @@ def evaluate(
                 token=token,
             )
             measured.append((one.name, results, record(one, results, console)))
-        lines += benchmark_lines([(title, results) for title, results, _ in measured])
+            if len(found) > 1:
+                # Whatever becomes of the next model, this is not lost.
+                for line in benchmark_lines([(one.name, results)]):
+                    console.say(line)
+        lines += [
+            *([""] if lines else []),
+            *benchmark_lines([(title, results) for title, results, _ in measured]),
+        ]
         document["tasks"] = [
             {"model": title, "recorded": kept, "benchmarks": [one.to_json() for one in results]}
             for title, results, kept in measured
         ]
-    if not sources:
-        console.result("\n".join(lines), document)
-        return
-    own = None
-    if tokenizer is not None:
-        own = local_folder(locate(tokenizer, None, client, console), client, console)
-    losses, length = side_by_side(
-        [Candidate(one.name, one.folder, own or one.folder) for one in found],
-        sources,
-        max_tokens=max_tokens,
-        sequence_length=sequence_length,
-        device=where,
-        client=client,
-        progress=console,
-    )
-    texts: list[dict[str, Any]] = []
-    for i, first in enumerate(losses[0].texts):
-        lines += [
-            *([""] if lines else []),
-            f"text {printable(first.loss.label)}",
-            *_table(losses, i),
-        ]
-        rows = [{"model": model.name, **_row(model, i)} for model in losses]
-        texts.append({"text": first.loss.label, "models": rows})
-    document |= {"sequence_length": length, "texts": texts}
     console.result("\n".join(lines), document)
+
+
+def _text_lines(losses: Sequence[Any], length: int) -> list[str]:
+    """Return a table for each text; how many tokens are seen together decides the losses too."""
+    lines: list[str] = []
+    for i, first in enumerate(losses[0].texts):
+        head = f"text {printable(first.loss.label)}, {length:,} tokens seen together"
+        lines += [*([""] if lines else []), head, *_table(losses, i)]
+    return lines
+
+
+def _texts(losses: Sequence[Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": first.loss.label,
+            "models": [{"model": model.name, **_row(model, i)} for model in losses],
+        }
+        for i, first in enumerate(losses[0].texts)
+    ]
 
 
 def _source(word: str, text_column: str, split: str | None, name: str | None) -> Any:

@@ -23,7 +23,12 @@ def register(app: typer.Typer) -> None:
 def study(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="A YAML file, or a study of hfgrow's: paper-main."),
+        typer.Argument(
+            metavar="RECIPE",
+            help="A YAML file, or the name of a study of hfgrow's: paper-main, growth-factor, "
+            "growth-timing, partial-stacking, function-preservation, gradual-or-one-hop, width, "
+            "optimizer-state, schedules.",
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -77,7 +82,7 @@ def study(
     asked = load_study(recipe, set_ or (), size=size)
     wanted = asked.seeds if seeds is None else _seeds(seeds)
     folder = StudyFolder(out or Path(f"study-{asked.name}-{asked.size}"))
-    chosen = None if arms is None else frozenset(filter(None, arms.split(",")))
+    chosen = None if arms is None else frozenset(filter(None, map(str.strip, arms.split(","))))
     if report_only:
         folder.check_is_study()
     # All that lies in the folder is reported; what is chosen only says what is run.
@@ -85,6 +90,7 @@ def study(
     loaded = load_study(recipe, [*(set_ or ()), f"seeds={known}"], size=size)
     whole = design(loaded, folder.path)
     plan = selected(whole, chosen, frozenset(wanted))
+    folder.check_unchanged(whole.jobs)
     if dry_run:
         estimated = estimate(plan, num_parallel=jobs, on_cpu=cpu)
         console.result("\n".join(estimated.lines()), estimated.to_json())

@@ -27,7 +27,7 @@ from typing import Any
 from hfgrow.errors import UsageError, printable
 from hfgrow.scaling import TimingLaw
 
-_LEAST_POINTS = 4
+_NUM_CONSTANTS, _LEAST_POINTS = 3, 4
 _LEAST_LOSSES = 3
 # Timings whose log10 is the same to so many decimals are no different ones.
 _DECIMALS = 6
@@ -60,13 +60,15 @@ class Fit:
     Attributes:
         law: The law.
         points: What it was fitted to.
-        rms: Root of the mean squared residual, in log10 d.
+        residual: What is left in log10 d: the root of the squares over points less constants.
+        errors: The standard errors of `a` and `b` that follow from it.
         left_out: Budgets that had no best timing between those that were tried.
     """
 
     law: TimingLaw
     points: tuple[TimingPoint, ...]
-    rms: float
+    residual: float
+    errors: tuple[float, float]
     left_out: int
 
     def to_json(self) -> dict[str, object]:
@@ -74,7 +76,8 @@ class Fit:
         return {
             "law": asdict(self.law),
             "points": [asdict(point) for point in self.points],
-            "rms": self.rms,
+            "residual": self.residual,
+            "errors": dict(zip("ab", self.errors, strict=True)),
             "left_out": self.left_out,
         }
 
@@ -134,10 +137,11 @@ def fit_law(points: tuple[TimingPoint, ...], source: str, *, left_out: int = 0) 
     """
     import numpy as np
 
-    if len(points) < _LEAST_POINTS:
+    if len({(point.parameters, point.flops) for point in points}) < _LEAST_POINTS:
         raise UsageError(
             f"{len(points)} point{'' if len(points) == 1 else 's'} cannot be fitted: the law has 3 "
-            f"constants, so it takes at least {_LEAST_POINTS} points{_but(left_out)}",
+            f"constants, so it takes at least {_LEAST_POINTS} points of different parameters or "
+            f"flops{_but(left_out)}",
             hint="try more growth timings, or add results of other sizes and budgets",
         )
     log_parameters = np.log10([point.parameters for point in points])
@@ -158,9 +162,11 @@ def fit_law(points: tuple[TimingPoint, ...], source: str, *, left_out: int = 0) 
     solution, *_ = np.linalg.lstsq(scaled, wanted - wanted.mean(), rcond=None)
     a, b = (float(value) for value in solution / spread)
     c = float(wanted.mean() - solution @ (mean / spread))
-    residual = a * log_parameters + b * inverse + c - wanted
+    left = a * log_parameters + b * inverse + c - wanted
+    residual = float(np.sqrt(np.sum(left**2) / (len(points) - _NUM_CONSTANTS)))
+    errors = residual * np.sqrt(np.diag(np.linalg.inv(scaled.T @ scaled))) / spread
     law = TimingLaw(a, b, c, _range(points, "parameters"), _range(points, "flops"), source)
-    return Fit(law, points, float(np.sqrt(np.mean(residual**2))), left_out)
+    return Fit(law, points, residual, (float(errors[0]), float(errors[1])), left_out)
 
 
 def _but(left_out: int) -> str:

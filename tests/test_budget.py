@@ -107,7 +107,11 @@ MISTAKES: dict[str, tuple[int, tuple[str, ...], str]] = {
     "not a token": (2, ("--parameters", "7B", "--flops", "1e9"), "less than one token"),
     "g of 1": (2, ("--parameters", "7B", "--tokens", "1B", "--g", "1"), "not 1"),
     "another picture": (2, ("--parameters", "7B", "--tokens", "1B", "--plot", "x.pdf"), ".png"),
-    "no such folder": (7, ("--parameters", "7B", "--tokens", "1B", "--plot", "no/x.png"), "no"),
+    "no such folder": (
+        7,
+        ("--parameters", "7B", "--tokens", "1B", "--plot", "no/x.png"),
+        "cannot write no/x.png",
+    ),
     "no such model": (2, ("./nowhere", "--tokens", "1B"), "nowhere"),
     "no such results": (2, ("--fit", "nowhere.json"), "cannot read"),
 }
@@ -137,6 +141,32 @@ def test_amounts_are_read_as_people_write_them(text: str, value: float) -> None:
 def test_an_amount_that_is_shown_has_at_most_three_digits_before_its_point(value: float) -> None:
     number, _, unit = shown(value).partition(" ")
     assert len(number.partition(".")[0]) <= 3 or unit in ("", "T")
+
+
+def test_a_picture_that_exists_stays(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "x.png").write_text("mine")
+    words = ("budget", "--parameters", "7B", "--tokens", "1B", "--plot", "x.png")
+    found = call_hfgrow(*words, cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (7, "")
+    assert (tmp_path / "x.png").read_text() == "mine"
+
+
+def test_where_flops_follow_from_parameters_the_errors_are_as_large_as_the_constants() -> None:
+    law = TimingLaw(0.88, 163.0, -5.7, (1, 1), (1, 1), "")
+    points = []
+    for i, n in enumerate((1e7, 3e7, 1e8, 3e8, 1e9, 3e9)):
+        flops = 120 * n**2
+        noise = 10 ** (0.05 * (-1) ** i)
+        points.append(TimingPoint(n, flops, law.base_tokens(n, flops) * noise))
+    found = fit_law(tuple(points), "")
+    assert found.errors[1] > abs(found.law.b) / 4
+
+
+def test_the_same_point_thrice_is_one() -> None:
+    points = [TimingPoint(10.0**n, 10.0 ** (n + 9), 1e6) for n in (7, 8, 9)] * 3
+    with pytest.raises(UsageError, match="at least 4 points of different"):
+        fit_law(tuple(points), "")
 
 
 LOGS = st.tuples(st.floats(6, 12), st.floats(14, 26))
@@ -177,7 +207,8 @@ def test_the_best_of_several_timings_is_found(tmp_path: Path, constants: str) ->
     path.write_text(json.dumps({"timings": timings}))
     found = fit_files([path], "")
     assert (found.law.a, found.law.b, found.law.c) == pytest.approx(FITTED[constants], rel=1e-6)
-    assert found.rms < 1e-9
+    assert found.residual < 1e-9
+    assert max(found.errors) < 1e-6
     alone = json.loads(call_hfgrow("budget", "--fit", path, "--json").stdout)
     assert alone["fit"]["law"]["a"] == pytest.approx(FITTED[constants][0])
     words = ("budget", "--fit", path, "--parameters", "1B", "--flops", "1e20", "--json")

@@ -1,6 +1,6 @@
 """The folder of a study: that it is one, what its runs were begun with, and where they ran.
 
-study.json       that this is a study, and for each run the commands and machines that it ran by
+study.json       that this is a study, its text, and by which commands and where each run ran
 recipes/NAME.yaml    the recipe of a run
 runs/NAME        the run, NAME.log beside it
 tokens/          the text, tokenised once for all
@@ -119,6 +119,38 @@ class StudyFolder:
                     "folder",
                 )
 
+    def note_text(self, text: Mapping[str, Any]) -> None:
+        """Write down which text the runs read, and refuse another one than those that are there.
+
+        Args:
+            text: What `Text.to_json` gave.
+
+        Raises:
+            UsageError: A run read another text.
+            OutputError: It cannot be written.
+        """
+        known = self.text
+        changed = [
+            part["label"]
+            for what in ("train", "validation")
+            for part, old in zip(text[what], (known or text)[what], strict=False)
+            if part["fingerprint"] != old["fingerprint"]
+        ]
+        if changed:
+            raise UsageError(
+                f"{printable(changed[0])} is another text than the runs in "
+                f"{printable(self.path, 200)} read",
+                hint="put the text back, or begin anew with another --out",
+            )
+        if known != text:
+            self._write({"text": dict(text)})
+
+    @property
+    def text(self) -> dict[str, Any] | None:
+        """Which text the runs read; None if nobody wrote it down."""
+        found = self._content().get("text")
+        return found if isinstance(found, dict) else None
+
     def note(self, name: str, place: Mapping[str, Any]) -> None:
         """Write down where a run runs, unless that is where it ran last.
 
@@ -131,20 +163,24 @@ class StudyFolder:
         """
         known = self.places()
         if known.get(name, [])[-1:] != [place]:
-            self._write({**known, name: [*known.get(name, []), dict(place)]})
+            self._write({"runs": {**known, name: [*known.get(name, []), dict(place)]}})
 
     def places(self) -> dict[str, list[dict[str, Any]]]:
         """Return where each run ran, by its name: `command` and `machine`, in order."""
+        runs = self._content().get("runs")
+        return runs if isinstance(runs, dict) else {}
+
+    def _content(self) -> dict[str, Any]:
         try:
             content = json.loads((self.path / STUDY).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        runs = content.get("runs") if isinstance(content, dict) else None
-        return runs if isinstance(runs, dict) else {}
+        return content if isinstance(content, dict) else {}
 
-    def _write(self, places: Mapping[str, Any]) -> None:
+    def _write(self, changes: Mapping[str, Any]) -> None:
+        content = {"runs": {}, **self._content(), **changes}
         with translated(printable(self.path, 200)):
-            replace_text(self.path / STUDY, json.dumps({"runs": places}, indent=1) + "\n")
+            replace_text(self.path / STUDY, json.dumps(content, indent=1) + "\n")
 
 
 def _shown(value: object) -> str:

@@ -29,9 +29,11 @@ from hfgrow.study.folder import StudyFolder
 from hfgrow.study.fork import prepare_folder
 from hfgrow.study.job import StudyRun
 from hfgrow.train.launch import SCRIPT
+from hfgrow.train.metrics import read_metrics
 
 _POLL_S = 0.1
 _STOP_S = 120.0
+_QUIET_S = 30.0
 
 
 @dataclass
@@ -73,7 +75,11 @@ class Queue:
             tempfile.TemporaryDirectory(prefix="hfgrow-study-") as scratch,
         ):
             try:
+                told = time.monotonic()
                 while waiting or self._running:
+                    if time.monotonic() - told > _QUIET_S:
+                        told = time.monotonic()
+                        self.progress.say(f"Running: {', '.join(map(_stand, self._running))}")
                     self._collect(len(jobs))
                     for job in self._ready(waiting, len(jobs)):
                         self._start(job, script, Path(scratch), len(jobs))
@@ -139,9 +145,20 @@ class Queue:
 
     def _stop(self) -> None:
         """Let the runs save a checkpoint and end, and wait for it."""
+        if self._running:
+            names = ", ".join(child.job.name for child in self._running)
+            self.progress.say(f"Stopping {names}; the same command goes on from there")
         for child in self._running:
             child.stop()
         deadline = time.monotonic() + _STOP_S
         for child in self._running:
             child.wait(max(0.0, deadline - time.monotonic()))
         self._running.clear()
+
+
+def _stand(child: Child) -> str:
+    """Return the name of a run that is running, and how far it has come."""
+    lines = read_metrics(child.job.folder)
+    tokens = max((line.get("tokens", 0) for line in lines[-1:]), default=0)
+    whole = sum(cost.tokens for cost in child.job.costs)
+    return f"{child.job.name} ({tokens / whole:.0%})"

@@ -142,7 +142,7 @@ def load_study(
         UsageError: There is none, it is no YAML, or says what cannot be.
     """
     where = f"the study {printable(study, 200)}"
-    content = _of_size(_complete(read_recipe(study, FOLDER), where), size, where)
+    content = _of_size(_complete(read_recipe(study, FOLDER), study, where), size, where)
     content = with_overrides(content, overrides)
     try:
         return StudyRecipe.model_validate(content)
@@ -150,12 +150,13 @@ def load_study(
         raise refused(error, content, where) from None
 
 
-def _complete(content: dict[Any, Any], where: str) -> dict[Any, Any]:
+def _complete(content: dict[Any, Any], study: str | Path, where: str) -> dict[Any, Any]:
     """Return a study with what it takes over from the one that it is like."""
     like = content.get(_LIKE)
     if like is None:
         return content
-    other = read_recipe(str(like), FOLDER)
+    beside = Path(study).expanduser().parent / str(like)
+    other = read_recipe(beside if beside.is_file() else str(like), FOLDER)
     if _LIKE in other:
         raise UsageError(f"{where} is like {printable(like)}, which is itself like another")
     taken = {key: value for key, value in other.items() if key not in _OWN}

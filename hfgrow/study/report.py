@@ -38,10 +38,11 @@ def write_report(design: Design, found: Sequence[Result], folder: StudyFolder) -
     if has_matplotlib():
         drawn = [page.Picture(*picture) for picture in pictures(by_arm(found), summed)]
     ran = where_ran(design, folder.places())
-    content = list(blocks(design, found, summed, drawn, ran))
+    content = list(blocks(design, found, summed, drawn, ran, folder.text))
     title = f"Study {design.study.name} ({design.study.size})"
     document = {
         "study": design.study.model_dump(mode="json"),
+        "text": folder.text,
         "ran": [one.to_json() for one in ran],
         "summary": summed.to_json(),
         "timings": timings(design, found),

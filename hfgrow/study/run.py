@@ -2,19 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.staging import translated
-from hfgrow.errors import printable
-from hfgrow.hub.client import HubClient
-from hfgrow.progress import Progress, Silent
-from hfgrow.source import local_folder, locate
+from hfgrow.progress import Progress
 from hfgrow.study.child import Outcome, is_done
 from hfgrow.study.design import Design
 from hfgrow.study.folder import StudyFolder
 from hfgrow.study.jobs import Queue
-from hfgrow.train.recipe import Recipe
+from hfgrow.study.text import tokenise
 
 
 def run_study(
@@ -46,7 +41,7 @@ def run_study(
     devices = () if on_cpu or num_parallel == 1 else _gpus()
     queue = Queue(folder, place, num_parallel, on_cpu, progress, devices)
     if not all(map(is_done, design.jobs)):
-        _tokenise(design.jobs[0].recipe, folder.tokens, progress)
+        folder.note_text(tokenise(design.jobs[0].recipe, folder.tokens, progress))
     return queue.run(design.jobs)
 
 
@@ -58,25 +53,3 @@ def _gpus() -> tuple[str, ...]:
     if given is not None:
         return tuple(filter(None, given.split(",")))
     return tuple(map(str, range(torch.cuda.device_count())))
-
-
-def _tokenise(recipe: Recipe, tokens: Path, progress: Progress) -> None:
-    """Tokenise the text once, before runs that begin at the same time would each do it."""
-    from hfgrow.train.data.corpus import open_sources
-    from hfgrow.train.data.tokenizer import open_tokenizer
-    from hfgrow.train.fresh import fresh_config
-    from hfgrow.train.recipe_parts import FreshModel
-    from hfgrow.train.texts import text_source
-
-    assert isinstance(recipe.base, FreshModel)
-    assert recipe.tokenizer is not None
-    client = HubClient()
-    ref = locate(recipe.tokenizer, None, client, progress)
-    tokenizer = open_tokenizer(local_folder(ref, client, Silent()))
-    vocab_size = int(fresh_config(recipe.base.config).vocab_size)
-    sources = [text_source(s) for s in (*recipe.data.train, *recipe.data.validation)]
-    with translated(printable(tokens, 200)):
-        tokens.mkdir(parents=True, exist_ok=True)
-    open_sources(
-        sources, tokenizer, tokens, vocab_size=vocab_size, client=client, progress=progress
-    )

@@ -1,6 +1,7 @@
 """What stands in the report of a study: its paragraphs, tables and pictures, in order."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hfgrow.numbers import count
 from hfgrow.study import page
@@ -10,7 +11,7 @@ from hfgrow.study.design import Design
 from hfgrow.study.machine import words_of
 from hfgrow.study.ran import Ran
 from hfgrow.study.results import Result
-from hfgrow.study.speedup import CONFIDENCE
+from hfgrow.study.speedup import CONFIDENCE, LEAST_FOR_INTERVAL
 from hfgrow.study.summary import AT_GROWTH, AT_LEAST, FALLING, SHARES, Summary
 from hfgrow.study.tables import (
     at_losses_table,
@@ -21,6 +22,7 @@ from hfgrow.study.tables import (
     speedup_of,
     speedups_table,
 )
+from hfgrow.study.text import text_lines
 
 
 def blocks(
@@ -29,6 +31,7 @@ def blocks(
     summed: Summary,
     drawn: Sequence[page.Picture],
     ran: Sequence[Ran],
+    text: dict[str, Any] | None,
 ) -> Iterator[page.Block]:
     """Yield what stands in a report.
 
@@ -38,6 +41,7 @@ def blocks(
         summed: What that comes to.
         drawn: The pictures.
         ran: Where the runs ran.
+        text: What they read, as the folder of the study has it.
     """
     study = design.study
     if study.question:
@@ -51,11 +55,12 @@ def blocks(
         f"{batch:,} tokens a step; every arm has the same text in the same order, the same batch, "
         "schedule and learning rate, unless its recipe says otherwise."
     )
+    num_read = max(sum(cost.tokens for cost in job.costs) for job in design.jobs)
+    yield from map(page.Paragraph, text_lines(text, num_read))
     yield from _ran(ran)
     if not drawn:
-        yield page.Paragraph(
-            "There are no pictures: nothing is finished, or matplotlib is missing."
-        )
+        why = "matplotlib is missing" if finished else "nothing is finished"
+        yield page.Paragraph(f"There are no pictures: {why}.")
     by_name = {picture.name: picture for picture in drawn}
     yield page.Heading("Loss and cost")
     yield losses_table(design, summed)
@@ -121,6 +126,8 @@ def _most_pairs(summed: Summary) -> int:
 def _said_of_intervals(num_pairs: int) -> str:
     if num_pairs < 2:
         return "With one seed there is no interval."
+    if num_pairs < LEAST_FOR_INTERVAL:
+        return "In parentheses, the lowest and the highest of the seeds."
     said = f"In brackets, the {CONFIDENCE:.0%} bootstrap interval of the mean over these seeds"
     few = "; of so few it is too narrow" if num_pairs < 10 else ""
     return f"{said}{few}."

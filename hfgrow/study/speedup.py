@@ -18,6 +18,7 @@ from math import exp, inf, log
 
 Curve = Sequence[tuple[float, float]]
 CONFIDENCE = 0.95
+LEAST_FOR_INTERVAL = 5
 _NUM_SAMPLES = 10_000
 
 
@@ -97,13 +98,14 @@ def common_loss(scratch: Curve, grown: Curve) -> float | None:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the bootstrap interval of a mean over seeds; None for fewer than two.
+    """Return the bootstrap interval of a mean over seeds; None for fewer than five.
 
-    The same values always give the same interval.
+    Of fewer it would be the lowest and the highest: of three, one of 27 samples draws the lowest
+    three times. The same values always give the same interval.
     """
     import numpy as np
 
-    if len(values) < 2:
+    if len(values) < LEAST_FOR_INTERVAL:
         return None
     generator = np.random.default_rng(0)
     drawn = generator.choice(np.asarray(values), (_NUM_SAMPLES, len(values)))

@@ -10,7 +10,7 @@ from hfgrow.study.accounting import ACCOUNTINGS, ALL_IN, total
 from hfgrow.study.design import Design
 from hfgrow.study.job import StudyRun
 from hfgrow.study.results import Result, by_arm
-from hfgrow.study.speedup import common_loss, interval, mean, speedup
+from hfgrow.study.speedup import common_loss, interval, loss_at, mean, speedup
 
 SHARES = (0.25, 0.5, 0.75, 0.9)
 MEASURED, AT_LEAST, AT_GROWTH = "measured", "at least", "at growth"
@@ -26,7 +26,7 @@ class Spread:
         low: The lowest.
         high: The highest.
         num_seeds: How many there are.
-        interval: The bootstrap interval of the mean; None with one seed.
+        interval: The bootstrap interval of the mean; None with fewer than five seeds.
     """
 
     mean: float
@@ -224,7 +224,9 @@ def _losses_on_the_way(scratch: Sequence[Result]) -> tuple[float, ...]:
     found = []
     for share in SHARES:
         at = [
-            next(loss for cost, loss in curve if cost >= share * curve[-1][0]) for curve in curves
+            curve[0][1] if loss is None else loss
+            for curve in curves
+            for loss in [loss_at(curve, share * curve[-1][0])]
         ]
         found.append(mean(at))
     return tuple(found)

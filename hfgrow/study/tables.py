@@ -130,4 +130,6 @@ def _percent(found: Speedup) -> str:
     text = f"{found.spread.mean:+.1%}"
     if found.spread.interval is not None:
         text += f" [{found.spread.interval[0]:+.1%}, {found.spread.interval[1]:+.1%}]"
+    elif found.spread.num_seeds > 1:
+        text += f" ({found.spread.low:+.1%} to {found.spread.high:+.1%})"
     return f"{AT_LEAST} {text}" if found.outcome == AT_LEAST else text

@@ -10,6 +10,7 @@ from hfgrow.errors import UsageError
 from hfgrow.hub.client import HubClient
 from hfgrow.progress import Progress
 from hfgrow.train.data.corpus import open_sources
+from hfgrow.train.data.overlap import overlaps
 from hfgrow.train.data.sources import DEMO, VALIDATION, TextSource
 from hfgrow.train.data.tokenizer import open_tokenizer
 
@@ -78,12 +79,8 @@ def tokenised(
         GrowthError: A text or the tokenizer cannot be read.
     """
     config, _, _ = read_config(LocalFolder(folder))
-    data: dict[str, Any] = {}
-    fingerprints: list[str] = []
-    for what, sources in (("train", train), ("validation", validation)):
-        if not sources:
-            continue
-        views = open_sources(
+    opened = [
+        open_sources(
             sources,
             open_tokenizer(folder),
             out / _TOKENS / what,
@@ -91,6 +88,13 @@ def tokenised(
             client=client,
             progress=progress,
         )
-        data[what] = [{"path": str(view.files.folder)} for view in views]
-        fingerprints += [view.fingerprint for view in views]
-    return data, fingerprints
+        for what, sources in (("train", train), ("validation", validation))
+        if sources
+    ]
+    for overlap in overlaps(opened[1], opened[0]) if validation else ():
+        progress.say(f"Note: {overlap.warning}")
+    data = {
+        what: [{"path": str(view.files.folder)} for view in views]
+        for what, views in zip(("train", "validation"), opened, strict=False)
+    }
+    return data, [view.fingerprint for views in opened for view in views]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import yaml
 from hfgrow.checkpoint.lock import held
 from hfgrow.ledger import ledger
 from hfgrow.manifest import read_manifest
+from hfgrow.study.child import outcome_of
+from hfgrow.study.design import design
+from hfgrow.study.recipe import load_study
 from tests.program import Finished, call_hfgrow, program
 from tests.study.studies import tiny
 
@@ -99,7 +103,16 @@ def test_the_grown_arm_begins_where_its_base_ended(out: Path) -> None:
 
 def test_the_reports_say_the_same_and_are_escaped(out: Path) -> None:
     text, html = (out / "report.md").read_text(), (out / "report.html").read_text()
-    for word in ("scratch", "stack", "better", "with one seed", "token ratio", "torch 2"):
+    for word in (
+        "scratch",
+        "stack",
+        "better",
+        "with one seed",
+        "token ratio",
+        "text.txt",
+        "Held out",
+        "torch 2",
+    ):
         assert word.casefold() in text.casefold(), word
         assert word.casefold() in html.casefold(), word
     assert "<b>growing" not in html
@@ -152,6 +165,17 @@ def test_where_the_runs_ran_is_what_they_were_begun_with(out: Path) -> None:
     assert ran["command"] == "hfgrow study mine.yaml --cpu --jobs 2"
     assert set(ran["runs"]) == {"base-small-seed0", "stack-seed0", "scratch-seed0"}
     assert ran["machine"]["num_cores"] >= 1
+
+
+def test_another_text_under_the_same_name_is_refused(folder: Path, out: Path) -> None:
+    text = folder / "text.txt"
+    before = text.read_text()
+    text.write_text(before.replace("word", "other"))
+    refused = study(folder, "--seeds", "1", "--arms", "scratch")
+    text.write_text(before)
+    assert refused.returncode == 2, refused.stderr
+    assert "is another text than the runs in study-tiny-only read" in refused.stderr
+    assert not (out / "runs" / "scratch-seed1").exists()
 
 
 def test_a_study_can_be_moved(folder: Path, out: Path, tmp_path: Path) -> None:
@@ -217,3 +241,16 @@ def test_the_report_renders_in_a_browser(out: Path, tmp_path: Path) -> None:
         timeout=120,
     )
     assert picture.stat().st_size > 50_000
+
+
+def test_a_ledger_that_says_something_else_than_the_plan_is_a_failure(
+    folder: Path, out: Path
+) -> None:
+    plan = design(load_study(folder / "mine.yaml"), out)
+    job = next(job for job in plan.arms if job.arm == "stack")
+    assert outcome_of(job).status == "done"
+    last = job.costs[-1]
+    for wrong in (replace(last, flops=1.0), replace(last, exact_flops=1.0)):
+        outcome = outcome_of(replace(job, costs=(*job.costs[:-1], wrong)))
+        assert outcome.status == "failed"
+        assert "FLOPs instead of" in outcome.message

@@ -233,6 +233,15 @@ def test_an_estimate_has_the_tokens_of_all_stages(tmp_path: Path) -> None:
     assert [run.tokens for run in found.runs] == [1024, 2048]
 
 
+def test_a_study_is_like_one_that_lies_beside_it(tmp_path: Path) -> None:
+    written(tmp_path, tiny(tmp_path))
+    (tmp_path / "other.yaml").write_text(
+        yaml.safe_dump({"name": "other", "like": "mine.yaml", "arms": {"a": {"scratch": "target"}}})
+    )
+    found = load_study(tmp_path / "other.yaml")
+    assert (found.name, found.base_tokens) == ("other", 1024)
+
+
 def test_a_size_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match="no size huge") as caught:
         load_study("paper-main", size="huge")

@@ -97,7 +97,7 @@ def test_a_curve_at_k_times_the_cost_is_slower_by_k(
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.floats(-5, 5), min_size=2, max_size=8))
+@given(st.lists(st.floats(-5, 5), min_size=5, max_size=9))
 def test_an_interval_holds_the_mean_and_lies_within_the_values(values: list[float]) -> None:
     found = interval(values)
     assert found is not None
@@ -108,5 +108,6 @@ def test_an_interval_holds_the_mean_and_lies_within_the_values(values: list[floa
     assert interval(values) == found
 
 
-def test_one_seed_has_no_interval() -> None:
+def test_few_seeds_have_no_interval() -> None:
     assert interval([1.0]) is None
+    assert interval([1.0, 2.0, 3.0, 4.0]) is None

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from hfgrow.errors import UsageError
+from hfgrow.errors import OutputError, UsageError
 from hfgrow.manifest import read_manifest
+from hfgrow.train.compare import begun
 from hfgrow.typed import typed_step
 from tests.checkpoints import MakeCheckpoint
 from tests.program import call_hfgrow
@@ -103,6 +104,24 @@ def test_a_mistake_is_one_line_before_anything_is_trained(place: Path, mistake: 
     (line,) = [line for line in found.stderr.splitlines() if line.startswith("Error: ")]
     assert said in line
     assert not (place / "mistaken" / "runs").exists()
+
+
+def test_a_comparison_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    with (
+        begun(tmp_path / "one"),
+        pytest.raises(OutputError, match="another run is writing"),
+        begun(tmp_path / "one"),
+    ):
+        pass
+
+
+def test_held_out_text_that_is_trained_on_is_told(place: Path) -> None:
+    """The note comes before the first growth, which here cannot be."""
+    words = ("--validation", "text.txt", "--ops", "stack", "--op", "solar --overlap 9")
+    found = call_hfgrow("compare", "base", *SETTINGS, *words, "--out", "shared", cwd=place)
+    assert found.returncode == 2
+    assert "Note: " in found.stderr
+    assert "text.txt" in found.stderr
 
 
 @pytest.mark.parametrize(
