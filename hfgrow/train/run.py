@@ -115,8 +115,9 @@ class Runner:
         if checkpoint is not None:
             position = Position.of_json(checkpoint.state.get("position"))
         own = dict(recipe.identity()) | {"data": order.fingerprint}
+        is_finished = devices.told(self._folder.final.exists())
         devices.on_main(lambda: self._take_up(own, position.stage, resume, allow_world_change))
-        if devices.told(self._folder.final.exists()):
+        if is_finished:
             self._progress.say("The run is finished already")
             return self._folder.final
         if checkpoint is not None:
@@ -154,8 +155,13 @@ class Runner:
     ) -> None:
         identity = base_identity(self._base) | own
         if resume:
-            self._folder.check(identity, stage=stage, allow_world_change=allow_world_change)
-        self._folder.record(identity, self._recipe)
+            removed = self._folder.check(
+                identity, stage=stage, allow_world_change=allow_world_change
+            )
+            if removed:
+                self._progress.say(f"The recipe has changed: removed {', '.join(removed)}")
+        if not self._folder.final.exists():
+            self._folder.record(identity, self._recipe)
 
     def _grow(self, walk: _Walk, number: int, grow: Grow) -> None:
         name = self._name(walk.folder, number, suffix_of(grow.operator, grow.arguments))
