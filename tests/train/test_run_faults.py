@@ -48,6 +48,20 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert runs.losses(recipe)[:5] == before, "it went on from the checkpoint at step 2"
 
 
+@pytest.mark.case("H1")
+def test_a_run_whose_only_checkpoint_is_damaged_does_not_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path, checkpoint={"every_tokens": 512, "keep": 1})
+    runs.stop_after(monkeypatch, recipe, 5)
+    (runs.last_checkpoint(recipe) / "state.json").unlink()
+    before = runs.losses(recipe)
+    with pytest.raises(TrainingError, match=r"no checkpoint .* lacks state\.json"):
+        runs.carry(recipe, resume=True)
+    assert runs.losses(recipe) == before
+    assert runs.last_checkpoint(recipe).is_dir()
+
+
 @pytest.mark.case("H2")
 def test_a_checkpoint_without_a_manifest_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
