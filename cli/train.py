@@ -1,10 +1,12 @@
 """The command `hfgrow train`: `accelerate launch` of the bundled script with a recipe."""
 
 import shlex
+import sys
 from typing import Annotated
 
 import typer
 
+from hfgrow.errors import UsageError, printable
 from hfgrow.extras import require
 from hfgrow.hub.client import HubClient
 
@@ -62,6 +64,7 @@ def train(
     from hfgrow.train.recipe import load_recipe
 
     console = Console(as_json=json, quiet=quiet)
+    extra = _behind_dashes(context.args)
     overrides = list(set_ or ())
     if num_processes is not None:
         overrides.append(f"world.processes={num_processes}")
@@ -86,15 +89,36 @@ def train(
         arguments,
         num_processes=loaded.world.processes,
         on_cpu=cpu,
-        extra=context.args,
+        extra=extra,
         token=token,
     )
     if "stopped" in outcome:
         words = ["hfgrow", "train", recipe, *(["--cpu"] if cpu else [])]
         for override in overrides:
             words += ["--set", override]
-        again = shlex.join([*words, "--resume"])
+        again = shlex.join([*words, "--resume", *(["--", *extra] if extra else [])])
         console.say(f"{outcome['message']}. Go on with: {again}")
+        if json:
+            console.result("", {**outcome, "resume": again})
         raise typer.Exit(128 + int(outcome["stopped"]))
     result = outcome["result"]
     console.result(str(result["folder"]), result)
+
+
+def _behind_dashes(words: list[str]) -> list[str]:
+    """Return what goes to accelerate launch: what the parser left over, all of it behind `--`.
+
+    Raises:
+        UsageError: Something stands before it, which accelerate would take for the script.
+    """
+    behind = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+    stray = words[: max(0, len(words) - len(behind))] or [
+        word for word in words[:1] if not word.startswith("-")
+    ]
+    if stray:
+        raise UsageError(
+            f"{printable(stray[0])} is one word too many; expected a single RECIPE, and behind -- "
+            "options of accelerate launch",
+            hint="hfgrow train --help",
+        )
+    return words

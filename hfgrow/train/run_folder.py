@@ -6,6 +6,7 @@ tokens/           text, tokenised once
 stages/NN/NAME    the model after each stage but the last, float32
 checkpoints/      the state of training
 metrics.jsonl     the record
+.trackers/        what trackers keep in files
 final/            the model, as it is published
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.read import read
@@ -67,6 +69,11 @@ class RunFolder:
         """Where the maps of a growth lie that is being learned."""
         return self.path / "stages" / "maps"
 
+    @property
+    def trackers(self) -> Path:
+        """Where trackers put what they keep in files."""
+        return self.path / ".trackers"
+
     def stage(self, number: int, name: str) -> Path:
         """Return where the model after a stage lies."""
         return self.path / "stages" / f"{number:02d}" / name
@@ -105,6 +112,13 @@ class RunFolder:
             shutil.rmtree(self.path / "stages", ignore_errors=True)
             (self.path / METRICS).unlink(missing_ok=True)
             replace_text(self.path / RUN, "{}\n")
+
+    def leave_mark(self) -> Path:
+        """Write an empty file of a name that nobody has asked for yet, and return where it is."""
+        mark = self.path / f".seen-{uuid4().hex}"
+        with translated(printable(mark, 200)):
+            mark.touch()
+        return mark
 
     def record(self, identity: Mapping[str, Any], recipe: Recipe) -> None:
         """Write down what the run is carried out with."""

@@ -13,6 +13,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.lock import held
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import OutputError, TrainingError
+from hfgrow.manifest import read_manifest
 from tests.train import runs
 
 LONG = {"tokens": 1024, "learning_rate": 1e-2}
@@ -105,10 +106,13 @@ def test_trained_models_are_gone_on_with_where_the_checkpoints_were_removed(
     shutil.rmtree(Path(recipe["output"], "checkpoints"))
     with pytest.raises(OutputError, match="holds a run already"):
         runs.carry(recipe)
-    runs.carry(recipe, resume=True)
-    assert len(before) == 4
+    manifest = read_manifest(runs.carry(recipe, resume=True))
+    assert runs.losses(recipe)[:4] == before, "the record of the first stage stays"
+    assert len(runs.losses(recipe)) == 8
     state = json.loads((runs.last_checkpoint(recipe) / "state.json").read_text())
     assert state["position"]["tokens"] == 2048, "the first stage is not trained again"
+    assert manifest is not None
+    assert manifest.trainings[-1].evaluations[0].before_growth is not None
 
 
 def test_a_stage_that_was_not_reached_may_be_changed(
@@ -134,6 +138,7 @@ def test_a_growth_that_was_not_trained_on_may_be_changed(
     assert f"removed stages/01/{grown.name}" in capsys.readouterr().err
     after = sha256((grown / "model.safetensors").read_bytes()).digest()
     assert before != after
+    assert len([line for line in runs.lines(recipe) if "growth" in line]) == 1
 
 
 @pytest.mark.parametrize("name", ["recipe.yaml", "stages"])
