@@ -7,13 +7,11 @@ from typing import Annotated
 import typer
 
 from hfgrow.errors import UsageError, printable
-from hfgrow.extras import require
+from hfgrow.extras import TRAINING, require
 from hfgrow.hub.client import HubClient
 
 from . import options
 from .output import Console
-
-_REQUIRED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +55,7 @@ def train(
 
     What stands behind -- goes to accelerate launch, such as -- --num_machines 2.
     """
-    require("hfgrow train", "pydantic", *_REQUIRED)
+    require("hfgrow train", "pydantic", *TRAINING)
     from hfgrow.train.describe import recipe_lines
     from hfgrow.train.foresee import foresee_by_name
     from hfgrow.train.launch import launch

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hfgrow.errors import GrowthError
+from hfgrow.train.hints import as_keys
 from hfgrow.train.launch import STATUS_VARIABLE, end_with_parent
 from hfgrow.train.stop import StoppedError
 
@@ -71,8 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _fail(error: GrowthError) -> int:
     details = dict(error.details)
     flags = {flag: bool(details.pop(flag, False)) for flag in ("is_shared", "is_lost")}
-    told = {"name": type(error).__name__, "message": str(error), "hint": error.hint}
-    said = f"Error: {error}" + (f"\nHint: {error.hint}" if error.hint else "")
+    hint = as_keys(error.hint)
+    told = {"name": type(error).__name__, "message": str(error), "hint": hint}
+    said = f"Error: {error}" + (f"\nHint: {hint}" if hint else "")
     return _end({"error": {**told, "details": details}, **flags}, error.exit_code, said)
 
 

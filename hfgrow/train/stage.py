@@ -68,7 +68,8 @@ def load_model(folder: Path) -> Any:
     from transformers.utils import logging
 
     auto_model: Any = AutoModelForCausalLM
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    silence: Any = logging.disable_progress_bar
+    silence()
     try:
         model = auto_model.from_pretrained(
             folder,

@@ -1,16 +1,18 @@
 """The bundled script in this process: how it ends, and what it tells whoever launched it."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hfgrow_recipes.continue_pretraining import main
 
 from hfgrow.errors import GrowthError, UsageError
 from hfgrow.train.launch import _outcome
 from tests.train import runs
+
+script: Any = import_module("hfgrow_recipes.continue_pretraining")
 
 
 def run_with(
@@ -22,11 +24,11 @@ def run_with(
         raise error
 
     monkeypatch.setattr("hfgrow.train.main.carry_out", failing)
-    monkeypatch.setattr("hfgrow_recipes.continue_pretraining.end_with_parent", lambda: None)
+    monkeypatch.setattr(script, "end_with_parent", lambda: None)
     monkeypatch.setenv("HFGROW_STATUS_FILE", str(folder / "status.json"))
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(runs.recipe(folder)))
-    code = main([str(path)])
+    code = script.main([str(path)])
     return code, json.loads((folder / "status.json").read_text())
 
 
@@ -48,6 +50,13 @@ def test_an_error_keeps_its_details_on_the_way(
     with pytest.raises(UsageError) as caught:
         _outcome(status)
     assert caught.value.details == details
+
+
+def test_a_hint_names_the_key_of_a_recipe_and_no_option_of_another_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, status = run_with(UsageError("no", hint="another --out DIR"), tmp_path, monkeypatch)
+    assert status["error"]["hint"] == "another --set output=DIR"
 
 
 @pytest.mark.parametrize(("is_shared", "code"), [(True, 0), (False, 2)])
