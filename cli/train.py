@@ -1,17 +1,17 @@
 """The command `hfgrow train`: `accelerate launch` of the bundled script with a recipe."""
 
 import shlex
+import sys
 from typing import Annotated
 
 import typer
 
-from hfgrow.extras import require
+from hfgrow.errors import UsageError, printable
+from hfgrow.extras import TRAINING, require
 from hfgrow.hub.client import HubClient
 
 from . import options
 from .output import Console
-
-_REQUIRED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
 
 
 def register(app: typer.Typer) -> None:
@@ -55,13 +55,14 @@ def train(
 
     What stands behind -- goes to accelerate launch, such as -- --num_machines 2.
     """
-    require("hfgrow train", "pydantic", *_REQUIRED)
+    require("hfgrow train", "pydantic", *TRAINING)
     from hfgrow.train.describe import recipe_lines
     from hfgrow.train.foresee import foresee_by_name
     from hfgrow.train.launch import launch
     from hfgrow.train.recipe import load_recipe
 
     console = Console(as_json=json, quiet=quiet)
+    extra = _behind_dashes(context.args)
     overrides = list(set_ or ())
     if num_processes is not None:
         overrides.append(f"world.processes={num_processes}")
@@ -86,15 +87,36 @@ def train(
         arguments,
         num_processes=loaded.world.processes,
         on_cpu=cpu,
-        extra=context.args,
+        extra=extra,
         token=token,
     )
     if "stopped" in outcome:
         words = ["hfgrow", "train", recipe, *(["--cpu"] if cpu else [])]
         for override in overrides:
             words += ["--set", override]
-        again = shlex.join([*words, "--resume"])
+        again = shlex.join([*words, "--resume", *(["--", *extra] if extra else [])])
         console.say(f"{outcome['message']}. Go on with: {again}")
+        if json:
+            console.result("", {**outcome, "resume": again})
         raise typer.Exit(128 + int(outcome["stopped"]))
     result = outcome["result"]
     console.result(str(result["folder"]), result)
+
+
+def _behind_dashes(words: list[str]) -> list[str]:
+    """Return what goes to accelerate launch: what the parser left over, all of it behind `--`.
+
+    Raises:
+        UsageError: Something stands before it, which accelerate would take for the script.
+    """
+    behind = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+    stray = words[: max(0, len(words) - len(behind))] or [
+        word for word in words[:1] if not word.startswith("-")
+    ]
+    if stray:
+        raise UsageError(
+            f"{printable(stray[0])} is one word too many; expected a single RECIPE, and behind -- "
+            "options of accelerate launch",
+            hint="hfgrow train --help",
+        )
+    return words

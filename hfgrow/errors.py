@@ -88,14 +88,16 @@ class VerificationError(GrowthError):
     exit_code = 9
 
 
-def error_named(name: str, message: str, hint: str) -> GrowthError:
+def error_named(
+    name: str, message: str, hint: str, details: dict[str, object] | None = None
+) -> GrowthError:
     """Return the error that another process raised and told by the name of its class."""
     kinds: list[type[GrowthError]] = [GrowthError]
     for kind in kinds:
         if kind.__name__ == name:
-            return kind(message, hint=hint)
+            return kind(message, hint=hint, details=details)
         kinds += kind.__subclasses__()
-    return GrowthError(message, hint=hint)
+    return GrowthError(message, hint=hint, details=details)
 
 
 def printable(text: object, limit: int = 80) -> str:

@@ -12,15 +12,16 @@ ended.
 import argparse
 import json
 import os
+import signal
 import sys
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
 from hfgrow.errors import GrowthError
+from hfgrow.train.hints import as_keys
 from hfgrow.train.launch import STATUS_VARIABLE, end_with_parent
-from hfgrow.train.main import Job, carry_out
-from hfgrow.train.recipe import load_recipe
 from hfgrow.train.stop import StoppedError
 
 # How long a process that failed waits for the first one to say so.
@@ -40,6 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     if STATUS_VARIABLE in os.environ or "LOCAL_RANK" in os.environ:
         end_with_parent()
+    # Only now: it takes seconds to import torch.
+    from hfgrow.train.main import Job, carry_out
+    from hfgrow.train.recipe import load_recipe
+
     try:
         job = Job(
             recipe=load_recipe(given.recipe, given.overrides),
@@ -52,10 +57,25 @@ def main(arguments: list[str] | None = None) -> int:
     except StoppedError as stop:
         return _end({"stopped": stop.number, "message": str(stop)}, 128 + stop.number, str(stop))
     except GrowthError as error:
-        said = {"kind": type(error).__name__, "message": str(error), "hint": error.hint}
-        status = {"error": said, **error.details}
-        return _end(status, error.exit_code, f"Error: {error}\nHint: {error.hint}")
+        return _fail(error)
+    except Exception as error:
+        traceback.print_exc()
+        return _fail(
+            GrowthError(
+                f"a bug in hfgrow: {type(error).__name__}: {error}",
+                hint="report the traceback above",
+            )
+        )
     return _end({"result": result}, 0, str(result["folder"]))
+
+
+def _fail(error: GrowthError) -> int:
+    details = dict(error.details)
+    flags = {flag: bool(details.pop(flag, False)) for flag in ("is_shared", "is_lost")}
+    hint = as_keys(error.hint)
+    told = {"name": type(error).__name__, "message": str(error), "hint": hint}
+    said = f"Error: {error}" + (f"\nHint: {hint}" if hint else "")
+    return _end({"error": {**told, "details": details}, **flags}, error.exit_code, said)
 
 
 def _end(status: dict[str, object], code: int, said: str) -> int:
@@ -74,10 +94,11 @@ def _end(status: dict[str, object], code: int, said: str) -> int:
     if not is_first and (not code or _appears(file)):
         return 0
     with suppress(FileExistsError), file.open("x", encoding="utf-8") as opened:
-        json.dump(status, opened)
-    # A launcher that is told has no use for the traceback of a process that failed in order; the
-    # code of one that failed alone, or that lost another, makes it end the rest.
-    return 0 if is_first and not status.get("is_lost") else code
+        json.dump(status, opened, default=str)
+    # A launcher that is told has no use for the traceback of a process that failed in order, with
+    # all others; the code of one that failed alone, or that lost another, makes it end the rest.
+    failed_alone = "error" in status and not status["is_shared"]
+    return 0 if is_first and not failed_alone else code
 
 
 def _appears(file: Path) -> bool:
@@ -88,6 +109,9 @@ def _appears(file: Path) -> bool:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        # Until the run listens there is nothing to save, and nothing that a traceback would tell.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     code = main()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Threads of gloo that are still about would abort an interpreter that ends in order.

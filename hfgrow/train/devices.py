@@ -5,7 +5,7 @@ Sharding is torch's own (`fully_shard`), on CPUs as on GPUs: accelerate leaves i
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from hfgrow.errors import GrowthError, TrainingError, error_named, printable
+from hfgrow.train.stop import StoppedError, StopRequest
 
 T = TypeVar("T")
 
@@ -26,12 +27,14 @@ class Devices:
         strategy: `none`, `ddp` or `fsdp2`.
         is_bf16: Whether bfloat16 is computed in.
         patient: The processes as they wait for the main one to do something; None of one.
+        stop: Whether this process was asked to stop.
     """
 
     accelerator: Any
     strategy: str
     is_bf16: bool
     patient: Any = None
+    stop: StopRequest = field(default_factory=StopRequest)
 
     @property
     def device(self) -> torch.device:
@@ -118,12 +121,6 @@ class Devices:
             torch.distributed.all_reduce(tensor)
         return tensor
 
-    def wait(self) -> None:
-        """Wait until every process is here."""
-        if self.num_processes > 1:
-            # A barrier of gloo waits longer than it was told to; a sum does not.
-            self.sum(torch.zeros(1, device=self.device))
-
     def told(self, value: bool) -> bool:
         """Return what the main process knows, such as whether a folder is there."""
         if self.num_processes == 1:
@@ -134,27 +131,28 @@ class Devices:
     def on_main(self, work: Callable[[], T]) -> T | None:
         """Do something in the main process while the others wait; an error is everybody's.
 
-        They wait as long as it takes: hours of reading or writing are no hanging process.
+        They wait as long as it takes: hours of reading or writing are no hanging process. A signal
+        ends the work, but not inside `stop.held`.
 
         Returns:
             The result in the main process, None in the others.
         """
         result: T | None = None
-        failure: GrowthError | None = None
+        failure: GrowthError | StoppedError | None = None
         if self.is_main:
             try:
-                result = work()
-            except GrowthError as error:
+                with self.stop.heeded():
+                    result = work()
+            except (GrowthError, StoppedError) as error:
                 failure = error
-        told = failure and (type(failure).__name__, str(failure), failure.hint)
-        told = self._of_main(told)
-        if failure is not None:
-            raise failure
-        if told is not None:
-            failure = error_named(*told)
+        told = self._of_main(failure and _told(failure))
+        if failure is None and told is not None:
+            failure = _raised_again(told)
+        if failure is None:
+            return result
+        if isinstance(failure, GrowthError):
             failure.details["is_shared"] = True
-            raise failure
-        return result
+        raise failure
 
     def shared(self, work: Callable[[], T]) -> T:
         """Do something in the main process, and return in all of them what it came to."""
@@ -171,12 +169,30 @@ class Devices:
         Raises:
             TrainingError: It differs, as where machines do not see the same files.
         """
-        differs = float(self._of_main(value) != value)
-        if self.sum(torch.tensor([differs], device=self.device)):
+        values = self._gathered(value)
+        if any(other != values[0] for other in values):
             raise TrainingError(
                 f"the processes of the run do not see the same {what}",
                 hint="put it where every machine sees it, or make the copies equal",
+                details={"is_shared": True},
             )
+
+    def heed(self) -> None:
+        """Stop if any process was asked to.
+
+        Raises:
+            StoppedError: One was; raised in all of them.
+        """
+        if number := max(self._gathered(self.stop.number)):
+            raise StoppedError(self.stop.number or number)
+
+    def _gathered(self, value: T) -> list[T]:
+        """Return the value of every process, for however long the slowest one takes."""
+        if self.num_processes == 1:
+            return [value]
+        box: list[Any] = [None] * self.num_processes
+        torch.distributed.all_gather_object(box, value, group=self.patient)
+        return box
 
     def _of_main(self, value: Any) -> Any:
         if self.num_processes == 1:
@@ -189,6 +205,20 @@ class Devices:
         """Leave the other processes."""
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def _told(failure: GrowthError | StoppedError) -> dict[str, Any]:
+    """Return what other processes are told of an error."""
+    if isinstance(failure, StoppedError):
+        return {"stopped": failure.number, "message": str(failure)}
+    name, details = type(failure).__name__, dict(failure.details)
+    return {"name": name, "message": str(failure), "hint": failure.hint, "details": details}
+
+
+def _raised_again(told: dict[str, Any]) -> GrowthError | StoppedError:
+    if "stopped" in told:
+        return StoppedError(told["stopped"], told["message"])
+    return error_named(**told)
 
 
 def inner_model(module: Module) -> Any:

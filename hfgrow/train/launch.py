@@ -103,9 +103,12 @@ def launch(
             # Not on the command line, which every user of the machine can read.
             more={} if token is None else {"HF_TOKEN": token},
         )
-        code = _wait(process)
+        code, stopped = _wait(process)
         if status.is_file():
             return _outcome(json.loads(status.read_text(encoding="utf-8")))
+    stopped = stopped or (-code if -code in _SIGNALS else 0)
+    if stopped:
+        return {"stopped": stopped, "message": "Stopped before training began"}
     if code < 0:
         raise TrainingError(f"the run was ended by signal {-code}", hint="go on with --resume")
     raise TrainingError(
@@ -171,17 +174,23 @@ def end_all(process: "subprocess.Popen[bytes]") -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _wait(process: "subprocess.Popen[bytes]") -> int:
-    """Wait for a run whose processes get the signals that we get; return its exit code."""
+def _wait(process: "subprocess.Popen[bytes]") -> tuple[int, int]:
+    """Wait for a run whose processes get the signals that we get.
+
+    Returns:
+        Its exit code, and the first of those signals or 0.
+    """
+    numbers: list[int] = []
 
     def forward(number: int, frame: object) -> None:
+        numbers.append(number)
         tell(process, number)
 
     # What was ignored, as under nohup, stays so.
     heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, forward) for number in heard}
     try:
-        return process.wait()
+        return process.wait(), next(iter(numbers), 0)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -209,4 +218,4 @@ def _outcome(status: dict[str, Any]) -> dict[str, Any]:
     error = status.get("error")
     if error is None:
         return status
-    raise error_named(error["kind"], error["message"], error["hint"])
+    raise error_named(**error)

@@ -6,6 +6,7 @@ in the same bits as one that was never stopped.
 """
 
 import math
+import signal
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from hfgrow.errors import ModelError, TrainingError
+from hfgrow.errors import ModelError, TrainingError, printable
 from hfgrow.lineage import Model
 from hfgrow.train.attention import preferred_kernels
 from hfgrow.train.data.batches import BatchPlan
@@ -30,7 +31,6 @@ from hfgrow.train.position import Position
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.speed import Speed
 from hfgrow.train.stage import Stage
-from hfgrow.train.stop import StopRequest
 
 # Steps in a row whose loss or gradient may not be finite.
 MAX_SKIPPED = 3
@@ -47,7 +47,6 @@ class Run:
         order: The order of the samples.
         plan: How the samples of a step are parted.
         metrics: The record.
-        stop: Whether somebody asked the run to stop.
         position: Where the run stands; changes.
         save: Saves a checkpoint of a stage.
         base_sizes: The sizes of the model that the run begins with.
@@ -59,7 +58,6 @@ class Run:
     order: BlockOrder
     plan: BatchPlan
     metrics: Metrics
-    stop: StopRequest
     position: Position
     save: Callable[[Stage], None]
     base_sizes: Model
@@ -89,7 +87,7 @@ def train_stage(run: Run, stage: Stage, speed: Speed) -> int:
         document_mask=recipe.data.document_mask,
         pin_memory=devices.device.type == "cuda",
     )
-    with run.stop.listening(), closing(batches), preferred_kernels(devices.device):
+    with devices.stop.held(), closing(batches), preferred_kernels(devices.device):
         if at.stage_step == 0:
             _measure_start(run, stage)
         while at.stage_step < num_steps:
@@ -109,11 +107,12 @@ def train_stage(run: Run, stage: Stage, speed: Speed) -> int:
 
 
 def _measure_start(run: Run, stage: Stage) -> None:
-    found = measure(run, stage, "start")
-    if not all(math.isfinite(text.loss) for text in found):
+    for text in measure(run, stage, "start"):
+        if math.isfinite(text.loss):
+            continue
         raise ModelError(
-            f"the held-out loss is {found[0].loss:g} before the first step of stage "
-            f"{run.position.stage}: the model's weights are broken",
+            f"the held-out loss of {printable(text.label)} is {text.loss:g} before the first step "
+            f"of stage {run.position.stage}: the model's weights are broken",
             hint="look at the model that the stage begins with: hfgrow check MODEL",
         )
 
@@ -186,7 +185,7 @@ def _step(
             (loss * (devices.num_processes / max(1, num_targets))).backward()
         total += loss.detach()
     norm = clip_gradients(stage.trained_parameters, stage.train.gradient_clipping)
-    stop = float(run.stop.number)
+    stop = float(devices.stop.number)
     shared = devices.sum(torch.stack((total, torch.full_like(total, stop)))).tolist()
     mean = shared[0] / max(1, num_targets)
     finite = math.isfinite(mean) and math.isfinite(norm)
@@ -195,11 +194,8 @@ def _step(
     stage.optimizer.zero_grad(set_to_none=True)
 
     seconds = time.perf_counter() - started
-    at.step, at.stage_step = at.step + 1, at.stage_step + 1
-    at.samples, at.tokens = at.samples + run.plan.num_samples, at.tokens + tokens
-    at.stage_seconds += seconds
-    at.num_skipped = 0 if finite else at.num_skipped + 1
-    at.num_skipped_in_all += not finite
+    at.advance(1, samples=run.plan.num_samples, tokens=tokens, seconds=seconds)
+    at.count_skipped(not finite)
     _tell(run, stage, mean, norm, factor, speed.of(tokens, seconds))
     if at.num_skipped > MAX_SKIPPED:
         raise TrainingError(
@@ -208,13 +204,8 @@ def _step(
             hint="lower learning_rate and begin in another output, from the base or from the last "
             "model in stages/",
         )
-    # Several processes may have been told, with one number.
-    return int(shared[1]) if devices.num_processes == 1 else _one(run.stop, shared[1])
-
-
-def _one(stop: StopRequest, told: float) -> int:
-    """Return the signal if any process was told to stop: its own number, or that of SIGTERM."""
-    return (stop.number or 15) if told else 0
+    # Its own number, or that of SIGTERM where others were told.
+    return (devices.stop.number or signal.SIGTERM) if shared[1] else 0
 
 
 def _tell(
@@ -240,7 +231,10 @@ def _tell(
         f"  step {at.stage_step}/{num_steps}  loss {loss:.4f}  "
         f"lr {train.learning_rate * factor:.2e}  {rate['tokens_per_s']:,.0f} tokens/s{mfu}"
     )
-    run.metrics.write(line, said=said, always=at.stage_step in (1, num_steps))
+    if at.num_skipped:
+        said += "  skipped: a number is not finite"
+    is_always_said = bool(at.num_skipped) or at.stage_step in (1, num_steps)
+    run.metrics.write(line, said=said, always=is_always_said)
 
 
 def _is_due(tokens: int, every: int | None, batch_tokens: int) -> bool:

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module, functional
 
+from hfgrow.train.data.batches import NO_TARGET
 from hfgrow.train.masks import Masks
 
-# What a target must be for its token not to count.
-IGNORED = -100
 # Memory for the float32 logits of a chunk, in bytes.
 _CHUNK_NBYTES = {"cuda": 1 << 30}
 _CHUNK_NBYTES_ELSEWHERE = 1 << 26
@@ -108,7 +107,7 @@ class NextTokenLoss(Module):
             self._head,
             is_compiled=self._is_compiled,
         )
-        return total, (targets != IGNORED).sum()
+        return total, (targets != NO_TARGET).sum()
 
 
 def summed_cross_entropy(
@@ -189,6 +188,7 @@ class _Summed(torch.autograd.Function):
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total
 
+    # torch declares one gradient, and means as many as forward returned values.
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -204,7 +204,7 @@ class _Summed(torch.autograd.Function):
 
 def _chunk(hidden: Tensor, weight: Tensor, targets: Tensor, head: Head) -> Tensor:
     logits = head.logits(hidden, weight)
-    return functional.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED)
+    return functional.cross_entropy(logits, targets, reduction="sum", ignore_index=NO_TARGET)
 
 
 @cache
@@ -230,7 +230,7 @@ def _liger(hidden: Tensor, weight: Tensor, targets: Tensor, head: Head) -> Tenso
     if divisor != 1:
         hidden = hidden / divisor
     loss = liger.LigerFusedLinearCrossEntropyLoss(
-        ignore_index=IGNORED,
+        ignore_index=NO_TARGET,
         reduction="sum",
         softcap=head.softcap,
         accum_dtype=torch.float32,

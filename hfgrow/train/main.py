@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from hfgrow.train.devices import Devices, lost
 from hfgrow.train.foresee import foresee
 from hfgrow.train.fresh import write_fresh
 from hfgrow.train.growing import last_growth
+from hfgrow.train.pushing import ask_for_push, push_result
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_parts import FreshModel
 from hfgrow.train.run import Runner
@@ -66,29 +67,15 @@ def carry_out(job: Job) -> dict[str, Any]:
 
     Raises:
         GrowthError: Anything that the user can act on.
-        StoppedError: A signal stopped the run, and its checkpoint is saved.
+        StoppedError: A signal stopped the run; what was saved stays.
     """
     require("training", *TRAINING)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    recipe = job.recipe
-    devices = open_devices(recipe, on_cpu=job.on_cpu)
-    progress: Progress = _Stderr() if devices.is_main and not job.quiet else Silent()
-    client = HubClient(token=job.token)
-    folder = RunFolder(Path(recipe.output).expanduser())
+    devices = open_devices(job.recipe, on_cpu=job.on_cpu)
     holding = ExitStack()
     try:
-        devices.on_main(lambda: holding.enter_context(held(folder.path, hint=_BUSY)))
-        resume = devices.told(job.resume and folder.holds_a_run)
-        if job.resume and not resume:
-            progress.say("Note: there is no run to go on with; it begins")
-        if not resume:
-            devices.on_main(folder.begin)
-        devices.on_main(lambda: _preflight(recipe, client))
-        base, ref, tokenizer = _models(recipe, folder, devices, progress, client)
-        devices.on_main(lambda: list(foresee(recipe, read(LocalFolder(base)), _layer_map(base))))
-        runner = Runner(recipe, base, ref, tokenizer, devices, progress, client)
-        final = runner.run(resume=resume, allow_world_change=job.allow_world_change)
-        pushed = devices.on_main(lambda: _push(recipe, final, client, progress))
+        with devices.stop.listening():
+            return _carried_out(job, devices, holding)
     except RuntimeError as error:
         if devices.num_processes > 1 and _is_lost(error):
             raise lost(error) from error
@@ -98,21 +85,63 @@ def carry_out(job: Job) -> dict[str, Any]:
         # One of several that fails stays until it has said so: once it leaves, they all end.
         if devices.num_processes == 1 or sys.exc_info()[0] is None:
             devices.close()
+
+
+def _carried_out(job: Job, devices: Devices, holding: ExitStack) -> dict[str, Any]:
+    recipe = job.recipe
+    progress: Progress = _Stderr() if devices.is_main and not job.quiet else Silent()
+    client = HubClient(token=job.token)
+    folder = RunFolder(Path(recipe.output).expanduser())
+    devices.on_main(lambda: holding.enter_context(held(folder.path, hint=_BUSY)))
+    resume = devices.told(job.resume and folder.holds_a_run)
+    if job.resume and not resume:
+        progress.say("Note: there is no run to go on with; it begins")
+    if not resume:
+        devices.on_main(folder.begin)
+    _check_output(folder, devices)
+    refs = _located(recipe, devices, progress, client)
+    devices.on_main(lambda: ask_for_push(recipe, refs[0], client))
+    base, tokenizer = _models(recipe, refs, folder, devices, progress, client)
+    devices.on_main(lambda: list(foresee(recipe, read(LocalFolder(base)), _layer_map(base))))
+    runner = Runner(recipe, base, refs[0], tokenizer, devices, progress, client)
+    final = runner.run(resume=resume, allow_world_change=job.allow_world_change)
+    pushed = devices.on_main(lambda: push_result(recipe, final, client, progress))
     return {"folder": str(final), **(pushed or {})}
 
 
-def _models(
-    recipe: Recipe, folder: RunFolder, devices: Devices, progress: Progress, client: HubClient
-) -> tuple[Path, ModelRef | None, Path]:
-    """Return the base, where it comes from, and the folder of the tokenizer."""
+def _check_output(folder: RunFolder, devices: Devices) -> None:
+    """Make sure that every process sees what the main one writes."""
+    mark = devices.shared(folder.leave_mark)
+    try:
+        devices.check_same("output", mark.exists())
+    finally:
+        if devices.is_main:
+            mark.unlink(missing_ok=True)
+
+
+def _located(
+    recipe: Recipe, devices: Devices, progress: Progress, client: HubClient
+) -> list[ModelRef | None]:
+    """Return what base and tokenizer stand for; None for what has no name."""
     names = (recipe.base, recipe.tokenizer)
-    # One process asks what a name stands for, so that all of them read the same commit.
-    refs = devices.shared(
+    # One process asks, so that all of them read the same commit.
+    return devices.shared(
         lambda: [
             locate(name, None, client, progress) if isinstance(name, str) else None
             for name in names
         ]
     )
+
+
+def _models(
+    recipe: Recipe,
+    refs: Sequence[ModelRef | None],
+    folder: RunFolder,
+    devices: Devices,
+    progress: Progress,
+    client: HubClient,
+) -> tuple[Path, Path]:
+    """Return the base and the folder of the tokenizer."""
 
     def fetch(teller: Progress) -> list[Path | None]:
         return [local_folder(ref, client, teller) if ref else None for ref in refs]
@@ -129,42 +158,12 @@ def _models(
     assert base is not None
     sizes = {name: file.nbytes for name, file in read(LocalFolder(base)).files.items()}
     devices.check_same("base", sizes)
-    return base, refs[0], tokenizer or base
+    return base, tokenizer or base
 
 
 def _layer_map(base: Path) -> tuple[LayerSource, ...] | None:
     growth = last_growth(base)
     return None if growth is None else growth.layer_sources
-
-
-def _preflight(recipe: Recipe, client: HubClient) -> None:
-    """Ask before any work whether the result may be pushed."""
-    if recipe.push is None:
-        return
-    from hfgrow.hub.preflight import preflight
-
-    name = Path(recipe.output).name
-    preflight(
-        ModelRef(name),
-        recipe.push.repo,
-        name,
-        client,
-        private=recipe.push.private,
-        exist_ok=False,
-        create_pr=False,
-    )
-
-
-def _push(
-    recipe: Recipe, final: Path, client: HubClient, progress: Progress
-) -> Mapping[str, Any] | None:
-    if recipe.push is None:
-        return None
-    from hfgrow.release import publish
-
-    pushed = publish(final, recipe.push.repo, client, progress, private=recipe.push.private)
-    progress.say(f"Pushed: {pushed.url}")
-    return {"url": pushed.url}
 
 
 def _is_lost(error: RuntimeError) -> bool:

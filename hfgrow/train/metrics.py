@@ -13,6 +13,7 @@ from hfgrow.errors import printable
 from hfgrow.progress import Progress
 from hfgrow.train.devices import Devices
 from hfgrow.train.position import Position
+from hfgrow.train.pushing import run_name
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.run_folder import METRICS
 
@@ -27,8 +28,8 @@ class Metrics:
         recipe: The recipe, for trackers.
         devices: The processes.
         progress: Told a line now and then.
-        begin: Where a resumed run goes on from; what was written after that is taken out, since it
-            happens again. Step 0 begins anew.
+        begin: Where a resumed run goes on from; what was written of later stages or steps is taken
+            out, since it happens again. Step 0 begins anew.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Metrics:
                 key: value if isinstance(value, int | float | str) else json.dumps(value)
                 for key, value in recipe.identity().items()
             }
-            devices.accelerator.init_trackers(Path(recipe.output).name, config=settings)
+            devices.accelerator.init_trackers(run_name(recipe), config=settings)
 
     def write(self, line: Mapping[str, Any], *, said: str = "", always: bool = False) -> None:
         """Record a line.
@@ -95,11 +96,15 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def recorded_evaluations(folder: Path, end: Position) -> list[dict[str, Any]]:
+    """Return what `Position.evaluations` was where a run stood, from its record."""
+    lines = (line for line in read_metrics(folder) if "when" in line and _is_before(line, end))
+    return [{key: value for key, value in line.items() if key != "step"} for line in lines]
+
+
 def _is_before(line: Mapping[str, Any], begin: Position) -> bool:
-    if not begin.step or line["step"] > begin.step:
-        return False
-    # The start of the next stage is measured at the step at which this one ends.
-    return line.get("when") != "start" or line["stage"] <= begin.stage
+    """Say whether a line stays: one step may have lines of a stage's end and the next's start."""
+    return bool(begin.step) and (line["stage"], line["step"]) <= (begin.stage, begin.step)
 
 
 def _finite(value: Any) -> Any:

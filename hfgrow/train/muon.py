@@ -54,8 +54,11 @@ class MuonAdamW(torch.optim.Optimizer):
                 groups.append(group)
         super().__init__(groups, {})
 
+    # torch overloads it by whether there is a closure.
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
         """Take a step with each rule on its groups."""
         loss = None
         if closure is not None:

@@ -18,7 +18,7 @@ class Position:
         samples: Samples consumed, which is all that the order of the data depends on.
         tokens: Tokens trained on.
         num_skipped: Steps in a row that were skipped because a number was not finite.
-        num_skipped_in_all: Those of the whole run.
+        num_skipped_in_stage: Those of the stage.
         evaluations: Held-out losses so far: tokens, when, and for each text what it cost.
     """
 
@@ -29,8 +29,26 @@ class Position:
     samples: int = 0
     tokens: int = 0
     num_skipped: int = 0
-    num_skipped_in_all: int = 0
+    num_skipped_in_stage: int = 0
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+
+    def begin_stage(self, number: int) -> None:
+        """Stand at the start of a stage; in one that was begun already, where it stands."""
+        if number > self.stage:
+            self.stage, self.stage_step, self.stage_seconds = number, 0, 0.0
+            self.num_skipped_in_stage = 0
+
+    def advance(self, num_steps: int, *, samples: int, tokens: int, seconds: float = 0.0) -> None:
+        """Count steps of the stage, each of so many samples and tokens."""
+        self.step, self.stage_step = self.step + num_steps, self.stage_step + num_steps
+        self.samples += num_steps * samples
+        self.tokens += num_steps * tokens
+        self.stage_seconds += seconds
+
+    def count_skipped(self, is_skipped: bool) -> None:
+        """Count whether the last step was skipped."""
+        self.num_skipped = self.num_skipped + 1 if is_skipped else 0
+        self.num_skipped_in_stage += is_skipped
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON holds it."""

@@ -30,7 +30,7 @@ from hfgrow.train.recipe_parts import (
     Push,
     World,
 )
-from hfgrow.train.recipe_rules import faults_of, tokens_at_once
+from hfgrow.train.recipe_rules import faults_of
 from hfgrow.train.recipe_stages import Stage, stages_with_defaults
 
 # What a run can be resumed with although it differs: where the result goes, and who is told.
@@ -116,11 +116,6 @@ class Recipe(Part):
         if faults := list(faults_of(self)):
             raise refusal(faults)
         return self
-
-    @property
-    def accumulation_steps(self) -> int:
-        """Micro-batches that a process computes for one optimizer step."""
-        return self.batch_tokens // tokens_at_once(self)
 
     @property
     def tokens(self) -> int:

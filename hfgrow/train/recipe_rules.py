@@ -19,20 +19,16 @@ def faults_of(recipe: "Recipe") -> Iterator[Fault]:
     yield from _batch_faults(recipe)
     yield from _base_faults(recipe)
     yield from _stage_faults(recipe)
-    every = recipe.evaluation.every_tokens
-    if every is not None and not recipe.data.validation:
-        what = "none, or text to measure in data.validation"
-        yield ("evaluation", "every_tokens"), every, what
 
 
-def tokens_at_once(recipe: "Recipe") -> int:
+def _tokens_at_once(recipe: "Recipe") -> int:
     """Return the tokens of one micro-batch of every process."""
     micro_batch = recipe.micro_batch_size * recipe.data.sequence_length
     return micro_batch * recipe.world.processes
 
 
 def _batch_faults(recipe: "Recipe") -> Iterator[Fault]:
-    unit, tokens = tokens_at_once(recipe), recipe.batch_tokens
+    unit, tokens = _tokens_at_once(recipe), recipe.batch_tokens
     if tokens % unit:
         below = tokens // unit * unit
         nearest = f"{below} or {below + unit}" if below else str(unit)

@@ -93,7 +93,7 @@ def lineage_files(
         compute=_compute(run, costs, flops),
         evaluations=found,
         card=inherited(base_folder),
-        settings=dict(_settings(recipe, train)),
+        settings=dict(_settings(recipe, train, at.num_skipped_in_stage)),
     )
     for evaluated in found:
         run.metrics.say(told(evaluated))
@@ -103,7 +103,9 @@ def lineage_files(
     return config_record(link), texts, {} if picture is None else {LOSS_PICTURE: picture}
 
 
-def _settings(recipe: Recipe, train: Train) -> Iterator[tuple[str, bool | float | str]]:
+def _settings(
+    recipe: Recipe, train: Train, num_skipped: int
+) -> Iterator[tuple[str, bool | float | str]]:
     """Yield what a link has no field for."""
     told = {"name", "tokens", "learning_rate", "schedule", "trainable"}
     for part in (recipe.optimizer, train):
@@ -114,6 +116,8 @@ def _settings(recipe: Recipe, train: Train) -> Iterator[tuple[str, bool | float 
                 yield key, value
     yield "micro_batch_size", recipe.micro_batch_size
     yield "document_mask", recipe.data.document_mask
+    if num_skipped:
+        yield "num_skipped_steps", num_skipped
 
 
 def _manifest(

@@ -6,6 +6,7 @@ tokens/           text, tokenised once
 stages/NN/NAME    the model after each stage but the last, float32
 checkpoints/      the state of training
 metrics.jsonl     the record
+.trackers/        what trackers keep in files
 final/            the model, as it is published
 """
 
@@ -15,12 +16,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import translated
 from hfgrow.checkpoint.write import replace_text
 from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
+from hfgrow.lineage import TrainingLink
 from hfgrow.manifest import read_manifest
 from hfgrow.names import TRAINED
 from hfgrow.train.recipe import Recipe
@@ -66,6 +69,11 @@ class RunFolder:
         """Where the maps of a growth lie that is being learned."""
         return self.path / "stages" / "maps"
 
+    @property
+    def trackers(self) -> Path:
+        """Where trackers put what they keep in files."""
+        return self.path / ".trackers"
+
     def stage(self, number: int, name: str) -> Path:
         """Return where the model after a stage lies."""
         return self.path / "stages" / f"{number:02d}" / name
@@ -73,10 +81,14 @@ class RunFolder:
     @property
     def holds_a_run(self) -> bool:
         """Whether there is something to go on with: a checkpoint, or a model that was trained."""
-        return (
-            self.final.exists()
-            or any(self.checkpoints.glob("step-*"))
-            or any(map(_is_trained, self.path.glob("stages/[0-9]*/*")))
+        return self.final.exists() or any(self.checkpoints.glob("step-*")) or self.last_trained >= 0
+
+    @property
+    def last_trained(self) -> int:
+        """The number of the last stage whose trained model lies in `stages`, or -1."""
+        return max(
+            (n for n, folder in self._stages() if any(map(_is_trained, folder.glob("[!.]*")))),
+            default=-1,
         )
 
     def begin(self) -> None:
@@ -101,6 +113,13 @@ class RunFolder:
             (self.path / METRICS).unlink(missing_ok=True)
             replace_text(self.path / RUN, "{}\n")
 
+    def leave_mark(self) -> Path:
+        """Write an empty file of a name that nobody has asked for yet, and return where it is."""
+        mark = self.path / f".seen-{uuid4().hex}"
+        with translated(printable(mark, 200)):
+            mark.touch()
+        return mark
+
     def record(self, identity: Mapping[str, Any], recipe: Recipe) -> None:
         """Write down what the run is carried out with."""
         with translated(printable(self.path, 200)):
@@ -108,19 +127,26 @@ class RunFolder:
             replace_text(self.path / RUN, json.dumps(identity, indent=2) + "\n")
             replace_text(self.path / _RECIPE, recipe.to_yaml())
 
-    def check(self, identity: Mapping[str, Any], *, stage: int, allow_world_change: bool) -> None:
+    def check(
+        self, identity: Mapping[str, Any], *, stage: int, allow_world_change: bool
+    ) -> tuple[str, ...]:
         """Compare what the run was begun with with what it is to go on with.
 
-        Models of later stages that are others now are removed.
+        Models that grew in later stages, which are others now, are removed.
 
         Args:
             identity: What it is to go on with.
             stage: The stage that it stands in; later ones may be others than they were.
             allow_world_change: Whether the number of processes may be another.
 
+        Returns:
+            The names of the models that were removed.
+
         Raises:
             TrainingError: They differ in something that the result depends on.
         """
+        is_finished = self.final.exists()
+        stage = max(stage, self.last_trained)
         try:
             before = json.loads((self.path / RUN).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -130,26 +156,26 @@ class RunFolder:
             for key in sorted(before.keys() | identity.keys())
             if before.get(key) != identity.get(key)
         ]
-        later = [number for key, _, _ in differing if (number := _stage_of(key)) > stage]
-        differing = [item for item in differing if _stage_of(item[0]) <= stage]
+        later: list[int] = []
+        if not is_finished:
+            later = [number for key, _, _ in differing if (number := _stage_of(key)) > stage]
+            differing = [item for item in differing if _stage_of(item[0]) <= stage]
         if allow_world_change:
             differing = [item for item in differing if not item[0].startswith(_WORLD)]
         if not differing:
-            if later:
-                self._remove_stages_from(min(later))
-            return
+            return self._remove_stages_from(min(later)) if later else ()
         said = "; ".join(
             f"{printable(key)} was {printable(repr(old), 60)}, is {printable(repr(new), 60)}"
             for key, old, new in differing[:4]
         )
         more = f" and {len(differing) - 4} more" if differing[4:] else ""
-        only_world = all(key.startswith(_WORLD) for key, _, _ in differing)
-        raise TrainingError(
-            f"the run was begun with something else: {said}{more}",
-            hint="add --allow-world-size-change: the batch and its order stay, roundings do not"
-            if only_world
-            else "give the recipe that it was begun with, or choose another output",
-        )
+        hint = "give the recipe that it was begun with, or choose another output"
+        if all(key.startswith(_WORLD) for key, _, _ in differing):
+            hint = "add --allow-world-size-change: the batch and its order stay, roundings do not"
+        elif is_finished:
+            hint = f"begin in another output, with base: {printable(self.final, 200)} to train on"
+        done = "the run is finished, and" if is_finished else "the run"
+        raise TrainingError(f"{done} was begun with something else: {said}{more}", hint=hint)
 
     def _strangers(self) -> Iterator[Path]:
         """Yield what lies in the folder and was not left there by a run that never began."""
@@ -158,11 +184,21 @@ class RunFolder:
             ours |= {_RECIPE, "stages"}
         return (p for p in self.path.iterdir() if p.name not in ours and p.name[0] != ".")
 
-    def _remove_stages_from(self, number: int) -> None:
+    def _stages(self) -> list[tuple[int, Path]]:
+        """Return the folders of stages with their numbers."""
+        found = self.path.glob("stages/*")
+        return [(int(f.name), f) for f in found if f.name.isdecimal() and f.is_dir()]
+
+    def _remove_stages_from(self, number: int) -> tuple[str, ...]:
+        removed = []
         with translated(printable(self.path, 200)):
-            for folder in self.path.glob("stages/[0-9]*"):
-                if int(folder.name) >= number:
+            for at, folder in self._stages():
+                if at >= number:
+                    removed += [
+                        f"stages/{folder.name}/{path.name}" for path in folder.glob("[!.]*")
+                    ]
                     shutil.rmtree(folder)
+        return tuple(sorted(removed))
 
 
 def _is_trained(folder: Path) -> bool:
@@ -170,7 +206,7 @@ def _is_trained(folder: Path) -> bool:
         manifest = read_manifest(folder)
     except GrowthError:
         return False
-    return manifest is not None and bool(manifest.trainings)
+    return manifest is not None and isinstance(manifest.link, TrainingLink)
 
 
 def _stage_of(key: str) -> int:

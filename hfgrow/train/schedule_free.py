@@ -98,8 +98,11 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
         """Put y back into the parameters: for steps, and for checkpoints."""
         self._move(to_train=True)
 
+    # torch overloads it by whether there is a closure.
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
         """Take a step with the gradients at y.
 
         Raises:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["wsd", "cosine", "constant"]
-DecayShape = Literal["1-sqrt", "linear"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +23,12 @@ class Schedule:
     """The learning rate of one stage, relative to its peak.
 
     Attributes:
-        kind: `wsd` rises, holds and falls; `cosine` rises and falls; `constant` rises and holds.
+        kind: `wsd` rises, holds and falls, fast at first; `cosine` rises and falls; `constant`
+            rises and holds.
         tokens: Tokens of the stage, at least 1.
         warmup_tokens: Tokens of the linear rise from 0.
         decay_tokens: Tokens of the fall at the end; `wsd` only.
         final_factor: Where the fall ends, from 0 to 1.
-        decay_shape: How `wsd` falls: `1-sqrt` fast at first, `linear` evenly.
     """
 
     kind: Kind
@@ -37,7 +36,6 @@ class Schedule:
     warmup_tokens: int = 0
     decay_tokens: int = 0
     final_factor: float = 0.0
-    decay_shape: DecayShape = "1-sqrt"
 
     def factor(self, tokens: float) -> float:
         """Return the factor on the peak where `tokens` of the stage are trained.
@@ -78,4 +76,4 @@ class Schedule:
         """Return what is left of the fall, from 1 to 0, where `share` of its tokens are gone."""
         if self.kind == "cosine":
             return (1 + math.cos(math.pi * share)) / 2
-        return 1 - math.sqrt(share) if self.decay_shape == "1-sqrt" else 1 - share
+        return 1 - math.sqrt(share)

@@ -68,7 +68,8 @@ def load_model(folder: Path) -> Any:
     from transformers.utils import logging
 
     auto_model: Any = AutoModelForCausalLM
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    silence: Any = logging.disable_progress_bar
+    silence()
     try:
         model = auto_model.from_pretrained(
             folder,
@@ -129,7 +130,7 @@ def make_stage(
         model=model,
         module=module,
         optimizer=optimizer,
-        schedule=_schedule(train),
+        schedule=_schedule(train, recipe.batch_tokens),
         masks=BatchMasks(model.config, recipe.data.sequence_length, devices.device),
         growth_mask=growth_mask,
     )
@@ -157,10 +158,11 @@ def _groups(
     )
 
 
-def _schedule(train: Train) -> Schedule:
+def _schedule(train: Train, batch_tokens: int) -> Schedule:
     return Schedule(
         kind=train.schedule,
-        tokens=train.tokens,
+        # As many as are trained on: with those of the recipe the last step could have rate 0.
+        tokens=train.num_steps(batch_tokens) * batch_tokens,
         warmup_tokens=train.warmup_tokens,
         decay_tokens=train.decay_tokens,
         final_factor=(train.min_learning_rate or 0.0) / train.learning_rate,

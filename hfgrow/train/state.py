@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `step-NNNNNNNN` with safetensors files, `state.json` with everything that
 is no tensor, and `manifest.json`, written last, with the size and sha256 of every other file. A
-folder without a manifest that fits is passed over.
+folder without a manifest that fits is passed over, and put aside when its step comes again.
 """
 
 import json
@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,9 @@ def save_checkpoint(
     staging = folder / f".{final.name}.partial"
     with translated(printable(final, 200)):
         folder.mkdir(parents=True, exist_ok=True)
-        for left_over in (*folder.glob(".step-*.partial"), final):
-            if left_over.exists():
-                shutil.rmtree(left_over)
+        for left_over in folder.glob(".step-*.partial"):
+            shutil.rmtree(left_over)
+        _put_aside(final)
         staging.mkdir()
         try:
             for name, tensors in files.items():
@@ -95,26 +96,44 @@ def save_checkpoint(
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        # Those of later steps were passed over as damaged, and would be in the way for ever.
-        others = [path for path in _folders(folder) if path != final]
-        older = [path for path in others if _step_of(path) < step]
-        for old in (*older[keep - 1 :], *(path for path in others if path not in older)):
+        for other in _folders(folder):
+            # Passed over as damaged, it would be taken for the newest ever after.
+            if _step_of(other) > step:
+                _put_aside(other)
+        for old in _folders(folder)[keep:]:
             shutil.rmtree(old)
     return final
 
 
 def latest_checkpoint(folder: Path, progress: Progress) -> Checkpoint | None:
-    """Return the newest checkpoint that is whole, or None.
+    """Return the newest checkpoint that is whole, or None where there are none.
 
     Args:
         folder: Where the checkpoints of the run lie.
         progress: Told which ones are passed over, and why.
+
+    Raises:
+        TrainingError: None of those that are there is whole, or one cannot be read.
     """
+    faults = []
     for found in _folders(folder):
         try:
             return _read(found)
+        except OSError as error:
+            reason = error.strerror or error
+            raise TrainingError(
+                f"checkpoint {printable(found.name)} cannot be read: {printable(reason)}",
+                hint="try again; to go on from the one before it, move it somewhere else",
+            ) from error
         except TrainingError as error:
+            faults.append(str(error))
             progress.say(f"Note: {error}; it is passed over")
+    if faults:
+        raise TrainingError(
+            f"no checkpoint of the run is whole: {'; '.join(faults[:3])}",
+            hint=f"restore one, or move {printable(folder, 200)} somewhere else: the run then goes "
+            "on from the last model it has trained, or begins anew",
+        )
     return None
 
 
@@ -123,7 +142,7 @@ def _read(folder: Path) -> Checkpoint:
     try:
         recorded = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["files"]
         files = {str(name): (int(f["nbytes"]), str(f["sha256"])) for name, f in recorded.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"checkpoint {shown} has no manifest that can be read") from error
     for name, (nbytes, digest) in files.items():
         path = folder / Path(name).name
@@ -134,6 +153,13 @@ def _read(folder: Path) -> Checkpoint:
     if _STATE not in files:
         raise TrainingError(f"checkpoint {shown} lacks {_STATE}")
     return Checkpoint(folder, json.loads((folder / _STATE).read_text(encoding="utf-8")))
+
+
+def _put_aside(path: Path) -> None:
+    """Rename a checkpoint that is in the way: damaged or not, somebody may want it."""
+    if path.exists():
+        names = (path.with_name(f".damaged-{path.name}-{i}") for i in count(1))
+        path.rename(next(name for name in names if not name.exists()))
 
 
 def _folders(folder: Path) -> list[Path]:

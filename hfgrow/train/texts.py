@@ -1,13 +1,15 @@
 """The text of a run: every source of its recipe, tokenised once, and the order it is read in."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.hub.client import HubClient
 from hfgrow.progress import Progress
-from hfgrow.train.data.corpus import Corpus, corpus_of, open_sources
+from hfgrow.train.data.corpus import Corpus, corpus_of, token_folders, views_of
 from hfgrow.train.data.order import BlockOrder
 from hfgrow.train.data.sources import TextSource
 from hfgrow.train.data.tokenizer import open_tokenizer
@@ -44,23 +46,29 @@ def open_texts(
     config, _, _ = read_config(LocalFolder(base))
     opened_tokenizer = open_tokenizer(tokenizer)
 
-    def views(sources: Sequence[Source]) -> tuple[TokenView, ...]:
-        return open_sources(
-            [text_source(source) for source in sources],
+    sources = [text_source(s) for s in (*recipe.data.train, *recipe.data.validation)]
+    # The others neither read nor identify text: it may change while the main one reads it.
+    folders = devices.shared(
+        lambda: token_folders(
+            sources,
             opened_tokenizer,
             tokens,
             vocab_size=int(config["vocab_size"]),
             client=client,
             progress=progress,
         )
+    )
+    num_train = len(recipe.data.train)
 
     def opened() -> Corpus:
-        return corpus_of(
-            views(recipe.data.train),
-            views(recipe.data.validation),
+        views = views_of(sources, folders)
+        found = corpus_of(
+            views[:num_train],
+            views[num_train:],
             sequence_length=recipe.data.sequence_length,
             seed=recipe.seed,
         )
+        return replace(found, validation=_distinct(found.validation))
 
     corpus = devices.on_main(opened) or opened()
     for note in corpus.notes:
@@ -71,8 +79,21 @@ def open_texts(
         sequence_length=recipe.data.sequence_length,
         seed=recipe.seed,
     )
+    num_samples = recipe.tokens // recipe.data.sequence_length
+    for view, num_epochs in zip(order.views, order.epochs(num_samples), strict=True):
+        if num_epochs > 1:
+            progress.say(f"Note: {view.label} is read {num_epochs:.1f} times")
     devices.check_same("text", order.fingerprint)
     return corpus, order
+
+
+def _distinct(views: Sequence[TokenView]) -> tuple[TokenView, ...]:
+    """Return held-out texts with labels that differ, since losses are recorded by them."""
+    labels: list[str] = []
+    for view in views:
+        numbered = (f"{view.label} ({i})" for i in count(2))
+        labels.append(next(x for x in chain([view.label], numbered) if x not in labels))
+    return tuple(replace(view, label=x) for view, x in zip(views, labels, strict=True))
 
 
 def text_source(source: Source) -> TextSource:

@@ -8,13 +8,15 @@ import os
 from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from hfgrow.errors import UsageError
+from hfgrow.errors import TrainingError, UsageError, printable
 from hfgrow.train.devices import Devices
 from hfgrow.train.recipe import Recipe
+from hfgrow.train.run_folder import RunFolder
 
 # How long a process waits for the others before it gives up.
 TIMEOUT_VARIABLE = "HFGROW_TIMEOUT_S"
@@ -32,6 +34,7 @@ def open_devices(recipe: Recipe, *, on_cpu: bool = False) -> Devices:
 
     Raises:
         UsageError: accelerate made another number of processes, or shares work in another way.
+        TrainingError: The processes did not find each other.
     """
     accelerate: Any = import_module("accelerate")
     kinds: Any = import_module("accelerate.utils").DistributedType
@@ -49,16 +52,24 @@ def open_devices(recipe: Recipe, *, on_cpu: bool = False) -> Devices:
                 f"the tracker {tracker} is not installed",
                 hint=f"pip install {tracker}, or --set trackers=[]",
             )
-    timeout_s = float(os.environ.get(TIMEOUT_VARIABLE, _TIMEOUT_S))
-    accelerator = accelerate.Accelerator(
-        cpu=on_cpu or not torch.cuda.is_available(),
-        mixed_precision="no",
-        dynamo_backend="no",
-        log_with=list(recipe.trackers) or None,
-        project_dir=recipe.output,
-        kwargs_handlers=[accelerate.InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_s))],
-    )
+    waiting = accelerate.InitProcessGroupKwargs(timeout=_timeout())
     started = int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        accelerator = accelerate.Accelerator(
+            cpu=on_cpu or not torch.cuda.is_available(),
+            mixed_precision="no",
+            dynamo_backend="no",
+            log_with=list(recipe.trackers) or None,
+            project_dir=RunFolder(Path(recipe.output).expanduser()).trackers,
+            kwargs_handlers=[waiting],
+        )
+    except RuntimeError as error:
+        if started == 1:
+            raise
+        raise TrainingError(
+            f"the {started} processes did not find each other: {printable(error, 200)}",
+            hint="see that every machine reaches the main one at its address and port",
+        ) from error
     shared = accelerator.distributed_type in (kinds.MULTI_CPU, kinds.MULTI_GPU)
     if accelerator.num_processes != started or shared != (started > 1):
         raise UsageError(
@@ -81,3 +92,17 @@ def open_devices(recipe: Recipe, *, on_cpu: bool = False) -> Devices:
     if started > 1:
         patient = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
     return Devices(accelerator, world.strategy, recipe.precision == "bf16", patient)
+
+
+def _timeout() -> timedelta:
+    text = os.environ.get(TIMEOUT_VARIABLE, str(_TIMEOUT_S))
+    try:
+        seconds = float(text)
+        if seconds > 0:
+            return timedelta(seconds=seconds)
+    except (ValueError, OverflowError):
+        pass
+    raise UsageError(
+        f"{TIMEOUT_VARIABLE} is {printable(text)}; expected seconds, a number above 0",
+        hint=f"{TIMEOUT_VARIABLE}={_TIMEOUT_S:g}",
+    )

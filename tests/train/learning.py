@@ -32,7 +32,6 @@ def batch() -> MicroBatch:
     return MicroBatch(
         input_ids=tokens,
         targets=targets,
-        position_ids=None,
         segment_ids=None,
         num_targets=int((targets >= 0).sum()),
         samples=range(len(tokens)),

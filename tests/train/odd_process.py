@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import tempfile
 import time
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.train.runs import SCRIPT
 loop: Any = loop_module
 texts: Any = texts_module
 rank = int(os.environ["RANK"])
-step, views = loop._step, texts.open_sources
+step, folders, views = loop._step, texts.token_folders, texts.views_of
 
 
 def raising(run: Any, *arguments: Any) -> Any:
@@ -24,7 +25,7 @@ def raising(run: Any, *arguments: Any) -> Any:
 
 def waiting(*arguments: Any, **options: Any) -> Any:
     time.sleep(12 if rank == 0 else 0)
-    return views(*arguments, **options)
+    return folders(*arguments, **options)
 
 
 def reading_less(*arguments: Any, **options: Any) -> Any:
@@ -33,10 +34,12 @@ def reading_less(*arguments: Any, **options: Any) -> Any:
 
 
 match os.environ["ODD"]:
+    case "stands-elsewhere" if rank == 1:
+        os.chdir(tempfile.mkdtemp())
     case "raises":
         loop._step = raising
     case "waits":
-        texts.open_sources = waiting
+        texts.token_folders = waiting
     case "reads-other-text":
-        texts.open_sources = reading_less
+        texts.views_of = reading_less
 runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -158,7 +158,8 @@ def growing(optimizer_state: str, **grow: Any) -> list[dict[str, Any]]:
 
 def carry(recipe: dict[str, Any], **flags: Any) -> Path:
     """Run a recipe in this process; return the folder of its model."""
-    result = carry_out(Job(recipe=recipe_of(recipe), on_cpu=True, quiet=True, **flags))
+    flags = {"quiet": True, **flags}
+    result = carry_out(Job(recipe=recipe_of(recipe), on_cpu=True, **flags))
     return Path(result["folder"])
 
 

@@ -68,7 +68,7 @@ def test_every_source_is_always_within_one_sample_of_its_share(
     weights: list[int], scale: float
 ) -> None:
     mixture = Mixture([weight * scale for weight in weights])
-    shares = np.array(mixture.shares)
+    shares = np.array(mixture.slots) / mixture.period
     counts = np.zeros(len(weights))
     for n in range(min(3 * mixture.period, 500)):
         assert (np.abs(counts - n * shares) < 1).all()
@@ -85,7 +85,7 @@ def test_decimal_weights_are_exact_and_others_nearly() -> None:
     odd = Mixture(wanted.tolist())
     assert odd.period == MAX_PERIOD
     assert min(odd.slots) == 1
-    assert np.abs(np.array(odd.shares) - wanted / wanted.sum()).max() < 3 / MAX_PERIOD
+    assert np.abs(np.array(odd.slots) / odd.period - wanted / wanted.sum()).max() < 3 / MAX_PERIOD
 
 
 @pytest.mark.parametrize("weights", [[], [0.0], [1, -1], [float("nan")], [float("inf"), 1]])
@@ -208,17 +208,15 @@ def test_a_step_of_tokens_that_cannot_be_parted_is_refused() -> None:
     assert caught.value.hint == "batch_tokens: 512 or batch_tokens: 1024"
 
 
-def test_documents_that_do_not_see_each_other_have_positions_of_their_own() -> None:
+def test_documents_that_do_not_see_each_other_are_segments_of_their_own() -> None:
     block = Block(np.array([5, 6, 0, 7, 8, 0, 9]), np.array([3, 6]), 0)
     arrays = collate([block], document_mask=True)
     assert arrays.input_ids.tolist() == [[5, 6, 0, 7, 8, 0]]
     assert arrays.targets.tolist() == [[6, 0, NO_TARGET, 8, 0, NO_TARGET]]
     assert arrays.segment_ids.tolist() == [[0, 0, 0, 1, 1, 1]]
-    assert arrays.position_ids.tolist() == [[0, 1, 2, 0, 1, 2]]
     assert arrays.num_targets == 4
     packed = collate([block], document_mask=False)
     assert packed.targets.tolist() == [[6, 0, 7, 8, 0, 9]]
-    assert packed.position_ids.tolist() == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_an_error_of_a_thread_comes_out_where_its_turn_is() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from hfgrow.errors import TrainingError
 from hfgrow.train.data.batches import NO_TARGET
-from hfgrow.train.data.corpus import corpus_of, open_sources
+from hfgrow.train.data.corpus import corpus_of, open_sources, token_folders, views_of
 from hfgrow.train.data.evaluation import evaluation_batches
 from hfgrow.train.data.holdout import hold_out
 from hfgrow.train.data.overlap import overlaps
@@ -88,6 +88,17 @@ def test_a_prepared_folder_is_a_source(tmp_path: Path, encoder: TextTokenizer) -
     assert not (tmp_path / "cache").exists()
     with pytest.raises(TrainingError, match="vocab_size is 10"):
         open_sources([source], encoder, tmp_path / "cache", vocab_size=10)
+
+
+def test_tokens_are_opened_without_a_look_at_their_text(
+    tmp_path: Path, encoder: TextTokenizer
+) -> None:
+    """As the other processes of a run do, whatever happens to the text meanwhile."""
+    source = TextSource(path=write_stories(tmp_path / "a.txt", 5), split="train[:50%]")
+    folders = token_folders([source], encoder, tmp_path / "cache", vocab_size=VOCAB_SIZE)
+    (tmp_path / "a.txt").unlink()
+    (view,) = views_of([source], folders)
+    assert view.num_tokens == view.files.num_tokens // 2
 
 
 def test_changed_text_is_prepared_again_in_the_cache(

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from hfgrow.families import FAMILIES
-from hfgrow.train.loss import IGNORED, Head, NextTokenLoss, head_of, summed_cross_entropy
+from hfgrow.train.data.batches import NO_TARGET
+from hfgrow.train.loss import Head, NextTokenLoss, head_of, summed_cross_entropy
 from tests.checkpoints import MakeCheckpoint, load, probe
 
 HEADS = (Head(), Head(hidden_divisor=1.5), Head(logits_divisor=0.75), Head(softcap=3.0))
@@ -15,7 +16,7 @@ HEADS = (Head(), Head(hidden_divisor=1.5), Head(logits_divisor=0.75), Head(softc
 
 def next_tokens(input_ids: torch.Tensor) -> torch.Tensor:
     """What each place must predict; the last one has nothing to predict."""
-    return torch.nn.functional.pad(input_ids[:, 1:], (0, 1), value=IGNORED)
+    return torch.nn.functional.pad(input_ids[:, 1:], (0, 1), value=NO_TARGET)
 
 
 def states(num_tokens: int = 37, vocab_size: int = 50) -> tuple[Any, Any, Any]:
@@ -23,7 +24,7 @@ def states(num_tokens: int = 37, vocab_size: int = 50) -> tuple[Any, Any, Any]:
     hidden = torch.randn(num_tokens, 16, generator=generator).requires_grad_()
     weight = torch.randn(vocab_size, 16, generator=generator).requires_grad_()
     targets = torch.randint(0, vocab_size, (num_tokens,), generator=generator)
-    targets[::5] = IGNORED
+    targets[::5] = NO_TARGET
     return hidden, weight, targets
 
 
@@ -65,7 +66,7 @@ def test_the_size_of_the_chunks_changes_nothing(head: Head, chunk_tokens: int) -
     hidden, weight, targets = states()
     logits = head.logits(hidden, weight)
     whole = torch.nn.functional.cross_entropy(
-        logits, targets, reduction="sum", ignore_index=IGNORED
+        logits, targets, reduction="sum", ignore_index=NO_TARGET
     )
     expected = torch.autograd.grad(whole, (hidden, weight))
     total = summed_cross_entropy(hidden, weight, targets, head, chunk_tokens=chunk_tokens)
@@ -89,7 +90,7 @@ def test_uneven_parts_add_up_to_the_whole_batch(make_checkpoint: MakeCheckpoint)
     """Summed loss over summed count, as micro-batches with unlike numbers of targets want it."""
     ids = probe()
     targets = next_tokens(ids)
-    targets[0, :9] = IGNORED
+    targets[0, :9] = NO_TARGET
     whole, _ = load(make_checkpoint())
     total, count = NextTokenLoss(whole)(ids, targets)
     (total / count).backward()
@@ -104,7 +105,7 @@ def test_uneven_parts_add_up_to_the_whole_batch(make_checkpoint: MakeCheckpoint)
 
 def test_a_batch_without_targets_costs_nothing() -> None:
     hidden, weight, targets = states()
-    total: Any = summed_cross_entropy(hidden, weight, torch.full_like(targets, IGNORED), Head())
+    total: Any = summed_cross_entropy(hidden, weight, torch.full_like(targets, NO_TARGET), Head())
     total.backward()
     assert total.item() == 0
     assert hidden.grad.abs().max() == 0

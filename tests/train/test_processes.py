@@ -156,6 +156,17 @@ def test_processes_that_do_not_see_the_same_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_processes_that_write_to_other_places_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, status = run_oddly(
+        runs.recipe(tmp_path, world=DDP, output="run"), tmp_path, "stands-elsewhere"
+    )
+    assert "do not see the same output" in status["error"]["message"]
+
+
+@pytest.mark.slow
 def test_growth_in_a_run_of_two_processes(tmp_path: Path) -> None:
     stages = [
         {"train": {"tokens": 512, "learning_rate": 1e-3}},

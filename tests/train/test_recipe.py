@@ -78,7 +78,6 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "data.train.0.path=x": ("data.train.0.path is 'x'", "exactly one of path and dataset"),
     "data.train.0={path: x, name: y}": ("data.train.0.name is 'y'", "no configurations"),
     "data.sequence_length=0": ("data.sequence_length is 0", "at least 2"),
-    "evaluation.every_tokens=1M": ("evaluation.every_tokens is 1000000", "data.validation"),
     # Growth.
     "stages.1.grow.operator=stak": ("stages.1.grow.operator is 'stak'", "such as stack"),
     "stages.1.grow.operator=[stack]": ("stages.1.grow.operator is ['stack']", "text"),
@@ -172,9 +171,8 @@ def test_spans_are_shares_below_one_and_tokens_above() -> None:
     assert (stage.train.warmup_tokens, stage.train.decay_tokens) == (50_000, 300_000)
 
 
-def test_steps_and_accumulation_follow_from_the_batch() -> None:
+def test_the_strategy_and_whole_batches_follow_from_the_batch() -> None:
     recipe = loaded(MINIMAL, "world={processes: 2}", "stages.0.train.tokens=8193")
-    assert recipe.accumulation_steps == 2
     assert recipe.world.strategy == "ddp"
     assert recipe.tokens == 2 * 8192
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
+from hfgrow.manifest import read_manifest
 from tests.train import runs
 
 
@@ -34,6 +35,28 @@ def test_held_out_losses_are_measured_at_the_start_the_end_and_between(tmp_path:
     runs.carry(recipe)
     measured = [(line["when"], line["tokens"]) for line in runs.lines(recipe) if "when" in line]
     assert measured == [("start", 0), ("inside", 1024), ("inside", 2048), ("end", 3072)]
+
+
+def test_held_out_texts_of_one_name_are_recorded_apart(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path, stages=runs.GROWN[:1])
+    text = recipe["data"]["train"][0]["path"]
+    splits = ("train[90%:95%]", "train[95%:]")
+    recipe["data"]["validation"] = [{"path": text, "split": split} for split in splits]
+    final = runs.carry(recipe)
+    for line in runs.lines(recipe):
+        assert list(line.get("validation", ())) in ([], ["text.txt", "text.txt (2)"])
+    manifest = read_manifest(final)
+    assert manifest is not None
+    assert len({e.after for link in manifest.trainings for e in link.evaluations}) == 2
+
+
+def test_the_last_step_of_a_stage_still_learns(tmp_path: Path) -> None:
+    """Also where its tokens are rounded up to a whole batch."""
+    recipe = runs.recipe(tmp_path, stages=[{"train": {"tokens": 1030, "learning_rate": 1e-2}}])
+    runs.carry(recipe)
+    rates = [line["learning_rate"] for line in runs.lines(recipe) if "loss" in line]
+    assert len(rates) == 5
+    assert rates[-1] > 0
 
 
 def test_the_same_recipe_gives_the_same_bits(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -12,7 +13,11 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.lock import held
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import OutputError, TrainingError
+from hfgrow.manifest import read_manifest
 from tests.train import runs
+
+LONG = {"tokens": 1024, "learning_rate": 1e-2}
+RECORDS = ("run.json", "recipe.yaml", "metrics.jsonl")
 
 
 @pytest.mark.parametrize("step", [2, 4, 5])
@@ -52,6 +57,35 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     assert Path(recipe["output"], "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("stages", "named"),
+    [(runs.GROWN, "stages.1"), ([{"train": {**LONG, "learning_rate": 2e-2}}], "stages.0")],
+)
+def test_a_finished_run_is_not_extended_or_changed(
+    tmp_path: Path, stages: list[dict[str, Any]], named: str
+) -> None:
+    recipe = runs.recipe(tmp_path, stages=[{"train": LONG}])
+    runs.carry(recipe)
+    before = {name: Path(recipe["output"], name).read_bytes() for name in RECORDS}
+    with pytest.raises(TrainingError, match=f"the run is finished, and .*{named}") as caught:
+        runs.carry(recipe | {"stages": stages}, resume=True)
+    assert f"base: {recipe['output']}/final" in caught.value.hint
+    assert before == {name: Path(recipe["output"], name).read_bytes() for name in RECORDS}
+
+
+def test_a_model_that_was_trained_is_never_removed_for_another_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = {"tokens": 512, "learning_rate": 1e-2}
+    recipe = runs.recipe(tmp_path, stages=[{"train": train}] * 3)
+    runs.stop_after(monkeypatch, recipe, 5)
+    shutil.rmtree(Path(recipe["output"], "checkpoints"))
+    changed = [{"train": train}, {"train": {**train, "learning_rate": 2e-2}}, {"train": train}]
+    with pytest.raises(TrainingError, match=r"stages\.1\.train\.learning_rate was"):
+        runs.carry(recipe | {"stages": changed}, resume=True)
+    assert list(Path(recipe["output"], "stages", "01").iterdir())
+
+
 def test_a_run_that_saved_nothing_is_begun_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,10 +106,13 @@ def test_trained_models_are_gone_on_with_where_the_checkpoints_were_removed(
     shutil.rmtree(Path(recipe["output"], "checkpoints"))
     with pytest.raises(OutputError, match="holds a run already"):
         runs.carry(recipe)
-    runs.carry(recipe, resume=True)
-    assert len(before) == 4
+    manifest = read_manifest(runs.carry(recipe, resume=True))
+    assert runs.losses(recipe)[:4] == before, "the record of the first stage stays"
+    assert len(runs.losses(recipe)) == 8
     state = json.loads((runs.last_checkpoint(recipe) / "state.json").read_text())
     assert state["position"]["tokens"] == 2048, "the first stage is not trained again"
+    assert manifest is not None
+    assert manifest.trainings[-1].evaluations[0].before_growth is not None
 
 
 def test_a_stage_that_was_not_reached_may_be_changed(
@@ -89,7 +126,7 @@ def test_a_stage_that_was_not_reached_may_be_changed(
 
 
 def test_a_growth_that_was_not_trained_on_may_be_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also in what the name of its folder does not say."""
     first, second = (runs.growing("reset", operator="random-depth", seed=seed) for seed in (1, 2))
@@ -97,9 +134,11 @@ def test_a_growth_that_was_not_trained_on_may_be_changed(
     runs.stop_after(monkeypatch, recipe, 4)
     (grown,) = Path(recipe["output"], "stages", "01").iterdir()
     before = sha256((grown / "model.safetensors").read_bytes()).digest()
-    runs.carry(recipe | {"stages": second}, resume=True)
+    runs.carry(recipe | {"stages": second}, resume=True, quiet=False)
+    assert f"removed stages/01/{grown.name}" in capsys.readouterr().err
     after = sha256((grown / "model.safetensors").read_bytes()).digest()
     assert before != after
+    assert len([line for line in runs.lines(recipe) if "growth" in line]) == 1
 
 
 @pytest.mark.parametrize("name", ["recipe.yaml", "stages"])

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import GrowthError, ModelError, OutputError, TrainingError, UsageError
+from hfgrow.manifest import read_manifest
 from tests.train import runs
 
 
@@ -46,6 +47,20 @@ def test_a_damaged_checkpoint_is_passed_over(
         path.write_bytes(content[:-1] if case == "truncated" else content)
     runs.carry(recipe, resume=True)
     assert runs.losses(recipe)[:5] == before, "it went on from the checkpoint at step 2"
+
+
+@pytest.mark.case("H1")
+def test_a_run_whose_only_checkpoint_is_damaged_does_not_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path, checkpoint={"every_tokens": 512, "keep": 1})
+    runs.stop_after(monkeypatch, recipe, 5)
+    (runs.last_checkpoint(recipe) / "state.json").unlink()
+    before = runs.losses(recipe)
+    with pytest.raises(TrainingError, match=r"no checkpoint .* lacks state\.json"):
+        runs.carry(recipe, resume=True)
+    assert runs.losses(recipe) == before
+    assert runs.last_checkpoint(recipe).is_dir()
 
 
 @pytest.mark.case("H2")
@@ -116,12 +131,16 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
 
 
 @pytest.mark.case("H7")
-def test_a_single_step_without_finite_numbers_is_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_single_step_without_finite_numbers_is_skipped_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = runs.recipe(tmp_path)
     break_gradients(monkeypatch, range(3, 4), float("inf"))
-    runs.carry(recipe)
+    final = runs.carry(recipe, quiet=False)
+    assert "skipped: a number is not finite" in capsys.readouterr().err
+    manifest = read_manifest(final)
+    assert manifest is not None
+    assert manifest.trainings[0].settings["num_skipped_steps"] == 1
     norms = [line["gradient_norm"] for line in runs.lines(recipe) if "loss" in line]
     assert [i for i, norm in enumerate(norms) if norm is None] == [3]
 

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.train.schedules import DecayShape, Kind, Schedule
+from hfgrow.train.schedules import Kind, Schedule
 
 KINDS: tuple[Kind, ...] = ("wsd", "cosine", "constant")
-SHAPES: tuple[DecayShape, ...] = ("1-sqrt", "linear")
 
 
 @st.composite
@@ -23,7 +22,6 @@ def schedules(draw: st.DrawFn) -> Schedule:
         warmup_tokens=warmup,
         decay_tokens=draw(st.integers(1, tokens - warmup)) if kind == "wsd" else 0,
         final_factor=0.0 if kind == "constant" else draw(st.floats(0, 1)),
-        decay_shape=draw(st.sampled_from(SHAPES)),
     )
 
 
@@ -66,11 +64,9 @@ def test_every_schedule_rises_once_and_then_never_again(
 
 
 def test_wsd_warms_up_holds_and_decays() -> None:
-    schedule = Schedule(
-        kind="wsd", tokens=1000, warmup_tokens=100, decay_tokens=200, decay_shape="linear"
-    )
+    schedule = Schedule(kind="wsd", tokens=1000, warmup_tokens=100, decay_tokens=200)
     places = (0, 50, 100, 500, 800, 850, 900, 1000)
-    assert [schedule.factor(t) for t in places] == [0, 0.5, 1, 1, 1, 0.75, 0.5, 0]
+    assert [schedule.factor(t) for t in places] == [0, 0.5, 1, 1, 1, 0.5, 1 - math.sqrt(0.5), 0]
 
 
 def test_one_minus_sqrt_falls_fast_at_first() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hfgrow.errors import TrainingError
 from hfgrow.progress import Silent
 from hfgrow.train.state import latest_checkpoint, save_checkpoint
 
@@ -52,15 +53,33 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, damage: 
     assert found.state == {"step": 1}
 
 
-def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
-    (saved(tmp_path, 1) / "manifest.json").unlink()
+def test_without_checkpoints_there_is_none(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path, Silent()) is None
     assert latest_checkpoint(tmp_path / "nowhere", Silent()) is None
 
 
-def test_checkpoints_that_were_passed_over_do_not_push_the_new_one_out(tmp_path: Path) -> None:
-    for step in (6, 8):
-        saved(tmp_path, step)
-        (tmp_path / f"step-{step:08d}" / "manifest.json").unlink()
+def test_checkpoints_of_which_none_is_whole_are_refused(tmp_path: Path) -> None:
+    for step in (1, 2):
+        (saved(tmp_path, step) / "manifest.json").unlink()
+    with pytest.raises(TrainingError, match=r"no checkpoint of .* whole: .*2 has no .*1 ha"):
+        latest_checkpoint(tmp_path, Silent())
+
+
+def test_a_checkpoint_that_the_file_system_does_not_give_is_not_passed_over(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    manifest = saved(tmp_path, 2) / "manifest.json"
+    manifest.unlink()
+    manifest.symlink_to(manifest)
+    with pytest.raises(TrainingError, match="step-00000002 cannot be read: Too many levels"):
+        latest_checkpoint(tmp_path, Silent())
+
+
+def test_checkpoints_that_were_passed_over_are_put_aside_for_the_new_one(tmp_path: Path) -> None:
+    for step in (4, 6):
+        (saved(tmp_path, step) / "manifest.json").unlink()
     saved(tmp_path, 4)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000004"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".damaged-step-00000004-1",
+        ".damaged-step-00000006-1",
+        "step-00000004",
+    ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from hfgrow.errors import UsageError
 from hfgrow.train.data.order import Block
-from hfgrow.train.data.token_files import Positions, Tokens
+from hfgrow.train.data.token_files import Tokens
 
 # What torch's cross-entropy leaves out.
 NO_TARGET = -100
@@ -85,13 +85,11 @@ class Arrays:
     Attributes:
         input_ids: Tokens, int64.
         targets: The token after each, int64; -100 where there is none to predict.
-        position_ids: The place of each token in its document, from 0, int64.
         segment_ids: The document of each token in the sample, from 0, int32.
     """
 
     input_ids: Tokens
     targets: Tokens
-    position_ids: Positions
     segment_ids: "np.ndarray[tuple[int, ...], np.dtype[np.int32]]"
 
     @property
@@ -105,9 +103,8 @@ def collate(blocks: Sequence[Block], *, document_mask: bool) -> Arrays:
 
     Args:
         blocks: Samples of one length.
-        document_mask: Whether documents do not see each other. Then positions begin anew with every
-            document, and the first token of a document is no target. Else a sample counts as one
-            document, whatever is in it.
+        document_mask: Whether documents do not see each other. Then the first token of a document
+            is no target. Else a sample counts as one document, whatever is in it.
     """
     tokens = np.stack([block.tokens for block in blocks])
     inputs, targets = tokens[:, :-1], tokens[:, 1:].copy()
@@ -118,11 +115,8 @@ def collate(blocks: Sequence[Block], *, document_mask: bool) -> Arrays:
         targets[is_start[:, 1:]] = NO_TARGET
     is_start[:, 0] = False
     is_start = is_start[:, :-1]
-    places = np.broadcast_to(np.arange(inputs.shape[1], dtype=np.int64), inputs.shape)
-    begins = np.maximum.accumulate(np.where(is_start, places, 0), axis=1)
     return Arrays(
         input_ids=np.ascontiguousarray(inputs),
         targets=targets,
-        position_ids=places - begins,
         segment_ids=np.cumsum(is_start, axis=1, dtype=np.int32),
     )

@@ -60,7 +60,26 @@ def open_sources(
     Raises:
         GrowthError: As `prepare`; or a prepared folder fits neither tokenizer nor model.
     """
-    views = []
+    folders = token_folders(
+        sources, tokenizer, cache, vocab_size=vocab_size, client=client, progress=progress
+    )
+    return views_of(sources, folders)
+
+
+def token_folders(
+    sources: Sequence[TextSource],
+    tokenizer: TextTokenizer,
+    cache: Path,
+    *,
+    vocab_size: int,
+    client: HubClient | None = None,
+    progress: Progress | None = None,
+) -> tuple[Path, ...]:
+    """Return where the tokens of every source lie, which are prepared unless they do already.
+
+    The arguments and errors are those of `open_sources`.
+    """
+    folders = []
     for source in sources:
         if source.path is not None and (Path(source.path).expanduser() / INDEX).is_file():
             files = TokenFiles(Path(source.path).expanduser())
@@ -75,8 +94,18 @@ def open_sources(
                 client=client,
                 progress=progress,
             )
-        views.append(TokenView.of(files).part(*source.part))
-    return tuple(views)
+        folders.append(files.folder)
+    return tuple(folders)
+
+
+def views_of(sources: Sequence[TextSource], folders: Sequence[Path]) -> tuple[TokenView, ...]:
+    """Return the tokens of every source from its folder; its text is not looked at.
+
+    Raises:
+        TrainingError: A folder holds no tokens, or is damaged.
+    """
+    pairs = zip(sources, folders, strict=True)
+    return tuple(TokenView.of(TokenFiles(folder)).part(*s.part) for s, folder in pairs)
 
 
 def corpus_of(

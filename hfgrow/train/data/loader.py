@@ -24,7 +24,6 @@ class MicroBatch:
         input_ids: Tokens, int64.
         targets: The token after each, int64; -100 where there is none to predict. They are shifted
             already, which `labels` of transformers are not.
-        position_ids: The place of each token in its document, int64; None without document mask.
         segment_ids: The document of each token, int32; None without document mask.
         num_targets: How many tokens are predicted.
         samples: The numbers of the samples.
@@ -32,22 +31,18 @@ class MicroBatch:
 
     input_ids: "torch.Tensor"
     targets: "torch.Tensor"
-    position_ids: "torch.Tensor | None"
     segment_ids: "torch.Tensor | None"
     num_targets: int
     samples: range
 
     def to(self, device: "torch.device | str") -> "MicroBatch":
         """Return the micro-batch on a device; from pinned memory it is not waited for."""
-
-        def moved(tensor: "torch.Tensor | None") -> "torch.Tensor | None":
-            return None if tensor is None else tensor.to(device, non_blocking=True)
-
         return MicroBatch(
             input_ids=self.input_ids.to(device, non_blocking=True),
             targets=self.targets.to(device, non_blocking=True),
-            position_ids=moved(self.position_ids),
-            segment_ids=moved(self.segment_ids),
+            segment_ids=None
+            if self.segment_ids is None
+            else self.segment_ids.to(device, non_blocking=True),
             num_targets=self.num_targets,
             samples=self.samples,
         )
@@ -134,7 +129,6 @@ def as_tensors(
     return MicroBatch(
         input_ids=tensor(arrays.input_ids),
         targets=tensor(arrays.targets),
-        position_ids=tensor(arrays.position_ids) if document_mask else None,
         segment_ids=tensor(arrays.segment_ids) if document_mask else None,
         num_targets=arrays.num_targets,
         samples=samples,

@@ -42,11 +42,6 @@ class Mixture:
         self._before = np.zeros((self.period + 1, len(self.slots)), np.int32)
         np.cumsum(one_hot, axis=0, out=self._before[1:])
 
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """The shares as they are kept; they add up to 1."""
-        return tuple(slots / self.period for slots in self.slots)
-
     def source(self, sample: int) -> int:
         """Return the source of a sample, both from 0."""
         return int(self._sources[sample % self.period])

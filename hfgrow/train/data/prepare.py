@@ -23,7 +23,7 @@ from hfgrow.train.data.index import (
 from hfgrow.train.data.reading import documents_of, identify, size_of
 from hfgrow.train.data.shards import MAX_SHARD_NBYTES, ShardWriter
 from hfgrow.train.data.sources import TextSource
-from hfgrow.train.data.token_files import TokenFiles
+from hfgrow.train.data.token_files import TokenFiles, refuse_other_tokenizer
 from hfgrow.train.data.tokenise import check_token, tokenise
 from hfgrow.train.data.tokenizer import TextTokenizer
 
@@ -68,7 +68,8 @@ def prepare(
         raise UsageError(f"vocab_size {vocab_size} cannot be; expected 1 to {_MAX_VOCAB_SIZE}")
     earlier = _earlier(folder, overwrite=overwrite)
     if earlier is not None and not overwrite:
-        _check_tokenizer(earlier, tokenizer, folder)
+        hint = "choose another folder, or add --overwrite"
+        refuse_other_tokenizer(earlier, tokenizer, folder, hint)
     identities = _identities(sources, earlier, client, progress)
     wanted = fingerprint(tokenizer.identity, identities)
     if earlier is not None:
@@ -120,15 +121,6 @@ def _earlier(folder: Path, *, overwrite: bool) -> Index | None:
         if overwrite:
             return None
         raise
-
-
-def _check_tokenizer(index: Index, tokenizer: TextTokenizer, folder: Path) -> None:
-    if index.tokenizer != tokenizer.identity:
-        raise TrainingError(
-            f"{printable(folder, 200)} was tokenised with another tokenizer "
-            f"({str(index.tokenizer.get('sha256'))[:12]}, not {tokenizer.sha256[:12]})",
-            hint="choose another folder, or add --overwrite",
-        )
 
 
 def _identities(

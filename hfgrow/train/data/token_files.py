@@ -120,17 +120,12 @@ class TokenFiles:
         Raises:
             TrainingError: They do not fit.
         """
-        shown = printable(self.folder, 200)
-        if self.index.tokenizer != tokenizer.identity:
-            raise TrainingError(
-                f"{shown} was tokenised with another tokenizer "
-                f"({str(self.index.tokenizer.get('sha256'))[:12]}, not {tokenizer.sha256[:12]})",
-                hint="prepare the text again, in another folder",
-            )
+        hint = "prepare the text again, in another folder"
+        refuse_other_tokenizer(self.index, tokenizer, self.folder, hint)
         if self.index.max_token >= vocab_size:
             raise TrainingError(
-                f"{shown} holds the token {self.index.max_token}, but the model's vocab_size is "
-                f"{vocab_size}"
+                f"{printable(self.folder, 200)} holds the token {self.index.max_token}, "
+                f"but the model's vocab_size is {vocab_size}"
             )
 
     def verify(self) -> None:
@@ -155,3 +150,17 @@ class TokenFiles:
         if not path.stat().st_size:
             return np.zeros(0, np.uint64)
         return np.memmap(path, "<u8", mode="r")
+
+
+def refuse_other_tokenizer(index: Index, tokenizer: TextTokenizer, folder: Path, hint: str) -> None:
+    """Refuse tokens of a folder that another tokenizer made.
+
+    Raises:
+        TrainingError: They are.
+    """
+    if index.tokenizer != tokenizer.identity:
+        raise TrainingError(
+            f"{printable(folder, 200)} was tokenised with another tokenizer "
+            f"({str(index.tokenizer.get('sha256'))[:12]}, not {tokenizer.sha256[:12]})",
+            hint=hint,
+        )

@@ -30,8 +30,9 @@ from hfgrow.families.table import layer_of
 from hfgrow.plan import GrowthPlan, stored_in
 from hfgrow.tensor_recipes import Learned, Recipe, Stored
 from hfgrow.train.attention import use_causal_attention
+from hfgrow.train.data.batches import NO_TARGET
 from hfgrow.train.data.loader import MicroBatch
-from hfgrow.train.loss import IGNORED, head_of, summed_cross_entropy
+from hfgrow.train.loss import head_of, summed_cross_entropy
 from hfgrow.train.masking import BatchMasks
 
 Maps = Mapping[str, Tensor]
@@ -103,7 +104,7 @@ class LearnedModel:
             targets.flatten(),
             self._head_of,
         )
-        return total, int((targets != IGNORED).sum())
+        return total, int((targets != NO_TARGET).sum())
 
     def layer_weights(self, i: int, maps: Maps) -> dict[str, Tensor]:
         """Return the weights of a grown layer, by their names inside it."""
@@ -143,6 +144,7 @@ class _Mix(torch.autograd.Function):
                 total.add_(layer, alpha=coefficient)
         return total
 
+    # torch declares one gradient, and means as many as forward returned values.
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]

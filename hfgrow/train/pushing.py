@@ -1,0 +1,88 @@
+"""The push of a run's model: asked about before any work, done in the end."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hfgrow.errors import ModelError, printable
+from hfgrow.hub.client import HubClient
+from hfgrow.hub.resolve import ModelRef
+from hfgrow.lineage import Manifest
+from hfgrow.manifest import manifest_of
+from hfgrow.names import MANIFEST
+from hfgrow.progress import Progress
+from hfgrow.source import files_of
+from hfgrow.train.recipe import Recipe
+
+
+def ask_for_push(recipe: Recipe, base: ModelRef | None, client: HubClient) -> None:
+    """Ask before any work whether the model of a run may be pushed.
+
+    Args:
+        recipe: The recipe.
+        base: The model that it begins with; None for a fresh one.
+        client: The connection to the Hub.
+
+    Raises:
+        GrowthError: The Hub refuses or does not answer, or the name is the base's own.
+    """
+    if recipe.push is None:
+        return
+    from hfgrow.hub.preflight import preflight
+    from hfgrow.release import visible_as
+
+    name = run_name(recipe)
+    ref = ModelRef(name)
+    if base is not None:
+        seen = visible_as(base.label, _manifest(base, client), client)
+        ref = replace(
+            seen,
+            repo_id=base.repo_id,
+            private=seen.private or base.private,
+            gated=seen.gated or base.gated,
+        )
+    preflight(
+        ref,
+        recipe.push.repo,
+        name,
+        client,
+        private=recipe.push.private,
+        exist_ok=False,
+        create_pr=False,
+    )
+
+
+def push_result(
+    recipe: Recipe, final: Path, client: HubClient, progress: Progress
+) -> dict[str, Any]:
+    """Push the finished model where the recipe says so.
+
+    Returns:
+        Its `url`, or nothing.
+
+    Raises:
+        GrowthError: The Hub refuses or does not answer.
+    """
+    if recipe.push is None:
+        return {}
+    from hfgrow.release import publish
+
+    # By the name that was asked about: a last stage of growth has another one of its own.
+    repo = recipe.push.repo or run_name(recipe)
+    pushed = publish(final, repo, client, progress, private=recipe.push.private)
+    progress.say(f"Pushed: {pushed.url}")
+    return {"url": pushed.url}
+
+
+def run_name(recipe: Recipe) -> str:
+    """Return the name of a run: that of its folder."""
+    return printable(Path(recipe.output).expanduser().absolute().name, 200)
+
+
+def _manifest(base: ModelRef, client: HubClient) -> Manifest | None:
+    files = files_of(base, client)
+    try:
+        return manifest_of(files) if MANIFEST in files.names() else None
+    except ModelError:
+        # It is no base's lineage that its growth or training would go on with.
+        return None

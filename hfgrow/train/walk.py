@@ -1,0 +1,185 @@
+"""The walk over the stages of a run: each begins with a model folder and ends with one."""
+
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hfgrow.checkpoint.dtypes import CONFIG_NAMES
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import translated
+from hfgrow.errors import TrainingError, printable
+from hfgrow.hub.resolve import ModelRef
+from hfgrow.naming import suffix_of
+from hfgrow.numbers import short_count
+from hfgrow.train.evaluate import evaluate_folder
+from hfgrow.train.export import Target, export
+from hfgrow.train.flops import arithmetic, spent_flops
+from hfgrow.train.growing import Grown, grow_stage, last_growth
+from hfgrow.train.keeping import Keeper
+from hfgrow.train.learning import Learner
+from hfgrow.train.loop import Run, record_evaluation, train_stage
+from hfgrow.train.pushing import run_name
+from hfgrow.train.recipe_stages import Grow, Train
+from hfgrow.train.run_folder import RunFolder
+from hfgrow.train.speed import speed_of
+from hfgrow.train.stage import make_stage
+from hfgrow.train.stage_names import base_record, stage_name
+from hfgrow.train.stop import StoppedError
+
+
+@dataclass(slots=True, kw_only=True)
+class Walk:
+    """Carries out what stages of a run are not done.
+
+    Attributes:
+        run: The run.
+        output: Its folder.
+        base: The model that it begins with.
+        ref: Where that comes from; None for a fresh model.
+        keeper: Its checkpoints.
+        learner: Learns the maps of growths.
+        folder: The model that the next stage begins with.
+        growths: The growths since the last training.
+    """
+
+    run: Run
+    output: RunFolder
+    base: Path
+    ref: ModelRef | None
+    keeper: Keeper
+    learner: Learner
+    folder: Path = field(init=False)
+    growths: list[Grown] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder = self.base
+
+    def to_the_end(self) -> None:
+        """Walk over all stages.
+
+        Raises:
+            GrowthError: Anything that the user can act on.
+            StoppedError: A signal stopped the run; what was saved stays.
+        """
+        for number, stage in enumerate(self.run.recipe.stages):
+            self.run.devices.heed()
+            if stage.grow:
+                self._grow(number, stage.grow)
+            elif stage.train:
+                self._train(number, stage.train)
+
+    def _grow(self, number: int, grow: Grow) -> None:
+        run, at = self.run, self.run.position
+        name = self._name(number, suffix_of(grow.operator, grow.arguments))
+        is_last = self._is_last(number)
+        out = self.output.stage(number, name)
+        done = self.output.final if is_last else out
+        if number == 0 and not at.step:
+            found = evaluate_folder(self.folder, run.corpus.validation, run.devices, run.recipe)
+            record_evaluation(run, found, "base")
+        said = ""
+        if not run.devices.told(done.exists()):
+            # A run that ends in growth may have been stopped between growth and its last name.
+            if not run.devices.told(out.exists()):
+                self._write_grown(grow, out, self._dtype(is_last))
+            if is_last:
+                run.devices.on_main(lambda: _move(out, done))
+            said = f"Grown: {printable(name)}"
+        if number > at.stage or not at.step:
+            # The record was cut where training stands.
+            line = {"step": at.step, "stage": number, "tokens": at.tokens, "growth": name}
+            run.metrics.write(line, said=said, always=True)
+        self.growths.append(Grown(grow, self.folder, done))
+        self.folder = done
+
+    def _write_grown(self, grow: Grow, out: Path, dtype: str) -> None:
+        base, asked = self.folder, self.run.recipe.base
+        # By its name where it has one, so that the lineage says where it comes from.
+        is_named = base == self.base and isinstance(asked, str)
+        model = str(asked if is_named else base.absolute())
+        self.run.devices.on_main(lambda: grow_stage(grow, model, base, out, dtype, self.learner))
+
+    def _train(self, number: int, train: Train) -> None:
+        run, at, recipe = self.run, self.run.position, self.run.recipe
+        is_last = self._is_last(number)
+        name = self._name(number, short_count(train.tokens))
+        out = self.output.final if is_last else self.output.stage(number, name)
+        at.begin_stage(number)
+        if self._is_trained(number, train, out):
+            self.folder, self.growths = out, []
+            return
+        growth = last_growth(self.folder)
+        stage = make_stage(
+            recipe,
+            train,
+            self.folder,
+            run.devices,
+            layer_map=None if growth is None else growth.layer_sources,
+            masked_by=growth if train.mask_ramp is not None else None,
+        )
+        self.keeper.restore(stage, at, self.growths)
+        trained = [name for name, p in stage.model.named_parameters() if p.requires_grad]
+        settings, length = stage.model.config.to_dict(), recipe.data.sequence_length
+        flops = spent_flops(settings, length, trained)
+        stopped = train_stage(run, stage, speed_of(flops, run.devices))
+        if stopped:
+            raise StoppedError(stopped, f"Stopped at step {at.step:,}; a checkpoint is saved")
+        target = Target(
+            folder=out,
+            name=run_name(recipe) if is_last else name,
+            dtype=self._dtype(is_last),
+            base=self.folder,
+            base_record=self._record(self.folder),
+            run_folder=self.output.path,
+        )
+        export(run, stage, target, arithmetic(settings, length), flops)
+        self.folder, self.growths = out, []
+
+    def _is_trained(self, number: int, train: Train, out: Path) -> bool:
+        """Say whether a stage is done.
+
+        Raises:
+            TrainingError: Its model is gone, or something else lies in its place.
+        """
+        at = self.run.position
+        is_passed = number < at.stage
+        is_there = self.run.devices.told(out.exists())
+        if is_passed and not is_there:
+            raise TrainingError(
+                f"the model after stage {number} is gone: {printable(out, 200)}",
+                hint="begin the run anew in another output",
+            )
+        num_steps = train.num_steps(self.run.recipe.batch_tokens)
+        if is_there and not is_passed and at.stage_step < num_steps:
+            raise TrainingError(
+                f"{printable(out, 200)} is no model that this run has trained",
+                hint="move it somewhere else",
+            )
+        return is_there
+
+    def _is_last(self, number: int) -> bool:
+        return number == len(self.run.recipe.stages) - 1
+
+    def _dtype(self, is_last: bool) -> str:
+        if not is_last:
+            return "float32"
+        if self.run.recipe.dtype is not None:
+            return self.run.recipe.dtype
+        plan = read(LocalFolder(self.base))
+        counts = Counter(tensor.dtype for tensor in plan.tensors.values())
+        return CONFIG_NAMES[counts.most_common(1)[0][0]]
+
+    def _name(self, number: int, suffix: str) -> str:
+        return stage_name(self._record(self.base), self._record(self.folder), number, suffix)
+
+    def _record(self, folder: Path) -> dict[str, Any]:
+        return base_record(folder, self.base, self.ref)
+
+
+def _move(out: Path, final: Path) -> None:
+    with translated(printable(final, 200)):
+        out.rename(final)
+        shutil.rmtree(out.parent, ignore_errors=True)
