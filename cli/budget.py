@@ -7,10 +7,9 @@ import typer
 
 from hfgrow.amounts import amount, shown
 from hfgrow.budget import DEFAULT_G, MOST_SHARE, Budget, budget_of, growth_factor_advice
-from hfgrow.budget_picture import draw_budget, format_of
+from hfgrow.budget_picture import check_picture, draw_budget, format_of, write_picture
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.staging import translated
-from hfgrow.errors import OutputError, UsageError, printable
+from hfgrow.errors import UsageError, printable
 from hfgrow.extras import require
 from hfgrow.hub.client import HubClient
 from hfgrow.law_fit import Fit, fit_files
@@ -67,6 +66,9 @@ def budget(
         Path | None,
         typer.Option("--plot", metavar="FILE", help="Draw it: FILE.png or FILE.svg."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing picture.")
+    ] = False,
     revision: options.RevisionOption = None,
     token: options.TokenOption = None,
     json: options.JsonOption = False,
@@ -91,12 +93,11 @@ def budget(
         console.result("\n".join(_fit_lines(found)), {"fit": found.to_json()})
         return
     _check(model, parameters, tokens, flops)
+    if revision is not None and model is None:
+        raise UsageError(f"--revision {printable(revision)} is of MODEL, and none is given")
     if plot is not None:
+        check_picture(plot, overwrite=overwrite)
         require("--plot", "matplotlib", extra="plots")
-        if plot.exists():
-            raise OutputError(
-                f"{printable(plot, 200)} exists", hint="remove it, or draw into another --plot FILE"
-            )
     num_base, name, layers = None, None, None
     if model is None:
         num_parameters = amount(str(parameters), "--parameters")
@@ -120,8 +121,7 @@ def budget(
     if found is not None:
         document["fit"] = found.to_json()
     if plot is not None and kind is not None:
-        with translated(printable(plot, 200)):
-            plot.write_bytes(draw_budget(result, kind))
+        write_picture(plot, draw_budget(result, kind))
         document["plot"] = str(plot)
         console.say(f"Drawn: {printable(plot, 200)}")
     lines = [] if found is None else _fit_lines(found)
@@ -179,8 +179,7 @@ def _confidence(budget: Budget) -> str:
 
 def _expected(budget: Budget) -> list[str]:
     """Return what the paper reports, and what the least and the most of it would mean here."""
-    speedups = [found.speedup for found in REPORTED]
-    least, most = (budget.scratch_tokens / (1 + s) for s in (max(speedups), min(speedups)))
+    least, most = (shown(tokens) for tokens in budget.expected_tokens)
     return [
         "reported     speed-ups over training from scratch, in FLOPs at equal loss, with g = 4:",
         *(
@@ -188,18 +187,22 @@ def _expected(budget: Budget) -> list[str]:
             for found in REPORTED
         ),
         f"expected     if that holds here, the loss of {shown(budget.scratch_tokens)} tokens from "
-        f"scratch for the compute of {shown(least)} to {shown(most)}",
+        f"scratch for the FLOPs of {least} to {most}",
+        *([f"             a guess: {', '.join(budget.doubts)}"] if budget.doubts else []),
     ]
 
 
 def _fit_lines(found: Fit) -> list[str]:
     law: TimingLaw = found.law
+    constants = zip("abc", (law.a, law.b, law.c), found.errors, strict=True)
     return [
         f"fit          {law.formula}",
+        f"             {', '.join(f'{k} = {v:.4g} +- {error:.2g}' for k, v, error in constants)} "
+        "(standard errors)",
         f"             {len(found.points)} points, N {shown(law.parameters[0])} to "
-        f"{shown(law.parameters[1])}, C {law.flops[0]:.3g} to {law.flops[1]:.3g}; "
-        f"residual {found.residual:.3g} in log10 d, a factor of {10**found.residual:.3g}",
-        f"             standard errors: of a {found.errors[0]:.2g}, of b {found.errors[1]:.2g}",
+        f"{shown(law.parameters[1])}, C {law.flops[0]:.3g} to {law.flops[1]:.3g}",
+        f"             residual {found.residual:.3g} in log10 d, a factor of "
+        f"{10**found.residual:.3g}; degrees of freedom: {found.degrees}",
         *(
             [f"             {found.left_out} more left out: no best timing among those tried"]
             if found.left_out

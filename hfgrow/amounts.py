@@ -9,6 +9,8 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 # Digits, then one of the units.
 AMOUNT = re.compile(r"(\d[\d_]*(?:\.\d+)?(?:e\+?\d{1,2})?)\s*([kmbt]?)", re.ASCII | re.IGNORECASE)
 MOST = 1e36
+# Beyond it more digits stand before the unit than anybody counts.
+_MOST_SHOWN = 1e15
 
 
 def amount(text: str, what: str) -> float:
@@ -30,6 +32,8 @@ def amount(text: str, what: str) -> float:
 
 def shown(value: float) -> str:
     """Return a number of parameters or tokens with two decimals of its unit: 15.84 B."""
+    if value >= _MOST_SHOWN:
+        return f"{value:.3g}"
     for unit in ("T", "B", "M", "K"):
         # What rounds up to 1000 of a unit is one of the next.
         if value >= UNITS[unit] * (1 - 5e-6):

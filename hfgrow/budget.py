@@ -68,6 +68,32 @@ class Budget:
         """Which of `N` and `C` lie outside of what the law was fitted on."""
         return self.law.outside(self.num_parameters, self.flops)
 
+    @property
+    def expected_tokens(self) -> tuple[float, float]:
+        """Tokens from scratch whose FLOPs would give the loss of `scratch_tokens`, least and most.
+
+        That is what the least and the most that the paper reports would mean here.
+        """
+        speedups = [found.speedup for found in REPORTED]
+        return (
+            self.scratch_tokens / (1 + max(speedups)),
+            self.scratch_tokens / (1 + min(speedups)),
+        )
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why what the paper reports may not hold here, in words."""
+        found = []
+        if self.outside:
+            found.append(f"{' and '.join(self.outside)} outside what the law was fitted on")
+        if self.is_clamped:
+            found.append("d is clamped")
+        if self.g != DEFAULT_G:
+            found.append(f"g is {self.g} and was {DEFAULT_G} there")
+        if self.law != PAPER:
+            found.append("the law is not the paper's")
+        return tuple(found)
+
     def to_json(self) -> dict[str, object]:
         """Return everything as JSON has it."""
         share = self.base_flops / self.flops
@@ -89,6 +115,8 @@ class Budget:
             "continued_share": 1 - share,
             "law": asdict(self.law),
             "reported": [asdict(found) for found in REPORTED],
+            "expected_tokens": [round(tokens) for tokens in self.expected_tokens],
+            "doubts": list(self.doubts),
         }
 
 
@@ -111,24 +139,37 @@ def budget_of(
         law: Says the tokens of the base.
 
     Raises:
-        UsageError: There is no such growth factor, or not one token of compute.
+        UsageError: There is no such growth factor, or less than one parameter or token of anything.
     """
     if not 2 <= g <= MAX_G:
         raise UsageError(f"growth factor g must be from 2 to {MAX_G}, not {g}")
+    base = num_base_parameters or num_parameters / g
+    if base < 1:
+        raise UsageError(
+            f"a base of {num_parameters:g} / {g} parameters is less than one parameter",
+            hint="name the parameters of the grown model: --parameters 7B",
+        )
     scratch_tokens = flops / (6 * num_parameters)
     if scratch_tokens < 1:
         raise UsageError(
             f"{flops:g} FLOPs are less than one token of {num_parameters:g} parameters takes"
         )
     said = law.base_tokens(num_parameters, flops)
+    tokens = min(said, MOST_SHARE * scratch_tokens)
+    if tokens < 1:
+        raise UsageError(
+            f"the base would get {tokens:.2g} tokens, less than one: the law says {said:.2g}, and "
+            f"{MOST_SHARE:.0%} of the tokens from scratch are {MOST_SHARE * scratch_tokens:.2g}",
+            hint="name more compute, --tokens 300B or --flops 1e22",
+        )
     return Budget(
         law=law,
         g=g,
         num_parameters=num_parameters,
-        num_base_parameters=num_base_parameters or num_parameters / g,
+        num_base_parameters=base,
         flops=flops,
         law_tokens=said,
-        base_tokens=min(said, MOST_SHARE * scratch_tokens),
+        base_tokens=tokens,
     )
 
 

@@ -1,17 +1,19 @@
 """A budget as a picture: the tokens of the base against compute, and where the law was fitted."""
 
 import io
+from contextlib import suppress
 from pathlib import Path
 
 from hfgrow.amounts import shown
 from hfgrow.budget import MOST_SHARE, Budget
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import OutputError, UsageError, printable
 
 _INCHES = (8.0, 4.5)
 _LAW, _BOUND, _HERE = "#1f5fa8", "#d1495b", "#222222"
 _NUM_POINTS = 240
 _DECADES = 1.0
 FORMATS = {".png": "png", ".svg": "svg"}
+_ELSEWHERE = "choose another --plot FILE"
 
 
 def format_of(path: Path) -> str:
@@ -24,6 +26,41 @@ def format_of(path: Path) -> str:
     if kind is None:
         raise UsageError(f"--plot {printable(path, 200)} must end in {' or '.join(FORMATS)}")
     return kind
+
+
+def check_picture(path: Path, *, overwrite: bool) -> None:
+    """Refuse a file that a picture must not be written to, before anything is computed.
+
+    Raises:
+        OutputError: It exists, is a folder, or there is no folder for it.
+    """
+    shown_path = printable(path, 200)
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"there is no folder {printable(path.parent, 200)} for the picture {path.name}",
+            hint=_ELSEWHERE,
+        )
+    if path.is_dir() or (path.exists() and not overwrite):
+        kind, add = ("a folder", "") if path.is_dir() else ("there already", "add --overwrite, or ")
+        raise OutputError(f"the picture {shown_path} is {kind}", hint=f"{add}{_ELSEWHERE}")
+
+
+def write_picture(path: Path, content: bytes) -> None:
+    """Write a picture, complete or not at all.
+
+    Raises:
+        OutputError: The file system refuses.
+    """
+    new = path.with_name(f".{path.name}.hfgrow-new")
+    try:
+        new.write_bytes(content)
+        new.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write {printable(path, 200)}: {error.strerror}", hint=_ELSEWHERE
+        ) from error
 
 
 def draw_budget(budget: Budget, kind: str) -> bytes:

@@ -1,56 +1,30 @@
 """Fit the law of the growth timing to results of one's own: least squares in log10 d.
 
-The input is JSON, of points that are the best of their budget,
+A fit that the points do not determine is refused, not shown: constants of noise look like others.
 
-    {"points": [{"parameters": 1.4e6, "flops": 1e13, "base_tokens": 2e5}, ...]}
-
-or of timings, several `d` tried with the same budget, of which the best is found here,
-
-    {"timings": [{"parameters": 1.4e6, "flops": 1e13,
-                  "losses": [{"base_tokens": 1e5, "loss": 3.4}, ...]}, ...]}
-
-or both; the `results.json` of a study of growth timing has such `timings`. The best `d` is the
-lowest point of a parabola through the losses over log10 d, as Hoffmann et al. find the best size of
-a model. A budget whose lowest point is not between the timings that were tried has no best one, and
-is left out.
-
-Sources: Du et al. 2024, https://arxiv.org/abs/2405.15319, Sec. 4.2 (the law); Hoffmann et al. 2022,
-"Training Compute-Optimal Large Language Models", https://arxiv.org/abs/2203.15556, Sec. 3.2
+Source: Du et al. 2024, https://arxiv.org/abs/2405.15319, Sec. 4.2 (the law)
 """
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from math import log10
 from pathlib import Path
-from typing import Any
 
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError
+from hfgrow.law_points import TimingPoint, read_points
 from hfgrow.scaling import TimingLaw
 
-_NUM_CONSTANTS, _LEAST_POINTS = 3, 4
-_LEAST_LOSSES = 3
-# Timings whose log10 is the same to so many decimals are no different ones.
+_LEAST_POINTS = 4
+_NUM_CONSTANTS = 3
+# Points whose log10 is the same to so many decimals are no different ones.
 _DECIMALS = 6
-_MAX_NBYTES = 1 << 26
-# Of the columns of the fit, centred and scaled: the smallest singular value over the largest.
-# Below it a rounding of the input moves the constants by more than they are.
-_LEAST_CONDITION = 1e-3
-_MOST = 1e36
-
-
-@dataclass(frozen=True, slots=True)
-class TimingPoint:
-    """The best growth timing of one budget.
-
-    Attributes:
-        parameters: `N`, of the grown model.
-        flops: `C`, of everything.
-        base_tokens: `d`.
-    """
-
-    parameters: float
-    flops: float
-    base_tokens: float
+# The largest N of the points, and the largest C, over the smallest.
+_LEAST_RANGE = 2.0
+# Of the columns of the fit, centred and scaled: the smallest singular value over the largest. 0.1
+# is a correlation of 0.98, which makes the variance of a constant 25 times as large.
+_LEAST_CONDITION = 0.1
+# How far a standard error of a constant may move d from one end of the points to the other.
+_MOST_UNCERTAINTY = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +34,30 @@ class Fit:
     Attributes:
         law: The law.
         points: What it was fitted to.
-        residual: What is left in log10 d: the root of the squares over points less constants.
-        errors: The standard errors of `a` and `b` that follow from it.
+        residual: The standard deviation of log10 d around the law, with `degrees` of freedom.
+        errors: The standard errors of a, b and c.
         left_out: Budgets that had no best timing between those that were tried.
     """
 
     law: TimingLaw
     points: tuple[TimingPoint, ...]
     residual: float
-    errors: tuple[float, float]
+    errors: tuple[float, float, float]
     left_out: int
+
+    @property
+    def degrees(self) -> int:
+        """The degrees of freedom that three constants leave."""
+        return len(self.points) - _NUM_CONSTANTS
 
     def to_json(self) -> dict[str, object]:
         """Return everything as JSON has it."""
         return {
             "law": asdict(self.law),
+            "standard_errors": dict(zip("abc", self.errors, strict=True)),
             "points": [asdict(point) for point in self.points],
             "residual": self.residual,
-            "errors": dict(zip("ab", self.errors, strict=True)),
+            "degrees_of_freedom": self.degrees,
             "left_out": self.left_out,
         }
 
@@ -92,36 +72,9 @@ def fit_files(paths: Iterable[Path], source: str) -> Fit:
     Raises:
         UsageError: One cannot be read or says something else, or they say too little.
     """
-    found = [point for path in paths for point in _read(path)]
+    found = [point for path in paths for point in read_points(path)]
     points = tuple(point for point in found if point is not None)
     return fit_law(points, source, left_out=len(found) - len(points))
-
-
-def _read(path: Path) -> list[TimingPoint | None]:
-    """Return the points of a file; None for a budget that has no best timing."""
-    shown = printable(path, 200)
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_NBYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read {shown}: {error.strerror}") from error
-    if len(raw) > _MAX_NBYTES:
-        raise UsageError(f"{shown} has more than {_MAX_NBYTES} bytes")
-    try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{shown} is no JSON") from error
-    if not isinstance(content, dict) or not content.keys() & {"points", "timings"}:
-        raise UsageError(
-            f"{shown} has neither points nor timings",
-            hint='{"points": [{"parameters": N, "flops": C, "base_tokens": d}, ...]}',
-        )
-    points = [
-        TimingPoint(*(_number(item, key, where) for key in TimingPoint.__dataclass_fields__))
-        for where, item in _items(content, "points", f"{shown}: ")
-    ]
-    timings = _items(content, "timings", f"{shown}: ")
-    return [*points, *(_best(item, where) for where, item in timings)]
 
 
 def fit_law(points: tuple[TimingPoint, ...], source: str, *, left_out: int = 0) -> Fit:
@@ -133,40 +86,84 @@ def fit_law(points: tuple[TimingPoint, ...], source: str, *, left_out: int = 0) 
         left_out: Budgets beside these that had no best timing.
 
     Raises:
-        UsageError: They are too few, or do not tell N, C and the constant apart.
+        UsageError: They are too few, or do not determine the constants.
     """
     import numpy as np
 
-    if len({(point.parameters, point.flops) for point in points}) < _LEAST_POINTS:
-        raise UsageError(
-            f"{len(points)} point{'' if len(points) == 1 else 's'} cannot be fitted: the law has 3 "
-            f"constants, so it takes at least {_LEAST_POINTS} points of different parameters or "
-            f"flops{_but(left_out)}",
-            hint="try more growth timings, or add results of other sizes and budgets",
-        )
-    log_parameters = np.log10([point.parameters for point in points])
-    inverse = 1 / np.log10([point.flops for point in points])
-    for name, column in (("parameters", log_parameters), ("flops", inverse)):
-        if np.ptp(column) < 1e-9:
-            raise UsageError(f"all points have the same {name}: their part in d cannot be seen")
-    columns = np.stack((log_parameters, inverse), axis=1)
+    _check_points(points, left_out)
+    columns = np.array([(log10(one.parameters), 1 / log10(one.flops)) for one in points])
     mean, spread = columns.mean(axis=0), columns.std(axis=0)
     scaled = (columns - mean) / spread
     largest, smallest = np.linalg.svd(scaled, compute_uv=False)
     if smallest < _LEAST_CONDITION * largest:
         raise UsageError(
-            "in these points flops follow from parameters: their parts in d cannot be told apart",
+            "in these points flops follow from parameters, or nearly so: their parts in d cannot "
+            "be told apart",
             hint="add points of the same parameters with other flops",
         )
     wanted = np.log10([point.base_tokens for point in points])
-    solution, *_ = np.linalg.lstsq(scaled, wanted - wanted.mean(), rcond=None)
-    a, b = (float(value) for value in solution / spread)
-    c = float(wanted.mean() - solution @ (mean / spread))
-    left = a * log_parameters + b * inverse + c - wanted
-    residual = float(np.sqrt(np.sum(left**2) / (len(points) - _NUM_CONSTANTS)))
-    errors = residual * np.sqrt(np.diag(np.linalg.inv(scaled.T @ scaled))) / spread
-    law = TimingLaw(a, b, c, _range(points, "parameters"), _range(points, "flops"), source)
-    return Fit(law, points, residual, (float(errors[0]), float(errors[1])), left_out)
+    matrix = np.column_stack((scaled, np.ones(len(points))))
+    solution, *_ = np.linalg.lstsq(matrix, wanted, rcond=None)
+    # From the scaled columns to a, b and c.
+    back = np.diag([*(1 / spread), 1.0])
+    back[2, :2] = -mean / spread
+    a, b, c = (float(value) for value in back @ solution)
+    left = wanted - matrix @ solution
+    variance = float(left @ left) / (len(points) - _NUM_CONSTANTS)
+    covariance = variance * (back @ np.linalg.inv(matrix.T @ matrix) @ back.T)
+    errors = np.sqrt(np.diag(covariance))
+    _check_errors(errors[:2] * np.ptp(columns, axis=0))
+    n, flops = _ends([one.parameters for one in points]), _ends([one.flops for one in points])
+    return Fit(
+        law=TimingLaw(a, b, c, n, flops, source),
+        points=points,
+        residual=variance**0.5,
+        errors=(float(errors[0]), float(errors[1]), float(errors[2])),
+        left_out=left_out,
+    )
+
+
+def _check_points(points: Sequence[TimingPoint], left_out: int) -> None:
+    """Refuse points that are too few, or too much alike."""
+    different = {
+        (round(log10(one.parameters), _DECIMALS), round(log10(one.flops), _DECIMALS))
+        for one in points
+    }
+    if len(different) < _LEAST_POINTS:
+        raise UsageError(
+            f"{len(different)} point{'' if len(different) == 1 else 's'} of different parameters "
+            f"or flops cannot be fitted: the law has {_NUM_CONSTANTS} constants, so it takes at "
+            f"least {_LEAST_POINTS}{_but(left_out)}",
+            hint="try more growth timings, or add results of other sizes and budgets",
+        )
+    for name, values in (
+        ("parameters", [one.parameters for one in points]),
+        ("flops", [one.flops for one in points]),
+    ):
+        least, most = _ends(values)
+        if most < _LEAST_RANGE * least:
+            raise UsageError(
+                f"the {name} of all points lie between {least:.4g} and {most:.4g}: their part in d "
+                f"cannot be seen; expected the largest to be at least {_LEAST_RANGE:g} times the "
+                "smallest",
+                hint=f"add points of other {name}",
+            )
+
+
+def _check_errors(uncertainties: Sequence[float]) -> None:
+    """Refuse constants that the noise of the points leaves open.
+
+    Args:
+        uncertainties: How far a standard error of a and of b moves log10 d over all points.
+    """
+    for name, column, found in zip("ab", ("parameters", "flops"), uncertainties, strict=True):
+        if found > log10(_MOST_UNCERTAINTY):
+            raise UsageError(
+                f"these points do not determine {name}: its standard error alone moves d by a "
+                f"factor of {10 ** min(found, 99):.3g} between their smallest and largest "
+                f"{column}; expected at most {_MOST_UNCERTAINTY:g}",
+                hint="add points, or average more seeds for each",
+            )
 
 
 def _but(left_out: int) -> str:
@@ -175,42 +172,5 @@ def _but(left_out: int) -> str:
     return f"; of {left_out} more the loss has no lowest point between the timings tried"
 
 
-def _best(item: Any, where: str) -> TimingPoint | None:
-    """Return the lowest point of a parabola through losses over log10 d, if it has one there."""
-    import numpy as np
-
-    losses = [
-        (_number(one, "base_tokens", at), _number(one, "loss", at))
-        for at, one in _items(item, "losses", f"{where}.")
-    ]
-    x, y = np.log10([tokens for tokens, _ in losses]), np.array([loss for _, loss in losses])
-    if len(set(np.round(x, _DECIMALS))) < _LEAST_LOSSES:
-        raise UsageError(f"{where} has fewer than {_LEAST_LOSSES} different base_tokens")
-    square, slope, _ = np.polyfit(x - x.mean(), y, 2)
-    n, flops = (_number(item, key, where) for key in ("parameters", "flops"))
-    if square <= 0:
-        return None
-    lowest = float(x.mean() - slope / (2 * square))
-    return TimingPoint(n, flops, 10**lowest) if x.min() <= lowest <= x.max() else None
-
-
-def _items(content: Any, key: str, prefix: str) -> list[tuple[str, Any]]:
-    """Return the items of a list with their places."""
-    found = content.get(key, []) if isinstance(content, dict) else None
-    if not isinstance(found, list):
-        raise UsageError(f"{prefix}{key} is no list")
-    return [(f"{prefix}{key}[{i}]", item) for i, item in enumerate(found)]
-
-
-def _number(item: Any, key: str, where: str) -> float:
-    """Return a number; one of tokens, parameters or FLOPs is above 1, a loss above 0."""
-    value = item.get(key) if isinstance(item, dict) else None
-    least = 0 if key == "loss" else 1
-    if isinstance(value, int | float) and not isinstance(value, bool) and least < value <= _MOST:
-        return float(value)
-    raise UsageError(f"{where}.{key} is {printable(repr(value))}; expected a number above {least}")
-
-
-def _range(points: tuple[TimingPoint, ...], key: str) -> tuple[float, float]:
-    values = [getattr(point, key) for point in points]
+def _ends(values: Sequence[float]) -> tuple[float, float]:
     return min(values), max(values)
