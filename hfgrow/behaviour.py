@@ -11,6 +11,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.sidefiles import TOKENIZERS
 from hfgrow.errors import ModelError, VerificationError, printable
+from hfgrow.foreign import foreign
 from hfgrow.free_memory import available_nbytes, weights_nbytes
 from hfgrow.measured import Measured, coarser
 from hfgrow.progress import Progress
@@ -174,13 +175,11 @@ def _tokenize(base: Path, text: str, vocab_size: int, progress: Progress) -> Any
     _auto_classes()
     from transformers import AutoTokenizer
 
-    try:
+    with foreign(lambda said: ModelError(f"the tokenizer cannot be loaded: {said}")):
         tokenizer = AutoTokenizer.from_pretrained(
             base, trust_remote_code=False, local_files_only=True
         )
         tokens = tokenizer(text, return_tensors="pt").input_ids
-    except Exception as error:
-        raise ModelError(f"the tokenizer cannot be loaded: {printable(error, 200)}") from error
     if len(tokenizer) > vocab_size:
         progress.say(f"Note: the tokenizer has {len(tokenizer)} tokens, the model {vocab_size}")
     if tokens.shape[1] < 2:

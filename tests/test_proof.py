@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,13 @@ def test_a_difference_fails_the_reproduction(work: Path, changed: str) -> None:
     finished = call_hfgrow("reproduce", work / "measured", cwd=work)
     assert finished.returncode == 9
     assert "sha256" in finished.stderr
+
+
+def test_a_file_of_another_size_is_not_the_recorded_one(work: Path) -> None:
+    os.truncate(work / "measured" / "model.safetensors", 1 << 40)
+    finished = call_hfgrow("reproduce", work / "measured", cwd=work)
+    assert finished.returncode == 9
+    assert "is not the file that hfgrow.json records" in finished.stderr
 
 
 def test_a_reproduction_can_be_kept(work: Path) -> None:

@@ -1,5 +1,6 @@
 """Full disks, read-only folders and limits: exit 7, nothing left, the old output intact."""
 
+import errno
 import json
 import os
 import shutil
@@ -14,12 +15,27 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.header import build_header
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.write import write
+from hfgrow.checkpoint.write import replace_text, write
 from hfgrow.errors import OutputError
 from hfgrow.families import FAMILIES
 from hfgrow.operators.stack import stack as stack_of
 from tests.checkpoints import SIZES
 from tests.program import Finished, run_hfgrow
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_one_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "README.md").write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        replace_text(tmp_path / "README.md", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "old"
 
 
 def stack(base: Path, out: Path, *more: str, file_nbytes: int | None = None) -> Finished:

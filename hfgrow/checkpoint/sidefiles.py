@@ -4,7 +4,7 @@ import fnmatch
 import re
 from pathlib import Path
 
-from hfgrow.errors import ModelError
+from hfgrow.errors import ModelError, printable
 
 # A model with none of these has no tokenizer.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -32,11 +32,18 @@ def side_files_of(folder: Path) -> list[str]:
     """Return the sorted names of the side files that lie in a model folder.
 
     Raises:
-        ModelError: Two of them are one on a file system without case.
+        ModelError: One is a link to nothing, or no plain file; or two of them are one on a file
+            system without case.
     """
     names = sorted(
         path.name for path in folder.iterdir() if is_side_file(path.name) and not path.is_dir()
     )
+    for name in names:
+        if not (folder / name).is_file():
+            raise ModelError(
+                f"{printable(folder / name, 200)} is no file that can be read",
+                hint="remove it, or put the file there that it links to",
+            )
     seen: dict[str, str] = {}
     for name in names:
         if (other := seen.setdefault(name.casefold(), name)) != name:

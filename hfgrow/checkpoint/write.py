@@ -92,13 +92,17 @@ def replace_text(path: Path, text: str) -> None:
     new = path.with_name(f".{path.name}.hfgrow-new")
     with suppress(FileNotFoundError):
         new.unlink()
-    _write_text(new, text)
-    descriptor = os.open(new, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(new, path)
+        _write_text(new, text)
+        descriptor = os.open(new, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(new, path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def _write_text(path: Path, text: str) -> None:

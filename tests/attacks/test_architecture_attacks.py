@@ -185,6 +185,17 @@ def test_a_side_file_may_not_be_a_link_out_of_the_folder(base: Path, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "id_rsa"]
 
 
+@pytest.mark.parametrize("target", ["nowhere", "tokenizer.json"])
+def test_a_side_file_that_links_to_nothing_is_named(
+    base: Path, tmp_path: Path, target: str
+) -> None:
+    (base / "tokenizer.json").symlink_to(target)
+    finished = call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out")
+    assert finished.returncode == 3
+    assert "tokenizer.json is no file that can be read" in finished.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.case("C21")
 def test_a_folder_of_licences_does_not_stop_a_growth(base: Path, tmp_path: Path) -> None:
     (base / "LICENSES").mkdir()

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import tracemalloc
 from dataclasses import asdict
 from pathlib import Path
@@ -352,6 +353,7 @@ def damaged_index(folder: Path, key: str, value: object) -> None:
         ("lists", 5),
         ("max_token", -1),
         ("schema", 99),
+        ("max_token", 1 << 16),
     ],
 )
 def test_a_damaged_index_is_refused(
@@ -397,3 +399,15 @@ def test_damaged_shards_are_refused(tmp_path: Path, encoder: TextTokenizer) -> N
     shard.unlink()
     with pytest.raises(TrainingError, match="is missing"):
         TokenFiles(tmp_path / "out")
+
+
+def test_a_tokenizer_that_fails_is_named_whatever_it_raises(tmp_path: Path) -> None:
+    """A panic of Rust code is no Exception."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copy(DEMO / name, tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["pre_tokenizer"] = None
+    content["model"] = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "missing"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"cannot encode|can be opened"):
+        open_tokenizer(tmp_path).encode(["words that are not there"])

@@ -157,6 +157,8 @@ def _index(content: dict[str, Any]) -> Index:
         name: 8 * size for name, size in sizes.items()
     }:
         raise ValueError("the lists do not fit the number of documents")
+    if index.max_token >= 1 << 8 * index.itemsize:
+        raise ValueError("the largest token is too large")
     nbytes = [shard.nbytes for shard in index.shards]
     if sum(nbytes) != index.num_tokens * index.itemsize or any(n % index.itemsize for n in nbytes):
         raise ValueError("the shards do not fit the number of tokens")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfgrow.errors import ModelError, printable
+from hfgrow.foreign import foreign
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -40,8 +41,13 @@ class TextTokenizer:
     keeps_space: bool
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of every text, without any around it."""
-        found = self.encoder.encode_batch_fast(list(texts), add_special_tokens=False)
+        """Return the tokens of every text, without any around it.
+
+        Raises:
+            ModelError: The tokenizer fails.
+        """
+        with foreign(lambda said: ModelError(f"the tokenizer cannot encode the text: {said}")):
+            found = self.encoder.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in found]
 
     @property
@@ -64,18 +70,17 @@ def open_tokenizer(folder: Path) -> TextTokenizer:
         # transformers would ask the Hub for it, and wait.
         raise ModelError(f"{shown} has no tokenizer", hint=hint)
     auto_tokenizer: Any = AutoTokenizer
-    try:
+    with foreign(
+        lambda said: ModelError(f"{shown} has no tokenizer that can be opened: {said}", hint=hint)
+    ):
         opened = auto_tokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
         encoder = opened.backend_tokenizer
         encoder.no_truncation()
         encoder.no_padding()
-    except Exception as error:
-        raise ModelError(
-            f"{shown} has no tokenizer that can be opened: {printable(error, 200)}",
-            hint=hint,
-        ) from error
+        added = encoder.encode("", add_special_tokens=True).ids
+        keeps_space = _keeps_space(encoder)
     bos, eos = opened.bos_token_id, opened.eos_token_id
     if bos is None and eos is None:
         raise ModelError(
@@ -83,14 +88,13 @@ def open_tokenizer(folder: Path) -> TextTokenizer:
             "part documents",
             hint="set eos_token in tokenizer_config.json",
         )
-    added = encoder.encode("", add_special_tokens=True).ids
     begins = added[:1] == [bos] or eos is None
     return TextTokenizer(
         encoder=encoder,
         sha256=_sha256(folder / _FILE, encoder),
         prefix=(int(bos),) if bos is not None and begins else (),
         suffix=() if eos is None else (int(eos),),
-        keeps_space=_keeps_space(encoder),
+        keeps_space=keeps_space,
     )
 
 
