@@ -1,27 +1,27 @@
 """The command `hfgrow eval`: models side by side on text, and on benchmarks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hfgrow.amounts import amount
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import GrowthError, UsageError, printable
 from hfgrow.extras import TRAINING, require
 from hfgrow.harness import run_tasks
 from hfgrow.hub.client import HubClient
-from hfgrow.numbers import count
 from hfgrow.source import local_folder, locate
 
 from . import options
 from .data import text_source
 from .named_models import named_models
 from .output import Console
-from .table import table_lines
-from .tasks import benchmark_lines, check_folder, named_tasks, record
+from .tasks import check_folder, measured_tasks, named_tasks, tasks_measured
+from .text_losses import texts_measured
 
-_COLUMNS = ("model", "parameters", "tokens", "bytes", "nats/token", "perplexity", "bits/byte")
+_TOKENS, _BATCH_SIZE = "1M", "8"
 
 
 def register(app: typer.Typer) -> None:
@@ -50,14 +50,16 @@ def evaluate(
         str | None, typer.Option("--name", help="Configuration of a dataset of the Hub.")
     ] = None,
     text_column: Annotated[
-        str, typer.Option("--text-column", help="The column of the text.")
-    ] = "text",
+        str | None, typer.Option("--text-column", help="The column of the text.  [default: text]")
+    ] = None,
     tokens: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--tokens", metavar="N", help="The most tokens of a text, by the first model's count."
+            "--tokens",
+            metavar="N",
+            help="The most tokens of a text, by the first model's count.  [default: 1M]",
         ),
-    ] = "1M",
+    ] = None,
     sequence_length: Annotated[
         int | None,
         typer.Option(
@@ -87,8 +89,9 @@ def evaluate(
         int | None, typer.Option("--limit", min=1, help="The most examples of each of --tasks.")
     ] = None,
     batch_size: Annotated[
-        str, typer.Option("--batch-size", help="Sequences at once of --tasks, or auto.")
-    ] = "8",
+        str | None,
+        typer.Option("--batch-size", help="Sequences at once of --tasks, or auto.  [default: 8]"),
+    ] = None,
     include_path: Annotated[
         Path | None,
         typer.Option("--include-path", metavar="DIR", help="Tasks of your own, for --tasks."),
@@ -117,89 +120,80 @@ def evaluate(
             "there is no text to measure on and no task",
             hint="add --text demo, --text FILE, or --tasks paper",
         )
-    wanted = None if tasks is None else named_tasks(tasks)
-    if wanted is not None:
+    of_text = {
+        "--split": split,
+        "--name": name,
+        "--text-column": text_column,
+        "--tokens": tokens,
+        "--sequence-length": sequence_length,
+        "--tokenizer": tokenizer,
+    }
+    of_tasks = {
+        "--num-fewshot": num_fewshot,
+        "--limit": limit,
+        "--batch-size": batch_size,
+        "--include-path": include_path,
+    }
+    _refuse_idle("--text", text, of_text)
+    _refuse_idle("--tasks", tasks, of_tasks)
+    wanted = [] if tasks is None else named_tasks(tasks)
+    if wanted:
         require("--tasks", "lm_eval", extra="eval")
-    elif (num_fewshot, limit, include_path) != (None, None, None):
-        raise UsageError("--num-fewshot, --limit and --include-path are of --tasks")
     if include_path is not None and not include_path.is_dir():
         raise UsageError(f"there is no folder {printable(include_path, 200)}")
-    max_tokens = int(amount(tokens, "--tokens"))
-    sources = [_source(word, text_column, split, name) for word in text or ()]
-    from hfgrow.train.side_by_side import Candidate, device_of, side_by_side
+    max_tokens = int(amount(tokens or _TOKENS, "--tokens"))
+    sources = [_source(word, text_column or "text", split, name) for word in text or ()]
+    from hfgrow.train.same_bytes import Candidate
+    from hfgrow.train.side_by_side import device_of, measured, prepared
 
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
     where = device_of(device)
     found = named_models(models, revision, with_base, client, console)
-    lines: list[str] = []
+    own = None
+    if tokenizer is not None:
+        own = local_folder(locate(tokenizer, None, client, console), client, console)
+    candidates = [Candidate(one.name, one.folder, own or one.folder) for one in found]
+    run = partial(
+        run_tasks,
+        device=str(where),
+        batch_size=batch_size or _BATCH_SIZE,
+        num_fewshot=num_fewshot,
+        limit=limit,
+        include=include_path,
+        quiet=console.quiet,
+        token=token,
+    )
     document: dict[str, Any] = {}
-    # The text first: what is wrong with it must not show after hours of benchmarks.
-    if sources:
-        own = None
-        if tokenizer is not None:
-            own = local_folder(locate(tokenizer, None, client, console), client, console)
-        losses, length = side_by_side(
-            [Candidate(one.name, one.folder, own or one.folder) for one in found],
-            sources,
-            max_tokens=max_tokens,
-            sequence_length=sequence_length,
-            device=where,
-            client=client,
-            progress=console,
-        )
-        lines += _text_lines(losses, length)
-        document |= {"sequence_length": length, "texts": _texts(losses)}
-    if wanted is not None:
-        for one in found:
+    try:
+        for one in found if wanted else ():
             check_folder(one, console)
-        measured = []
-        for one in found:
-            console.say(f"Running {', '.join(wanted)} on {printable(one.name)}")
-            results = run_tasks(
-                one.folder,
-                wanted,
-                device=str(where),
-                batch_size=batch_size,
-                num_fewshot=num_fewshot,
-                limit=limit,
-                include=include_path,
-                quiet=console.quiet,
-                token=token,
-            )
-            measured.append((one.name, results, record(one, results, console)))
-            if len(found) > 1:
-                # Whatever becomes of the next model, this is not lost.
-                for line in benchmark_lines([(one.name, results)]):
-                    console.say(line)
-        lines += [
-            *([""] if lines else []),
-            *benchmark_lines([(title, results) for title, results, _ in measured]),
-        ]
-        document["tasks"] = [
-            {"model": title, "recorded": kept, "benchmarks": [one.to_json() for one in results]}
-            for title, results, kept in measured
-        ]
-    console.result("\n".join(lines), document)
+        # The text first: what is wrong with it must not show after hours of benchmarks.
+        if sources:
+            with prepared(
+                candidates,
+                sources,
+                max_tokens=max_tokens,
+                sequence_length=sequence_length,
+                client=client,
+                progress=console,
+            ) as texts:
+                losses = measured(texts, where, console)
+                texts_measured(losses, texts.sequence_length, console, document)
+        if wanted:
+            tasks_measured(measured_tasks(found, wanted, run, console), console, document)
+    except GrowthError as error:
+        error.details |= document
+        raise
+    if json:
+        console.result("", document)
 
 
-def _text_lines(losses: Sequence[Any], length: int) -> list[str]:
-    """Return a table for each text; how many tokens are seen together decides the losses too."""
-    lines: list[str] = []
-    for i, first in enumerate(losses[0].texts):
-        head = f"text {printable(first.loss.label)}, {length:,} tokens seen together"
-        lines += [*([""] if lines else []), head, *_table(losses, i)]
-    return lines
-
-
-def _texts(losses: Sequence[Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "text": first.loss.label,
-            "models": [{"model": model.name, **_row(model, i)} for model in losses],
-        }
-        for i, first in enumerate(losses[0].texts)
-    ]
+def _refuse_idle(what: str, given: object, options_of: Mapping[str, object]) -> None:
+    """Refuse options of something that is not asked for."""
+    idle = [name for name, value in options_of.items() if value is not None]
+    if idle and not given:
+        raise UsageError(f"{idle[0]} is of {what}, and there is none", hint=f"leave out {idle[0]}")
 
 
 def _source(word: str, text_column: str, split: str | None, name: str | None) -> Any:
@@ -211,34 +205,3 @@ def _source(word: str, text_column: str, split: str | None, name: str | None) ->
             raise UsageError("--name is of a dataset of the Hub; files have no configurations")
         return replace(source, split=split or "train")
     return replace(source, split=split or "validation", name=name)
-
-
-def _row(model: Any, text: int) -> dict[str, Any]:
-    found = model.texts[text]
-    perplexity = found.perplexity
-    return {
-        "num_parameters": model.num_parameters,
-        "num_tokens": found.loss.num_tokens,
-        "num_bytes": found.num_bytes,
-        "loss": found.loss.loss,
-        "perplexity": perplexity if perplexity != float("inf") else None,
-        "bits_per_byte": found.loss.bits_per_byte,
-    }
-
-
-def _table(losses: Sequence[Any], text: int) -> list[str]:
-    rows: list[tuple[str, ...]] = [_COLUMNS]
-    for model in losses:
-        found = model.texts[text]
-        rows.append(
-            (
-                printable(model.name, 60),
-                count(model.num_parameters),
-                f"{found.loss.num_tokens:,}",
-                f"{found.num_bytes:,}",
-                f"{found.loss.loss:.4f}",
-                f"{found.perplexity:.4g}",
-                f"{found.loss.bits_per_byte:.4f}",
-            )
-        )
-    return table_lines(rows, 0)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfgrow.ancestors import base_folder
+from hfgrow.ancestors import nearest_ancestor
 from hfgrow.errors import ModelError, UsageError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.manifest import read_manifest
@@ -39,7 +39,7 @@ def named_models(
 
     Raises:
         UsageError: A name is none, or a revision is given for several.
-        ModelError: The base of one is not to be found.
+        ModelError: Neither the base of one is to be found nor what that comes from.
         GrowthError: The Hub refuses or does not answer.
     """
     if revision is not None and len(words) > 1:
@@ -53,11 +53,16 @@ def named_models(
         manifest = read_manifest(folder) if with_base else None
         if manifest is not None:
             try:
-                base = base_folder(folder, manifest, None, client, console)
+                model, base = nearest_ancestor(folder, manifest, client, console)
             except ModelError as error:
                 hint = "leave out --with-base, and name it as a MODEL"
                 raise ModelError(str(error), hint=hint) from error
-            named = NamedModel(printable(manifest.link.base.name), base, is_given=False)
+            if model != manifest.link.base:
+                console.say(
+                    f"Note: the base {printable(manifest.link.base.name)} of {printable(word)} is "
+                    f"gone; {printable(model.name)}, which that comes from, stands for it"
+                )
+            named = NamedModel(printable(model.name), base, is_given=False)
             found.setdefault(base.resolve(), named)
         elif with_base:
             console.say(f"Note: {printable(word)} has no lineage, so it has no base")

@@ -35,6 +35,11 @@ class Console:
             with suppress(OSError):
                 print(redacted(text), file=sys.stderr, flush=True)
 
+    def part(self, text: str) -> None:
+        """Print a part of the result on stdout at once; with `as_json` nothing."""
+        if not self.as_json:
+            print(redacted(text), flush=True)
+
     def result(self, text: str, document: dict[str, Any]) -> None:
         """Print the result on stdout: text for people and scripts, or the JSON document."""
         shown = json.dumps(document, ensure_ascii=False) if self.as_json else text

@@ -1,8 +1,11 @@
 """What `hfgrow eval --tasks` does: benchmarks, and what they leave in a model's folder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from hfgrow.benchmark import Benchmark
+from hfgrow.benchmark import Benchmark, recordable
 from hfgrow.errors import UsageError, printable
 from hfgrow.harness import PAPER_TASKS
 from hfgrow.manifest import read_manifest
@@ -13,6 +16,29 @@ from .output import Console
 from .table import table_lines
 
 PAPER = "paper"
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTasks:
+    """What tasks came to on a model.
+
+    Attributes:
+        name: How the model is called.
+        found: The results.
+        is_recorded: Whether all of them are in its lineage.
+    """
+
+    name: str
+    found: tuple[Benchmark, ...]
+    is_recorded: bool
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON has it."""
+        return {
+            "model": self.name,
+            "recorded": self.is_recorded,
+            "benchmarks": [one.to_json() for one in self.found],
+        }
 
 
 def named_tasks(text: str) -> list[str]:
@@ -31,25 +57,79 @@ def check_folder(model: NamedModel, console: Console) -> None:
         unchanged(model.folder, manifest, console)
 
 
-def record(model: NamedModel, found: Sequence[Benchmark], console: Console) -> bool:
-    """Write results into the lineage and the card of a model; return whether there is one."""
+def measured_tasks(
+    models: Sequence[NamedModel],
+    tasks: Sequence[str],
+    run: Callable[[Path, Sequence[str]], tuple[Benchmark, ...]],
+    console: Console,
+) -> Iterator[MeasuredTasks]:
+    """Run tasks on models; yield what each came to once it is recorded.
+
+    Args:
+        models: The models, whose weights are known to be those of their lineage.
+        tasks: The names of the tasks.
+        run: Runs them on the model of a folder.
+        console: Told how it goes on.
+    """
+    for one in models:
+        name = printable(one.name)
+        console.say(f"Running {', '.join(tasks)} on {name}")
+        found = run(one.folder, tasks)
+        for result in found:
+            console.say(f"{name}: {result.task} {result.metric} {result.value:.4f}")
+        yield MeasuredTasks(one.name, found, _record(one, found, console))
+
+
+def tasks_measured(
+    results: Iterable[MeasuredTasks], console: Console, document: dict[str, Any]
+) -> None:
+    """Print results of tasks, also of some models where another one fails.
+
+    Args:
+        results: The results, measured as they are asked for.
+        console: Where they are printed.
+        document: Gets them as `tasks`.
+    """
+    done: list[MeasuredTasks] = []
+    try:
+        for one in results:
+            done.append(one)
+            document["tasks"] = [model.to_json() for model in done]
+    finally:
+        if done:
+            if "texts" in document:
+                console.part("")
+            console.part("\n".join(_lines(done)))
+
+
+def _record(model: NamedModel, found: Sequence[Benchmark], console: Console) -> bool:
+    """Write results into the lineage and the card of a model; return whether all are there."""
     name = printable(model.name)
-    if not model.is_given or read_manifest(model.folder) is None:
+    manifest = read_manifest(model.folder) if model.is_given else None
+    if manifest is None:
         console.say(f"Note: {name} is no folder of hfgrow's, so its results are only printed")
         return False
-    if not write_benchmarks(model.folder, found, console):
+    taken = recordable(found, manifest.benchmarks)
+    if len(taken) < len(found):
+        tasks = dict.fromkeys(one.task for one in found if one not in taken)
+        console.say(
+            f"Note: {name} has results of all examples of {', '.join(tasks)}, which those of "
+            "--limit do not replace: they are only printed"
+        )
+    if taken and not write_benchmarks(model.folder, taken, console):
         console.say(f"Note: README.md of {name} was edited and stays; hfgrow card makes it anew")
-    return True
+    return len(taken) == len(found)
 
 
-def benchmark_lines(measured: Sequence[tuple[str, Sequence[Benchmark]]]) -> list[str]:
+def _lines(measured: Sequence[MeasuredTasks]) -> list[str]:
     """Return all results as a table, a column for each model."""
-    keys = dict.fromkeys((one.task, one.metric) for _, found in measured for one in found)
-    rows: list[tuple[str, ...]] = [("task", "metric", *(printable(n, 40) for n, _ in measured))]
+    keys = dict.fromkeys((one.task, one.metric) for model in measured for one in model.found)
+    names = (printable(model.name, 40) for model in measured)
+    rows: list[tuple[str, ...]] = [("task", "metric", *names)]
     for task, metric in keys:
         cells = []
-        for _, found in measured:
-            one = next((b for b in found if (b.task, b.metric) == (task, metric)), None)
+        for model in measured:
+            one = next((b for b in model.found if (b.task, b.metric) == (task, metric)), None)
             error = "" if one is None or one.stderr is None else f" +- {one.stderr:.4f}"
             cells.append("-" if one is None else f"{one.value:.4f}{error}")
         rows.append((task, metric, *cells))

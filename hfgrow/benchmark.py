@@ -5,7 +5,7 @@ without any.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,6 +48,11 @@ class Benchmark:
     config: str | None = None
     split: str | None = None
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether only some of the examples were taken: a look, not a claim."""
+        return self.num_all_samples is not None
+
     def to_json(self) -> dict[str, object]:
         """Return the fields that are known."""
         return {key: value for key, value in asdict(self).items() if value is not None}
@@ -76,6 +81,15 @@ def benchmark_of(value: Any) -> Benchmark:
     )
 
 
+def recordable(found: Sequence[Benchmark], earlier: Sequence[Benchmark]) -> tuple[Benchmark, ...]:
+    """Return the results that may be recorded beside or instead of earlier ones.
+
+    Those of some examples do not replace those of all.
+    """
+    whole = {benchmark.task for benchmark in earlier if not benchmark.is_limited}
+    return tuple(one for one in found if not one.is_limited or one.task not in whole)
+
+
 def is_benchmark_name(value: object) -> bool:
     """Say whether a name of a task, metric, configuration or split can be recorded."""
     return isinstance(value, str) and bool(_NAME.fullmatch(value))
@@ -84,7 +98,8 @@ def is_benchmark_name(value: object) -> bool:
 def model_index(benchmarks: tuple[Benchmark, ...], name: str) -> list[dict[str, Any]]:
     """Return the `model-index` of a card's metadata.
 
-    Only tasks whose dataset lies on the Hub are listed: the Hub wants its repository.
+    Only tasks whose dataset lies on the Hub are listed, since the Hub wants its repository, and
+    only results of all examples.
 
     Args:
         benchmarks: The results.
@@ -92,7 +107,7 @@ def model_index(benchmarks: tuple[Benchmark, ...], name: str) -> list[dict[str, 
     """
     results: dict[str, dict[str, Any]] = {}
     for found in benchmarks:
-        if found.dataset is None:
+        if found.dataset is None or found.is_limited:
             continue
         dataset = {"name": found.task, "type": found.dataset}
         dataset |= {"config": found.config} if found.config else {}
@@ -109,10 +124,8 @@ def model_index(benchmarks: tuple[Benchmark, ...], name: str) -> list[dict[str, 
                 },
             },
         )
-        shots = f"{found.num_fewshot}-shot"
-        limited = f", {found.num_samples} examples" if found.num_all_samples else ""
         metric = {"type": found.metric.partition(",")[0], "value": found.value}
-        result["metrics"].append(metric | {"name": f"{found.metric}, {shots}{limited}"})
+        result["metrics"].append(metric | {"name": f"{found.metric}, {found.num_fewshot}-shot"})
     return [{"name": name, "results": list(results.values())}] if results else []
 
 

@@ -84,7 +84,7 @@ def run_tasks(
         said = _run(command, environment, Path(scratch), quiet=quiet)
         found = sorted(results.rglob("results_*.json"))
         if not found:
-            raise _failure(tasks, said)
+            raise _failure(tasks, said, quiet=quiet)
         content = json.loads(found[-1].read_text(encoding="utf-8"))
     return tuple(read_results(content))
 
@@ -174,7 +174,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str], cwd: Path, *, q
     return "".join(said[-400:])
 
 
-def _failure(tasks: Sequence[str], said: str) -> GrowthError:
+def _failure(tasks: Sequence[str], said: str, *, quiet: bool) -> GrowthError:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     last = printable(lines[-1], 300) if lines else "it said nothing"
     # How its traceback ends.
@@ -186,4 +186,6 @@ def _failure(tasks: Sequence[str], said: str) -> GrowthError:
     why = f"lm-eval measured nothing of {', '.join(tasks)}: {last}"
     if last.startswith("ConnectionError"):
         return HubUnreachableError(why, hint="the datasets of tasks come from the Hub")
-    return TrainingError(why, hint="run again without -q to see all that it says")
+    if quiet:
+        return TrainingError(why, hint="run again without -q and --json to see all that it says")
+    return TrainingError(why, hint="what it said before that stands above")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from hfgrow.benchmark import Benchmark
+from hfgrow.benchmark import Benchmark, recordable
 from hfgrow.errors import ModelError, printable
 from hfgrow.fields import as_phrase
 from hfgrow.links import WIDTHS, Link, Model, TrainingLink, WeightFile, changes_layers
@@ -124,10 +124,11 @@ class Manifest:
         return replace(self, chain=(*self.chain, link), benchmarks=())
 
     def with_benchmarks(self, found: Sequence[Benchmark]) -> "Manifest":
-        """Return the manifest with results, those of the same tasks replaced."""
-        tasks = {benchmark.task for benchmark in found}
+        """Return the manifest with what may be recorded of results, those of the tasks replaced."""
+        taken = recordable(found, self.benchmarks)
+        tasks = {benchmark.task for benchmark in taken}
         kept = (benchmark for benchmark in self.benchmarks if benchmark.task not in tasks)
-        return replace(self, benchmarks=(*kept, *found))
+        return replace(self, benchmarks=(*kept, *taken))
 
     def _ending_in(self, link: Link | TrainingLink) -> "Manifest":
         return replace(self, chain=(*self.chain[:-1], link))

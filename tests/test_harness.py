@@ -88,17 +88,49 @@ def test_results_go_into_lineage_and_card_as_the_hub_has_them(place: Path) -> No
     first = card.eval_results[0]
     assert (first.dataset_type, first.dataset_config) == ("allenai/ai2_arc", "ARC-Challenge")
     assert (first.metric_type, first.metric_name) == ("acc", "acc, 25-shot")
-    # A task of local files is in the text, where nothing has to lie on the Hub.
-    assert {result.dataset_type for result in card.eval_results} == {
-        "allenai/ai2_arc",
-        "EleutherAI/lambada_openai",
-    }
+    # A task of local files is in the text, where nothing has to lie on the Hub, and so is a look at
+    # some examples, which is no claim.
+    assert {result.dataset_type for result in card.eval_results} == {"allenai/ai2_arc"}
     assert "| `mine` | `mcc` | -0.5000 |" in text
     assert "| `lambada_openai` | `acc` | 0.7500 | - | 0 | 4 of 5,153 |" in text
     # The same tasks again replace what was there.
     assert call_hfgrow(*words, cwd=place).returncode == 0
     assert len(manifest_in(place / "grown").benchmarks) == 6
     assert call_hfgrow("verify", "grown", cwd=place).returncode == 0
+
+
+def test_a_look_at_some_examples_does_not_replace_results_of_all(place: Path) -> None:
+    words = ("eval", "grown", "--tasks", "arc_challenge", "--json")
+    assert json.loads(call_hfgrow(*words, cwd=place).stdout)["tasks"][0]["recorded"] is True
+    before, card = manifest_in(place / "grown"), (place / "grown" / "README.md").read_text()
+    looked = json.loads(call_hfgrow(*words, "--limit", "2", cwd=place).stdout)["tasks"][0]
+    assert looked["recorded"] is False
+    assert looked["benchmarks"][0]["num_samples"] == 2
+    kept = {b for b in manifest_in(place / "grown").benchmarks if b.task != "lambada_openai"}
+    assert kept == {b for b in before.benchmarks if b.task != "lambada_openai"}
+    # Where there were only some examples, some others may replace them.
+    assert "2 of 5,153" in (place / "grown" / "README.md").read_text()
+    assert "4 of 5,153" in card
+    said = call_hfgrow("eval", "grown", "--tasks", "mine", "--limit", "1", cwd=place).stderr
+    assert "results of all examples of arc_challenge, mine, which those of --limit" in said
+
+
+def test_what_was_measured_is_printed_where_a_later_model_fails(place: Path) -> None:
+    (place / "base" / "too-large").touch()
+    words = ("eval", "grown", "base", "--tasks", "mine")
+    found = call_hfgrow(*words, cwd=place)
+    assert found.returncode == 8
+    assert found.stdout.splitlines()[0].split() == ["task", "metric", "grown"]
+    assert "Hint: what it said before that stands above" in found.stderr
+    error = json.loads(call_hfgrow(*words, "--json", cwd=place).stdout)["error"]
+    assert [model["model"] for model in error["tasks"]] == ["grown"]
+    assert "run again without -q and --json" in error["hint"]
+
+
+def test_a_text_that_cannot_be_measured_is_found_before_any_task_runs(place: Path) -> None:
+    words = ("eval", "grown", "--tasks", "mine", "--text", "demo", "--sequence-length", "9999")
+    found = call_hfgrow(*words, cwd=place)
+    assert (found.returncode, "Running" in found.stderr) == (2, False)
 
 
 def test_what_grows_from_a_measured_model_starts_without_results(place: Path) -> None:
@@ -150,7 +182,9 @@ def test_weights_that_changed_are_not_measured(place: Path) -> None:
         (("grown", "--tasks", "offline"), 5, "Couldn't reach"),
         (("grown", "--tasks", ","), 2, "names none"),
         (("grown", "--tasks", "mine", "--include-path", "nowhere"), 2, "no folder nowhere"),
-        (("grown", "--text", "demo", "--limit", "3"), 2, "are of --tasks"),
+        (("grown", "--text", "demo", "--limit", "3"), 2, "--limit is of --tasks"),
+        (("grown", "--text", "demo", "--batch-size", "4"), 2, "--batch-size is of --tasks"),
+        (("grown", "--tasks", "mine", "--split", "test"), 2, "--split is of --text"),
     ],
     ids=str,
 )

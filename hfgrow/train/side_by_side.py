@@ -8,7 +8,8 @@ that part. Where it ends inside a document, bytes are counted by the tokens' sha
 
 import gc
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import exp
 from pathlib import Path
@@ -18,39 +19,26 @@ import torch
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.errors import ModelError, UsageError, printable
+from hfgrow.errors import UsageError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.progress import Progress
-from hfgrow.train.data.corpus import open_sources
+from hfgrow.train.data.evaluation import num_evaluation_blocks
 from hfgrow.train.data.order import check_sequence_length
 from hfgrow.train.data.sources import TextSource
-from hfgrow.train.data.tokenizer import open_tokenizer
 from hfgrow.train.data.views import TokenView
 from hfgrow.train.devices import Devices
 from hfgrow.train.evaluate import HeldOutLoss, evaluate
 from hfgrow.train.loss import NextTokenLoss
 from hfgrow.train.masking import BatchMasks
+from hfgrow.train.same_bytes import Candidate, same_bytes
 from hfgrow.train.stage import load_model
 
 _MOST_SEQUENCE_LENGTH = 1024
 # Tokens computed at once, which bounds the memory of activations.
 _MICRO_BATCH_TOKENS = 8192
 _ALL = 1 << 62
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model to be measured.
-
-    Attributes:
-        name: How it is called.
-        folder: Where it lies.
-        tokenizer: The folder of its tokenizer.
-    """
-
-    name: str
-    folder: Path
-    tokenizer: Path
+# Their mean depends on the passage more than on the model.
+_FEW_TOKENS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,32 +102,44 @@ def device_of(name: str | None) -> torch.device:
     return device
 
 
-def side_by_side(
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Models and their texts, ready to be measured.
+
+    Attributes:
+        candidates: The models.
+        views: For each model the texts, as its tokens.
+        sequence_length: Tokens of a sequence.
+    """
+
+    candidates: tuple[Candidate, ...]
+    views: tuple[tuple[TokenView, ...], ...]
+    sequence_length: int
+
+
+@contextmanager
+def prepared(
     candidates: Sequence[Candidate],
     sources: Sequence[TextSource],
     *,
     max_tokens: int,
     sequence_length: int | None,
-    device: torch.device,
     client: HubClient,
     progress: Progress,
-) -> tuple[tuple[ModelLoss, ...], int]:
-    """Measure models on texts, one model after the other, in float32.
+) -> Iterator[Prepared]:
+    """Check models and texts and tokenise the texts; the tokens stay as long as the block runs.
 
     Args:
         candidates: The models.
         sources: The texts.
         max_tokens: The most tokens of a text, by the first model's tokenizer.
         sequence_length: Tokens of a sequence; None takes up to 1024, as far as all models go.
-        device: Where they run.
         client: The connection to the Hub, for texts.
         progress: Told how it goes on.
 
-    Returns:
-        The losses in the order of the models, and the sequence length.
-
     Raises:
-        GrowthError: A model or a text cannot be read, or a model lacks positions.
+        GrowthError: A model or a text cannot be read or has no token to predict, or a model lacks
+            positions.
     """
     configs = [read_config(LocalFolder(found.folder))[0] for found in candidates]
     positions = [int(config.get("max_position_embeddings") or _ALL) for config in configs]
@@ -151,64 +151,47 @@ def side_by_side(
             hint = f"--sequence-length {min(positions)}"
             raise UsageError(f"{printable(found.name)}: {error}", hint=hint) from None
     with tempfile.TemporaryDirectory(prefix="hfgrow-eval-") as scratch:
-        views = _views(candidates, configs, sources, max_tokens, Path(scratch), client, progress)
-        losses = []
-        for found, own in zip(candidates, views, strict=True):
-            progress.say(f"Measuring {printable(found.name)}")
-            losses.append(_measured(found, own, length, Devices(_Alone(device), "none", False)))
-    return tuple(losses), length
-
-
-def _views(
-    candidates: Sequence[Candidate],
-    configs: Sequence[dict[str, object]],
-    sources: Sequence[TextSource],
-    max_tokens: int,
-    cache: Path,
-    client: HubClient,
-    progress: Progress,
-) -> list[list[TokenView]]:
-    """Return the same part of every text as each model's tokens."""
-    found: list[list[TokenView]] = []
-    for candidate, config in zip(candidates, configs, strict=True):
-        try:
-            tokenizer = open_tokenizer(candidate.tokenizer)
-        except ModelError as error:
-            hint = "name a model that has one: --tokenizer MODEL"
-            raise ModelError(str(error), hint=hint) from error
-        views = open_sources(
+        views = same_bytes(
+            candidates,
             sources,
-            tokenizer,
-            cache,
-            vocab_size=int(str(config["vocab_size"])),
+            max_tokens=max_tokens,
+            cache=Path(scratch),
             client=client,
             progress=progress,
         )
-        first = found[0] if found else None
-        found.append(
-            [
-                # One more than is predicted: the first token of a text is only read.
-                view.between(0, min(view.num_tokens, max_tokens + 1))
-                if first is None
-                else _of_bytes(view, first[i].num_bytes)
-                for i, view in enumerate(views)
-            ]
-        )
-    return found
+        for own in views:
+            for view in own:
+                num_evaluation_blocks(view, length)
+        for view in views[0]:
+            if view.num_tokens <= _FEW_TOKENS:
+                progress.say(
+                    f"Note: tokens to predict of {printable(view.label)}: {view.num_tokens - 1}; "
+                    f"a loss of fewer than {_FEW_TOKENS:,} says little of a model"
+                )
+        yield Prepared(tuple(candidates), tuple(map(tuple, views)), length)
 
 
-def _of_bytes(view: TokenView, num_bytes: int) -> TokenView:
-    """Return the start of a view that stands for so many bytes, as nearly as tokens go."""
-    least, most = 0, view.num_tokens
-    while least < most:
-        middle = (least + most) // 2
-        if view.between(0, middle).num_bytes < num_bytes:
-            least = middle + 1
-        else:
-            most = middle
-    # What has no bytes of its own, such as the token that ends a document, belongs to the text.
-    rest = view.num_tokens - least
-    return view if rest <= 1 else view.between(0, least)
+def measured(ready: Prepared, device: torch.device, progress: Progress) -> Iterator[ModelLoss]:
+    """Measure models on their texts, one model after the other, in float32; yield what they cost.
+
+    Args:
+        ready: The models and their texts.
+        device: Where they run.
+        progress: Told how it goes on.
+
+    Raises:
+        GrowthError: A model cannot be loaded.
+    """
+    for found, views in zip(ready.candidates, ready.views, strict=True):
+        progress.say(f"Measuring {printable(found.name)}")
+        devices = Devices(_Alone(device), "none", False)
+        result = _measured(found, views, ready.sequence_length, devices)
+        for text in result.texts:
+            progress.say(
+                f"{printable(found.name)}: {text.loss.bits_per_byte:.4f} bits per byte of "
+                f"{printable(text.loss.label)}"
+            )
+        yield result
 
 
 def _measured(

@@ -100,12 +100,20 @@ def test_the_base_stands_before_what_grew_from_it(place: Path) -> None:
     assert [row["model"] for row in rows] == ["letters", "grown"]
     assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], abs=1e-5)
     table = call_hfgrow("eval", "grown", "--with-base", "--text", "text.txt", cwd=place)
+    assert table.stdout.startswith("text text.txt, 512 tokens seen together\n")
     assert [line.split()[0] for line in table.stdout.splitlines()] == [
         "text",
         "model",
         "letters",
         "grown",
     ]
+
+
+def test_a_text_that_is_too_short_to_compare_by_is_named(place: Path) -> None:
+    (place / "short.txt").write_text("a")
+    found = call_hfgrow("eval", "letters", "--text", "short.txt", cwd=place)
+    assert found.returncode == 0
+    assert "Note: tokens to predict of short.txt: 1; a loss of fewer than 1,000" in found.stderr
 
 
 MISTAKES: dict[str, tuple[int, tuple[str, ...], str]] = {
