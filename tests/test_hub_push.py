@@ -104,6 +104,19 @@ def test_a_push_makes_the_repository_and_one_commit(hub: Hub, folder: Path) -> N
     assert content(hub, "alice/base-stack-g4").items() >= FILES.items()
 
 
+def test_a_commit_that_cannot_be_looked_at_is_told_and_not_made_again(
+    hub: Hub, folder: Path
+) -> None:
+    client = HubClient(ALICE, hub.url)
+    hub.fault("GET /api/models/alice/base-stack-g4/revision/", status=403, times=99, skip=0)
+    with pytest.raises(HubRefusedError, match="is there, only the look at it failed") as caught:
+        send(folder, check(client), client)
+    assert hub.head("alice/base-stack-g4") in str(caught.value)
+    hub.clear_faults()
+    assert send(folder, check(client), client).already
+    assert len(hub.commits("alice/base-stack-g4")) == 2
+
+
 @pytest.mark.case("F-17")
 def test_a_second_push_of_the_same_files_makes_no_commit(hub: Hub, folder: Path) -> None:
     client = HubClient(ALICE, hub.url)

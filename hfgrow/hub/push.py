@@ -91,7 +91,16 @@ def push(
         if done is None:
             raise error
         return Pushed(url, done[1].sha, pull_request=done[0], notes=notes)
-    found_now = list_commit(client, target.repo_id, info.oid, what=f"verifying {target.repo_id}")
+    try:
+        found_now = list_commit(
+            client, target.repo_id, info.oid, what=f"verifying {target.repo_id}"
+        )
+    except GrowthError as error:
+        raise type(error)(
+            f"{error}; the commit {info.oid} is there, only the look at it failed",
+            hint="run the same command again: it compares what is there and commits nothing twice",
+            details=error.details,
+        ) from error
     if not _holds(found_now, paths):
         raise VerificationError(
             f"{target.repo_id} at {info.oid} does not hold the files that were sent",
