@@ -11,6 +11,7 @@ import typer
 
 from hfgrow import __version__
 from hfgrow.errors import GrowthError, OutputError, UsageError
+from hfgrow.streams import open_streams, redacted
 
 from . import (
     budget,
@@ -26,8 +27,7 @@ from . import (
     study,
     train,
 )
-from .output import Console, moving_bars, redacted
-from .streams import open_streams
+from .output import Console, moving_bars
 
 _INTERRUPTED = 130
 _stopped_by: list[int] = []

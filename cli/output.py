@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 import time
 from contextlib import suppress
@@ -10,8 +9,8 @@ from typing import Any
 
 from hfgrow.errors import GrowthError, printable
 from hfgrow.numbers import size
+from hfgrow.streams import redacted
 
-_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 _SMALL_NBYTES = 64 << 20
 _PLAIN_INTERVAL_S = 30.0
 _TRUE = ("1", "ON", "YES", "TRUE")
@@ -99,8 +98,3 @@ def moving_bars() -> bool:
     """Say whether stderr is a place for bars that move: a terminal where nobody said no."""
     disabled = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in _TRUE
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not disabled
-
-
-def redacted(text: str) -> str:
-    """Hide anything that looks like a Hub token."""
-    return _TOKEN.sub("hf_***", text)

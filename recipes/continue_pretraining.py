@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hfgrow.errors import GrowthError
+from hfgrow.streams import open_streams
 from hfgrow.train.hints import as_keys
 from hfgrow.train.launch import STATUS_VARIABLE, end_with_parent
 from hfgrow.train.stop import StoppedError
@@ -109,6 +110,7 @@ def _appears(file: Path) -> bool:
 
 
 if __name__ == "__main__":
+    open_streams()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         # Until the run listens there is nothing to save, and nothing that a traceback would tell.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

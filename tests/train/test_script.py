@@ -1,6 +1,8 @@
 """The bundled script in this process: how it ends, and what it tells whoever launched it."""
 
 import json
+import os
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import yaml
 
 from hfgrow.errors import GrowthError, UsageError
 from hfgrow.train.launch import _outcome
+from tests.program import CANARY
 from tests.train import runs
 
 script: Any = import_module("hfgrow_recipes.continue_pretraining")
@@ -74,3 +77,11 @@ def test_a_timeout_that_is_no_number_is_refused(
     monkeypatch.setenv("HFGROW_TIMEOUT_S", "10m")
     with pytest.raises(UsageError, match="HFGROW_TIMEOUT_S is 10m; expected seconds"):
         runs.carry(runs.recipe(tmp_path))
+
+
+@pytest.mark.case("G1")
+def test_a_process_that_trains_shows_no_token(tmp_path: Path) -> None:
+    done = runs.finish([sys.executable, str(runs.SCRIPT), f"{CANARY}.yaml"], dict(os.environ))
+    assert done.returncode == 2
+    assert "hf_***" in done.stderr
+    assert CANARY not in done.stdout + done.stderr

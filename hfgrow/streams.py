@@ -2,9 +2,10 @@
 
 import io
 import os
+import re
 import sys
 
-from .output import redacted
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 
 
 class _Redacting(io.TextIOWrapper):
@@ -28,7 +29,7 @@ def _redacting(stream: object, *, line_buffering: bool) -> io.TextIOWrapper:
         return io.TextIOWrapper(io.FileIO(os.devnull, "w"))
     if type(stream) is not io.TextIOWrapper:
         # Somebody who calls us in their own process has put their own stream there.
-        return stream  # type: ignore[return-value]
+        return stream  # type: ignore[return-value]  # whatever it is, it is theirs
     stream.flush()
     return _Redacting(
         stream.buffer,
@@ -36,3 +37,8 @@ def _redacting(stream: object, *, line_buffering: bool) -> io.TextIOWrapper:
         errors="backslashreplace",
         line_buffering=line_buffering or stream.line_buffering,
     )
+
+
+def redacted(text: str) -> str:
+    """Hide anything that looks like a Hub token."""
+    return _TOKEN.sub("hf_***", text)
