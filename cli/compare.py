@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hfgrow.train.probe import Probe
 
 _STEPS = 200
-_COLUMNS = ("rank", "operator", "parameters", "before", "just after", "rank", "after probe")
+_COLUMNS = ("rank", "operator", "parameters", "before", "just after", "rank then", "after probe")
 
 
 def register(app: typer.Typer) -> None:
@@ -101,7 +101,12 @@ def compare(
     require("hfgrow compare", "pydantic", *TRAINING)
     steps = _steps(ops, op or (), g)
     from hfgrow.train.compare import WINNER, Comparison, begun, check_steps, probes
-    from hfgrow.train.compare_settings import held_out_text, shared_settings, tokenised
+    from hfgrow.train.compare_settings import (
+        Reading,
+        held_out_text,
+        shared_settings,
+        tokenised,
+    )
     from hfgrow.train.stop import StoppedError
 
     console = Console(as_json=json, quiet=quiet)
@@ -123,28 +128,31 @@ def compare(
     sources = [text_source(word, text_column) for word in text]
     held_out = [text_source(word, text_column) for word in validation or ()]
     with begun(place):
-        data, fingerprints = tokenised(
-            folder, place, sources, held_out or held_out_text(sources), client, console
+        texts = tokenised(
+            folder,
+            place,
+            sources,
+            held_out or held_out_text(sources),
+            client,
+            console,
+            plan=Reading(tokens=trained, sequence_length=length, seed=seed),
         )
-        data["sequence_length"] = length
         comparison = Comparison(
             model=model,
+            name=base_name(ref),
             folder=folder,
             out=place,
-            settings={
-                **shared,
-                "evaluation": {"tokens": evaluated},
-                "data": data,
-                "seed": seed,
-            },
+            settings={**shared, "evaluation": {"tokens": evaluated}, "seed": seed},
             train={
                 "tokens": trained,
                 "learning_rate": learning_rate,
                 "schedule": "constant",
                 "warmup": 0.1,
             },
-            text=fingerprints,
+            texts=texts,
+            sequence_length=length,
             on_cpu=cpu,
+            quiet=console.quiet,
         )
         check_steps(comparison, steps)
         try:
@@ -160,14 +168,18 @@ def compare(
         "winner": order[0].operator,
         "kept": str(place / WINNER) if keep else None,
         "trained_tokens": trained,
+        "settings": comparison.to_json(),
+        "notes": texts.notes,
         "probes": [
             {**asdict(probe), "rank": i + 1, "rank_just_after": at_first.index(probe) + 1}
             for i, probe in enumerate(order)
         ],
     }
     lines.append(f"best after {trained:,} tokens: {order[0].operator}")
+    lines.append("of one seed: differences of a few thousandths are noise")
     if len({probe.num_parameters for probe in found}) > 1:
         lines.append("the grown models differ in size: equal tokens are not equal compute")
+    lines += texts.notes
     if keep:
         lines.append(f"kept: {place / WINNER}")
     console.result("\n".join(lines), document)

@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,25 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.lock import LOCK, held
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.write import replace_text
 from hfgrow.describe import describe_step
 from hfgrow.errors import GrowthError, ModelError, OutputError, UsageError, printable
 from hfgrow.job import planned
 from hfgrow.lineage import Evaluated, TrainingLink
 from hfgrow.manifest import manifest_of
+from hfgrow.names import LOCAL_BASE
 from hfgrow.naming import suffix_of
 from hfgrow.progress import Progress
+from hfgrow.train.compare_settings import Texts
 from hfgrow.train.main import Job, carry_out
-from hfgrow.train.probe import RECORD, Probe, record_probes, recorded_probes
+from hfgrow.train.probe import RECORD, Probe, RecordedProbe, record_probes, recorded_probes
 from hfgrow.train.recipe import Recipe, recipe_of
-from hfgrow.train.run_folder import base_identity
+from hfgrow.train.run_folder import RunFolder, base_identity
 from hfgrow.typed import Step
 
 WINNER = "winner"
 _RUNS = "runs"
+_MOST_NAME = 90
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,32 +47,53 @@ class Comparison:
 
     Attributes:
         model: The base as the user names it.
+        name: What it is called.
         folder: Where it lies.
         out: The folder of the comparison.
-        settings: The keys of a recipe that all probes share, without base, output and stages.
+        settings: The keys of a recipe that all probes share, without base, output, data and stages.
         train: The stage of training.
-        text: The fingerprints of the tokens.
+        texts: The texts, tokenised.
+        sequence_length: Tokens of a sequence.
         on_cpu: Whether accelerators are left alone.
+        quiet: Whether the trainings say nothing.
     """
 
     model: str
+    name: str
     folder: Path
     out: Path
     settings: Mapping[str, Any]
     train: Mapping[str, Any]
-    text: Sequence[str]
+    texts: Texts
+    sequence_length: int
     on_cpu: bool = False
+    quiet: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what all probes have in common, as people read it."""
+        return {
+            "model": self.model,
+            "text": self.texts.labels,
+            **self.train,
+            **self.settings,
+            "sequence_length": self.sequence_length,
+        }
 
     def recipe(self, step: Step) -> Recipe:
         """Return the recipe of a candidate."""
         operator, arguments = step
         content = {
             "base": self.model,
-            "output": str(self.out / _RUNS / _place(step)),
+            "output": str(self.out / _RUNS / _place(step) / self._result(step)),
             **self.settings,
+            "data": {**self.texts.data, "sequence_length": self.sequence_length},
             "stages": [{"grow": {"operator": operator, **arguments}}, {"train": dict(self.train)}],
         }
         return recipe_of(content, f"the probe of {describe_step(*step)}")
+
+    def _result(self, step: Step) -> str:
+        """Return the name of a trained candidate, which stands above its card."""
+        return f"{self.name}-{suffix_of(*step)}"[:_MOST_NAME] + "-probe"
 
 
 def check_steps(comparison: Comparison, steps: Sequence[Step]) -> None:
@@ -110,17 +135,17 @@ def probes(
     """
     out = comparison.out
     recorded, winner = recorded_probes(out)
-    identity = {**base_identity(comparison.folder), "text": list(comparison.text)}
+    identity = {**base_identity(comparison.folder), "text": list(comparison.texts.fingerprints)}
     found: dict[str, tuple[Probe, Step]] = {}
     for step in steps:
         name, recipe = describe_step(*step), comparison.recipe(step)
         key = _key(recipe, identity)
         if key in recorded:
             progress.say(f"{name}: measured already")
-            probe = Probe(**recorded[key])
+            probe = recorded[key].probe
         else:
             probe = _run(comparison, step, progress)
-            recorded[key] = asdict(probe)
+            recorded[key] = RecordedProbe(probe, comparison.to_json())
             record_probes(out, recorded, winner)
         found[key] = probe, step
         best = _best(found)
@@ -131,13 +156,17 @@ def probes(
     best = _best(found)
     if keep and not (winner == best and (out / WINNER).is_dir()):
         step = found[best][1]
-        final = out / _RUNS / _place(step) / "final"
+        final = RunFolder(Path(comparison.recipe(step).output)).final
         if not final.is_dir():
             _run(comparison, step, progress)
         with translated(printable(out / WINNER, 200)):
+            # The grown model that it was trained from goes with the run; what that grew from stays.
+            replace_text(final / LOCAL_BASE, f"{comparison.folder.absolute()}\n")
             shutil.rmtree(out / WINNER, ignore_errors=True)
             final.rename(out / WINNER)
         record_probes(out, recorded, best)
+    elif (out / WINNER).is_dir() and winner != best:
+        progress.say(f"Note: {printable(out / WINNER, 200)} is of another comparison")
     shutil.rmtree(out / _RUNS, ignore_errors=True)
 
 
@@ -163,7 +192,13 @@ def begun(out: Path) -> Iterator[None]:
 def _run(comparison: Comparison, step: Step, progress: Progress) -> Probe:
     name, recipe = describe_step(*step), comparison.recipe(step)
     progress.say(f"{name}: growing, then training on {recipe.tokens:,} tokens")
-    result = carry_out(Job(recipe=recipe, resume=True, on_cpu=comparison.on_cpu, quiet=True))
+    job = Job(
+        recipe=recipe,
+        resume=RunFolder(Path(recipe.output)).holds_a_run,
+        on_cpu=comparison.on_cpu,
+        quiet=comparison.quiet,
+    )
+    result = carry_out(job)
     manifest = manifest_of(LocalFolder(Path(result["folder"])))
     link = manifest.link
     if not isinstance(link, TrainingLink) or not link.evaluations:
@@ -201,9 +236,8 @@ def _before(text: Evaluated) -> float:
 
 
 def _place(step: Step) -> str:
-    """Return the name of a candidate's folder: short, and another one for other arguments."""
-    digest = hashlib.sha256(json.dumps(step, sort_keys=True).encode()).hexdigest()
-    return f"{suffix_of(*step)}-{digest[:8]}"
+    """Return the name of a candidate's folder: another one for other arguments."""
+    return hashlib.sha256(json.dumps(step, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _key(recipe: Recipe, identity: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +38,40 @@ class Probe:
     flops: float
 
 
-def recorded_probes(out: Path) -> tuple[dict[str, Any], str | None]:
+@dataclass(frozen=True, slots=True)
+class RecordedProbe:
+    """A probe, and how it was made: model, texts, tokens, learning rate, seed."""
+
+    probe: Probe
+    settings: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as the file has it."""
+        return {**asdict(self.probe), "settings": dict(self.settings)}
+
+
+def recorded_probes(out: Path) -> tuple[dict[str, RecordedProbe], str | None]:
     """Return the probes that were made, by what they depend on, and which of them is kept."""
     fields = set(Probe.__dataclass_fields__)
     try:
         content = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        known = {key: probe for key, probe in content["probes"].items() if probe.keys() == fields}
+        known = {
+            key: RecordedProbe(Probe(**{name: found[name] for name in fields}), found["settings"])
+            for key, found in content["probes"].items()
+            if found.keys() == {*fields, "settings"}
+        }
         return known, content["winner"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}, None
 
 
-def record_probes(out: Path, probes: Mapping[str, Any], winner: str | None) -> None:
+def record_probes(out: Path, probes: Mapping[str, RecordedProbe], winner: str | None) -> None:
     """Write down the probes that were made.
 
     Raises:
         OutputError: The folder cannot be written to.
     """
-    content = {"winner": winner, "probes": dict(probes)}
+    found = {key: recorded.to_json() for key, recorded in probes.items()}
+    content = {"winner": winner, "probes": found}
     with translated(printable(out, 200)):
         replace_text(out / RECORD, json.dumps(content, indent=2) + "\n")

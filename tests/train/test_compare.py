@@ -30,19 +30,21 @@ def place(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: MakeCheckpo
     return folder
 
 
-def compared(place: Path, *words: str) -> tuple[dict[str, Any], str]:
-    """Return what a comparison says: as JSON, and what a second one says on stderr."""
+def compared(place: Path, *words: str) -> tuple[dict[str, Any], str, str]:
+    """Return what a comparison says: as JSON, and what a first and a second one say on stderr."""
+    first, again = (call_hfgrow("compare", "base", *words, *SETTINGS, cwd=place) for _ in range(2))
+    assert first.returncode == 0, first.stdout + first.stderr
     found = call_hfgrow("compare", "base", *words, *SETTINGS, "--json", cwd=place)
-    assert found.returncode == 0, found.stdout + found.stderr
-    again = call_hfgrow("compare", "base", *words, *SETTINGS, cwd=place)
     document: dict[str, Any] = json.loads(found.stdout)
     assert f"best after 512 tokens: {document['winner']}" in again.stdout
-    return document, again.stderr
+    return document, first.stderr, again.stderr
 
 
 def test_growths_are_ranked_by_the_loss_after_the_probe(place: Path) -> None:
     words = ("--ops", "stack,zero-depth", "--op", "partial 12-34*2", "--keep")
-    found, again = compared(place, *words)
+    found, first, again = compared(place, *words)
+    assert first.count("step 4/4") == 3
+    assert "there is no run to go on with" not in first
     probes = found["probes"]
     assert {probe["operator"] for probe in probes} == {
         "stack --g 2",
@@ -65,11 +67,28 @@ def test_growths_are_ranked_by_the_loss_after_the_probe(place: Path) -> None:
     manifest = read_manifest(winner)
     assert manifest is not None
     assert manifest.link.result.num_parameters == probes[0]["num_parameters"]
-    assert sorted(path.name for path in winner.parent.iterdir()) == [
+    # Its card has this as title. The grown model is gone, so the base of that stands beside it.
+    assert manifest.link.result.name.startswith("base-")
+    assert manifest.link.result.name.endswith("-probe")
+    measured = ("eval", winner, "--with-base", "--text", "text.txt", "--tokens", "9", "--json")
+    beside = call_hfgrow(*measured, cwd=place)
+    (text,) = json.loads(beside.stdout)["texts"]
+    assert [row["model"] for row in text["models"]] == ["base", str(winner)]
+    # Probes of other settings lie in the same file, so each says how it was made.
+    record = json.loads((winner.parent / "comparison.json").read_text())["probes"].values()
+    for settings in (found["settings"], *(probe["settings"] for probe in record)):
+        assert settings["text"] == {"train": ["text.txt"]}
+        kept = ("model", "tokens", "learning_rate", "seed", "sequence_length")
+        assert [settings[key] for key in kept] == ["base", 512, 1e-2, 0, 32]
+    assert {path.name for path in winner.parent.iterdir()} >= {
         "comparison.json",
         "tokens",
         "winner",
-    ]
+    }
+    assert not (winner.parent / "runs").exists()
+    others = [word for probe in probes[1:] for word in ("--op", probe["operator"])]
+    without = call_hfgrow("compare", "base", *others, *SETTINGS, cwd=place)
+    assert "winner is of another comparison" in without.stderr
 
 
 MISTAKES: dict[str, tuple[int, tuple[str, ...], str]] = {
@@ -122,6 +141,35 @@ def test_held_out_text_that_is_trained_on_is_told(place: Path) -> None:
     assert found.returncode == 2
     assert "Note: " in found.stderr
     assert "text.txt" in found.stderr
+
+
+def test_a_text_that_is_read_many_times_is_told(place: Path) -> None:
+    """Before the first growth, which here cannot be."""
+    (place / "short.txt").write_text(TEXT[:130])
+    settings = ("--validation", "text.txt", *SETTINGS[2:], "--out", "short")
+    words = ("--text", "short.txt", "--ops", "stack", "--op", "solar --overlap 9")
+    found = call_hfgrow("compare", "base", *words, *settings, cwd=place)
+    assert found.returncode == 2
+    assert "Note: short.txt is trained on 4 times over" in found.stderr
+
+
+HINTS: dict[str, tuple[tuple[str, ...], str]] = {
+    "more than the positions": (("--sequence-length", "4096"), "Hint: --sequence-length 512\n"),
+    "too little to hold out": (
+        ("--sequence-length", "400", "--batch-tokens", "400"),
+        "or held-out text as --validation\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_a_hint_names_an_option_of_the_command(place: Path, name: str) -> None:
+    words, hint = HINTS[name]
+    (place / "little.txt").write_text(TEXT)
+    settings = ("--text", "little.txt", "--ops", "stack,zero-depth", "--cpu", "--out", "little")
+    found = call_hfgrow("compare", "base", *settings, *words, cwd=place)
+    assert found.returncode in (2, 8)
+    assert hint in found.stderr
 
 
 @pytest.mark.parametrize(
