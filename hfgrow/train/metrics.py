@@ -83,16 +83,23 @@ class Metrics:
             tracker.finish()
 
 
+# What every line says: where the run stood.
+_PLACE = ("stage", "step")
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run; one that a killed process did not finish ends them."""
+    """Return the lines of a run; one that a killed process did not finish, or damage, ends them."""
     path = folder / METRICS
     lines: list[dict[str, Any]] = []
     if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                lines.append(json.loads(text))
-            except ValueError:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(line, dict) or not all(isinstance(line.get(k), int) for k in _PLACE):
+                break
+            lines.append(line)
     return lines
 
 

@@ -64,4 +64,15 @@ class Position:
         names = {f.name for f in fields(cls)}
         if not isinstance(content, dict) or content.keys() != names:
             raise TrainingError("the checkpoint was written by another version of hfgrow")
+        begin = asdict(cls())
+        if not all(_is_like(value, begin[name]) for name, value in content.items()):
+            raise TrainingError("the position in the checkpoint is damaged")
         return cls(**content)
+
+
+def _is_like(value: object, other: object) -> bool:
+    """Say whether a value is of the kind of another: a list of mappings, or a number."""
+    if isinstance(other, list):
+        return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+    kinds = (int, float) if isinstance(other, float) else (int,)
+    return isinstance(value, kinds) and not isinstance(value, bool) and value >= 0

@@ -85,7 +85,7 @@ class Runner:
         if checkpoint is not None:
             position = Position.of_json(checkpoint.state.get("position"))
         own = dict(recipe.identity()) | {"data": order.fingerprint}
-        is_finished = devices.told(self._folder.final.exists())
+        is_finished = devices.shared(lambda: self._folder.is_finished)
         devices.on_main(lambda: self._take_up(own, position.stage, resume, allow_world_change))
         if is_finished:
             self._progress.say("The run is finished already")
@@ -135,7 +135,7 @@ class Runner:
             )
             if removed:
                 self._progress.say(f"The recipe has changed: removed {', '.join(removed)}")
-        if not self._folder.final.exists():
+        if not self._folder.is_finished:
             self._folder.record(identity, self._recipe)
 
     def _pass_over(self, at: Position, plan: BatchPlan) -> None:

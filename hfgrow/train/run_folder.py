@@ -11,6 +11,7 @@ final/            the model, as it is published
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from hfgrow.checkpoint.write import replace_text
 from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
 from hfgrow.lineage import TrainingLink
 from hfgrow.manifest import read_manifest
-from hfgrow.names import TRAINED
+from hfgrow.names import MANIFEST, TRAINED
 from hfgrow.train.recipe import Recipe
 
 RUN, METRICS = "run.json", "metrics.jsonl"
@@ -58,6 +59,22 @@ class RunFolder:
     def final(self) -> Path:
         """The finished model."""
         return self.path / TRAINED
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the finished model is there.
+
+        Raises:
+            TrainingError: Something else is.
+        """
+        if not os.path.lexists(self.final):
+            return False
+        if not (self.final / MANIFEST).is_file():
+            raise TrainingError(
+                f"{printable(self.final, 200)} is not the finished model of the run",
+                hint="move it somewhere else",
+            )
+        return True
 
     @property
     def fresh(self) -> Path:
@@ -145,12 +162,14 @@ class RunFolder:
         Raises:
             TrainingError: They differ in something that the result depends on.
         """
-        is_finished = self.final.exists()
+        is_finished = self.is_finished
         stage = max(stage, self.last_trained)
         try:
             before = json.loads((self.path / RUN).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise TrainingError(f"{RUN} of the run cannot be read") from error
+        if not isinstance(before, dict):
+            raise TrainingError(f"{RUN} of the run is damaged")
         differing = [
             (key, before.get(key), identity.get(key))
             for key in sorted(before.keys() | identity.keys())

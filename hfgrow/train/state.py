@@ -142,7 +142,14 @@ def _read(folder: Path) -> Checkpoint:
     try:
         recorded = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["files"]
         files = {str(name): (int(f["nbytes"]), str(f["sha256"])) for name, f in recorded.items()}
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        FileNotFoundError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise TrainingError(f"checkpoint {shown} has no manifest that can be read") from error
     for name, (nbytes, digest) in files.items():
         path = folder / Path(name).name
@@ -152,7 +159,13 @@ def _read(folder: Path) -> Checkpoint:
             raise TrainingError(f"{printable(name)} of checkpoint {shown} was changed")
     if _STATE not in files:
         raise TrainingError(f"checkpoint {shown} lacks {_STATE}")
-    return Checkpoint(folder, json.loads((folder / _STATE).read_text(encoding="utf-8")))
+    try:
+        state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise TrainingError(f"{_STATE} of checkpoint {shown} is no JSON") from error
+    if not isinstance(state, dict):
+        raise TrainingError(f"{_STATE} of checkpoint {shown} is no state of a run")
+    return Checkpoint(folder, state)
 
 
 def _put_aside(path: Path) -> None:
