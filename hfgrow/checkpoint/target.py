@@ -35,12 +35,7 @@ def check_target(target: Path, base: Path | None, *, overwrite: bool) -> None:
             f"{shown} cannot be an output folder", hint="name a new folder: --out DIR"
         )
     if base is not None:
-        source = Path(os.path.realpath(base))
-        if real == source or source in real.parents or real in source.parents:
-            raise OutputError(
-                f"the output {shown} and the base {printable(base, 200)} must be apart",
-                hint="name a folder outside the base: --out DIR",
-            )
+        check_apart(target, base)
     try:
         if target.is_symlink() or (target.exists() and not target.is_dir()):
             raise OutputError(f"{shown} exists and is not a folder", hint="name another: --out DIR")
@@ -53,6 +48,21 @@ def check_target(target: Path, base: Path | None, *, overwrite: bool) -> None:
         raise OutputError(
             f"{shown} exists and holds no model ({len(found)} entries, no {CONFIG})",
             hint="--overwrite replaces models only; choose another --out DIR",
+        )
+
+
+def check_apart(target: Path, base: Path) -> None:
+    """Refuse an output that is the base, holds it, or lies in it.
+
+    Raises:
+        OutputError: It does.
+    """
+    real, source = Path(os.path.realpath(target)), Path(os.path.realpath(base))
+    if real == source or source in real.parents or real in source.parents:
+        raise OutputError(
+            f"the output {printable(target, 200)} and the base {printable(base, 200)} must be "
+            "apart",
+            hint="name a folder outside the base: --out DIR",
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.lock import held
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.target import check_apart
 from hfgrow.extras import TRAINING, require
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.resolve import ModelRef
@@ -92,6 +93,10 @@ def _carried_out(job: Job, devices: Devices, holding: ExitStack) -> dict[str, An
     progress: Progress = _Stderr() if devices.is_main and not job.quiet else Silent()
     client = HubClient(token=job.token)
     folder = RunFolder(Path(recipe.output).expanduser())
+    refs = _located(recipe, devices, progress, client)
+    for ref in refs:
+        if ref is not None and ref.path is not None:
+            check_apart(folder.path, ref.path)
     devices.on_main(lambda: holding.enter_context(held(folder.path, hint=_BUSY)))
     resume = devices.told(job.resume and folder.holds_a_run)
     if job.resume and not resume:
@@ -99,7 +104,6 @@ def _carried_out(job: Job, devices: Devices, holding: ExitStack) -> dict[str, An
     if not resume:
         devices.on_main(folder.begin)
     _check_output(folder, devices)
-    refs = _located(recipe, devices, progress, client)
     devices.on_main(lambda: ask_for_push(recipe, refs[0], client))
     base, tokenizer = _models(recipe, refs, folder, devices, progress, client)
     devices.on_main(lambda: list(foresee(recipe, read(LocalFolder(base)), _layer_map(base))))

@@ -198,9 +198,9 @@ class RunFolder:
 
     def _strangers(self) -> Iterator[Path]:
         """Yield what lies in the folder and was not left there by a run that never began."""
-        ours = {RUN, METRICS, "tokens", "checkpoints"}
+        ours = {RUN, "tokens"}
         if (self.path / RUN).exists():
-            ours |= {_RECIPE, "stages"}
+            ours |= {_RECIPE, METRICS, "stages", "checkpoints"}
         return (p for p in self.path.iterdir() if p.name not in ours and p.name[0] != ".")
 
     def _stages(self) -> list[tuple[int, Path]]:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.errors import TrainingError
+from hfgrow.errors import OutputError, TrainingError
 from hfgrow.progress import Silent
 from hfgrow.train.metrics import read_metrics
 from hfgrow.train.position import Position
 from hfgrow.train.run_folder import RunFolder
 from hfgrow.train.state import latest_checkpoint, save_checkpoint
+from tests.train import runs
 
 DEEP = "[" * 100_000
 
@@ -58,3 +59,20 @@ def test_what_is_no_model_is_not_taken_for_the_finished_one(tmp_path: Path, kind
         run.final.mkdir()
     with pytest.raises(TrainingError, match="is not the finished model"):
         assert run.is_finished
+
+
+def test_an_output_in_the_base_is_refused_and_nothing_written(base: Path, tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path, base=str(base), output=str(base / "run"))
+    before = sorted(base.iterdir())
+    with pytest.raises(OutputError, match="must be apart"):
+        runs.carry(recipe)
+    assert sorted(base.iterdir()) == before
+
+
+def test_a_record_of_somebody_else_is_not_removed(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path)
+    Path(recipe["output"]).mkdir()
+    (Path(recipe["output"]) / "metrics.jsonl").write_text("mine")
+    with pytest.raises(OutputError, match="is no folder of a run"):
+        runs.carry(recipe)
+    assert (Path(recipe["output"]) / "metrics.jsonl").read_text() == "mine"
