@@ -113,6 +113,10 @@ def main() -> None:
         print("Stopped.", file=sys.stderr)
         sys.exit(_INTERRUPTED)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not _has_working_folder():
+            _end(
+                OutputError("the working folder does not exist any more", hint="cd to one"), console
+            )
         if error.errno not in (errno.EPIPE, errno.ENOSPC):
             _end(_bug(error), console)
         # Our output goes nowhere: its reader went away, or its disk is full. The work is done.
@@ -138,6 +142,14 @@ def _refuse_repeats(words: list[str]) -> None:
             for option in (*parameter.opts, *parameter.secondary_opts):
                 if option in repeated:
                     raise UsageError(f"{option} is given twice", hint="give it once")
+
+
+def _has_working_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _bug(error: Exception) -> GrowthError:

@@ -38,6 +38,16 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one_and_nothing_beside_it(
     assert (tmp_path / "README.md").read_text() == "old"
 
 
+def test_a_text_is_written_beside_others_that_are_being_written(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    alive = tmp_path / f".README.md.{os.getppid()}.hfgrow-new"
+    for path in (alive, tmp_path / f".README.md.{gone.pid}.hfgrow-new"):
+        path.write_text("half")
+    replace_text(tmp_path / "README.md", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [alive.name, "README.md"]
+
+
 def stack(base: Path, out: Path, *more: str, file_nbytes: int | None = None) -> Finished:
     return run_hfgrow("stack", base, "--g", "2", "--out", out, *more, file_nbytes=file_nbytes)
 

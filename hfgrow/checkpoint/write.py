@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -89,10 +89,13 @@ def replace_text(path: Path, text: str) -> None:
 
     What stood there under that name is replaced, and if it was a link, not followed.
     """
-    new = path.with_name(f".{path.name}.hfgrow-new")
-    with suppress(FileNotFoundError):
-        new.unlink()
+    for left in path.parent.glob(f".{path.name}.*.hfgrow-new"):
+        if not _is_alive(left.suffixes[-2][1:]):
+            left.unlink(missing_ok=True)
+    # Two that write the same file have each their own.
+    new = path.with_name(f".{path.name}.{os.getpid()}.hfgrow-new")
     try:
+        new.unlink(missing_ok=True)
         _write_text(new, text)
         descriptor = os.open(new, os.O_RDONLY)
         try:
@@ -103,6 +106,17 @@ def replace_text(path: Path, text: str) -> None:
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+
+
+def _is_alive(pid: str) -> bool:
+    """Say whether a process is there; what is no number of one is left alone."""
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except (PermissionError, ValueError):
+        return True
+    return True
 
 
 def _write_text(path: Path, text: str) -> None:

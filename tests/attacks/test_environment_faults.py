@@ -3,6 +3,7 @@
 import os
 import pty
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -207,3 +208,19 @@ def test_memory_stays_far_below_the_model(base: Path, tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     assert (out / "model.safetensors").stat().st_size > 50 << 20
     shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("words", [("verify", "./x"), ("inspect", "./x"), ("push", "./x", "a/b")])
+def test_a_working_folder_that_is_gone_is_said(tmp_path: Path, words: tuple[str, ...]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", f"rmdir {shlex.quote(str(gone))} && exec {shlex.join([program(), *words])}"],
+        cwd=gone,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (2, 7), done.stderr
+    assert "a bug" not in done.stderr
+    assert "Traceback" not in done.stderr
