@@ -12,6 +12,8 @@ from hfgrow.families import FAMILIES
 from hfgrow.operators import OPERATORS
 from tests.growths import REFUSED
 
+pytestmark = pytest.mark.xdist_group("docs")
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = ("budget.md", "evaluation.md", "walkthrough.md")

@@ -15,6 +15,8 @@ from tests.hub import ALICE, ALICE_READ, Hub
 from tests.hub.fixtures import hub_environment
 from tests.program import program
 
+pytestmark = pytest.mark.xdist_group("hub_growth")
+
 BASE = "alice/tiny"
 TARGET = "alice/tiny-stack-g4"
 

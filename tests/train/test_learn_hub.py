@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.hub import Hub
 from tests.test_hub_growth import Machine
 from tests.train.corpora import write_stories
@@ -9,6 +11,7 @@ from tests.train.corpora import write_stories
 TARGET = "alice/learned"
 
 
+@pytest.mark.slow
 def test_a_learned_model_is_made_again_from_what_was_pushed(tmp_path: Path) -> None:
     text = write_stories(tmp_path / "stories.txt", 40)
     words = ("demo", "--layers", "8", "--data", str(text), "--steps", "1", "--lr", "0.001")

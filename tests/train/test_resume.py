@@ -50,7 +50,9 @@ def check_that_a_killed_run_ends_alike(folder: Path, optimizer: str, world: str)
 
 
 @pytest.mark.case("E11", "H6")
-@pytest.mark.parametrize("optimizer", STAGES)
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", pytest.param("schedule_free_adamw", marks=pytest.mark.slow)]
+)
 def test_one_process_resumes_bit_by_bit_after_kill_9(tmp_path: Path, optimizer: str) -> None:
     check_that_a_killed_run_ends_alike(tmp_path, optimizer, "none")
 

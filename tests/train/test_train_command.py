@@ -57,6 +57,7 @@ def test_the_command_prints_the_folder_of_a_model_with_its_whole_story(tmp_path:
 
 
 @pytest.mark.case("H8")
+@pytest.mark.slow
 def test_the_losses_before_and_after_growth_are_told(tmp_path: Path) -> None:
     """H8: measured against the base, reported."""
     done = train(tmp_path, written(tmp_path, stages=GROWN, output="run"), "--cpu")
@@ -74,6 +75,7 @@ def test_a_dry_run_prints_the_recipe_with_every_default_and_does_nothing(tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_json_is_one_document_also_of_an_error(tmp_path: Path) -> None:
     recipe = written(tmp_path, output="run")
     done = train(tmp_path, recipe, "--cpu", "--json")
@@ -103,7 +105,9 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, words: list[str], code: int,
 
 
 @pytest.mark.case("E12")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT]
+)
 def test_a_stopped_run_says_how_it_goes_on(tmp_path: Path, number: int) -> None:
     stages = [{"train": {"tokens": 256_000, "learning_rate": 1e-3}}]
     recipe = written(tmp_path, stages=stages)
