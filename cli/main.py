@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hfgrow import __version__
-from hfgrow.errors import GrowthError, OutputError, UsageError
+from hfgrow.errors import GrowthError, OutputError, UsageError, printable
 from hfgrow.streams import open_streams, redacted
 
 from . import (
@@ -117,6 +117,8 @@ def main() -> None:
             _end(
                 OutputError("the working folder does not exist any more", hint="cd to one"), console
             )
+        if error.errno == errno.ENAMETOOLONG:
+            _end(UsageError(f"a name is too long: {printable(error.filename, 60)}"), console)
         if error.errno not in (errno.EPIPE, errno.ENOSPC):
             _end(_bug(error), console)
         # Our output goes nowhere: its reader went away, or its disk is full. The work is done.
@@ -125,6 +127,9 @@ def main() -> None:
             print("Error: the result could not be written to stdout", file=sys.stderr)
         sys.exit(0 if error.errno == errno.EPIPE else OutputError.exit_code)
     except Exception as error:
+        if isinstance(error, RuntimeError) and "home directory" in str(error):
+            # What `Path.expanduser` says of ~somebody.
+            _end(UsageError("a path begins with ~ and nobody has that home folder"), console)
         _end(_bug(error), console)
 
 

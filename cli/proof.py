@@ -28,6 +28,9 @@ from .measured import measured_lines
 from .output import Console
 from .trained import ledger_lines, training_lines
 
+# Of a text, no more than 512 tokens are looked at.
+_MAX_TEXT_NBYTES = 1 << 20
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
@@ -203,7 +206,14 @@ def _loads(manifest: Manifest) -> dict[str, object]:
 def _text_of(path: Path | None) -> str | None:
     if path is None:
         return None
+    shown = printable(path, 200)
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            raw = file.read(_MAX_TEXT_NBYTES)
+        # The bound may lie inside a character.
+        text = raw.decode("utf-8", errors="strict" if len(raw) < _MAX_TEXT_NBYTES else "ignore")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the text {printable(path, 200)}: {error}") from error
+        raise UsageError(f"cannot read the text {shown}: {error}") from error
+    if not text.strip():
+        raise UsageError(f"the text {shown} is blank", hint="give a page of text, or none")
+    return text

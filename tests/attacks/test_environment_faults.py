@@ -224,3 +224,23 @@ def test_a_working_folder_that_is_gone_is_said(tmp_path: Path, words: tuple[str,
     assert done.returncode in (2, 7), done.stderr
     assert "a bug" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "~nobody-of-that-name/x"], ids=["long", "home"])
+def test_a_path_that_cannot_be_is_a_mistake_and_no_bug(tmp_path: Path, name: str) -> None:
+    for words in (
+        ("verify", name),
+        ("lineage", f"./{name}"),
+        ("stack", "demo", "--g", "2", "--out", name),
+    ):
+        done = run_hfgrow(*words, cwd=tmp_path)
+        assert done.returncode in (2, 3, 5, 7), done.stderr
+        assert "a bug" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", " \n"], ids=["empty", "blank"])
+def test_a_blank_probe_text_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.txt").write_text(text)
+    done = call_hfgrow("verify", "demo", "--text", tmp_path / "t.txt")
+    assert done.returncode == 2
+    assert "is blank" in done.stderr
