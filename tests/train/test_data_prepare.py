@@ -337,6 +337,16 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path, encoder: Tex
     assert os.listdir(tmp_path / "out") == ["precious"]
 
 
+def test_tokens_are_not_written_into_the_folder_of_their_text(
+    tmp_path: Path, encoder: TextTokenizer
+) -> None:
+    write_stories(tmp_path / "a.txt", 2)
+    for out in (tmp_path, tmp_path / "run" / "tokens"):
+        with pytest.raises(OutputError, match="lies in the folder of the text"):
+            prepare([TextSource(path=tmp_path)], encoder, out, vocab_size=VOCAB_SIZE)
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
 def damaged_index(folder: Path, key: str, value: object) -> None:
     content = json.loads((folder / "index.json").read_text())
     content[key] = value

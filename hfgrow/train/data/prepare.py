@@ -66,6 +66,8 @@ def prepare(
         raise UsageError("there is no source of text")
     if not 1 <= vocab_size <= _MAX_VOCAB_SIZE:
         raise UsageError(f"vocab_size {vocab_size} cannot be; expected 1 to {_MAX_VOCAB_SIZE}")
+    for source in sources:
+        _check_outside(folder, source)
     earlier = _earlier(folder, overwrite=overwrite)
     if earlier is not None and not overwrite:
         hint = "choose another folder, or add --overwrite"
@@ -121,6 +123,16 @@ def _earlier(folder: Path, *, overwrite: bool) -> Index | None:
         if overwrite:
             return None
         raise
+
+
+def _check_outside(folder: Path, source: TextSource) -> None:
+    """Refuse to write into a folder of text: what is written would be read as text next time."""
+    text = Path(source.path).expanduser() if source.path is not None else None
+    if text is not None and text.is_dir() and text.resolve() in (folder / INDEX).resolve().parents:
+        raise OutputError(
+            f"{printable(folder, 200)} lies in the folder of the text, {printable(text, 200)}",
+            hint="choose a folder beside it",
+        )
 
 
 def _identities(

@@ -107,11 +107,14 @@ def files_of(source: TextSource) -> Sequence[DataFile]:
     path = Path(source.path).expanduser()
     shown = printable(path, 200)
     if path.is_dir():
-        found = [
-            inner
-            for inner in path.rglob("*")
-            if not any(part.startswith(".") for part in inner.relative_to(path).parts)
-        ]
+        try:
+            found = [
+                inner
+                for inner in path.rglob("*")
+                if not any(part.startswith(".") for part in inner.relative_to(path).parts)
+            ]
+        except OSError as error:
+            raise UsageError(f"cannot look into {shown}: {error.strerror}") from error
         files = [DataFile(p, k, p.relative_to(path).as_posix()) for p in found if (k := _kind(p))]
     elif path.is_file():
         if not (kind := _kind(path)):
