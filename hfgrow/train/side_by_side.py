@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import exp
+from math import exp, isfinite
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ import torch
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import ModelError, UsageError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.progress import Progress
 from hfgrow.train.data.evaluation import num_evaluation_blocks
@@ -180,7 +180,7 @@ def measured(ready: Prepared, device: torch.device, progress: Progress) -> Itera
         progress: Told how it goes on.
 
     Raises:
-        GrowthError: A model cannot be loaded.
+        GrowthError: A model cannot be loaded, or has no finite loss on a text.
     """
     for found, views in zip(ready.candidates, ready.views, strict=True):
         progress.say(f"Measuring {printable(found.name)}")
@@ -209,6 +209,13 @@ def _measured(
         max_tokens=_ALL,
         document_mask=False,
     )
+    for loss in losses:
+        if not isfinite(loss.loss):
+            raise ModelError(
+                f"{printable(found.name)} has no finite loss on {printable(loss.label)}",
+                hint=f"hfgrow check --weights {printable(found.folder, 200)} says where its "
+                "weights are NaN or infinite, if they are",
+            )
     num_parameters = read(LocalFolder(found.folder)).num_parameters
     texts = tuple(
         TextLoss(

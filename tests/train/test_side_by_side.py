@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -156,6 +157,16 @@ def test_tokens_that_the_model_does_not_have_are_refused(
     found = call_hfgrow(*words, "--text", place / "text.txt", cwd=tmp_path)
     assert found.returncode == 3, found.stderr
     assert found.stderr.count("Error: ") == 1
+
+
+def test_a_model_without_a_finite_loss_is_refused(place: Path, base: Path) -> None:
+    weights = load_file(base / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    words = ("eval", base, "--tokenizer", place / "letters", "--text", place / "text.txt")
+    found = call_hfgrow(*words)
+    assert found.returncode == 3
+    assert "has no finite loss" in found.stderr
 
 
 def test_a_model_that_lost_its_weights_is_refused(place: Path, base: Path) -> None:
