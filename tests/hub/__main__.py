@@ -25,8 +25,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end.set())
     with Hub(folder=arguments.folder, xet=arguments.xet, port=arguments.port) as hub:
-        print(hub.url, flush=True)
-        print(ALICE, flush=True)
+        # In one write: a reader may have gone after the first line.
+        print(f"{hub.url}\n{ALICE}", flush=True)
         end.wait()
 
 
