@@ -18,6 +18,8 @@ _COUNTS = (
     "vocab_size",
 )
 _OPTIONAL_COUNTS = ("num_key_value_heads", "head_dim")
+# What no size follows from, but transformers or a measurement: it makes a table of all labels.
+_BOUNDS = {"num_labels": (0, 1 << 16), "max_position_embeddings": (2, (1 << 31) - 1)}
 _SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window")
 # What the rules for lists of layers count with, and its least value.
 _RULES = {"max_window_layers": 0, "no_rope_layer_interval": 1, "sliding_window_pattern": 1}
@@ -136,6 +138,13 @@ def _check_counts(config: dict[str, Any], family: Family) -> None:
         if not is_int(value) or not 0 < value < 1 << 31:
             raise ModelError(
                 f"config.json: {key} must be a positive integer, not {printable(repr(value))}"
+            )
+    for key, (low, high) in _BOUNDS.items():
+        value = config.get(key)
+        if value is not None and not (is_int(value) and low <= value <= high):
+            raise ModelError(
+                f"config.json: {key} must be an integer from {low} to {high}, not "
+                f"{printable(repr(value))}"
             )
     for key in _SWITCHES:
         if config.get(key) is not None and not isinstance(config[key], bool):

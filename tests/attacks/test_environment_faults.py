@@ -244,3 +244,16 @@ def test_a_blank_probe_text_is_refused(tmp_path: Path, text: str) -> None:
     done = call_hfgrow("verify", "demo", "--text", tmp_path / "t.txt")
     assert done.returncode == 2
     assert "is blank" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("num_labels", 10**9), ("max_position_embeddings", 1), ("max_position_embeddings", "x")],
+)
+def test_a_number_that_costs_memory_or_sense_is_refused_at_once(
+    base: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    edit_json(base / "config.json", **{key: value})
+    done = call_hfgrow("stack", base, "--g", "2", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 3
+    assert key in done.stderr
