@@ -9,8 +9,8 @@ import typer
 from hfgrow import proof, rebuild
 from hfgrow.card import card_files
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.replace import replace_text
 from hfgrow.checkpoint.staging import translated
-from hfgrow.checkpoint.write import replace_text
 from hfgrow.describe import changed_widths, command_line
 from hfgrow.errors import UsageError, printable
 from hfgrow.hub.client import HubClient

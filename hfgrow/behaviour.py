@@ -165,9 +165,8 @@ def _auto_classes() -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
-    # Its logging module carries no annotations.
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it has no annotations
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # nor has it
     return AutoConfig, AutoModelForCausalLM
 
 

@@ -1,11 +1,11 @@
 """A budget as a picture: the tokens of the base against compute, and where the law was fitted."""
 
 import io
-from contextlib import suppress
 from pathlib import Path
 
 from hfgrow.amounts import shown
 from hfgrow.budget import MOST_SHARE, Budget
+from hfgrow.checkpoint.replace import replace_bytes
 from hfgrow.errors import OutputError, UsageError, printable
 
 _INCHES = (8.0, 4.5)
@@ -51,13 +51,9 @@ def write_picture(path: Path, content: bytes) -> None:
     Raises:
         OutputError: The file system refuses.
     """
-    new = path.with_name(f".{path.name}.hfgrow-new")
     try:
-        new.write_bytes(content)
-        new.replace(path)
+        replace_bytes(path, content)
     except OSError as error:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write {printable(path, 200)}: {error.strerror}", hint=_ELSEWHERE
         ) from error

@@ -8,9 +8,9 @@ from hfgrow.benchmark import Benchmark
 from hfgrow.card import card_files, shows_layers
 from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.replace import replace_text
 from hfgrow.checkpoint.sidefiles import side_files_of
 from hfgrow.checkpoint.staging import translated
-from hfgrow.checkpoint.write import replace_text
 from hfgrow.errors import HubRefusedError, ModelError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import PushTarget, preflight

@@ -15,7 +15,8 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.header import build_header
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.write import replace_text, write
+from hfgrow.checkpoint.replace import replace_text
+from hfgrow.checkpoint.write import write
 from hfgrow.errors import OutputError
 from hfgrow.families import FAMILIES
 from hfgrow.operators.stack import stack as stack_of

@@ -84,41 +84,6 @@ def write(
     return Written(copier.cloned_nbytes, copier.copied_nbytes)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a small text file in a finished folder, complete or not at all.
-
-    What stood there under that name is replaced, and if it was a link, not followed.
-    """
-    for left in path.parent.glob(f".{path.name}.*.hfgrow-new"):
-        if not _is_alive(left.suffixes[-2][1:]):
-            left.unlink(missing_ok=True)
-    # Two that write the same file have each their own.
-    new = path.with_name(f".{path.name}.{os.getpid()}.hfgrow-new")
-    try:
-        new.unlink(missing_ok=True)
-        _write_text(new, text)
-        descriptor = os.open(new, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(new, path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-
-
-def _is_alive(pid: str) -> bool:
-    """Say whether a process is there; what is no number of one is left alone."""
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except (PermissionError, ValueError):
-        return True
-    return True
-
-
 def _write_text(path: Path, text: str) -> None:
     # A path in a text, such as that of the base, may hold any bytes.
     with path.open("x", encoding="utf-8", errors="surrogateescape", newline="\n") as file:

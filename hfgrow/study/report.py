@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.replace import replace_bytes, replace_text
 from hfgrow.checkpoint.staging import translated
-from hfgrow.checkpoint.write import replace_text
 from hfgrow.errors import printable
 from hfgrow.study import page
 from hfgrow.study.design import Design
@@ -65,9 +65,7 @@ def _draw(folder: Path, drawn: Sequence[page.Picture]) -> None:
         if name not in names:
             (folder / name).unlink(missing_ok=True)
     for picture in drawn:
-        new = folder / f".{picture.name}.hfgrow-new"
-        new.write_bytes(picture.png)
-        new.replace(folder / picture.name)
+        replace_bytes(folder / picture.name, picture.png)
 
 
 def document_of(summed: Summary, out: Path) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from typing import Any
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.lock import LOCK, held
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.replace import replace_text
 from hfgrow.checkpoint.staging import translated
-from hfgrow.checkpoint.write import replace_text
 from hfgrow.describe import describe_step
 from hfgrow.errors import GrowthError, ModelError, OutputError, UsageError, printable
 from hfgrow.job import planned

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.replace import replace_text
 from hfgrow.checkpoint.staging import translated
-from hfgrow.checkpoint.write import replace_text
 from hfgrow.errors import printable
 from hfgrow.progress import Progress
 from hfgrow.train.devices import Devices

@@ -21,8 +21,8 @@ from uuid import uuid4
 
 from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.replace import replace_text
 from hfgrow.checkpoint.staging import translated
-from hfgrow.checkpoint.write import replace_text
 from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
 from hfgrow.lineage import TrainingLink
 from hfgrow.manifest import read_manifest

@@ -140,8 +140,7 @@ def _stepped(
     for batch in batches:
         with _precision(device):
             total, _ = model.loss(batch, maps)
-        # torch leaves its arguments without types.
-        (total / num_targets).backward()  # type: ignore[no-untyped-call]
+        (total / num_targets).backward()  # type: ignore[no-untyped-call]  # torch has no types
     norm = torch.nn.utils.clip_grad_norm_(list(maps.values()), _MAX_NORM)
     if not isfinite(float(norm)):
         return False
