@@ -12,11 +12,9 @@ from hfgrow.errors import OutputError, printable
 if TYPE_CHECKING:
     from filelock import FileLock
 
+LOCK = ".hfgrow-lock"
 _POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE_S = 0.5
-
-
-LOCK = ".hfgrow-lock"
 
 
 @contextmanager

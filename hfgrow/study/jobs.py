@@ -160,5 +160,5 @@ def _stand(child: Child) -> str:
     """Return the name of a run that is running, and how far it has come."""
     lines = read_metrics(child.job.folder)
     tokens = max((line.get("tokens", 0) for line in lines[-1:]), default=0)
-    whole = sum(cost.tokens for cost in child.job.costs)
+    whole = sum(cost.tokens for cost in child.job.costs if not cost.is_growth)
     return f"{child.job.name} ({tokens / whole:.0%})"
