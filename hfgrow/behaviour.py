@@ -15,6 +15,7 @@ from hfgrow.foreign import foreign
 from hfgrow.free_memory import available_nbytes, weights_nbytes
 from hfgrow.measured import Measured, coarser
 from hfgrow.progress import Progress
+from hfgrow.tokenizer_bounds import check_tokenizer_bounds
 
 # What this module imports, for those who ask before they call.
 TRANSFORMERS = ("torch", "transformers", "safetensors")
@@ -171,6 +172,7 @@ def _auto_classes() -> tuple[Any, Any]:
 
 
 def _tokenize(base: Path, text: str, vocab_size: int, progress: Progress) -> Any:
+    check_tokenizer_bounds(base)
     _auto_classes()
     from transformers import AutoTokenizer
 

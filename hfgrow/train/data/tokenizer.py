@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfgrow.errors import ModelError, printable
 from hfgrow.foreign import foreign
+from hfgrow.tokenizer_bounds import check_tokenizer_bounds
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -69,6 +70,7 @@ def open_tokenizer(folder: Path) -> TextTokenizer:
     if not any((folder / name).is_file() for name in _FILES):
         # transformers would ask the Hub for it, and wait.
         raise ModelError(f"{shown} has no tokenizer", hint=hint)
+    check_tokenizer_bounds(folder)
     auto_tokenizer: Any = AutoTokenizer
     with foreign(
         lambda said: ModelError(f"{shown} has no tokenizer that can be opened: {said}", hint=hint)
