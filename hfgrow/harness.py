@@ -9,12 +9,12 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hfgrow.benchmark import Benchmark, is_benchmark_name
+from hfgrow.checkpoint.scratch import scratch_folder
 from hfgrow.errors import GrowthError, HubUnreachableError, TrainingError, UsageError, printable
 from hfgrow.trained import DATASET
 
@@ -64,9 +64,9 @@ def run_tasks(
         HubUnreachableError: The dataset of one is not to be had.
         TrainingError: The harness failed.
     """
-    with tempfile.TemporaryDirectory(prefix="hfgrow-eval-") as scratch:
+    with scratch_folder() as scratch:
         # A name that its parser of arguments cannot take for several.
-        model, results = Path(scratch, "model"), Path(scratch, "results")
+        model, results = scratch / "model", scratch / "results"
         model.symlink_to(folder.resolve(), target_is_directory=True)
         # -P: nothing of the folder that it runs in is imported.
         command = [sys.executable, "-P", "-m", "lm_eval", "run", "--model", "hf"]
@@ -81,7 +81,7 @@ def run_tasks(
         environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
         if token is not None:
             environment |= {"HF_TOKEN": token}
-        said = _run(command, environment, Path(scratch), quiet=quiet)
+        said = _run(command, environment, scratch, quiet=quiet)
         found = sorted(results.rglob("results_*.json"))
         if not found:
             raise _failure(tasks, said, quiet=quiet)

@@ -1,7 +1,6 @@
 """Rebuild a grown model from the root of its chain, and compare it byte for byte by sha256."""
 
 import shlex
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -13,6 +12,7 @@ from hfgrow.checkpoint.convert import with_dtype
 from hfgrow.checkpoint.files import Files, LocalFolder, hash_file
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.scratch import scratch_folder
 from hfgrow.checkpoint.staging import translated
 from hfgrow.checkpoint.target import check_target
 from hfgrow.checkpoint.write import config_with, write
@@ -71,20 +71,16 @@ def reproduce(
     current = base_folder(ref.path, manifest, root, client, progress, root=True)
     _require_for_all(current, growths)
     parent = Path(".") if out is None else out.absolute().parent
-    with translated(printable(parent, 200)):
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".hfgrow-reproduce-", dir=parent) as scratch:
-            maps = _maps(growths, ref, files, Path(scratch))
-            for i, link in enumerate(growths[:-1]):
-                target = Path(scratch, str(i))
-                current = _rebuild(current, link, target, progress, lambda _: {}, maps)
+    with translated(printable(parent, 200)), scratch_folder(parent) as scratch:
+        maps = _maps(growths, ref, files, scratch)
+        for i, link in enumerate(growths[:-1]):
+            current = _rebuild(current, link, scratch / str(i), progress, lambda _: {}, maps)
 
-            def compare(staging: Path) -> dict[str, str]:
-                _compare(staging, wanted)
-                return {MANIFEST: manifest.to_json(), **card_files(manifest, ref.repo_id)}
+        def compare(staging: Path) -> dict[str, str]:
+            _compare(staging, wanted)
+            return {MANIFEST: manifest.to_json(), **card_files(manifest, ref.repo_id)}
 
-            last = out or Path(scratch, "last")
-            _rebuild(current, growths[-1], last, progress, compare, maps)
+        _rebuild(current, growths[-1], out or scratch / "last", progress, compare, maps)
     return wanted
 
 

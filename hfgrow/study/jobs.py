@@ -4,7 +4,6 @@ A run that fails is told, and the others go on. What is finished is not done aga
 stopped goes on from its last checkpoint.
 """
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.scratch import scratch_folder
 from hfgrow.errors import GrowthError
 from hfgrow.progress import Progress
 from hfgrow.study.child import (
@@ -72,7 +72,7 @@ class Queue:
         waiting = [job for job in jobs if job.name not in self._outcomes]
         with (
             as_file(files("hfgrow_recipes") / SCRIPT) as script,
-            tempfile.TemporaryDirectory(prefix="hfgrow-study-") as scratch,
+            scratch_folder() as scratch,
         ):
             try:
                 told = time.monotonic()
@@ -82,7 +82,7 @@ class Queue:
                         self.progress.say(f"Running: {', '.join(map(_stand, self._running))}")
                     self._collect(len(jobs))
                     for job in self._ready(waiting, len(jobs)):
-                        self._start(job, script, Path(scratch), len(jobs))
+                        self._start(job, script, scratch, len(jobs))
                     time.sleep(_POLL_S)
             finally:
                 self._stop()

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import as_file, files
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 
+from hfgrow.checkpoint.scratch import scratch_folder
 from hfgrow.errors import TrainingError, error_named
 
 # Where the main process says how the run ended, for whoever launched it.
@@ -92,9 +92,9 @@ def launch(
     """
     with (
         as_file(files("hfgrow_recipes") / SCRIPT) as script,
-        tempfile.TemporaryDirectory(prefix="hfgrow-") as scratch,
+        scratch_folder() as scratch,
     ):
-        status = Path(scratch, "status.json")
+        status = scratch / "status.json"
         process = start(
             launch_command(script, arguments, num_processes=num_processes, extra=extra),
             status,

@@ -7,18 +7,17 @@ that part. Where it ends inside a document, bytes are counted by the tokens' sha
 """
 
 import gc
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import exp, isfinite
-from pathlib import Path
 
 import torch
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.scratch import scratch_folder
 from hfgrow.errors import ModelError, UsageError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.progress import Progress
@@ -150,12 +149,12 @@ def prepared(
         except UsageError as error:
             hint = f"--sequence-length {min(positions)}"
             raise UsageError(f"{printable(found.name)}: {error}", hint=hint) from None
-    with tempfile.TemporaryDirectory(prefix="hfgrow-eval-") as scratch:
+    with scratch_folder() as scratch:
         views = same_bytes(
             candidates,
             sources,
             max_tokens=max_tokens,
-            cache=Path(scratch),
+            cache=scratch,
             client=client,
             progress=progress,
         )

@@ -1,6 +1,8 @@
 """Learning maps from text: what is kept, the command from end to end, what it refuses."""
 
 import json
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +196,35 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     assert wrong in finished.stderr
     assert finished.stdout == ""
     assert not list(here.iterdir())
+
+
+@pytest.mark.case("E5", "E8")
+def test_an_output_that_cannot_be_written_is_refused_before_the_learning(
+    stories: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    words = ("demo", "--g", "2", "--data", stories, *SHORT)
+    finished = learn(*words, "--out", "file/out", cwd=tmp_path, code=7)
+    assert "cannot write to" in finished.stderr
+    assert "held-out loss" not in finished.stderr
+
+
+@pytest.mark.case("E2")
+def test_maps_that_were_learned_outlive_an_output_that_does_not_fit(
+    stories: Path, tmp_path: Path
+) -> None:
+    words = ("demo", "--g", "2", "--data", stories, *SHORT)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, hard))
+    try:
+        finished = learn(*words, cwd=tmp_path, code=7)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    (kept,) = tmp_path.iterdir()
+    assert f"--maps {kept.name}" in finished.stderr
+    learn("demo", "--g", "2", "--maps", kept, "--out", "again", cwd=tmp_path)
 
 
 def test_the_usual_settings_fit_the_base_and_the_growth() -> None:

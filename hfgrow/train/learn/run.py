@@ -1,6 +1,5 @@
 """The command `hfgrow learn`: prepare the text, learn the maps, and grow by them."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +8,11 @@ import torch
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.scratch import scratch_folder
+from hfgrow.checkpoint.staging import translated
 from hfgrow.checkpoint.target import check_target
-from hfgrow.errors import UsageError
+from hfgrow.checkpoint.write import check_free_space
+from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.job import grow
 from hfgrow.learned_arguments import LEARN, LearnArguments
@@ -70,12 +72,32 @@ def learn(request: LearnRequest, progress: Progress | None = None) -> Growth:
     base = read(LocalFolder(folder))
     arguments = completed(arguments, base)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with tempfile.TemporaryDirectory(prefix="hfgrow-learn-") as scratch:
-        corpus = _corpus(request, base, arguments, client, Path(scratch), once)
+    # Beside the output, so that a disk which cannot be written to is noticed before the learning.
+    check_free_space(shown.plan, shown.layout, (), shown.out)
+    parent = shown.out.absolute().parent
+    with scratch_folder(parent) as scratch:
+        corpus = _corpus(request, base, arguments, client, scratch, once)
         text = text_of(request.text)
-        arguments = learn_maps(base, arguments, corpus, text, Path(scratch), device, once)
+        with translated(printable(shown.out, 200)):
+            arguments = learn_maps(base, arguments, corpus, text, scratch, device, once)
         steps = [(LEARN, arguments.recorded)]
-        return grow(replace(growth, steps=steps, maps=Path(scratch)), once)
+        try:
+            return grow(replace(growth, steps=steps, maps=scratch), once)
+        except OutputError as error:
+            raise _keeping(scratch, str(arguments.maps), parent, error) from error
+
+
+def _keeping(scratch: Path, maps: str, parent: Path, error: OutputError) -> OutputError:
+    """Keep maps that were learned and could not be grown by; return the error that says so."""
+    try:
+        (scratch / maps).rename(parent / maps)
+    except OSError:
+        return error
+    return OutputError(
+        str(error),
+        hint=f"the maps were kept; grow by them with the same targets, --maps {maps} instead of "
+        "--data, and another --out DIR",
+    )
 
 
 def _corpus(

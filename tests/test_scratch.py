@@ -1,0 +1,85 @@
+"""A folder for the time of one run goes with it, and what a killed run left goes with the next."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hfgrow.checkpoint.scratch import scratch_folder
+from hfgrow.errors import OutputError
+
+_HOLD = """
+import sys, pathlib
+from hfgrow.checkpoint.scratch import scratch_folder
+with scratch_folder(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "file").touch()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def _holder(parent: Path) -> tuple["subprocess.Popen[str]", Path]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(parent)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_scratch_folder_is_private_and_gone_after_an_error(tmp_path: Path) -> None:
+    def fail() -> None:
+        with scratch_folder(tmp_path / "new") as folder:
+            (folder / "file").touch()
+            assert folder.stat().st_mode & 0o777 == 0o700
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert _names(tmp_path / "new") == []
+
+
+@pytest.mark.case("E10", "E14")
+def test_what_a_killed_run_left_is_swept_and_what_a_living_one_holds_is_not(tmp_path: Path) -> None:
+    killed, left = _holder(tmp_path)
+    living, held = _holder(tmp_path)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert (left / "deep" / "file").exists()
+    with scratch_folder(tmp_path):
+        assert not left.exists()
+        assert (held / "deep" / "file").exists()
+    living.communicate("")
+    assert living.returncode == 0
+    assert _names(tmp_path) == []
+
+
+def test_nothing_else_is_swept(tmp_path: Path) -> None:
+    name = ".hfgrow-scratch-0123456789abcdef"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / f"{name}0").mkdir()
+    (tmp_path / name).symlink_to("mine")
+    before = _names(tmp_path)
+    with scratch_folder(tmp_path):
+        pass
+    assert _names(tmp_path) == before
+
+
+@pytest.mark.case("E8")
+def test_a_scratch_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OutputError, match="cannot write to") as caught,
+        scratch_folder(tmp_path / "file"),
+    ):
+        pass
+    assert "--out DIR" in caught.value.hint
