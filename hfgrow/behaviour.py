@@ -4,15 +4,17 @@ torch and transformers are loaded here and nowhere before; code in a model folde
 """
 
 import inspect
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.sidefiles import TOKENIZERS
-from hfgrow.errors import ModelError, VerificationError, printable
+from hfgrow.errors import GrowthError, ModelError, VerificationError, printable
 from hfgrow.foreign import foreign
 from hfgrow.free_memory import available_nbytes, weights_nbytes
+from hfgrow.loading import transformers_config
 from hfgrow.measured import Measured, coarser
 from hfgrow.progress import Progress
 from hfgrow.tokenizer_bounds import check_tokenizer_bounds
@@ -25,28 +27,48 @@ _ROWS = 64
 _DEMO = Path(__file__).resolve().with_name("demo")
 
 
-def check_transformers_view(folder: Path) -> int:
+@dataclass(frozen=True, slots=True)
+class _Role:
+    """What a model is in a comparison, and whose fault it is where it fails."""
+
+    name: str
+    error: type[GrowthError]
+
+
+_GROWN = _Role("the grown model", VerificationError)
+_BASE = _Role("the base", ModelError)
+
+
+def check_transformers_view(folder: Path, base: Path | None = None) -> int:
     """Build the model on the meta device and compare what it expects with what is stored.
+
+    Args:
+        folder: The grown model.
+        base: What it grew from; where transformers refuses that too, the base is to blame.
 
     Returns:
         The number of stored tensors.
 
     Raises:
         VerificationError: transformers expects other names or shapes, or refuses the config.
+        ModelError: It refuses the config of the base.
     """
-    import torch
-
-    auto_config, auto_model = _auto_classes()
-
     stored = {name: tensor.shape for name, tensor in read(LocalFolder(folder)).tensors.items()}
     try:
-        config = auto_config.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        with torch.device("meta"):
-            model = auto_model.from_config(config, trust_remote_code=False)
-        model.tie_weights()
-    except Exception as error:
-        reason = printable(error, 300)
-        raise VerificationError(f"transformers refuses {folder.name}: {reason}") from error
+        with foreign(
+            lambda said: VerificationError(f"transformers refuses the grown config: {said}")
+        ):
+            model = _built(folder)
+    except VerificationError:
+        if base is not None:
+            with foreign(
+                lambda said: ModelError(
+                    f"config.json: transformers refuses it: {said}",
+                    hint="correct the config of the base",
+                )
+            ):
+                _built(base)
+        raise
     # Tied parameters are one tensor under several names; any one of them has to be stored.
     shared: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -88,6 +110,7 @@ def measure(
     Raises:
         VerificationError: transformers cannot load the grown model, it lacks tensors, or its
             logits are not finite.
+        ModelError: So it is with the base.
     """
     needed, free = weights_nbytes(grown), available_nbytes()
     if needed > free:
@@ -98,8 +121,8 @@ def measure(
         return None
     progress.say("Measuring logits of base and grown model")
     tokens, name = _tokens(base, text, progress)
-    grown_logits, grown_dtype = _logits(grown, tokens)
-    base_logits, base_dtype = _logits(base, tokens, at_least=grown_dtype)
+    grown_logits, grown_dtype = _logits(grown, tokens, _GROWN)
+    base_logits, base_dtype = _logits(base, tokens, _BASE, at_least=grown_dtype)
     return Measured(
         text=name,
         num_tokens=tokens.shape[1],
@@ -161,19 +184,30 @@ def _random_tokens(vocab_size: int, num_tokens: int) -> Any:
     return torch.randint(vocab_size, (1, num_tokens), generator=generator)
 
 
-def _auto_classes() -> tuple[Any, Any]:
+def _built(folder: Path) -> Any:
+    """Return the model of a config, without numbers."""
+    import torch
+
+    auto_model = _auto_model()
+    with torch.device("meta"):
+        model = auto_model.from_config(transformers_config(folder), trust_remote_code=False)
+    model.tie_weights()
+    return model
+
+
+def _auto_model() -> Any:
     """Import transformers, with its own bars and notices switched off."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it has no annotations
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # nor has it
-    return AutoConfig, AutoModelForCausalLM
+    return AutoModelForCausalLM
 
 
 def _tokenize(base: Path, text: str, vocab_size: int, progress: Progress) -> Any:
     check_tokenizer_bounds(base)
-    _auto_classes()
+    _auto_model()
     from transformers import AutoTokenizer
 
     with foreign(lambda said: ModelError(f"the tokenizer cannot be loaded: {said}")):
@@ -203,19 +237,22 @@ def _unmapped(folder: Path) -> dict[str, bool]:
     return {"disable_mmap": True} if known else {}
 
 
-def _logits(folder: Path, tokens: Any, at_least: str | None = None) -> tuple[Any, str]:
+def _logits(
+    folder: Path, tokens: Any, role: "_Role", at_least: str | None = None
+) -> tuple[Any, str]:
     import torch
 
-    auto_config, auto_model = _auto_classes()
+    auto_model = _auto_model()
     from transformers import GenerationConfig
 
     any_generation: Any = GenerationConfig
-    try:
-        config = auto_config.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    with foreign(lambda said: role.error(f"transformers cannot load {role.name}: {said}")):
+        config = transformers_config(folder)
         stored = str(config.dtype or torch.float32).removeprefix("torch.")
         is_finer = at_least is not None and coarser(stored, at_least) != at_least
         model, info = auto_model.from_pretrained(
             folder,
+            config=config,
             dtype=getattr(torch, at_least) if is_finer and at_least else "auto",
             trust_remote_code=False,
             use_safetensors=True,
@@ -225,24 +262,18 @@ def _logits(folder: Path, tokens: Any, at_least: str | None = None) -> tuple[Any
             # How a base generates is not asked here; what is grown from it must load as it is.
             **({} if at_least is None else {"generation_config": any_generation()}),
         )
-    except Exception as error:
-        raise VerificationError(
-            f"transformers cannot load {folder.name}: {printable(error, 300)}"
-        ) from error
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(fault):
             names = ", ".join(printable(name) for name in sorted(map(str, info[fault]))[:3])
-            raise VerificationError(f"loading {folder.name}: {fault.replace('_', ' ')} {names}")
-    try:
-        with torch.inference_mode():
-            logits = model(tokens).logits[0].float()
-    except Exception as error:
-        raise VerificationError(
-            f"transformers cannot run {folder.name}: {printable(error, 300)}"
-        ) from error
+            raise role.error(f"loading {role.name}: {fault.replace('_', ' ')} {names}")
+    with (
+        foreign(lambda said: role.error(f"transformers cannot run {role.name}: {said}")),
+        torch.inference_mode(),
+    ):
+        logits = model(tokens).logits[0].float()
     if not logits.isfinite().all():
-        raise VerificationError(
-            f"{folder.name}: its logits are not finite",
+        raise role.error(
+            f"{role.name}: its logits are not finite",
             hint="the weights hold NaN or infinity, or overflow in this dtype",
         )
     return logits, str(model.dtype).removeprefix("torch.")

@@ -12,6 +12,7 @@ from hfgrow.describe import (
     plain,
 )
 from hfgrow.growth_card import changed_section, layers_of, numbers_section
+from hfgrow.licence import licence_note
 from hfgrow.lineage import Link, Manifest, Model, TrainingLink
 from hfgrow.names import CARD, PICTURE
 from hfgrow.numbers import count
@@ -227,13 +228,8 @@ def _limits(manifest: Manifest) -> list[str]:
             "- It knows what its base knows, with the base's biases and errors; read the base's "
             "card."
         )
-    if "license" not in manifest.link.card:
-        lines.append(
-            "- It names no licence: choose one before you publish it."
-            if manifest.is_from_scratch
-            else "- The base's card names no licence; ask its authors before you publish this."
-        )
-    return lines
+    note = licence_note(manifest.link.card, is_from_scratch=manifest.is_from_scratch)
+    return [*lines, f"- {note}"] if note else lines
 
 
 def _lineage_row(model: Model) -> str:

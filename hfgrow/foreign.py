@@ -25,4 +25,10 @@ def foreign(refused: Callable[[str], GrowthError]) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise refused(printable(error, 200)) from error
+        raise refused(_said(error)) from error
+
+
+def _said(error: BaseException) -> str:
+    """Return what a library says; a word or two say nothing without the kind of the error."""
+    text = printable(" ".join(str(error).split()), 200)
+    return text if text.count(" ") > 1 else f"{type(error).__name__}: {text}"

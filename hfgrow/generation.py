@@ -1,10 +1,12 @@
-"""generation_config.json travels with a model where transformers can load it, or stays behind."""
+"""generation_config.json travels with a model where transformers can load it."""
 
 from pathlib import Path
 
+from hfgrow.behaviour import TRANSFORMERS
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.strictjson import read_json_object
 from hfgrow.errors import ModelError, printable
+from hfgrow.extras import missing
 from hfgrow.progress import Progress
 
 _NAME = "generation_config.json"
@@ -20,13 +22,27 @@ def settle_generation(folder: Path, progress: Progress, *, ask_transformers: boo
     """
     if not (folder / _NAME).is_file():
         return
-    fault = _fault(folder, ask_transformers)
+    fault = _fault(folder, ask_transformers=ask_transformers)
     if fault:
         (folder / _NAME).unlink()
         progress.say(f"Note: {_NAME} of the base was left out: {fault}")
 
 
-def _fault(folder: Path, ask_transformers: bool) -> str:
+def check_generation(folder: Path) -> None:
+    """Refuse settings of generation that would stop a model from loading; none are fine.
+
+    Raises:
+        ModelError: They would.
+    """
+    if not (folder / _NAME).is_file():
+        return
+    if fault := _fault(folder, ask_transformers=not missing(*TRANSFORMERS)):
+        raise ModelError(
+            fault if _NAME in fault else f"{_NAME}: {fault}", hint="correct it, or remove it"
+        )
+
+
+def _fault(folder: Path, *, ask_transformers: bool) -> str:
     try:
         read_json_object(LocalFolder(folder), _NAME)
     except ModelError as error:

@@ -107,7 +107,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     growth = Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
     growth = _write(growth, request, ref, folder, progress)
     if target is not None and growth.manifest is not None:
-        pushed = push_files(growth.out, growth.manifest, target, client)
+        pushed = push_files(growth.out, growth.manifest, target, client, progress)
         growth = replace(growth, pushed=pushed)
     return growth
 
@@ -174,7 +174,7 @@ def _write(
         check_headers(staging, plan)
         settle_generation(staging, progress, ask_transformers=deep)
         if deep:
-            done["tensors"] = check_transformers_view(staging)
+            done["tensors"] = check_transformers_view(staging, folder)
         if deep or request.push:
             files = hashed(staging, manifest.link.result.files, progress)
             manifest = manifest.with_result_files(files)

@@ -81,7 +81,7 @@ def verify(
     if absent:
         progress.say(f"Note: transformers' view and the logits need {' and '.join(absent)}")
         return Verified(manifest, provenance)
-    num_tensors = check_transformers_view(folder)
+    num_tensors = check_transformers_view(folder, found)
     measured = measure(found, folder, progress, text)
     if measured is not None and plan.preserves_function:
         check_promise(measured)

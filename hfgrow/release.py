@@ -12,10 +12,12 @@ from hfgrow.checkpoint.replace import replace_text
 from hfgrow.checkpoint.sidefiles import side_files_of
 from hfgrow.checkpoint.staging import translated
 from hfgrow.errors import HubRefusedError, ModelError, printable
+from hfgrow.generation import check_generation
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import PushTarget, preflight
 from hfgrow.hub.push import Pushed, push
 from hfgrow.hub.resolve import ModelRef
+from hfgrow.licence import licence_note
 from hfgrow.lineage import Link, Manifest, WeightFile
 from hfgrow.manifest import manifest_of
 from hfgrow.names import CARD, CONFIG, INDEX, LOSS_PICTURE, MANIFEST, PICTURE
@@ -62,9 +64,10 @@ def publish(
     )
     # Config, index and headers must still agree; the weights themselves are hashed next.
     read(LocalFolder(folder))
+    check_generation(folder)
     proved = unchanged(folder, manifest, progress)
     _write_down(folder, manifest, proved, target.repo_id)
-    return push_files(folder, proved, target, client)
+    return push_files(folder, proved, target, client, progress)
 
 
 def write_benchmarks(folder: Path, found: Sequence[Benchmark], progress: Progress) -> bool:
@@ -104,8 +107,13 @@ def _write_down(folder: Path, before: Manifest, after: Manifest, repo_id: str | 
     return ours
 
 
-def push_files(folder: Path, manifest: Manifest, target: PushTarget, client: HubClient) -> Pushed:
+def push_files(
+    folder: Path, manifest: Manifest, target: PushTarget, client: HubClient, progress: Progress
+) -> Pushed:
     """Push the files of a grown model, whose weights are known to be those of its lineage."""
+    note = licence_note(manifest.link.card, is_from_scratch=manifest.is_from_scratch)
+    if note:
+        progress.say(f"Note: {note}")
     name = manifest.link.result.name
     return push(folder, own_files(folder, manifest), target, client, message=f"Add {name}")
 

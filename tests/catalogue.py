@@ -68,7 +68,8 @@ B12  index or config of 1 GB, or nested deeply
 B13  only weights of other formats
 B14  .bin, .py, .pkl beside the weights
 B15  adapter instead of a model
-B16  shards of two models mixed
+B16  shards of two models mixed | names, shapes and the checksums of the Hub tell them apart; \
+shards of equal shapes from two revisions, mixed in a folder by hand, have no checksum to be told by
 C1   config.json missing, empty, a list, with a byte order mark, no JSON
 C2   num_hidden_layers missing
 C3   num_hidden_layers that the tensors do not have, or that is no number of layers
@@ -89,7 +90,7 @@ C17  rope parameters and biases
 C18  dtype and torch_dtype, and junk in them
 C19  pretraining_tp; architectures against model_type; switches that are none
 C20  tokenizer missing, or larger than the vocabulary
-C21  tokenizer with code or pickles
+C21  tokenizer with code or pickles, or that makes gigabytes of a page
 C22  generation_config.json that transformers refuses
 D1   impossible repository names
 D2   shell commands in names

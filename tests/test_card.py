@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from hfgrow.card import card_files, metadata
 from hfgrow.describe import command_line, layer_rows
+from hfgrow.licence import licence_note
 from hfgrow.lineage import Link, Manifest
 from hfgrow.manifest import parse_manifest, read_manifest
 from hfgrow.operators import OPERATORS
@@ -105,6 +106,36 @@ def test_the_card_says_what_was_done(grown: Path) -> None:
 def test_the_card_shows_the_measurement() -> None:
     card = card_files(Manifest(CHAIN[:1]))["README.md"]
     assert "| 2.5000 | 3.2500 |" in card
+
+
+@pytest.mark.case("G8")
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ({}, "names no licence; ask its authors"),
+        ({"license": "other"}, "licence is one of its own; read whether"),
+        (
+            {"license": "other", "license_name": "llama3", "license_link": "LICENSE"},
+            "licence is llama3 (LICENSE); read whether",
+        ),
+        ({"license": "cc-by-nc-4.0"}, "allows no commercial use"),
+        ({"license": "fair-noncommercial-research-license"}, "allows no commercial use"),
+        ({"license": "cc-by-nd-4.0"}, "lets nobody share"),
+    ],
+    ids=str,
+)
+def test_a_licence_that_asks_for_a_look_is_told_before_the_push_and_in_the_card(
+    card: dict[str, str], said: str
+) -> None:
+    assert said in licence_note(card, is_from_scratch=False)
+    shown = card_files(Manifest((replace(CHAIN[0], card=card),)))["README.md"]
+    assert said in shown
+    assert {key: block_of(shown)[key] for key in card} == card
+
+
+@pytest.mark.parametrize("licence", ["apache-2.0", "mit", "cc-by-4.0", "openrail++"])
+def test_a_licence_that_says_it_all_is_only_copied(licence: str) -> None:
+    assert not licence_note({"license": licence}, is_from_scratch=False)
 
 
 @pytest.mark.case("G8")

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from hfgrow.errors import ModelError, TrainingError, printable
+from hfgrow.foreign import foreign
 from hfgrow.lineage import Link
+from hfgrow.loading import transformers_config
 from hfgrow.mask import GrowthMask
 from hfgrow.opening import attach_mask
 from hfgrow.plan import LayerSource
@@ -70,18 +72,16 @@ def load_model(folder: Path) -> Any:
     auto_model: Any = AutoModelForCausalLM
     silence: Any = logging.disable_progress_bar
     silence()
-    try:
+    shown = printable(folder.name)
+    with foreign(lambda said: ModelError(f"transformers cannot load {shown}: {said}")):
         model = auto_model.from_pretrained(
             folder,
+            config=transformers_config(folder),
             dtype=torch.float32,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
         )
-    except Exception as error:
-        raise ModelError(
-            f"transformers cannot load {printable(folder.name)}: {printable(error, 300)}"
-        ) from error
     model.config.use_cache = False
     use_causal_attention(model)
     return model.train()

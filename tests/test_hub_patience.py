@@ -1,0 +1,52 @@
+"""How long a Hub that answers 5xx for ever is waited for, and what is said meanwhile."""
+
+import logging
+import threading
+from collections import Counter
+from math import ceil
+
+import pytest
+
+from hfgrow.errors import HubUnreachableError
+from hfgrow.hub.client import HubClient
+from hfgrow.hub.pull import pull
+from hfgrow.hub.resolve import resolve
+from tests.hub import ALICE, Hub
+from tests.test_hub_pull import BASE
+
+# Three attempts of a transfer, in each of which the client library waits up to 23 s.
+_LONGEST_S = 80
+
+
+@pytest.mark.case("F-8")
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("call", ["GET /api/models/bob/base", "/tree/", "HEAD .*/resolve/"])
+def test_every_wait_is_announced_and_they_end(
+    empty_hub: Hub,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    status: int,
+) -> None:
+    waited_s: Counter[int] = Counter()
+
+    def wait(seconds: float) -> None:
+        # Files are fetched side by side.
+        waited_s[threading.get_ident()] += ceil(seconds)
+
+    monkeypatch.setattr("hfgrow.hub.client.time.sleep", wait)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", wait)
+    empty_hub.seed("bob/base", BASE)
+    empty_hub.fault(call, status=status, times=999)
+    client = HubClient(ALICE, empty_hub.url)
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.raises(HubUnreachableError, match=str(status)) as caught,
+    ):
+        pull(resolve("bob/base", client), client)
+    assert caught.value.hint.startswith("try again later")
+    ours = [record.getMessage() for record in caplog.records if record.name == "hfgrow.hub.client"]
+    assert ours
+    assert all(f"{status}; trying again in" in line for line in ours)
+    assert sum(waited_s.values()) >= 10
+    assert max(waited_s.values()) <= _LONGEST_S
