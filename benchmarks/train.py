@@ -4,7 +4,8 @@
     python -m benchmarks.train --folder DIR --device cuda        # 0.13B, 0.36B and 1.1B
 
 Both train the same fresh model on the same samples in the same order with the same batch, learning
-rate and AdamW, each in a process of its own, in turn. The first steps, which compile, do not count.
+rate and AdamW, each in a process of its own, in turn. A step lasts from the end of one to the end
+of the next; the first ones, which compile, do not count.
 """
 
 import argparse
@@ -61,7 +62,7 @@ SIZES = {
     "1.1B": Size(_llama(2048, 22, 5632, 32, 4, 32000, tie_word_embeddings=False), 2048, 8, 4),
 }
 LEARNING_RATE = 1e-3
-_WARM = 5
+WARM_STEPS = 5
 
 
 def main() -> None:
@@ -100,7 +101,7 @@ def _hfgrow(
 ) -> dict[str, Any]:
     out = given.folder / "run"
     clear(out)
-    steps = given.steps + _WARM
+    steps = given.steps + WARM_STEPS
     recipe = {
         "base": {"config": size.config},
         "tokenizer": "demo",
@@ -149,7 +150,7 @@ def _trainer(
     out = given.folder / "trainer"
     clear(out)
     words = [sys.executable, "-m", "benchmarks.hf_trainer", "--model", str(given.folder / "base")]
-    words += ["--tokens", str(tokens), "--out", str(out), "--steps", str(given.steps + _WARM)]
+    words += ["--tokens", str(tokens), "--out", str(out), "--steps", str(given.steps + WARM_STEPS)]
     words += ["--sequence-length", str(size.sequence_length)]
     words += ["--micro-batch-size", str(size.micro_batch_size)]
     words += ["--accumulation", str(size.accumulation), "--learning-rate", str(LEARNING_RATE)]
@@ -163,14 +164,14 @@ def _trainer(
 def _summary(
     size: Size, seconds: list[float], losses: list[float], peak: float | None
 ) -> dict[str, Any]:
-    median = statistics.median(seconds[_WARM:])
+    median = statistics.median(seconds[WARM_STEPS:])
     return {"tokens_per_s": size.batch_tokens / median, "losses": losses, "peak_gib": peak}
 
 
 def _table(name: str, size: Size, results: dict[str, list[dict[str, Any]]], device: str) -> str:
     import torch
 
-    costs = arithmetic({**size.config, **_defaults(size)}, size.sequence_length)
+    costs = arithmetic(filled_config(size), size.sequence_length)
     peak = peak_flops(torch.device(device))
     stock = results[f"{name} Trainer"]
     rows = []
@@ -200,13 +201,14 @@ def _table(name: str, size: Size, results: dict[str, list[dict[str, Any]]], devi
     return table(head, rows)
 
 
-def _defaults(size: Size) -> dict[str, Any]:
+def filled_config(size: Size) -> dict[str, Any]:
+    """Return a model's config with all defaults filled in."""
     from transformers import AutoConfig
 
     settings = dict(size.config)
     config: Any = AutoConfig.for_model(settings.pop("model_type"), **settings)
     filled: dict[str, Any] = config.to_dict()
-    return filled
+    return {**size.config, **filled}
 
 
 def _arguments() -> argparse.Namespace:

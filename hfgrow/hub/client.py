@@ -1,6 +1,7 @@
 """The one edge to huggingface_hub: a client that says who it is, and whose failures are ours."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ QUESTION_WAITS_S = (1.0, 2.0, 4.0, 8.0)
 # Most of a download the client library repeats by itself, up to 23 s each time.
 TRANSFER_WAITS_S = (2.0, 4.0)
 _LONGEST_WAIT_S = 60
+# About 48 s of patience.
+_XET_ATTEMPTS = "3"
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +46,8 @@ class HubClient:
     @cached_property
     def api(self) -> "HfApi":
         """The client of huggingface_hub."""
+        # hf_xet alone asks a storage that is down for more than six minutes, without a word.
+        os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", _XET_ATTEMPTS)
         from huggingface_hub import HfApi
 
         return HfApi(

@@ -20,11 +20,13 @@ class Knobs:
         page_size: entries a page of a listing; None is what the Hub uses.
         part_bytes: if set, LFS uploads are multipart with parts of this many bytes.
         xet: the folder of the local xet storage; None is a hub without xet.
+        cas: the address of a storage elsewhere, which clients are sent to instead.
     """
 
     page_size: int | None = None
     part_bytes: int | None = None
     xet: Path | None = None
+    cas: str | None = None
 
 
 @dataclass

@@ -87,7 +87,8 @@ def _token(request: Request) -> Response:
     folder = site_of(request).knobs.xet
     if folder is None:
         raise HubError(404, "this hub has no xet storage")
-    expiry, address = int(time.time()) + _TOKEN_LIFE_S, f"local://{folder.resolve()}"
+    expiry = int(time.time()) + _TOKEN_LIFE_S
+    address = site_of(request).knobs.cas or f"local://{folder.resolve()}"
     return JSONResponse(
         {"accessToken": "local", "exp": expiry, "casUrl": address},
         headers={
