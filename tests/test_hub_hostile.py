@@ -25,17 +25,11 @@ from hfgrow.hub.remote import RemoteFiles
 from hfgrow.hub.resolve import resolve
 from tests.hub import ALICE, Hub
 from tests.hub.fixtures import IGNORE_CLIENT_WARNING, hub_environment
+from tests.hub.pushes import FILES, TARGET, check, content, fill, send
 from tests.program import program
 from tests.test_hub_pull import BASE, STORED, names_in
-from tests.test_hub_push import FILES, check, content, fill, send
 
 pytestmark = pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
-TARGET = "alice/base-stack-g4"
-
-
-@pytest.fixture
-def hub(empty_hub: Hub) -> Hub:
-    return empty_hub
 
 
 @pytest.fixture

@@ -44,11 +44,6 @@ STRANGE = {
 }
 
 
-@pytest.fixture
-def hub(empty_hub: Hub) -> Hub:
-    return empty_hub
-
-
 def fetch(hub: Hub, name: str = "bob/base") -> Path:
     client = HubClient(ALICE, hub.url)
     return pull(resolve(name, client), client)

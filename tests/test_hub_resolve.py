@@ -35,11 +35,6 @@ FILES = {
 }
 
 
-@pytest.fixture
-def hub(empty_hub: Hub) -> Hub:
-    return empty_hub
-
-
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A home without aliases, and an empty working folder."""

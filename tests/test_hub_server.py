@@ -20,12 +20,7 @@ from huggingface_hub.errors import (
 )
 
 from tests.hub import ALICE, ALICE_READ, BOB, CAROL, Hub
-from tests.hub.fixtures import (  # noqa: F401
-    IGNORE_CLIENT_WARNING,
-    hub_environment,
-    running_hub,
-    running_xet_hub,
-)
+from tests.hub.fixtures import IGNORE_CLIENT_WARNING, hub_environment
 
 pytestmark = pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
 

@@ -254,13 +254,13 @@ def test_the_picture_of_the_loss_is_pushed_where_there_was_training(work: Path) 
 
 
 @pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
-def test_a_trained_model_is_pushed_as_it_lies_there(work: Path, empty_hub: Hub) -> None:
+def test_a_trained_model_is_pushed_as_it_lies_there(work: Path, hub: Hub) -> None:
     folder = work / "trained"
     (folder / "train.log").write_text("nobody else's business")
-    client = HubClient(endpoint=empty_hub.url, token=ALICE)
+    client = HubClient(endpoint=hub.url, token=ALICE)
     pushed = publish(folder, "alice/trained", client, Silent(), private=False)
     assert pushed.url.endswith("alice/trained")
-    remote = empty_hub.files("alice/trained")
+    remote = hub.files("alice/trained")
     assert set(remote) - {".gitattributes"} == {
         path.name for path in folder.iterdir() if path.name not in (".hfgrow-base", "train.log")
     }
@@ -273,10 +273,10 @@ def test_a_trained_model_is_pushed_as_it_lies_there(work: Path, empty_hub: Hub) 
 
 
 @pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
-def test_a_model_trained_on_since_its_record_is_not_pushed(work: Path, empty_hub: Hub) -> None:
+def test_a_model_trained_on_since_its_record_is_not_pushed(work: Path, hub: Hub) -> None:
     weights = work / "trained" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    client = HubClient(endpoint=empty_hub.url, token=ALICE)
+    client = HubClient(endpoint=hub.url, token=ALICE)
     with pytest.raises(ModelError, match="changed after that training"):
         publish(work / "trained", "alice/trained", client, Silent(), private=False)
 
