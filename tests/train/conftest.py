@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from hfgrow.train.data.tokenizer import TextTokenizer
+from tests.train.corpora import tokenizer
 from tests.train.recipes import MINIMAL
 
 
@@ -13,3 +15,9 @@ def minimal(tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(MINIMAL)
     return path
+
+
+@pytest.fixture(scope="session")
+def encoder() -> TextTokenizer:
+    """The tokenizer of the demo."""
+    return tokenizer()
