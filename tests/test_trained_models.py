@@ -17,8 +17,7 @@ from tests.checkpoints import MakeCheckpoint
 from tests.hub import ALICE, Hub
 from tests.hub.fixtures import IGNORE_CLIENT_WARNING
 from tests.program import Finished, call_hfgrow
-from tests.test_training_lineage import DECLARED
-from tests.trained import PNG, write_trained
+from tests.trained import DECLARED, PNG, write_trained
 
 
 @pytest.fixture(scope="module")

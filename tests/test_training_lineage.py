@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from hfgrow.errors import ModelError
-from hfgrow.lineage import Compute, Manifest, config_record
+from hfgrow.lineage import Manifest, config_record
 from hfgrow.manifest import parse_manifest
-from tests.test_lineage import link
+from tests.links import GROWN, link
 from tests.trained import (
+    DECLARED,
     EVALUATED,
     HUB_TEXT,
     LOCAL_TEXT,
@@ -19,9 +20,6 @@ from tests.trained import (
     trained_only,
     training,
 )
-
-GROWN = link(2, [0, 1, 0, 1])
-DECLARED = Compute(20, 16, 10**9, 6.0 * 20 * 10**9, source="declared")
 
 
 @pytest.mark.parametrize(
