@@ -12,7 +12,7 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.pull import pull
 from hfgrow.hub.resolve import resolve
 from tests.hub import ALICE, Hub
-from tests.test_hub_pull import BASE
+from tests.hub.pulls import BASE
 
 # Three attempts of a transfer, in each of which the client library waits up to 23 s.
 _LONGEST_S = 80

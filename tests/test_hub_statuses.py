@@ -12,8 +12,8 @@ from hfgrow.hub.pull import pull
 from hfgrow.hub.resolve import resolve
 from tests.hub import ALICE, Hub
 from tests.hub.fixtures import IGNORE_CLIENT_WARNING
+from tests.hub.pulls import BASE
 from tests.hub.pushes import FILES, TARGET, check, content, send
-from tests.test_hub_pull import BASE
 
 pytestmark = pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
 EXIT_CODES = {401: 4, 403: 4, 404: 4, 409: 6, 412: 6, 413: 4, 429: 5, 503: 5}
