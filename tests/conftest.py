@@ -23,7 +23,10 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from tests.checkpoints import MakeCheckpoint, write_checkpoint  # noqa: E402
-from tests.hub.fixtures import empty_hub, module_hub  # noqa: E402, F401
+from tests.hub.fixtures import empty_hub, module_hub, running_xet_hub  # noqa: E402, F401
+from tests.hub.homes import empty_home  # noqa: E402, F401
+from tests.hub.machine import hub_with_base  # noqa: E402, F401
+from tests.hub.pushes import grown_folder  # noqa: E402, F401
 from tests.leaks import TOKENS, leaks  # noqa: E402
 from tests.program import CANARY  # noqa: E402
 

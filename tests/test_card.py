@@ -24,8 +24,8 @@ from hfgrow.picture import layer_picture
 from hfgrow.plan import LayerSource
 from hfgrow.release import own_files
 from tests.checkpoints import MakeCheckpoint
+from tests.links import CHAIN, DOCUMENT, MEASURED, link
 from tests.program import call_hfgrow
-from tests.test_lineage import CHAIN, DOCUMENT, MEASURED, link
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -1,6 +1,5 @@
 """The main job through a Hub: from a name to a pushed model, with the program as people run it."""
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -10,55 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import MakeCheckpoint
-from tests.hub import ALICE, ALICE_READ, Hub
+from tests.hub import Hub
 from tests.hub.fixtures import hub_environment
-from tests.program import program
+from tests.hub.machine import BASE, TARGET, Machine
+from tests.hub.plain_client import sha256
 
+# One push is looked at by most of these, and it takes time.
 pytestmark = pytest.mark.xdist_group("hub_growth")
-
-BASE = "alice/tiny"
-TARGET = "alice/tiny-stack-g4"
-
-
-class Machine:
-    """A computer of alice's: a cache, a working folder, and the program."""
-
-    def __init__(self, hub: Hub, home: Path) -> None:
-        self.hub, self.home = hub, home
-        self.cwd = home / "work"
-        self.cwd.mkdir(parents=True)
-
-    def hfgrow(
-        self, *words: str, token: str | None = ALICE, offline: bool = False
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command, whatever comes out."""
-        environment = hub_environment(self.hub, self.home / "hf", token=token)
-        if offline:
-            environment["HF_HUB_OFFLINE"] = "1"
-        finished = subprocess.run(
-            [program(), *words], cwd=self.cwd, env=environment, capture_output=True, text=True
-        )
-        assert "Traceback" not in finished.stderr
-        assert not {ALICE, ALICE_READ} & set((finished.stdout + finished.stderr).split())
-        return finished
-
-    def left_behind(self) -> list[str]:
-        """What lies in the working folder."""
-        return sorted(path.name for path in self.cwd.iterdir())
-
-
-@pytest.fixture(scope="module")
-def hub_with_base(
-    make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Hub]:
-    folder = make_checkpoint(sharded=True, tokenizer=True)
-    files = {path.name: path for path in folder.iterdir()}
-    card = tmp_path_factory.mktemp("card") / "README.md"
-    card.write_text("---\nlicense: apache-2.0\nlanguage: en\n---\n# Tiny\n\nOnly for tests.\n")
-    with Hub() as hub:
-        hub.seed(BASE, {**files, "README.md": card, "training_args.bin": b"\x80\x04 no pickle"})
-        yield hub
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +27,6 @@ def pushed(hub_with_base: Hub, tmp_path_factory: pytest.TempPathFactory) -> Mach
     assert finished.stdout == "tiny-stack-g4\n"
     assert len([line for line in finished.stderr.splitlines() if line]) <= 16
     return machine
-
-
-def sha256(path: Path | bytes) -> str:
-    return hashlib.sha256(path if isinstance(path, bytes) else path.read_bytes()).hexdigest()
 
 
 def test_every_pushed_file_is_the_local_one(pushed: Machine) -> None:
@@ -180,73 +133,6 @@ def test_inspect_reads_headers_and_no_weight(pushed: Machine, tmp_path: Path) ->
     assert any(ranges)
 
 
-@pytest.mark.case("I3")
-def test_a_dry_run_writes_nothing_here_or_there(hub_with_base: Hub, tmp_path: Path) -> None:
-    machine = Machine(hub_with_base, tmp_path)
-    already = len(hub_with_base.log)
-    finished = machine.hfgrow("stack", BASE, "--g", "2", "--push", "--dry-run")
-    assert finished.returncode == 0, finished.stderr
-    assert "4 -> 8 layers" in finished.stdout
-    assert machine.left_behind() == []
-    assert not [r for r in hub_with_base.log[already:] if r.line.startswith("POST /api/repos")]
-
-
-@pytest.mark.case("F-1", "F-2", "F-4", "F-19")
-@pytest.mark.parametrize(
-    ("token", "words", "code", "message"),
-    [
-        (None, ["--push"], 4, "no token"),
-        (ALICE_READ, ["--push"], 4, "may only read"),
-        (ALICE, ["--push", "--repo", BASE], 2, "the base itself"),
-        (ALICE, ["--push", "--repo", "bob/tiny"], 4, "neither yours"),
-        (ALICE, ["--revision", "nosuch"], 4, "nosuch"),
-    ],
-    ids=["no-token", "read-token", "onto-the-base", "foreign-namespace", "no-such-revision"],
-)
-def test_a_push_that_cannot_succeed_is_refused_before_any_work(
-    token: str | None,
-    words: list[str],
-    code: int,
-    message: str,
-    hub_with_base: Hub,
-    tmp_path: Path,
-) -> None:
-    machine = Machine(hub_with_base, tmp_path)
-    already = len(hub_with_base.log)
-    finished = machine.hfgrow("stack", BASE, "--g", "2", *words, token=token)
-    assert finished.returncode == code, finished.stderr
-    assert message in finished.stderr
-    assert machine.left_behind() == []
-    assert not [r for r in hub_with_base.log[already:] if ".safetensors" in r.line]
-
-
-@pytest.mark.case("F-6")
-def test_a_remote_that_moved_meanwhile_is_a_conflict_and_the_local_model_stays(
-    hub_with_base: Hub, tmp_path: Path
-) -> None:
-    machine = Machine(hub_with_base, tmp_path)
-    hub_with_base.fault("POST /api/models/alice/moved/commit/", status=412, times=9)
-    words = ["stack", BASE, "--g", "2", "--push", "--repo", "alice/moved", "--no-verify"]
-    finished = machine.hfgrow(*words)
-    hub_with_base.clear_faults()
-    assert finished.returncode == 6, finished.stderr
-    assert machine.left_behind() == ["tiny-stack-g2"]
-    assert machine.hfgrow("push", "tiny-stack-g2", "alice/moved").returncode == 0
-
-
-@pytest.mark.case("F-11")
-def test_corrupted_weights_are_found_by_their_checksum(hub_with_base: Hub, tmp_path: Path) -> None:
-    machine = Machine(hub_with_base, tmp_path)
-    fault = hub_with_base.fault("GET /storage/", corrupt_at=100)
-    finished = machine.hfgrow("stack", BASE, "--g", "2")
-    hub_with_base.clear_faults()
-    assert fault.num_hits == 1
-    assert finished.returncode == 9, finished.stderr
-    assert "model-0" in finished.stderr
-    assert machine.left_behind() == []
-    assert machine.hfgrow("stack", BASE, "--g", "2").returncode == 0
-
-
 @pytest.fixture
 def changed(pushed: Machine) -> Iterator[str]:
     """The name of a copy of the pushed model in which one byte of a weight is another."""
@@ -280,18 +166,6 @@ def test_growing_changed_weights_starts_the_lineage_anew(pushed: Machine, change
     assert finished.returncode == 0, finished.stderr
     assert "the lineage starts anew" in finished.stderr
     assert len(json.loads((pushed.cwd / "anew" / "hfgrow.json").read_text())["chain"]) == 1
-
-
-def test_a_push_beside_other_shards_is_refused(hub_with_base: Hub, tmp_path: Path) -> None:
-    machine = Machine(hub_with_base, tmp_path)
-    push = ["--push", "--repo", "alice/cut", "--no-verify", "--overwrite"]
-    size = ["--max-shard-size", "60KB"]
-    assert machine.hfgrow("stack", BASE, "--g", "2", *push, *size).returncode == 0
-    before = hub_with_base.head("alice/cut")
-    finished = machine.hfgrow("stack", BASE, "--g", "2", *push)
-    assert finished.returncode == 6, finished.stderr
-    assert "model-00001" in finished.stderr
-    assert hub_with_base.head("alice/cut") == before
 
 
 def test_the_card_of_a_local_growth_names_its_new_place_when_it_is_pushed(

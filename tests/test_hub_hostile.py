@@ -20,22 +20,15 @@ from hfgrow.errors import (
 )
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import list_commit
-from hfgrow.hub.pull import pull
 from hfgrow.hub.remote import RemoteFiles
 from hfgrow.hub.resolve import resolve
 from tests.hub import ALICE, Hub
 from tests.hub.fixtures import IGNORE_CLIENT_WARNING, hub_environment
+from tests.hub.pulls import BASE, STORED, fetch, names_in
+from tests.hub.pushes import FILES, TARGET, check, content, fill, send
 from tests.program import program
-from tests.test_hub_pull import BASE, STORED, names_in
-from tests.test_hub_push import FILES, check, content, fill, send
 
 pytestmark = pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
-TARGET = "alice/base-stack-g4"
-
-
-@pytest.fixture
-def hub(empty_hub: Hub) -> Hub:
-    return empty_hub
 
 
 @pytest.fixture
@@ -43,11 +36,6 @@ def elsewhere() -> Iterator[Hub]:
     """Another server, which must never see the token."""
     with Hub() as other:
         yield other
-
-
-def fetch(hub: Hub) -> Path:
-    client = HubClient(ALICE, hub.url)
-    return pull(resolve("bob/base", client), client)
 
 
 @pytest.mark.case("F-12")

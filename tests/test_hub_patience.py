@@ -12,7 +12,7 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.pull import pull
 from hfgrow.hub.resolve import resolve
 from tests.hub import ALICE, Hub
-from tests.test_hub_pull import BASE
+from tests.hub.pulls import BASE
 
 # Three attempts of a transfer, in each of which the client library waits up to 23 s.
 _LONGEST_S = 80
@@ -22,7 +22,7 @@ _LONGEST_S = 80
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 @pytest.mark.parametrize("call", ["GET /api/models/bob/base", "/tree/", "HEAD .*/resolve/"])
 def test_every_wait_is_announced_and_they_end(
-    empty_hub: Hub,
+    hub: Hub,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     call: str,
@@ -36,9 +36,9 @@ def test_every_wait_is_announced_and_they_end(
 
     monkeypatch.setattr("hfgrow.hub.client.time.sleep", wait)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", wait)
-    empty_hub.seed("bob/base", BASE)
-    empty_hub.fault(call, status=status, times=999)
-    client = HubClient(ALICE, empty_hub.url)
+    hub.seed("bob/base", BASE)
+    hub.fault(call, status=status, times=999)
+    client = HubClient(ALICE, hub.url)
     with (
         caplog.at_level(logging.WARNING),
         pytest.raises(HubUnreachableError, match=str(status)) as caught,

@@ -10,11 +10,6 @@ from tests.program import Finished, call_hfgrow, run_hfgrow
 
 
 @pytest.fixture
-def hub(empty_hub: Hub) -> Hub:
-    return empty_hub
-
-
-@pytest.fixture
 def grown(base: Path, tmp_path: Path) -> Path:
     """A model grown from a base under a licence without commerce, not pushed yet."""
     (base / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Base\n")

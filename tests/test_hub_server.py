@@ -1,83 +1,18 @@
-"""The test hub answers the unmodified client of huggingface_hub as the Hub does."""
+"""The test hub keeps what the unmodified client of huggingface_hub sends, as the Hub does."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi, get_session, snapshot_download
-from huggingface_hub.errors import (
-    BadRequestError,
-    GatedRepoError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import CommitOperationAdd, get_session
+from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 
-from tests.hub import ALICE, ALICE_READ, BOB, CAROL, Hub
-from tests.hub.fixtures import (  # noqa: F401
-    IGNORE_CLIENT_WARNING,
-    hub_environment,
-    running_hub,
-    running_xet_hub,
-)
+from tests.hub import ALICE, BOB, Hub
+from tests.hub.fixtures import IGNORE_CLIENT_WARNING
+from tests.hub.plain_client import CARD, WEIGHTS, api, pull, push, sha256
 
 pytestmark = pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
-
-WEIGHTS = os.urandom(300_000)
-CARD = b"---\nlicense: mit\n---\n# A model\n"
-Run = Callable[..., str]
-
-
-def api(hub: Hub, token: str = ALICE) -> HfApi:
-    """Return a client of this process."""
-    return HfApi(endpoint=hub.url, token=token)
-
-
-def push(hub: Hub, files: dict[str, bytes]) -> str:
-    """Commit files to alice/model, which is created if absent."""
-    client = api(hub)
-    client.create_repo("alice/model", exist_ok=True)
-    operations = [CommitOperationAdd(name, data) for name, data in files.items()]
-    return client.create_commit("alice/model", operations, commit_message="push").oid
-
-
-def pull(hub: Hub, folder: Path, token: str = ALICE) -> Path:
-    """Download alice/model into a cache below a folder."""
-    path = snapshot_download(
-        "alice/model", endpoint=hub.url, token=token, cache_dir=folder / "cache"
-    )
-    return Path(path)
-
-
-def sha256(data: bytes | Path) -> str:
-    """Hash bytes or a file."""
-    return hashlib.sha256(data if isinstance(data, bytes) else data.read_bytes()).hexdigest()
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Return a function that runs a command of this environment against a hub."""
-
-    def run_command(hub: Hub, *command: str, token: str = ALICE, xet: bool = False) -> str:
-        environment = hub_environment(hub, tmp_path / "home", token, xet=xet)
-        done = subprocess.run(
-            [str(Path(sys.executable).with_name(command[0])), *command[1:]],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run_command
 
 
 def test_a_push_comes_back_with_equal_hashes(hub: Hub, tmp_path: Path) -> None:
@@ -153,58 +88,6 @@ def test_a_range_is_a_part_and_a_leaked_token_is_refused(hub: Hub) -> None:
     assert [record.range for record in hub.log if record.status == 206] == ["bytes=100-199"]
 
 
-def test_a_private_repository_is_hidden_from_strangers(hub: Hub) -> None:
-    """Info, listing and download answer as if it did not exist."""
-    hub.seed("acme/secret", {"a.txt": b"1"}, private=True)
-    with pytest.raises(RepositoryNotFoundError):
-        api(hub, BOB).model_info("acme/secret")
-    assert list(api(hub, BOB).list_models()) == []
-    assert api(hub, CAROL).model_info("acme/secret").private
-
-
-def test_a_gate_stops_downloads_until_granted(hub: Hub, tmp_path: Path) -> None:
-    """The info is public, the files are not."""
-    hub.seed("alice/model", {"a.txt": b"1"}, gated=True)
-    assert api(hub, BOB).model_info("alice/model").gated == "manual"
-    with pytest.raises(GatedRepoError):
-        api(hub, BOB).auth_check("alice/model")
-    with pytest.raises(GatedRepoError):
-        api(hub, BOB).hf_hub_download("alice/model", "a.txt", cache_dir=tmp_path)
-    hub.repo("alice/model").granted.add("bob")
-    assert (pull(hub, tmp_path, BOB) / "a.txt").read_bytes() == b"1"
-
-
-@pytest.mark.parametrize(("token", "repo_id"), [(ALICE_READ, "alice/x"), (BOB, "acme/x")])
-def test_a_token_without_the_right_creates_nothing(hub: Hub, token: str, repo_id: str) -> None:
-    """A read-only token, and a namespace of others."""
-    with pytest.raises(HfHubHTTPError) as caught:
-        api(hub, token).create_repo(repo_id)
-    assert caught.value.response.status_code == 403
-    assert not hub.store.repos
-
-
-@pytest.mark.parametrize(("token", "status"), [(ALICE_READ, 403), (BOB, 403), ("", 401)])
-def test_only_members_with_a_write_token_change_a_repository(
-    hub: Hub, token: str, status: int
-) -> None:
-    """A public repository can be read by all of them, and the check of access says who writes."""
-    head = hub.seed("alice/model", {"a.txt": b"1"})
-    client = HfApi(endpoint=hub.url, token=token or False)
-    assert client.model_info("alice/model").sha == head
-    for change in (
-        lambda: client.upload_file(
-            path_or_fileobj=b"2", path_in_repo="a.txt", repo_id="alice/model"
-        ),
-        lambda: client.create_tag("alice/model", tag="v1"),
-        lambda: client.auth_check("alice/model", write=True),
-        lambda: client.delete_repo("alice/model"),
-    ):
-        with pytest.raises(HfHubHTTPError) as caught:
-            change()
-        assert caught.value.response.status_code == status
-    assert hub.head("alice/model") == head
-
-
 def test_settings_and_deletions_take_effect(hub: Hub) -> None:
     """Visibility, tags, branches, files and the repository itself."""
     hub.seed("alice/model", {"a.txt": b"1", "sub/b.txt": b"2"})
@@ -223,16 +106,6 @@ def test_settings_and_deletions_take_effect(hub: Hub) -> None:
         client.delete_file("a.txt", "alice/model")
     client.delete_repo("alice/model")
     assert not hub.store.repos
-
-
-def test_an_unknown_token_and_an_unknown_revision_are_named(hub: Hub) -> None:
-    """The errors of the client, which it tells apart by headers."""
-    with pytest.raises(HfHubHTTPError, match="Invalid user token"):
-        api(hub, "hf_" + "x" * 34).whoami()
-    assert api(hub, CAROL).whoami()["orgs"][0]["name"] == "acme"
-    hub.seed("alice/model", {})
-    with pytest.raises(RevisionNotFoundError):
-        api(hub).model_info("alice/model", revision="nope")
 
 
 def test_a_wrong_card_is_refused_before_any_upload(hub: Hub) -> None:
@@ -284,116 +157,3 @@ def test_branches_tags_and_pull_requests_are_revisions(hub: Hub) -> None:
     client.merge_pull_request("alice/model", 1)
     assert client.get_discussion_details("alice/model", 1).status == "merged"
     assert {"a.txt", "b.txt", "c.txt"} <= hub.files("alice/model").keys()
-
-
-def test_two_faults_of_503_are_retried(hub: Hub) -> None:
-    """The client repeats the LFS batch, and not what it does not hold to be repeatable."""
-    fault = hub.fault("objects/batch", status=503, headers={"Retry-After": "0"}, times=2)
-    push(hub, {"model.safetensors": WEIGHTS})
-    assert fault.num_hits == 2
-    statuses = [record.status for record in hub.log if "objects/batch" in record.line]
-    assert statuses == [503, 503, 200]
-    hub.fault("POST .*/commit/main", status=503)
-    with pytest.raises(HfHubHTTPError, match="503"):
-        push(hub, {"a.txt": b"1"})
-
-
-def test_a_cut_download_is_repeated(hub: Hub, tmp_path: Path) -> None:
-    """The connection ends in the middle of the body; the file is whole in the end."""
-    hub.seed("alice/model", {"model.safetensors": WEIGHTS})
-    hub.fault("GET /storage/", cut_after_bytes=100_000)
-    assert sha256(pull(hub, tmp_path) / "model.safetensors") == sha256(WEIGHTS)
-    assert len(hub.lines("GET /storage/")) == 2
-
-
-def test_a_cut_upload_is_repeated(hub: Hub) -> None:
-    """The connection ends while the client sends."""
-    hub.fault("PUT /lfs/objects/", cut_upload_after_bytes=100_000)
-    push(hub, {"model.safetensors": WEIGHTS})
-    assert len(hub.lines("PUT /lfs/objects/")) == 2
-
-
-def test_a_corrupt_download_has_the_right_length_only(hub: Hub, tmp_path: Path) -> None:
-    """The client checks the length and not the hash."""
-    hub.seed("alice/model", {"model.safetensors": WEIGHTS})
-    hub.fault("GET /storage/", corrupt_at=1234)
-    data = (pull(hub, tmp_path) / "model.safetensors").read_bytes()
-    assert len(data) == len(WEIGHTS)
-    assert [at for at in range(len(data)) if data[at] != WEIGHTS[at]] == [1234]
-
-
-def test_a_lost_commit_response_leaves_the_commit(hub: Hub) -> None:
-    """The client fails, the commit exists, and pushing again changes nothing."""
-    hub.fault("POST .*/commit/main", drop=True)
-    with pytest.raises(Exception, match=r"(?i)disconnected|reset") as caught:
-        push(hub, {"a.txt": b"1"})
-    assert not isinstance(caught.value, HfHubHTTPError)
-    assert hub.files("alice/model")["a.txt"] == b"1"
-    assert push(hub, {"a.txt": b"1"}) == hub.head("alice/model")
-    assert len(hub.commits("alice/model")) == 2
-
-
-def test_hf_uploads_and_downloads(hub: Hub, run: Run, tmp_path: Path) -> None:
-    """The command-line client, with LFS."""
-    (tmp_path / "model.safetensors").write_bytes(WEIGHTS)
-    run(hub, "hf", "upload", "alice/model", str(tmp_path / "model.safetensors"))
-    run(hub, "hf", "download", "alice/model", "--local-dir", str(tmp_path / "down"), token=BOB)
-    assert sha256(tmp_path / "down" / "model.safetensors") == sha256(WEIGHTS)
-
-
-@pytest.mark.xet
-@pytest.mark.xdist_group("xet")
-def test_xet_uploads_become_plain_files(xet_hub: Hub, run: Run, tmp_path: Path) -> None:
-    """Two uploads by the default client: one file, then a folder with a second one."""
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(WEIGHTS)
-    (folder / "README.md").write_bytes(CARD)
-    run(xet_hub, "hf", "upload", "alice/model", str(folder), xet=True)
-    (folder / "second.safetensors").write_bytes(WEIGHTS[::-1])
-    run(xet_hub, "hf", "upload", "alice/model", str(folder), xet=True)
-    folder = pull(xet_hub, tmp_path)
-    assert sha256(folder / "model.safetensors") == sha256(WEIGHTS)
-    assert sha256(folder / "second.safetensors") == sha256(WEIGHTS[::-1])
-    assert (folder / "README.md").read_bytes() == CARD
-    assert xet_hub.lines("PUT /lfs/") == []
-    assert xet_hub.lines("/xet-write-token/")
-
-
-FROM_PRETRAINED = """
-import sys, torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-             num_key_value_heads=2, vocab_size=32)
-model = LlamaForCausalLM(LlamaConfig(**sizes))
-model.push_to_hub("alice/tiny")
-again = AutoModelForCausalLM.from_pretrained("alice/tiny")
-ids = torch.arange(8)[None]
-assert torch.equal(model(ids).logits, again(ids).logits)
-"""
-
-
-def test_transformers_pushes_and_loads_a_model(hub: Hub, run: Run) -> None:
-    """A tiny random Llama makes the round trip with equal logits."""
-    run(hub, "python", "-c", FROM_PRETRAINED)
-    facts = api(hub).model_info("alice/tiny")
-    assert facts.safetensors is not None
-    assert facts.safetensors.total == 32 * 16 * 2 + 2 * (4 * 16 * 16 + 3 * 16 * 32 + 2 * 16) + 16
-    assert facts.config == {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
-
-
-def test_python_m_serves_until_terminated(tmp_path: Path) -> None:
-    """The first line on stdout is the address; SIGTERM ends it well."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.hub", "--port", "0", "--folder", str(tmp_path)],
-        cwd=Path(__file__).parents[1],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdout is not None
-        client = HfApi(endpoint=server.stdout.readline().strip(), token=ALICE)
-        try:
-            assert client.whoami()["name"] == "alice"
-        finally:
-            server.terminate()
-    assert server.returncode == 0

@@ -12,25 +12,12 @@ from hfgrow.hub.pull import pull
 from hfgrow.hub.resolve import resolve
 from tests.hub import ALICE, Hub
 from tests.hub.fixtures import IGNORE_CLIENT_WARNING
-from tests.test_hub_pull import BASE
-from tests.test_hub_push import FILES, check, content, fill, send
+from tests.hub.pulls import BASE
+from tests.hub.pushes import FILES, TARGET, check, content, send
 
 pytestmark = pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
 EXIT_CODES = {401: 4, 403: 4, 404: 4, 409: 6, 412: 6, 413: 4, 429: 5, 503: 5}
-TARGET = "alice/base-stack-g4"
 CARD_VERDICTS = {413: 3}
-
-
-@pytest.fixture
-def hub(empty_hub: Hub) -> Hub:
-    return empty_hub
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "grown"
-    path.mkdir()
-    return fill(path)
 
 
 def assert_told(error: GrowthError, status: int, code: int | None = None) -> None:
@@ -75,17 +62,17 @@ def test_a_pull_tells_what_the_hub_answered(hub: Hub, call: str, status: int) ->
     ],
 )
 def test_a_push_tells_what_the_hub_answered_and_changes_nothing(
-    hub: Hub, folder: Path, call: str, status: int
+    hub: Hub, grown: Path, call: str, status: int
 ) -> None:
     client = HubClient(ALICE, hub.url)
     fault = hub.fault(call, status=status, times=999)
     with pytest.raises(GrowthError) as caught:
-        send(folder, check(client), client)
+        send(grown, check(client), client)
     assert fault.num_hits > 0
     assert_told(caught.value, status, CARD_VERDICTS.get(status) if "yaml" in call else None)
     assert ("model", TARGET) not in hub.store.repos or len(hub.commits(TARGET)) == 1
     hub.clear_faults()
-    send(folder, check(client), client)
+    send(grown, check(client), client)
     assert content(hub, TARGET).items() >= FILES.items()
 
 
@@ -93,17 +80,17 @@ def test_a_push_tells_what_the_hub_answered_and_changes_nothing(
 @pytest.mark.parametrize("status", EXIT_CODES)
 @pytest.mark.parametrize("call", ["GET .*/auth-check", "POST .*/commit/", "GET .*/revision/"])
 def test_a_push_into_a_repository_that_exists_tells_what_the_hub_answered(
-    hub: Hub, folder: Path, call: str, status: int
+    hub: Hub, grown: Path, call: str, status: int
 ) -> None:
     before = hub.seed(TARGET, {"hfgrow.json": b"old"})
     client = HubClient(ALICE, hub.url)
     fault = hub.fault(call, status=status, times=999)
     with pytest.raises(GrowthError) as caught:
-        send(folder, check(client), client)
+        send(grown, check(client), client)
     assert fault.num_hits > 0
     assert_told(caught.value, status)
     # What only reads the new commit comes after it: the push is there, and the next run says so.
     was_made = "/revision/" in call
     assert (hub.head(TARGET) == before) != was_made
     hub.clear_faults()
-    assert send(folder, check(client), client).already == was_made
+    assert send(grown, check(client), client).already == was_made

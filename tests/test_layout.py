@@ -24,7 +24,7 @@ from hfgrow.errors import UsageError
 from hfgrow.operators.stack import stack
 from hfgrow.plan import GrowthPlan, stored_in
 from tests.checkpoints import MakeCheckpoint
-from tests.test_operators import plan_of
+from tests.layer_plans import plan_of
 
 LAYER_MAPS = st.lists(st.integers(0, 3), min_size=1, max_size=10)
 

@@ -7,12 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfgrow.ledger import UNKNOWN, ledger, rows
-from hfgrow.lineage import Compute, Manifest
-from tests.test_lineage import link, model
-from tests.trained import cost, then_trained, trained_only, training
-
-GROWN = link(2, [0, 1, 0, 1])
-DECLARED = Compute(20, 16, 10**9, 6.0 * 20 * 10**9, source="declared")
+from hfgrow.lineage import Manifest
+from tests.links import GROWN, link, model
+from tests.trained import DECLARED, cost, then_trained, trained_only, training
 
 
 def test_the_stages_stand_in_their_order_from_the_root_on() -> None:

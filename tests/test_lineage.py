@@ -13,14 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfgrow.errors import ModelError
-from hfgrow.lineage import Link, Manifest, Model, WeightFile
+from hfgrow.lineage import Link, Manifest
 from hfgrow.manifest import parse_manifest, read_manifest
-from hfgrow.measured import Measured
 from hfgrow.plan import GrowthStep, LayerSource
 from tests.checkpoints import MakeCheckpoint
+from tests.links import CHAIN, DOCUMENT, link, model
 from tests.program import call_hfgrow
 
-MEASURED = Measured("a probe text", 512, "float32", 2.5, 3.25, 4.0, 0.5, 0.75, 0.125, 20.0)
 WIDTHS = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -30,30 +29,8 @@ WIDTHS = {
 }
 
 
-def model(num_layers: int, **more: Any) -> Model:
-    files = {"model.safetensors": WeightFile(100 * num_layers, "ab" * 32)}
-    return Model("name", num_layers, 10 * num_layers, 8 * num_layers, files, **more)
-
-
-def link(num_layers: int, layer_map: list[int], **more: Any) -> Link:
-    step = GrowthStep("stack", {"g": 2}, tuple(LayerSource(i) for i in layer_map), False)
-    return Link(
-        base=model(num_layers, repo_id="org/base", revision="0" * 40),
-        steps=(step,),
-        dtype=None,
-        max_shard_nbytes=50 * 10**9,
-        result=model(len(layer_map)),
-        versions={"hfgrow": "0"},
-        **more,
-    )
-
-
 def growths_of(manifest: Manifest) -> list[Link]:
     return [one for one in manifest.chain if isinstance(one, Link)]
-
-
-CHAIN = (link(2, [0, 1, 0, 1], measured=MEASURED, card={"license": "mit"}), link(4, [3, 2, 1, 0]))
-DOCUMENT: dict[str, Any] = json.loads(Manifest(CHAIN).to_json())
 
 
 def test_a_manifest_is_read_back_as_it_was_written() -> None:

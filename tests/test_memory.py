@@ -18,7 +18,7 @@ from hfgrow.families import FAMILIES
 from hfgrow.memory import grow_state_dict, plan_state_dict
 from hfgrow.operators import OPERATORS, apply
 from tests.checkpoints import MakeCheckpoint, load, logits, tensors_of
-from tests.growths import COMMANDS, Case
+from tests.growths import Case
 
 Steps = list[tuple[str, dict[str, object]]]
 
@@ -49,10 +49,6 @@ def assert_same(found: Any, expected: Any) -> None:
     for name, tensor in tensors.items():
         assert tensor.dtype == other_tensors[name].dtype
         assert torch.equal(tensor, other_tensors[name]), name
-
-
-def test_every_operator_is_grown_in_memory() -> None:
-    assert COMMANDS.keys() == OPERATORS.keys()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

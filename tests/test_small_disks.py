@@ -144,8 +144,3 @@ def test_a_read_only_cache_that_lacks_the_model_is_told(
     assert finished.returncode == 7, finished.stderr
     assert "cannot write to the cache: Read-only file system" in finished.stderr
     assert not (tmp_path / "out").exists()
-
-
-@pytest.fixture
-def hub(empty_hub: Hub) -> Hub:
-    return empty_hub

@@ -8,7 +8,7 @@ import yaml
 
 from hfgrow.card import card_files, metadata
 from hfgrow.lineage import Compute, Manifest
-from tests.test_lineage import link
+from tests.links import GROWN, link
 from tests.trained import (
     EVALUATED,
     HUB_TEXT,
@@ -19,7 +19,6 @@ from tests.trained import (
     training,
 )
 
-GROWN = link(2, [0, 1, 0, 1])
 AGAIN = link(4, [0, 1, 2, 3, 0, 1, 2, 3])
 
 

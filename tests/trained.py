@@ -24,13 +24,15 @@ from hfgrow.lineage import (
 from hfgrow.manifest import read_manifest
 from hfgrow.record import describe
 from tests.checkpoints import edit_json
-from tests.test_lineage import model
+from tests.links import model
 
 HUB_TEXT = TrainingSource(
     "org/texts", "dataset", "train[:99%]", 900_000, 3.0, "cd" * 32, dataset="org/texts"
 )
 LOCAL_TEXT = TrainingSource("notes.txt", "local", "train", 100_000, 1.0, "ef" * 32)
 EVALUATED = Evaluated("held.txt", 4096, 4.25, 2.5, 1.75, 1.0, 3.0, 250_000)
+# What somebody says that the root has cost.
+DECLARED = Compute(20, 16, 10**9, 6.0 * 20 * 10**9, source="declared")
 # The first bytes of any PNG; nobody looks further.
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
+from tests.checkpoints import edit_json
 
 Header = dict[str, Any]
 
@@ -86,3 +87,8 @@ def rewrite(path: Path, header: Header, data: bytes) -> None:
 def check(folder: Path) -> None:
     """Read a folder strictly."""
     read(LocalFolder(folder))
+
+
+def edit_config(base: Path, **changes: Any) -> None:
+    """Change keys of a folder's config.json; ... takes one away."""
+    edit_json(base / "config.json", **changes)

@@ -9,14 +9,10 @@ import torch
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from tests.attacks.craft import add_tensor, check
+from tests.attacks.craft import add_tensor, check, edit_config
 from tests.attacks.refusal import assert_refused
-from tests.checkpoints import MakeCheckpoint, edit_json, load, logits, naive_twin
+from tests.checkpoints import MakeCheckpoint, load, logits, naive_twin
 from tests.program import call_hfgrow
-
-
-def edit(base: Path, **changes: Any) -> None:
-    edit_json(base / "config.json", **changes)
 
 
 @pytest.mark.case("C16")
@@ -26,14 +22,14 @@ def edit(base: Path, **changes: Any) -> None:
     ids=lambda value: f"C16-{value!r}",
 )
 def test_a_quantised_model_is_refused(base: Path, method: object) -> None:
-    edit(base, quantization_config={"quant_method": method})
+    edit_config(base, quantization_config={"quant_method": method})
     assert_refused(base, "config.json", "quantised")
 
 
 @pytest.mark.case("C16")
 @pytest.mark.parametrize("value", [True, [], "gptq", {}], ids=lambda value: f"C16-{value!r}")
 def test_any_quantization_config_is_refused(base: Path, value: object) -> None:
-    edit(base, quantization_config=value)
+    edit_config(base, quantization_config=value)
     assert_refused(base, "quantised")
 
 
@@ -98,7 +94,7 @@ def test_settings_that_shape_the_function_are_kept(
 def test_old_rope_keys_are_kept(base: Path, tmp_path: Path) -> None:
     """C17: what transformers 4 wrote."""
     old = {"rope_theta": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}
-    edit(base, rope_parameters=..., **old)
+    edit_config(base, rope_parameters=..., **old)
     assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out").returncode == 0
     after = json.loads((tmp_path / "out" / "config.json").read_text())
     assert {key: after.get(key) for key in old} == old
@@ -111,15 +107,15 @@ def test_old_rope_keys_are_kept(base: Path, tmp_path: Path) -> None:
     "value", ["junk", "torch.float32", "fp8", 16, ["float32"], {"a": 1}, True], ids=str
 )
 def test_a_junk_dtype_is_refused(base: Path, key: str, value: object) -> None:
-    edit(base, **{key: value})
+    edit_config(base, **{key: value})
     assert_refused(base, "config.json", key)
 
 
 @pytest.mark.case("C18")
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"], ids="C18-{}".format)
 def test_both_spellings_of_the_dtype_are_read(base: Path, key: str) -> None:
-    edit(base, dtype=..., torch_dtype=...)
-    edit(base, **{key: "float32"})
+    edit_config(base, dtype=..., torch_dtype=...)
+    edit_config(base, **{key: "float32"})
     check(base)
 
 
@@ -127,7 +123,7 @@ def test_both_spellings_of_the_dtype_are_read(base: Path, key: str) -> None:
 @pytest.mark.parametrize("value", [1, 2, None], ids=lambda value: f"C19-{value!r}")
 def test_pretraining_tp_is_kept_and_noted(base: Path, value: object) -> None:
     """The weights are stored whole whatever it says, and SmolLM3 is published with 2."""
-    edit(base, pretraining_tp=value)
+    edit_config(base, pretraining_tp=value)
     plan = read(LocalFolder(base))
     assert plan.config["pretraining_tp"] == value
     assert any("pretraining_tp" in note for note in plan.notes) == (value == 2)
@@ -140,14 +136,14 @@ def test_pretraining_tp_is_kept_and_noted(base: Path, value: object) -> None:
     ids=lambda value: f"C19-{value}",
 )
 def test_an_architecture_that_disagrees_is_refused(base: Path, value: object) -> None:
-    edit(base, architectures=value)
+    edit_config(base, architectures=value)
     assert_refused(base, "architectures", "LlamaForCausalLM")
 
 
 @pytest.mark.case("C19")
 @pytest.mark.parametrize("value", [..., None], ids=["C19-absent", "C19-null"])
 def test_a_config_without_architectures_is_read(base: Path, value: object) -> None:
-    edit(base, architectures=value)
+    edit_config(base, architectures=value)
     check(base)
 
 
@@ -158,7 +154,7 @@ def test_a_config_without_architectures_is_read(base: Path, value: object) -> No
 @pytest.mark.parametrize("value", ["false", "no", 2, [], {}], ids=str)
 def test_a_switch_that_is_no_switch_is_refused(base: Path, key: str, value: object) -> None:
     """C19: transformers takes the text "false" for true, or refuses it after the growth."""
-    edit(base, **{key: value})
+    edit_config(base, **{key: value})
     assert_refused(base, "config.json", key)
 
 

@@ -10,8 +10,8 @@ import pytest
 from hfgrow.card import card_files
 from hfgrow.errors import ModelError
 from hfgrow.manifest import parse_manifest
+from tests.links import DOCUMENT
 from tests.program import call_hfgrow, run_hfgrow
-from tests.test_lineage import DOCUMENT
 
 SHELL = "x'; touch /tmp/evil; echo '"
 HTML = '"><script>alert(1)</script>\n![x](http://evil/)`'

@@ -10,8 +10,8 @@ import pytest
 from hfgrow.card import card_files
 from hfgrow.errors import ModelError
 from hfgrow.manifest import parse_manifest
+from tests.links import link
 from tests.program import call_hfgrow, run_hfgrow
-from tests.test_lineage import link
 from tests.trained import document_of, then_trained
 
 SHELL = "x'; touch /tmp/evil; echo '"

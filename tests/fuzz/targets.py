@@ -95,7 +95,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 def seeds(target: str) -> list[bytes]:
     """Return good inputs to begin with."""
-    from tests.test_lineage import link
+    from tests.links import link
     from tests.trained import document_of, then_trained
 
     trained = document_of(then_trained(link(2, [0, 1, 0, 1], card={"license": "mit"})))

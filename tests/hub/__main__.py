@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -25,8 +26,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end.set())
     with Hub(folder=arguments.folder, xet=arguments.xet, port=arguments.port) as hub:
-        # In one write: a reader may have gone after the first line.
-        print(f"{hub.url}\n{ALICE}", flush=True)
+        # In one write, also where Python does not buffer: a reader may have gone after a line.
+        sys.stdout.write(f"{hub.url}\n{ALICE}\n")
+        sys.stdout.flush()
         end.wait()
 
 

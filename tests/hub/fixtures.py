@@ -15,19 +15,12 @@ import pytest
 
 from .access import ALICE, USERS
 from .server import Hub
+from .site import Knobs
 
 # The client of 2.4 sends an LFS object in a way that its own HTTP library deprecates. A test that
 # uploads in this process needs this filter where warnings are errors:
 # pytestmark = pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
 IGNORE_CLIENT_WARNING = "ignore:Use 'content=:DeprecationWarning"
-
-
-@pytest.fixture(name="hub")
-def running_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub without xet, and a client in this process that uploads by LFS."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    with Hub() as hub:
-        yield hub
 
 
 @pytest.fixture(scope="module", name="hub_server")
@@ -37,7 +30,7 @@ def module_hub() -> Iterator[Hub]:
         yield hub
 
 
-@pytest.fixture
+@pytest.fixture(name="hub")
 def empty_hub(
     hub_server: Hub,
     monkeypatch: pytest.MonkeyPatch,
@@ -52,6 +45,7 @@ def empty_hub(
     hub_server.store.repos.clear()
     hub_server.log.clear()
     hub_server.clear_faults()
+    hub_server.knobs.page_size = Knobs.page_size
     hub_server.knobs.part_bytes = None
     for blob in hub_server.store.blobs.folder.iterdir():
         blob.unlink()

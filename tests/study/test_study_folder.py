@@ -9,7 +9,7 @@ from hfgrow.errors import OutputError, UsageError
 from hfgrow.study.design import Design, begun, selected
 from hfgrow.study.folder import STUDY, StudyFolder
 from tests.program import call_hfgrow
-from tests.study.test_study_report import planned
+from tests.study.made_up import planned
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from hfgrow.study.jobs import Queue
 from hfgrow.train.fresh import write_fresh
 from hfgrow.train.recipe_parts import FreshModel
 from hfgrow.train.run_folder import RunFolder
-from tests.study.test_study_report import planned
+from tests.study.made_up import planned
 
 DEMO = Path(__file__).parents[2] / "hfgrow" / "demo"
 _TELL = "import os, time; print(os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); time.sleep(60)"

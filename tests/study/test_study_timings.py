@@ -14,7 +14,7 @@ from hfgrow.study.job import StudyRun
 from hfgrow.study.results import Point, Result
 from hfgrow.study.timings import timings
 from tests.program import call_hfgrow
-from tests.study.test_study_report import measured, planned, result_of
+from tests.study.made_up import measured, planned, result_of
 
 FACTORS = (1, 2, 4, 8)
 LAW = TimingLaw(0.5, 40.0, -3.0, (1, 1), (1, 1), "")

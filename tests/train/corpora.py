@@ -1,13 +1,16 @@
 """Text, a tokenizer and prepared tokens for the tests of the data layer."""
 
 import json
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import hfgrow
+from hfgrow.errors import GrowthError
 from hfgrow.train.data.prepare import prepare
 from hfgrow.train.data.sources import TextSource
 from hfgrow.train.data.token_files import TokenFiles
@@ -52,3 +55,19 @@ def documents(files: TokenFiles) -> list[list[int]]:
     starts = [int(n) for n in files.starts]
     pairs = pairwise(starts)
     return [files.read(first, end).tolist() for first, end in pairs]
+
+
+def expected(encoder: TextTokenizer, *texts: str) -> list[list[int]]:
+    """Tokenise every document in one call, as nothing in the data layer does."""
+    plain = [encoder.encoder.encode(text, add_special_tokens=False).ids for text in texts]
+    return [[*encoder.prefix, *ids, *encoder.suffix] for ids in plain]
+
+
+def refusal(path: Path, encoder: TextTokenizer, **options: object) -> GrowthError:
+    """Return the error of preparing a file, and see that it left nothing behind."""
+    folder = path.parent / "refused"
+    before = set(os.listdir(path.parent))
+    with pytest.raises(GrowthError) as caught:
+        prepared(path, folder, encoder, **options)
+    assert set(os.listdir(path.parent)) == before
+    return caught.value

@@ -10,12 +10,7 @@ from hfgrow.hub.client import HubClient
 from hfgrow.train.data.sources import TextSource
 from hfgrow.train.data.tables import pinned, read_dataset
 from hfgrow.train.data.tokenizer import TextTokenizer
-from tests.train.corpora import documents, prepared, story, tokenizer, write_rows
-
-
-@pytest.fixture(scope="module")
-def encoder() -> TextTokenizer:
-    return tokenizer()
+from tests.train.corpora import documents, prepared, story, write_rows
 
 
 def write_parquet(path: Path, **columns: list[Any]) -> Path:

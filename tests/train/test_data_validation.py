@@ -16,12 +16,7 @@ from hfgrow.train.data.overlap import overlaps
 from hfgrow.train.data.sources import TextSource
 from hfgrow.train.data.tokenizer import TextTokenizer
 from hfgrow.train.data.views import TokenView
-from tests.train.corpora import VOCAB_SIZE, prepared, story, tokenizer, write_rows, write_stories
-
-
-@pytest.fixture(scope="module")
-def encoder() -> TextTokenizer:
-    return tokenizer()
+from tests.train.corpora import VOCAB_SIZE, prepared, story, write_rows, write_stories
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub import Hub
-from tests.test_hub_growth import Machine
+from tests.hub.machine import Machine
 from tests.train.corpora import write_stories
 
 TARGET = "alice/learned"

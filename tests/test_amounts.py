@@ -1,0 +1,25 @@
+"""Amounts: read as people write them, shown in short."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hfgrow.amounts import amount, shown
+
+
+def test_what_a_law_asks_beyond_all_bounds_is_shown_in_short() -> None:
+    assert shown(1.2345e190) == "1.23e+190"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("7B", 7e9), ("1.1b", 1.1e9), ("300_000", 3e5), ("2e12", 2e12), ("15T", 15e12), ("1", 1)],
+)
+def test_amounts_are_read_as_people_write_them(text: str, value: float) -> None:
+    assert amount(text, "it") == value
+
+
+@given(st.floats(1, 1e15))
+def test_an_amount_that_is_shown_has_at_most_three_digits_before_its_point(value: float) -> None:
+    number, _, unit = shown(value).partition(" ")
+    assert len(number.partition(".")[0]) <= 3 or unit in ("", "T")

@@ -1,0 +1,47 @@
+"""Branch scaling: weaker branches for layers that stand several times."""
+
+import pytest
+
+from hfgrow.errors import UsageError
+from hfgrow.operators.branch_scale import branch_scale
+from hfgrow.operators.stack import stack
+from hfgrow.operators.zero_depth import zero_depth
+from hfgrow.plan import LayerSource
+from hfgrow.tensor_recipes import Blend, Fill
+from tests.layer_plans import OUT, QUERY, plan_of, recipe, stored
+
+
+def test_branch_scale_multiplies_what_branches_add_and_nothing_else() -> None:
+    grown = stack(plan_of(2), g=2)
+    scaled = branch_scale(grown, exponent=1)
+    assert scaled.layer_map == grown.layer_map
+    for i in range(4):
+        assert recipe(scaled, i, OUT) == Blend(((0.5, stored(i % 2, OUT)),))
+        assert recipe(scaled, i, QUERY) == recipe(grown, i, QUERY)
+    assert [step.operator for step in scaled.steps] == ["stack", "branch-scale"]
+    assert scaled.steps[1].layer_map == tuple(LayerSource(i) for i in range(4))
+    assert scaled.steps[1].arguments == {"exponent": 1.0}
+    assert not branch_scale(zero_depth(plan_of(2), g=2)).preserves_function
+
+
+def test_branch_scale_leaves_zeros_zero() -> None:
+    scaled = branch_scale(zero_depth(plan_of(2), g=2))
+    assert recipe(scaled, 1, OUT) == Fill((8, 8), 0.0)
+
+
+def test_branch_scale_counts_the_layers_of_the_root() -> None:
+    twice = stack(stack(plan_of(2), g=2), g=2)
+    assert recipe(branch_scale(twice, exponent=0.5), 7, OUT) == Blend(((0.5, stored(1, OUT)),))
+
+
+@pytest.mark.parametrize("exponent", [float("nan"), float("inf"), 0, -1.0, 1.01, 10**400])
+def test_an_exponent_out_of_range_is_refused(exponent: float) -> None:
+    with pytest.raises(UsageError, match="--exponent must be"):
+        branch_scale(stack(plan_of(2), g=2), exponent=exponent)
+
+
+def test_branch_scale_is_refused_where_it_would_do_nothing_or_too_much() -> None:
+    with pytest.raises(UsageError, match="none is repeated"):
+        branch_scale(plan_of(4))
+    with pytest.raises(UsageError, match="stands once"):
+        branch_scale(branch_scale(stack(plan_of(2), g=2)))

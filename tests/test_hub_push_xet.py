@@ -1,0 +1,85 @@
+"""A push by xet, in processes of their own: hf_xet keeps its storage to itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hub import ALICE, Hub
+from tests.hub.fixtures import hub_environment
+
+PUSH = """
+import sys
+from pathlib import Path
+from hfgrow.errors import GrowthError
+from hfgrow.hub.client import HubClient
+from hfgrow.hub.preflight import preflight
+from hfgrow.hub.pull import pull
+from hfgrow.hub.push import push
+from hfgrow.hub.resolve import ModelRef, resolve
+client, folder = HubClient(), Path(sys.argv[1])
+base = ModelRef("bob/base", repo_id="bob/base")
+try:
+    target = preflight(base, "x", "", client, private=None, exist_ok=False, create_pr=False)
+    done = push(folder, sorted(p.name for p in folder.iterdir()), target, client, message="m")
+    pulled = pull(resolve("alice/x", client), client)
+    name = "model.safetensors"
+    print(done.already, (pulled / name).read_bytes() == (folder / name).read_bytes())
+except GrowthError as error:
+    print(error.exit_code, error, "|", error.hint)
+"""
+
+
+def push_by_xet(hub: Hub, folder: Path, home: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", PUSH, str(folder)],
+        env=hub_environment(hub, home, xet=True),
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ALICE not in done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.case("F-24")
+@pytest.mark.xet
+@pytest.mark.xdist_group("xet")
+def test_a_push_by_xet_arrives_and_is_not_repeated(
+    xet_hub: Hub, tmp_path: Path, grown: Path
+) -> None:
+    pytest.importorskip("hf_xet")
+    assert push_by_xet(xet_hub, grown, tmp_path / "hf") == "False True"
+    assert push_by_xet(xet_hub, grown, tmp_path / "hf") == "True True"
+    assert len(xet_hub.commits("alice/x")) == 2
+    assert not xet_hub.lines("objects/batch")
+
+
+@pytest.mark.case("F-24")
+@pytest.mark.xet
+@pytest.mark.xdist_group("xet")
+def test_a_hub_without_xet_names_the_way_around_it(hub: Hub, tmp_path: Path, grown: Path) -> None:
+    pytest.importorskip("hf_xet")
+    told = push_by_xet(hub, grown, tmp_path / "hf")
+    assert told.startswith("5 pushing to alice/x: the Xet storage failed")
+    assert "HF_HUB_DISABLE_XET=1" in told
+
+
+@pytest.mark.xet
+@pytest.mark.xdist_group("xet")
+@pytest.mark.case("F-17", "F-24")
+def test_a_lost_answer_to_a_commit_by_xet_makes_no_second_one(
+    xet_hub: Hub, tmp_path: Path, grown: Path
+) -> None:
+    pytest.importorskip("hf_xet")
+    fault = xet_hub.fault(r"POST .*/commit/", drop=True)
+    assert push_by_xet(xet_hub, grown, tmp_path / "hf") == "False True"
+    assert fault.num_hits == 1
+    assert len(xet_hub.commits("alice/x")) == 2
+    assert len(xet_hub.lines("/commit/")) == 1

@@ -1,0 +1,23 @@
+"""What several files of tests of training take."""
+
+from pathlib import Path
+
+import pytest
+
+from hfgrow.train.data.tokenizer import TextTokenizer
+from tests.train.corpora import tokenizer
+from tests.train.recipes import MINIMAL
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    """A file with the shortest recipe."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.fixture(scope="session")
+def encoder() -> TextTokenizer:
+    """The tokenizer of the demo."""
+    return tokenizer()
