@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hfgrow.hub.client import HubClient
 from tests.hub import ALICE, Hub
 from tests.hub.fixtures import hub_environment
 
@@ -33,10 +37,10 @@ except GrowthError as error:
 """
 
 
-def push_by_xet(hub: Hub, folder: Path, home: Path) -> str:
+def push_by_xet(hub: Hub, folder: Path, home: Path, **changes: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", PUSH, str(folder)],
-        env=hub_environment(hub, home, xet=True),
+        env=hub_environment(hub, home, xet=True) | changes,
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
@@ -83,3 +87,39 @@ def test_a_lost_answer_to_a_commit_by_xet_makes_no_second_one(
     assert fault.num_hits == 1
     assert len(xet_hub.commits("alice/x")) == 2
     assert len(xet_hub.lines("/commit/")) == 1
+
+
+@pytest.fixture
+def silent_storage() -> Iterator[str]:
+    """The address of a storage that takes every connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.case("F-24")
+@pytest.mark.xet
+@pytest.mark.xdist_group("xet")
+@pytest.mark.parametrize("is_there", [True, False], ids=["silent", "gone"])
+def test_a_xet_storage_that_does_not_answer_is_given_up(
+    xet_hub: Hub, silent_storage: str, tmp_path: Path, grown: Path, is_there: bool
+) -> None:
+    pytest.importorskip("hf_xet")
+    # Port 9 throws everything away, where anything listens at all.
+    xet_hub.knobs.cas = silent_storage if is_there else "http://127.0.0.1:9"
+    impatient = {"HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "1", "HF_XET_CLIENT_READ_TIMEOUT": "1s"}
+    told = push_by_xet(xet_hub, grown, tmp_path / "hf", **impatient)
+    assert told.startswith("5 pushing to alice/x: the Xet storage failed")
+    assert "HF_HUB_DISABLE_XET=1" in told
+    assert len(xet_hub.commits("alice/x")) == 1
+
+
+def test_the_patience_with_a_xet_storage_is_bounded_unless_its_owner_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS"
+    monkeypatch.delenv(name, raising=False)
+    _ = HubClient().api
+    assert os.environ[name] == "3"
+    monkeypatch.setenv(name, "9")
+    _ = HubClient().api
+    assert os.environ[name] == "9"
