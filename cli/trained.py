@@ -1,6 +1,6 @@
 """Trainings and their cost in words."""
 
-from hfgrow.describe import describe_training
+from hfgrow.describe import describe_learning_rate, describe_training
 from hfgrow.errors import printable
 from hfgrow.ledger import Ledger, rows
 from hfgrow.lineage import TrainingLink
@@ -14,9 +14,11 @@ def training_lines(link: TrainingLink) -> list[str]:
     more = f", and {len(labels) - _MOST_TEXTS} more" if len(labels) > _MOST_TEXTS else ""
     lines = [
         f"{describe_training(link)} of {', '.join(labels[:_MOST_TEXTS])}{more}",
-        f"{printable(link.optimizer)}, learning rate {link.learning_rate:g}, "
+        f"{printable(link.optimizer)}, learning rate {describe_learning_rate(link)}, "
         f"{printable(link.schedule)}, {link.batch_tokens:,} tokens a step",
     ]
+    if link.trainable != "all":
+        lines.append(f"trained weights: {printable(link.trainable)}")
     for found in link.evaluations[:_MOST_TEXTS]:
         growth = "" if found.before_growth is None else f"{found.before_growth:.3f} before growth, "
         lines.append(

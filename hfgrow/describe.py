@@ -74,6 +74,22 @@ def describe_training(link: TrainingLink) -> str:
     return f"trained on {count(link.compute.tokens)} tokens"
 
 
+def describe_learning_rate(link: TrainingLink) -> str:
+    """Return the peak learning rates of a training: `0.0004, new layers 0.01`."""
+    own = {
+        words: rate
+        for key, words in (
+            ("new_learning_rate", "new layers"),
+            ("embedding_learning_rate", "embeddings"),
+        )
+        if isinstance(rate := link.settings.get(key), int | float) and not isinstance(rate, bool)
+    }
+    covered = {"new": {"new layers"}, "new+embeddings": {"new layers", "embeddings"}}
+    is_all = covered.get(link.trainable, {""}) <= own.keys()
+    others = [] if is_all else [f"{link.learning_rate:g}"]
+    return ", ".join(others + [f"{words} {rate:g}" for words, rate in own.items()])
+
+
 def changed_widths(base: Model, grown: Model) -> list[tuple[str, int, int]]:
     """Return the widths that changed: config key, before, after."""
     return [

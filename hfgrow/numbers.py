@@ -17,6 +17,17 @@ def size(nbytes: int) -> str:
     return f"{nbytes} B"
 
 
+def duration(seconds: float) -> str:
+    """Return a time to wait: 45 s, 12 min, 3.4 h, 2.1 days."""
+    for limit, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 1.5 * limit:
+            number = seconds / limit
+            return (
+                f"{number:.0f} {unit}" if number >= 10 or unit == "min" else f"{number:.1f} {unit}"
+            )
+    return f"{seconds:.0f} s"
+
+
 def short_count(number: int) -> str:
     """Return a number of tokens as it stands in a name: 100K, 2B."""
     for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):

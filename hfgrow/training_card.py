@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from hfgrow.describe import plain
+from hfgrow.describe import describe_learning_rate, plain
 from hfgrow.fields import as_phrase
 from hfgrow.ledger import ledger, rows
 from hfgrow.lineage import Evaluated, Link, Manifest, TrainingLink, TrainingSource
@@ -31,7 +31,7 @@ def training_section(manifest: Manifest, link: TrainingLink, *, picture: bool) -
         "|---|---|",
         f"| tokens | {link.compute.tokens:,} |",
         f"| optimizer | {_code(link.optimizer)} |",
-        f"| learning rate | {link.learning_rate:g}, schedule {_code(link.schedule)} |",
+        f"| learning rate | {describe_learning_rate(link)}, schedule {_code(link.schedule)} |",
         f"| batch | {link.batch_tokens:,} tokens, in sequences of {link.sequence_length:,} |",
         f"| precision | {_code(link.precision)} |",
         f"| trained weights | {_code(link.trainable)} |",
@@ -130,11 +130,11 @@ def _losses(evaluations: Sequence[Evaluated], has_grown: bool) -> list[str]:
 def _recovered(found: Evaluated) -> str:
     if found.before_growth is None:
         return "-"
-    if found.before <= found.before_growth:
-        return "0"
-    if found.recovered_tokens is None:
-        return "not seen" if found.after <= found.before_growth else "not recovered"
-    return count(found.recovered_tokens)
+    is_above = found.after > found.before_growth
+    tokens = 0 if found.before <= found.before_growth else found.recovered_tokens
+    if tokens is None:
+        return "not recovered" if is_above else "not seen"
+    return count(tokens) + ", higher again in the end" * is_above
 
 
 def _real(value: float | None) -> str:

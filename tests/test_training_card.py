@@ -125,6 +125,7 @@ def test_the_losses_stand_in_a_table_with_bits_per_byte() -> None:
         ({"recovered_tokens": None, "after": 3.5}, "not recovered"),
         ({"recovered_tokens": None, "after": 2.5}, "not seen"),
         ({"recovered_tokens": None, "before": 3.0}, "0"),
+        ({"recovered_tokens": 250_000, "after": 3.5}, "250 K, higher again in the end"),
     ],
     ids=str,
 )
@@ -205,3 +206,25 @@ def test_no_name_of_a_record_becomes_markup() -> None:
     text = card(manifest)
     for markup in ("<b>", "](http://evil", "\n# h"):
         assert markup not in text
+
+
+@pytest.mark.parametrize(
+    ("trainable", "settings", "said"),
+    [
+        ("all", {}, "0.0003, schedule"),
+        ("all", {"new_learning_rate": 0.01}, "0.0003, new layers 0.01, schedule"),
+        ("new", {"new_learning_rate": 0.01}, "| new layers 0.01, schedule"),
+        (
+            "new+embeddings",
+            {"new_learning_rate": 0.01, "embedding_learning_rate": 0.001},
+            "| new layers 0.01, embeddings 0.001, schedule",
+        ),
+        ("new+embeddings", {"new_learning_rate": 0.01}, "0.0003, new layers 0.01, schedule"),
+    ],
+)
+def test_the_learning_rates_are_those_that_trained(
+    trainable: str, settings: dict[str, float], said: str
+) -> None:
+    text = card(trained_only(trainable=trainable, settings=settings))
+    (row,) = (line for line in text.splitlines() if line.startswith("| learning rate"))
+    assert said in row

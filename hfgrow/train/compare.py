@@ -33,7 +33,8 @@ from hfgrow.train.compare_settings import Texts
 from hfgrow.train.main import Job, carry_out
 from hfgrow.train.probe import RECORD, Probe, RecordedProbe, record_probes, recorded_probes
 from hfgrow.train.recipe import Recipe, recipe_of
-from hfgrow.train.run_folder import RunFolder, base_identity
+from hfgrow.train.run_folder import RunFolder
+from hfgrow.train.same_run import base_identity
 from hfgrow.typed import Step
 
 WINNER = "winner"

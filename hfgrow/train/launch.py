@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import IO, Any
 
 from hfgrow.checkpoint.scratch import scratch_folder
-from hfgrow.errors import TrainingError, error_named
+from hfgrow.errors import TrainingError, UsageError, error_named, printable
 
 # Where the main process says how the run ended, for whoever launched it.
 STATUS_VARIABLE = "HFGROW_STATUS_FILE"
@@ -41,7 +41,11 @@ def launch_command(
         arguments: Its arguments.
         num_processes: Processes on all machines together.
         extra: What goes to `accelerate launch`, such as `--num_machines 2`.
+
+    Raises:
+        UsageError: That asks for another number of processes.
     """
+    _check_processes(extra, num_processes)
     if num_processes == 1 and not extra:
         # All that accelerate would add is a process between us and the script.
         return [sys.executable, str(script), *arguments]
@@ -64,6 +68,22 @@ def launch_command(
             continue
         command += [option, *values]
     return [*command, *extra, str(script), *arguments]
+
+
+def _check_processes(extra: Sequence[str], num_processes: int) -> None:
+    """Refuse another number behind `--`: accelerate would start processes that share nothing."""
+    for i, word in enumerate(extra):
+        option, _, value = word.partition("=")
+        if option.replace("-", "_") != "__num_processes":
+            continue
+        value = value or next(iter(extra[i + 1 :]), "")
+        if value != str(num_processes):
+            raise UsageError(
+                f"accelerate is asked for {printable(value)} processes, the recipe for "
+                f"{num_processes}",
+                hint=f"hfgrow train RECIPE.yaml --num-processes {printable(value)}, without it "
+                "behind --",
+            )
 
 
 def launch(

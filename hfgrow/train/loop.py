@@ -17,6 +17,7 @@ import torch
 
 from hfgrow.errors import ModelError, TrainingError, printable
 from hfgrow.lineage import Model
+from hfgrow.numbers import duration
 from hfgrow.train.attention import preferred_kernels
 from hfgrow.train.data.batches import BatchPlan
 from hfgrow.train.data.corpus import Corpus
@@ -196,7 +197,7 @@ def _step(
     seconds = time.perf_counter() - started
     at.advance(1, samples=run.plan.num_samples, tokens=tokens, seconds=seconds)
     at.count_skipped(not finite)
-    _tell(run, stage, mean, norm, factor, speed.of(tokens, seconds))
+    _tell(run, stage, mean, norm, speed.of(tokens, seconds))
     if at.num_skipped > MAX_SKIPPED:
         raise TrainingError(
             f"the loss is {mean:g} and the norm of the gradient {norm:g} at step {at.step}, the "
@@ -208,29 +209,33 @@ def _step(
     return (devices.stop.number or signal.SIGTERM) if shared[1] else 0
 
 
-def _tell(
-    run: Run, stage: Stage, loss: float, norm: float, factor: float, rate: dict[str, Any]
-) -> None:
-    at, train = run.position, stage.train
+def _tell(run: Run, stage: Stage, loss: float, norm: float, rate: dict[str, Any]) -> None:
+    at, rates = run.position, stage.learning_rates
     line = {
         "step": at.step,
         "stage": at.stage,
         "tokens": at.tokens,
         "loss": loss,
-        "learning_rate": train.learning_rate * factor,
+        "learning_rate": rates[-1],
         "gradient_norm": norm,
         **rate,
     }
+    if len(rates) > 1:
+        line["learning_rates"] = rates
     if run.devices.device.type == "cuda":
         line["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     if stage.growth_mask is not None:
         line["mask"] = stage.growth_mask.value
-    num_steps = train.num_steps(run.recipe.batch_tokens)
+    num_steps = stage.train.num_steps(run.recipe.batch_tokens)
     mfu = f", MFU {rate['mfu']:.0%}" if rate["mfu"] else ""
     said = (
         f"  step {at.stage_step}/{num_steps}  loss {loss:.4f}  "
-        f"lr {train.learning_rate * factor:.2e}  {rate['tokens_per_s']:,.0f} tokens/s{mfu}"
+        f"lr {' to '.join(f'{one:.2e}' for one in (rates[:1] + rates[1:][-1:]))}  "
+        f"{rate['tokens_per_s']:,.0f} tokens/s{mfu}"
     )
+    if 1 < at.stage_step < num_steps:
+        left_s = at.stage_seconds / at.stage_step * (num_steps - at.stage_step)
+        said += f", {duration(left_s)} left"
     if at.num_skipped:
         said += "  skipped: a number is not finite"
     is_always_said = bool(at.num_skipped) or at.stage_step in (1, num_steps)

@@ -23,7 +23,8 @@ from hfgrow.train.loop import Run
 from hfgrow.train.metrics import Metrics, recorded_evaluations
 from hfgrow.train.position import Position
 from hfgrow.train.recipe import Recipe
-from hfgrow.train.run_folder import RunFolder, base_identity
+from hfgrow.train.run_folder import RunFolder
+from hfgrow.train.same_run import base_identity, text_identity
 from hfgrow.train.texts import open_texts
 from hfgrow.train.walk import Walk
 
@@ -84,9 +85,9 @@ class Runner:
         position, checkpoint = Position(), self._keeper.latest()
         if checkpoint is not None:
             position = Position.of_json(checkpoint.state.get("position"))
-        own = dict(recipe.identity()) | {"data": order.fingerprint}
+        own = dict(recipe.identity()) | text_identity(corpus.train, order.fingerprint)
         is_finished = devices.shared(lambda: self._folder.is_finished)
-        devices.on_main(lambda: self._take_up(own, position.stage, resume, allow_world_change))
+        devices.on_main(lambda: self._take_up(own, position, resume, allow_world_change))
         if is_finished:
             self._progress.say("The run is finished already")
             return self._folder.final
@@ -126,12 +127,16 @@ class Runner:
         return self._folder.final
 
     def _take_up(
-        self, own: dict[str, Any], stage: int, resume: bool, allow_world_change: bool
+        self, own: dict[str, Any], at: Position, resume: bool, allow_world_change: bool
     ) -> None:
         identity = base_identity(self._base) | own
         if resume:
             removed = self._folder.check(
-                identity, stage=stage, allow_world_change=allow_world_change
+                identity,
+                self._recipe,
+                stage=at.stage,
+                stage_steps=at.stage_step,
+                allow_world_change=allow_world_change,
             )
             if removed:
                 self._progress.say(f"The recipe has changed: removed {', '.join(removed)}")

@@ -19,20 +19,17 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from hfgrow.checkpoint.files import LocalFolder, hash_file
-from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.replace import replace_text
 from hfgrow.checkpoint.staging import translated
 from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
 from hfgrow.lineage import TrainingLink
 from hfgrow.manifest import read_manifest
 from hfgrow.names import MANIFEST, TRAINED
-from hfgrow.train.recipe import Recipe
+from hfgrow.train.recipe import Recipe, load_recipe
+from hfgrow.train.same_run import differences, is_same_so_far, refusal
 
 RUN, METRICS = "run.json", "metrics.jsonl"
 _RECIPE = "recipe.yaml"
-# What may differ where the user allows another number of processes.
-_WORLD = ("world.", "micro_batch_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +142,13 @@ class RunFolder:
             replace_text(self.path / _RECIPE, recipe.to_yaml())
 
     def check(
-        self, identity: Mapping[str, Any], *, stage: int, allow_world_change: bool
+        self,
+        identity: Mapping[str, Any],
+        recipe: Recipe,
+        *,
+        stage: int,
+        stage_steps: int,
+        allow_world_change: bool,
     ) -> tuple[str, ...]:
         """Compare what the run was begun with with what it is to go on with.
 
@@ -153,7 +156,9 @@ class RunFolder:
 
         Args:
             identity: What it is to go on with.
+            recipe: The recipe of that.
             stage: The stage that it stands in; later ones may be others than they were.
+            stage_steps: The steps of the stage that are done.
             allow_world_change: Whether the number of processes may be another.
 
         Returns:
@@ -163,38 +168,39 @@ class RunFolder:
             TrainingError: They differ in something that the result depends on.
         """
         is_finished = self.is_finished
+        own = stage
         stage = max(stage, self.last_trained)
         try:
             before = json.loads((self.path / RUN).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise TrainingError(f"{RUN} of the run cannot be read") from error
+            raise TrainingError(
+                f"{RUN} of the run cannot be read", hint="choose another output"
+            ) from error
         if not isinstance(before, dict):
-            raise TrainingError(f"{RUN} of the run is damaged")
-        differing = [
-            (key, before.get(key), identity.get(key))
-            for key in sorted(before.keys() | identity.keys())
-            if before.get(key) != identity.get(key)
-        ]
+            raise TrainingError(f"{RUN} of the run is damaged", hint="choose another output")
+        differing = [one for one in differences(before, identity) if not one.is_free(recipe)]
         later: list[int] = []
         if not is_finished:
-            later = [number for key, _, _ in differing if (number := _stage_of(key)) > stage]
-            differing = [item for item in differing if _stage_of(item[0]) <= stage]
+            later = [one.stage for one in differing if one.stage > stage]
+            differing = [one for one in differing if one.stage <= stage]
+            if own == stage and self._is_same_so_far(recipe, stage, stage_steps):
+                differing = [one for one in differing if one.stage < stage or not one.is_ahead]
         if allow_world_change:
-            differing = [item for item in differing if not item[0].startswith(_WORLD)]
-        if not differing:
-            return self._remove_stages_from(min(later)) if later else ()
-        said = "; ".join(
-            f"{printable(key)} was {printable(repr(old), 60)}, is {printable(repr(new), 60)}"
-            for key, old, new in differing[:4]
-        )
-        more = f" and {len(differing) - 4} more" if differing[4:] else ""
-        hint = "give the recipe that it was begun with, or choose another output"
-        if all(key.startswith(_WORLD) for key, _, _ in differing):
-            hint = "add --allow-world-size-change: the batch and its order stay, roundings do not"
-        elif is_finished:
-            hint = f"begin in another output, with base: {printable(self.final, 200)} to train on"
-        done = "the run is finished, and" if is_finished else "the run"
-        raise TrainingError(f"{done} was begun with something else: {said}{more}", hint=hint)
+            differing = [one for one in differing if not one.is_of_the_world]
+        if differing:
+            raise refusal(differing, self.final, is_finished=is_finished)
+        return self._remove_stages_from(min(later)) if later else ()
+
+    def _is_same_so_far(self, recipe: Recipe, stage: int, num_steps: int) -> bool:
+        try:
+            before = load_recipe(self.path / _RECIPE)
+        except GrowthError:
+            return False
+        old = before.stages[stage].train if stage < len(before.stages) else None
+        new = recipe.stages[stage].train if stage < len(recipe.stages) else None
+        if old is None or new is None:
+            return False
+        return is_same_so_far(old, new, recipe.batch_tokens, num_steps)
 
     def _strangers(self) -> Iterator[Path]:
         """Yield what lies in the folder and was not left there by a run that never began."""
@@ -226,16 +232,3 @@ def _is_trained(folder: Path) -> bool:
     except GrowthError:
         return False
     return manifest is not None and isinstance(manifest.link, TrainingLink)
-
-
-def _stage_of(key: str) -> int:
-    """Return the number of the stage that a key of the recipe belongs to; -1 for none."""
-    first, _, rest = key.partition(".")
-    number = rest.partition(".")[0]
-    return int(number) if first == "stages" and number.isdecimal() else -1
-
-
-def base_identity(folder: Path) -> dict[str, Any]:
-    """Return what tells a base from others: the size and sha256 of its weight files."""
-    files = read(LocalFolder(folder)).files
-    return {f"base {name}": [file.nbytes, hash_file(folder / name)] for name, file in files.items()}

@@ -15,6 +15,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from hfgrow.train.recipe_stages import Train
+
 Kind = Literal["wsd", "cosine", "constant"]
 
 
@@ -77,3 +79,20 @@ class Schedule:
         if self.kind == "cosine":
             return (1 + math.cos(math.pi * share)) / 2
         return 1 - math.sqrt(share)
+
+
+def schedule_of(train: Train, batch_tokens: int) -> Schedule:
+    """Return the schedule of a stage of a recipe.
+
+    Args:
+        train: The stage.
+        batch_tokens: Tokens of a step.
+    """
+    return Schedule(
+        kind=train.schedule,
+        # As many as are trained on: with those of the recipe the last step could have rate 0.
+        tokens=train.num_steps(batch_tokens) * batch_tokens,
+        warmup_tokens=train.warmup_tokens,
+        decay_tokens=train.decay_tokens,
+        final_factor=(train.min_learning_rate or 0.0) / train.learning_rate,
+    )

@@ -23,7 +23,7 @@ from hfgrow.train.masking import BatchMasks
 from hfgrow.train.optimizers import make_optimizer
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_stages import Train
-from hfgrow.train.schedules import Schedule
+from hfgrow.train.schedules import Schedule, schedule_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,11 @@ class Stage:
     def trained_parameters(self) -> list[Any]:
         """The parameters that train."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def learning_rates(self) -> list[float]:
+        """What its groups train with at this step, each rate once, the lowest first."""
+        return sorted({float(group["lr"]) for group in self.optimizer.param_groups})
 
     def open_mask(self, tokens: int) -> None:
         """Open the mask as far as it is after so many tokens of the stage."""
@@ -130,7 +135,7 @@ def make_stage(
         model=model,
         module=module,
         optimizer=optimizer,
-        schedule=_schedule(train, recipe.batch_tokens),
+        schedule=schedule_of(train, recipe.batch_tokens),
         masks=BatchMasks(model.config, recipe.data.sequence_length, devices.device),
         growth_mask=growth_mask,
     )
@@ -155,17 +160,6 @@ def _groups(
         layer_map=layer_map,
         new_learning_rate=train.new_learning_rate,
         embedding_learning_rate=train.embedding_learning_rate,
-    )
-
-
-def _schedule(train: Train, batch_tokens: int) -> Schedule:
-    return Schedule(
-        kind=train.schedule,
-        # As many as are trained on: with those of the recipe the last step could have rate 0.
-        tokens=train.num_steps(batch_tokens) * batch_tokens,
-        warmup_tokens=train.warmup_tokens,
-        decay_tokens=train.decay_tokens,
-        final_factor=(train.min_learning_rate or 0.0) / train.learning_rate,
     )
 
 

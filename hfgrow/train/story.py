@@ -52,14 +52,19 @@ def told(story: Evaluated) -> str:
     else:
         line += f"{story.before:.4f} before, "
     line += f"{story.after:.4f} after training"
-    if story.before_growth is not None:
-        match story.recovered_tokens:
-            case None:
-                line += "; not yet back where it was before growth"
-            case 0:
-                line += "; growth did not raise it"
-            case tokens:
-                line += f"; no higher than before growth from {tokens:,} tokens on"
+    if story.before_growth is None:
+        raised = story.after - story.before
+        return f"{line}; training raised it by {raised:.4f}" if raised > 0 else line
+    match story.recovered_tokens:
+        case None:
+            line += "; not yet back where it was before growth"
+        case 0:
+            line += "; growth did not raise it"
+        case tokens:
+            line += f"; back where it was before growth after {tokens:,} tokens"
+    above = story.after - story.before_growth
+    if story.recovered_tokens is not None and above > 0:
+        line += f", but in the end {above:.4f} above that"
     return line
 
 

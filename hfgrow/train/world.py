@@ -45,6 +45,15 @@ def open_devices(recipe: Recipe, *, on_cpu: bool = False) -> Devices:
             f"accelerate was told to shard by itself ({asked}), which hfgrow does not use",
             hint="leave --use_fsdp and --use_deepspeed out; say world: {strategy: fsdp2}",
         )
+    mixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if mixed not in ("no", recipe.precision):
+        raise UsageError(
+            f"accelerate was told to compute in {printable(mixed)}, the recipe says "
+            f"precision: {recipe.precision}",
+            hint=f"leave --mixed_precision out; --set precision={printable(mixed)}"
+            if mixed == "bf16"
+            else "leave --mixed_precision out; precision is bf16 or fp32",
+        )
     for tracker in recipe.trackers:
         if find_spec(tracker) is None:
             # accelerate would leave it out and say nothing.

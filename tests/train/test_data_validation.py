@@ -172,4 +172,5 @@ def test_passages_are_found_inside_longer_text(tmp_path: Path, encoder: TextToke
     )
     (found,) = overlaps([held], [train])
     assert found.num_shared == 0
+    assert found.share is not None
     assert 0.35 < found.share < 0.65

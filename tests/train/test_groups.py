@@ -1,6 +1,7 @@
 """What trains, and how fast: decided by the layer map of the last growth."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hfgrow.operators import apply
 from hfgrow.plan import LayerSource
 from hfgrow.train.groups import ParameterGroup, new_layers, parameter_groups
 from tests.checkpoints import MakeCheckpoint, load
+from tests.train import runs
 
 RATE = 1e-3
 # Four layers of the tiny model: the second and the fourth inserted, as LLaMA-Pro does.
@@ -152,3 +154,17 @@ def test_what_matches_nothing_is_an_error(
     with pytest.raises(UsageError) as error:
         parameter_groups(model, learning_rate=RATE, **options)
     assert message in str(error.value)
+
+
+def test_the_rates_that_are_told_are_those_of_what_trains(tmp_path: Path) -> None:
+    train = {"tokens": 1024, "learning_rate": 1e-3, "warmup": 0, "schedule": "constant"}
+    own = {**train, "trainable": "new", "new_learning_rate": 1e-2}
+    both = {**train, "new_learning_rate": 1e-2}
+    grow = {"grow": {"operator": "zero-depth", "g": 2}}
+    recipe = runs.recipe(tmp_path, stages=[grow, {"train": own}, {"train": both}])
+    runs.carry(recipe)
+    steps = [line for line in runs.lines(recipe) if "loss" in line]
+    assert [(line["learning_rate"], line.get("learning_rates")) for line in steps[::4]] == [
+        (1e-2, None),
+        (1e-2, [1e-3, 1e-2]),
+    ]

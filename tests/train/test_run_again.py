@@ -177,7 +177,7 @@ def test_a_base_that_changed_is_not_gone_on_with(
         base / "model.safetensors",
         metadata={"format": "pt"},
     )
-    with pytest.raises(TrainingError, match=r"base model\.safetensors was"):
+    with pytest.raises(TrainingError, match=r"the base's model\.safetensors has changed since"):
         runs.carry(recipe, resume=True)
 
 

@@ -9,6 +9,7 @@ from hfgrow.errors import OutputError, TrainingError
 from hfgrow.progress import Silent
 from hfgrow.train.metrics import read_metrics
 from hfgrow.train.position import Position
+from hfgrow.train.recipe import recipe_of
 from hfgrow.train.run_folder import RunFolder
 from hfgrow.train.state import latest_checkpoint, save_checkpoint
 from tests.train import runs
@@ -28,7 +29,13 @@ def test_a_damaged_line_ends_the_record(tmp_path: Path, line: str) -> None:
 def test_a_damaged_record_of_what_was_begun_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(TrainingError, match=r"run\.json"):
-        RunFolder(tmp_path).check({}, stage=0, allow_world_change=False)
+        RunFolder(tmp_path).check(
+            {},
+            recipe_of(runs.recipe(tmp_path)),
+            stage=0,
+            stage_steps=0,
+            allow_world_change=False,
+        )
 
 
 @pytest.mark.parametrize("text", ["[]", DEEP, '{"files": []}'])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hfgrow.errors import UsageError
 from hfgrow.manifest import read_manifest
 from hfgrow.train.launch import launch_command
 from tests.hub import ALICE, Hub
@@ -173,3 +174,21 @@ def test_what_stands_behind_two_dashes_goes_to_accelerate(tmp_path: Path) -> Non
     assert words[words.index("--num_machines") + 1] == "2"
     assert words[words.index("--num_processes") + 1] == "16"
     assert words[-2:] == [str(script), "r.yaml"]
+
+
+@pytest.mark.parametrize("extra", [["--num_processes", "2"], ["--num-processes=2"]], ids=str)
+def test_another_number_of_processes_behind_two_dashes_is_refused(extra: list[str]) -> None:
+    """Accelerate would start one process, or two that share nothing."""
+    with pytest.raises(UsageError, match="asked for 2 processes, the recipe for 1") as caught:
+        launch_command(Path("s.py"), ["r.yaml"], num_processes=1, extra=extra)
+    assert "--num-processes 2" in caught.value.hint
+    assert launch_command(Path("s.py"), ["r.yaml"], num_processes=2, extra=extra)
+
+
+def test_a_precision_that_accelerate_is_told_and_the_recipe_is_not_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(UsageError, match="precision: fp32") as caught:
+        runs.carry(runs.recipe(tmp_path))
+    assert "--set precision=bf16" in caught.value.hint

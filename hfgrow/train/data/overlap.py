@@ -21,22 +21,26 @@ class Overlap:
         train: The training source.
         num_documents: Documents of the validation source.
         num_shared: Those of them that the training source has too, to the letter.
-        share: The part of the passages of 32 tokens that the training source has too, 0 to 1.
+        share: The part of the passages of 32 tokens that the training source has too, 0 to 1; None
+            where both are parts of one source, whose passages are known only as a whole.
     """
 
     validation: str
     train: str
     num_documents: int
     num_shared: int
-    share: float
+    share: float | None
 
     @property
     def warning(self) -> str:
         """One line for the user."""
+        passages = ""
+        if self.share is not None:
+            passages = f", and {self.share:.0%} of its passages of {WINDOW_TOKENS} tokens,"
         return (
-            f"{self.num_shared} of {self.num_documents} validation documents of {self.validation}, "
-            f"and {self.share:.0%} of its passages of {WINDOW_TOKENS} tokens, stand in the "
-            f"training text {self.train} too: the validation loss is too low by that"
+            f"{self.num_shared} of {self.num_documents} validation documents of {self.validation}"
+            f"{passages} stand in the training text {self.train} too: the validation loss is too "
+            "low by that"
         )
 
 
@@ -52,7 +56,7 @@ def overlaps(validation: Sequence[TokenView], train: Sequence[TokenView]) -> lis
         for trained in train:
             num_shared = int(np.isin(hashes, trained.document_hashes()).sum())
             share = _share(held, trained)
-            if num_shared or share > _HARMLESS_SHARE:
+            if num_shared or (share or 0.0) > _HARMLESS_SHARE:
                 found.append(
                     Overlap(
                         validation=held.label,
@@ -65,7 +69,7 @@ def overlaps(validation: Sequence[TokenView], train: Sequence[TokenView]) -> lis
     return found
 
 
-def _share(held: TokenView, trained: TokenView) -> float:
+def _share(held: TokenView, trained: TokenView) -> float | None:
     is_same_folder = held.files.index.fingerprint == trained.files.index.fingerprint
     return max(
         (
@@ -74,5 +78,5 @@ def _share(held: TokenView, trained: TokenView) -> float:
             for other in trained.sources
             if not (is_same_folder and mine == other)
         ),
-        default=0.0,
+        default=None,
     )
