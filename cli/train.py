@@ -57,9 +57,9 @@ def train(
     """
     require("hfgrow train", "pydantic", *TRAINING)
     from hfgrow.train.describe import recipe_lines
-    from hfgrow.train.foresee import foresee_by_name
     from hfgrow.train.launch import launch
     from hfgrow.train.recipe import load_recipe
+    from hfgrow.train.rehearse import rehearse
 
     console = Console(as_json=json, quiet=quiet)
     extra = _behind_dashes(context.args)
@@ -67,12 +67,13 @@ def train(
     if num_processes is not None:
         overrides.append(f"world.processes={num_processes}")
     loaded = load_recipe(recipe, overrides)
-    foreseen = foresee_by_name(loaded, HubClient(token=token), console) if dry_run else ()
-    for line in recipe_lines(loaded, foreseen):
-        console.say(line)
     if dry_run:
+        for line in rehearse(loaded, HubClient(token=token), console, resume=resume):
+            console.say(line)
         console.result(loaded.to_yaml().rstrip(), {"recipe": loaded.model_dump(mode="json")})
         return
+    for line in recipe_lines(loaded):
+        console.say(line)
     arguments = [recipe]
     for override in overrides:
         arguments += ["--set", override]

@@ -1,10 +1,13 @@
 """The config of a model folder as transformers opens it, without the settings of somebody's run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.errors import ModelError
+from hfgrow.foreign import foreign
 
 
 def transformers_config(folder: Path) -> Any:
@@ -20,3 +23,17 @@ def transformers_config(folder: Path) -> Any:
     config, _, _ = read_config(LocalFolder(folder))
     any_config: Any = AutoConfig
     return any_config.for_model(**config)
+
+
+def filled_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a config.json with transformers' defaults filled in.
+
+    Raises:
+        ModelError: transformers refuses it.
+    """
+    from transformers import AutoConfig
+
+    any_config: Any = AutoConfig
+    with foreign(lambda said: ModelError(f"config.json: transformers refuses it: {said}")):
+        filled: dict[str, Any] = any_config.for_model(**config).to_dict()
+    return {**filled, "model_type": config["model_type"]}

@@ -1,6 +1,7 @@
 """A recipe in words: what it will do, in a few lines."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from hfgrow.describe import describe_step
 from hfgrow.errors import printable
@@ -8,15 +9,22 @@ from hfgrow.train.foresee import Foreseen
 from hfgrow.train.recipe import Recipe
 
 
-def recipe_lines(recipe: Recipe, foreseen: Sequence[Foreseen] = ()) -> Iterator[str]:
+def recipe_lines(
+    recipe: Recipe,
+    foreseen: Sequence[Foreseen] = (),
+    flops: Mapping[int, float] = MappingProxyType({}),
+) -> Iterator[str]:
     """Yield what a recipe will do, stage by stage.
 
     Args:
         recipe: The recipe.
         foreseen: The model after each stage, if somebody looked.
+        flops: What every stage of training costs, where that is known.
     """
     sizes = {
-        model.number: f": {model.num_hidden_layers} layers, {model.num_parameters:,} parameters"
+        model.number: f" to {model.num_hidden_layers} layers, {model.num_parameters:,} parameters"
+        if recipe.stages[model.number].grow
+        else f" {model.num_hidden_layers} layers, {model.num_parameters:,} parameters,"
         for model in foreseen
     }
     base = recipe.base if isinstance(recipe.base, str) else "a fresh model"
@@ -25,13 +33,14 @@ def recipe_lines(recipe: Recipe, foreseen: Sequence[Foreseen] = ()) -> Iterator[
         if stage.grow:
             grow = stage.grow
             step = describe_step(grow.operator, grow.arguments)
-            kept = f", optimizer state: {grow.optimizer_state}"
-            yield f"  stage {number}: grow by {printable(step)}{kept}{sizes.get(number, '')}"
+            kept = f"; optimizer state: {grow.optimizer_state}"
+            yield f"  stage {number}: grow by {printable(step)}{sizes.get(number, '')}{kept}"
         elif stage.train:
             train = stage.train
             steps = train.num_steps(recipe.batch_tokens)
+            cost = f"; {flops[number]:.3g} FLOPs" if number in flops else ""
             yield (
-                f"  stage {number}: train on {train.tokens:,} tokens, {steps:,} steps of "
-                f"{recipe.batch_tokens:,}; {recipe.optimizer.name}, {train.schedule}, learning "
-                f"rate {train.learning_rate:g}"
+                f"  stage {number}: train{sizes.get(number, '')} on {train.tokens:,} tokens, "
+                f"{steps:,} steps of {recipe.batch_tokens:,}; {recipe.optimizer.name}, "
+                f"{train.schedule}, learning rate {train.learning_rate:g}{cost}"
             )

@@ -17,8 +17,10 @@ from hfgrow.plan import GrowthPlan, LayerSource
 from hfgrow.progress import Progress
 from hfgrow.source import files_of, locate
 from hfgrow.train.data.order import check_sequence_length
+from hfgrow.train.fresh import fresh_plan
 from hfgrow.train.groups import trained_names
 from hfgrow.train.recipe import Recipe
+from hfgrow.train.recipe_parts import FreshModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +51,13 @@ class Foreseen:
 def foresee_by_name(recipe: Recipe, client: HubClient, progress: Progress) -> tuple[Foreseen, ...]:
     """Walk the stages of a recipe over the headers of the base that it names.
 
-    Of a base on the Hub only headers are fetched. A fresh model, which is nowhere yet, is not
-    foreseen.
+    Of a base on the Hub only headers are fetched.
 
     Raises:
         GrowthError: As `foresee`; or there is no such base.
     """
-    if not isinstance(recipe.base, str):
-        return ()
+    if isinstance(recipe.base, FreshModel):
+        return tuple(foresee(recipe, fresh_plan(recipe.base.config), None))
     files = files_of(locate(recipe.base, None, client, progress), client)
     has_lineage = MANIFEST in files.names()
     growth = manifest_of(files).last_growth if has_lineage else None

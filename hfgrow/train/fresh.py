@@ -1,8 +1,10 @@
 """A model that does not exist yet: random weights after its config, and somebody's tokenizer."""
 
+import difflib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,24 @@ def fresh_config(config: Mapping[str, Any]) -> Any:
     model_type = settings.pop("model_type")
     auto_config: Any = AutoConfig
     try:
-        return auto_config.for_model(model_type, **settings)
+        found = auto_config.for_model(model_type, **settings)
     except Exception as error:
         raise _refused(error) from error
+    _refuse_unknown(settings, found)
+    return found
+
+
+def _refuse_unknown(settings: Mapping[str, Any], found: Any) -> None:
+    """Refuse what no model of the kind has: transformers keeps it, and takes a default instead."""
+    known = {field.name for field in fields(found)} | set(found.attribute_map)
+    for key in settings:
+        # Keys of older files that transformers renames are not kept under their name.
+        if key not in known and key in found.to_dict():
+            near = difflib.get_close_matches(key, known, n=1)
+            raise UsageError(
+                f"base.config: {printable(key)} is unknown to {found.model_type}",
+                hint=f"did you mean {near[0]}?" if near else "leave it out",
+            )
 
 
 def fresh_model(config: Mapping[str, Any]) -> Any:

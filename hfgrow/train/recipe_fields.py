@@ -47,7 +47,7 @@ def refusal(faults: Iterable[tuple[Location, Any, str]]) -> ValidationError:
 
 
 class Part(BaseModel):
-    """A mapping of known keys; null stands for a key's default where that is nothing."""
+    """A mapping of known keys; null stands for a key's default."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
     # Keys that null does not leave out, because it says something else than their default.
@@ -57,7 +57,13 @@ class Part(BaseModel):
     @classmethod
     def _of_known_keys(cls, content: Any) -> Any:
         if isinstance(content, dict):
-            refuse_unknown(content, cls.model_fields)
+            known = cls.model_fields
+            refuse_unknown(content, known)
+            return {
+                key: value
+                for key, value in content.items()
+                if value is not None or key in cls.meant_nulls or known[key].is_required()
+            }
         return content
 
     @model_serializer(mode="wrap")

@@ -105,14 +105,19 @@ class RunFolder:
             default=-1,
         )
 
-    def begin(self) -> None:
-        """Make the folder of a new run; what a run left that never saved a checkpoint is removed.
+    def check_free(self, *, resume: bool) -> None:
+        """Refuse a folder that no run can begin in.
+
+        Args:
+            resume: Whether a run that lies there goes on.
 
         Raises:
-            OutputError: It holds a run, or something else.
+            OutputError: It holds a run that is not to go on, or something else.
         """
         shown = printable(self.path, 200)
         if self.holds_a_run:
+            if resume:
+                return
             raise OutputError(
                 f"{shown} holds a run already",
                 hint="add --resume to go on with it, or choose another output",
@@ -122,6 +127,15 @@ class RunFolder:
                 raise OutputError(
                     f"{shown} exists and is no folder of a run", hint="choose another output"
                 )
+
+    def begin(self) -> None:
+        """Make the folder of a new run; what a run left that never saved a checkpoint is removed.
+
+        Raises:
+            OutputError: It holds a run, or something else.
+        """
+        self.check_free(resume=False)
+        with translated(printable(self.path, 200)):
             self.path.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(self.path / "stages", ignore_errors=True)
             (self.path / METRICS).unlink(missing_ok=True)

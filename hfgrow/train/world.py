@@ -7,7 +7,6 @@ where it does not know a strategy. So what it made is compared with the recipe b
 import os
 from datetime import timedelta
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from hfgrow.errors import TrainingError, UsageError, printable
 from hfgrow.train.devices import Devices
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.run_folder import RunFolder
+from hfgrow.train.trackers import check_trackers
 
 # How long a process waits for the others before it gives up.
 TIMEOUT_VARIABLE = "HFGROW_TIMEOUT_S"
@@ -54,13 +54,7 @@ def open_devices(recipe: Recipe, *, on_cpu: bool = False) -> Devices:
             if mixed == "bf16"
             else "leave --mixed_precision out; precision is bf16 or fp32",
         )
-    for tracker in recipe.trackers:
-        if find_spec(tracker) is None:
-            # accelerate would leave it out and say nothing.
-            raise UsageError(
-                f"the tracker {tracker} is not installed",
-                hint=f"pip install {tracker}, or --set trackers=[]",
-            )
+    check_trackers(recipe)
     waiting = accelerate.InitProcessGroupKwargs(timeout=_timeout())
     started = int(os.environ.get("WORLD_SIZE", "1"))
     try:

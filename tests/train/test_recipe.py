@@ -137,3 +137,21 @@ def test_the_identities_of_two_recipes_tell_the_keys_that_differ() -> None:
     one = loaded().identity()
     two = loaded("data.train.0.weight=2", "seed=1").identity()
     assert {path for path in one if one[path] != two[path]} == {"data.train.0.weight", "seed"}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "data.validation",
+        "trackers",
+        "optimizer",
+        "world",
+        "evaluation",
+        "checkpoint",
+        "seed",
+        "stages.0.train.warmup",
+        "data.train.0.weight",
+    ],
+)
+def test_null_stands_for_the_default(key: str) -> None:
+    assert loaded(f"{key}=null") == loaded()

@@ -1,0 +1,106 @@
+"""A dry run says what a recipe costs, and refuses what the run itself would refuse."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfgrow.errors import GrowthError
+from hfgrow.hub.client import HubClient
+from hfgrow.progress import Silent
+from hfgrow.train import needs
+from hfgrow.train.recipe import recipe_of
+from hfgrow.train.rehearse import rehearse
+from tests.train import runs
+
+
+def told(recipe: dict[str, Any], *, resume: bool = False) -> list[str]:
+    return list(rehearse(recipe_of(recipe), HubClient(), Silent(), resume=resume))
+
+
+def changed(folder: Path, **changes: Any) -> dict[str, Any]:
+    recipe = runs.recipe(folder)
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        inner: Any = recipe
+        for key in parents:
+            inner = inner[int(key) if key.isdecimal() else key]
+        inner[last] = value
+    return recipe
+
+
+def test_a_fresh_model_is_foreseen_with_what_its_stages_cost(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path, stages=runs.GROWN)
+    lines = told(recipe)
+    assert "train 2 layers" in lines[1]
+    assert "grow by zero-depth --g 2 to 4 layers" in lines[2]
+    assert "train 4 layers" in lines[3]
+    assert not list(tmp_path.glob("run"))
+
+
+def test_the_flops_and_the_checkpoint_are_those_of_the_run(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path, stages=runs.GROWN)
+    lines = told(recipe)
+    final = runs.carry(recipe)
+    chain = json.loads((final / "hfgrow.json").read_text())["chain"]
+    costs = [one["compute"]["exact_flops"] for one in chain if "compute" in one]
+    assert len(costs) == 2
+    for line, cost in zip((lines[1], lines[3]), costs, strict=True):
+        assert line.endswith(f"{cost:.3g} FLOPs")
+    checkpoint = runs.last_checkpoint(recipe)
+    files = [path for path in checkpoint.iterdir() if path.suffix == ".safetensors"]
+    foreseen = needs.needs_of(recipe_of(recipe), needs_models(recipe))
+    taken = sum(path.stat().st_size for path in files)
+    assert foreseen.checkpoint_nbytes == pytest.approx(taken, rel=0.1)
+
+
+def needs_models(recipe: dict[str, Any]) -> Any:
+    from hfgrow.train.foresee import foresee_by_name
+
+    return foresee_by_name(recipe_of(recipe), HubClient(), Silent())
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({"data__train__0__path": "nowhere.txt"}, 2, "there is no file or folder nowhere.txt"),
+        ({"data__validation__0__path": "*.none"}, 2, "holds none of"),
+        ({"data__train__0__split": "test"}, 2, "has no split test"),
+        ({"base__config__hidden_size": 17}, 2, "transformers refuses it"),
+        ({"trackers": ["wandb"]}, 2, "wandb is not installed"),
+        ({"base__config__num_atention_heads": 2}, 2, "num_atention_heads is unknown to llama"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_what_the_run_would_refuse_is_refused(
+    tmp_path: Path, changes: dict[str, Any], code: int, said: str
+) -> None:
+    with pytest.raises(GrowthError, match=said.replace("*", r"\*")) as caught:
+        told(changed(tmp_path, **changes))
+    assert caught.value.exit_code == code
+
+
+def test_a_typo_in_a_config_gets_the_nearest_key(tmp_path: Path) -> None:
+    with pytest.raises(GrowthError) as caught:
+        told(changed(tmp_path, base__config__num_atention_heads=2))
+    assert caught.value.hint == "did you mean num_attention_heads?"
+
+
+def test_an_output_that_would_stop_the_run_is_told(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path)
+    runs.carry(recipe)
+    note = "Note: the run itself would stop here: "
+    assert any(line.startswith(note) and "holds a run already" in line for line in told(recipe))
+    assert not any(line.startswith(note) for line in told(recipe, resume=True))
+    (tmp_path / "file").touch()
+    lines = told(recipe | {"output": str(tmp_path / "file")})
+    assert any("is no folder of a run" in line for line in lines)
+
+
+def test_a_disk_that_is_too_small_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        free = 1000
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Full)
+    assert told(runs.recipe(tmp_path))[-1].endswith("of disk, and 1 kB are free")
