@@ -21,6 +21,7 @@ from torch.nn import Module, functional
 
 from hfgrow.train.data.batches import NO_TARGET
 from hfgrow.train.masks import Masks
+from hfgrow.train.products import product
 
 # Memory for the float32 logits of a chunk, in bytes.
 _CHUNK_NBYTES = {"cuda": 1 << 30}
@@ -43,18 +44,17 @@ class Head:
     logits_divisor: float = 1.0
     softcap: float | None = None
 
-    def logits(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        """Return float32 logits, [tokens, vocab_size].
+    @property
+    def divisor(self) -> float:
+        """What hidden states are divided by in all: the division of the logits is one of them."""
+        return self.hidden_divisor * self.logits_divisor
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Return float32 logits, capped where the head caps them.
 
         Args:
-            hidden: Hidden states behind the final norm, [tokens, hidden_size].
-            weight: The matrix of the head, [vocab_size, hidden_size].
+            logits: The product of divided hidden states and the matrix, [tokens, vocab_size].
         """
-        if self.hidden_divisor != 1:
-            hidden = hidden / self.hidden_divisor
-        logits = functional.linear(hidden, weight)
-        if self.logits_divisor != 1:
-            logits = logits / self.logits_divisor
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits.float()
@@ -141,15 +141,19 @@ def summed_cross_entropy(
             return _liger(hidden, weight.to(dtype), targets, head)
         nbytes = _CHUNK_NBYTES.get(kind, _CHUNK_NBYTES_ELSEWHERE)
         chunk_tokens = max(1, nbytes // (4 * weight.shape[0]))
-    chunk = _compiled_chunk() if is_compiled else _chunk
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
+        # Without the compiler, softmax in place moves the fewest bytes on a CPU.
+        slope = _compiled_slope() if is_compiled and kind != "cpu" else _slope
         summed: Any = _Summed
-        total: Tensor = summed.apply(hidden, weight, targets, head, chunk, chunk_tokens, dtype)
+        total: Tensor = summed.apply(hidden, weight, targets, head, slope, chunk_tokens, dtype)
         return total
     total = hidden.new_zeros((), dtype=torch.float32)
     weight = weight.to(dtype)
     for part in _parts(len(targets), chunk_tokens):
-        total += chunk(hidden[part], weight, targets[part], head)
+        scores = head.scores(product(_divided(hidden[part], head), weight))
+        total += functional.cross_entropy(
+            scores, targets[part], reduction="sum", ignore_index=NO_TARGET
+        )
     return total
 
 
@@ -163,7 +167,7 @@ class _Summed(torch.autograd.Function):
         weight: Tensor,
         targets: Tensor,
         head: Head,
-        chunk: Callable[[Tensor, Tensor, Tensor, Head], Tensor],
+        slope: "_Slope",
         chunk_tokens: int,
         dtype: torch.dtype,
     ) -> Tensor:
@@ -172,18 +176,17 @@ class _Summed(torch.autograd.Function):
         # Shards hand the matrix over in bfloat16, in which a sum of many chunks loses digits.
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if of_weight else None
         total = hidden.new_zeros((), dtype=torch.float32)
-        matrix = weight.detach().to(dtype).requires_grad_(of_weight)
+        matrix = weight.to(dtype)
         for part in _parts(len(targets), chunk_tokens):
-            states = hidden[part].detach().requires_grad_(of_hidden)
-            with torch.enable_grad():
-                loss = chunk(states, matrix, targets[part], head)
-            wanted = [leaf for leaf in (states, matrix) if leaf.requires_grad]
-            gradients = list(torch.autograd.grad(loss, wanted))
+            states = _divided(hidden[part], head)
+            counts = (targets[part] != NO_TARGET)[:, None]
+            loss, gradient = slope(product(states, matrix), targets[part], head)
+            total += loss
             if weight_gradient is not None:
-                weight_gradient += gradients.pop()
+                weight_gradient += product(gradient.t(), (states * counts).t())
             if hidden_gradient is not None:
-                hidden_gradient[part] = gradients.pop()
-            total += loss.detach()
+                found = product(gradient, matrix.t()) * counts
+                hidden_gradient[part] = _divided(found, head)
         ctx.weight_dtype = weight.dtype
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total
@@ -202,14 +205,36 @@ class _Summed(torch.autograd.Function):
         return hidden_gradient, weight_gradient, None, None, None, None, None
 
 
-def _chunk(hidden: Tensor, weight: Tensor, targets: Tensor, head: Head) -> Tensor:
-    logits = head.logits(hidden, weight)
-    return functional.cross_entropy(logits, targets, reduction="sum", ignore_index=NO_TARGET)
+def _divided(hidden: Tensor, head: Head) -> Tensor:
+    return hidden if head.divisor == 1 else hidden / head.divisor
+
+
+_Slope = Callable[[Tensor, Tensor, Head], tuple[Tensor, Tensor]]
+
+
+def _slope(logits: Tensor, targets: Tensor, head: Head) -> tuple[Tensor, Tensor]:
+    """Return the summed loss of a chunk, and its gradient by the logits, which are overwritten.
+
+    The gradient of a token without a target is that of some token; it is left out later, where
+    that is a factor on fewer numbers.
+    """
+    scores = head.scores(logits)
+    counts, places = targets != NO_TARGET, targets.clamp(min=0)[:, None]
+    own = scores.gather(1, places)
+    # The share of the most likely token is never too small to have a logarithm.
+    top, at = scores.max(-1, keepdim=True)
+    in_place = scores if scores.device.type == "cpu" and head.softcap is None else None
+    shares = torch.softmax(scores, -1, out=in_place)
+    losses = top - torch.log(shares.gather(1, at)) - own
+    shares.scatter_add_(1, places, shares.new_full((1, 1), -1.0).expand(places.shape))
+    if head.softcap is not None:
+        shares = shares * (1 - (scores / head.softcap) ** 2)
+    return (losses[:, 0] * counts).sum(), shares.to(logits.dtype)
 
 
 @cache
-def _compiled_chunk() -> Callable[[Tensor, Tensor, Tensor, Head], Tensor]:
-    return torch.compile(_chunk, dynamic=False)
+def _compiled_slope() -> _Slope:
+    return torch.compile(_slope, dynamic=False)
 
 
 def _parts(num_tokens: int, chunk_tokens: int) -> Iterator[slice]:
@@ -226,14 +251,11 @@ def _has_liger() -> bool:
 
 def _liger(hidden: Tensor, weight: Tensor, targets: Tensor, head: Head) -> Tensor:
     liger: Any = import_module("liger_kernel.transformers")
-    divisor = head.hidden_divisor * head.logits_divisor
-    if divisor != 1:
-        hidden = hidden / divisor
     loss = liger.LigerFusedLinearCrossEntropyLoss(
         ignore_index=NO_TARGET,
         reduction="sum",
         softcap=head.softcap,
         accum_dtype=torch.float32,
     )
-    total: Tensor = loss(weight, hidden, targets)
+    total: Tensor = loss(weight, _divided(hidden, head), targets)
     return total

@@ -21,6 +21,7 @@ from hfgrow.train.groups import ParameterGroup, parameter_groups
 from hfgrow.train.loss import NextTokenLoss
 from hfgrow.train.masking import BatchMasks
 from hfgrow.train.optimizers import make_optimizer
+from hfgrow.train.products import use_fast_products
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_stages import Train
 from hfgrow.train.schedules import Schedule, schedule_of
@@ -89,6 +90,7 @@ def load_model(folder: Path) -> Any:
         )
     model.config.use_cache = False
     use_causal_attention(model)
+    use_fast_products(model)
     return model.train()
 
 

@@ -64,7 +64,10 @@ def test_every_family_with_a_head_of_its_own_is_known(make_checkpoint: MakeCheck
 @pytest.mark.parametrize("chunk_tokens", [1, 8, 36, 37, 1000])
 def test_the_size_of_the_chunks_changes_nothing(head: Head, chunk_tokens: int) -> None:
     hidden, weight, targets = states()
-    logits = head.logits(hidden, weight)
+    logits = torch.nn.functional.linear(hidden / head.hidden_divisor, weight)
+    logits = logits / head.logits_divisor
+    if head.softcap is not None:
+        logits = head.softcap * torch.tanh(logits / head.softcap)
     whole = torch.nn.functional.cross_entropy(
         logits, targets, reduction="sum", ignore_index=NO_TARGET
     )
