@@ -72,6 +72,8 @@ def prepare(
         out,
         vocab_size=int(config["vocab_size"]),
         overwrite=overwrite,
+        # Asked for as the way out of damage, which may lie where only a hash finds it.
+        verify=overwrite,
         client=client,
         progress=console,
     )
@@ -125,7 +127,9 @@ def _document(folder: Path, files: Any) -> dict[str, object]:
 
 
 def _summary(files: Any) -> str:
-    return f"{files.index.num_tokens:,} tokens in {files.index.num_documents:,} documents"
+    documents = files.index.num_documents
+    plural = "" if documents == 1 else "s"
+    return f"{files.index.num_tokens:,} tokens in {documents:,} document{plural}"
 
 
 def _nbytes(files: Any) -> int:

@@ -37,6 +37,7 @@ def prepare(
     *,
     vocab_size: int,
     overwrite: bool = False,
+    verify: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
     client: HubClient | None = None,
     progress: Progress | None = None,
@@ -52,6 +53,7 @@ def prepare(
         folder: The folder to make.
         vocab_size: The rows of the model's embedding: a token must be below.
         overwrite: Whether prepared tokens of other text or another tokenizer are replaced.
+        verify: Whether tokens that are there are read and compared with their hashes.
         max_shard_nbytes: The most bytes of one file of tokens.
         client: The connection to the Hub; None is the usual one.
         progress: Told how it goes on; None tells nobody.
@@ -68,7 +70,7 @@ def prepare(
         raise UsageError(f"vocab_size {vocab_size} cannot be; expected 1 to {_MAX_VOCAB_SIZE}")
     for source in sources:
         _check_outside(folder, source)
-    earlier = _earlier(folder, overwrite=overwrite)
+    earlier = _earlier(folder, overwrite=overwrite, verify=verify)
     if earlier is not None and not overwrite:
         hint = "choose another folder, or add --overwrite"
         refuse_other_tokenizer(earlier, tokenizer, folder, hint)
@@ -108,8 +110,8 @@ def prepare(
     return TokenFiles(folder)
 
 
-def _earlier(folder: Path, *, overwrite: bool) -> Index | None:
-    """Return what was prepared in the folder; a damaged index counts as nothing to overwrite."""
+def _earlier(folder: Path, *, overwrite: bool, verify: bool) -> Index | None:
+    """Return what was prepared in the folder; what is damaged counts as nothing to overwrite."""
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
     if not (folder / INDEX).is_file():
@@ -118,7 +120,10 @@ def _earlier(folder: Path, *, overwrite: bool) -> Index | None:
             hint="choose another folder",
         )
     try:
-        return read_index(folder)
+        index = read_index(folder)
+        if verify:
+            TokenFiles(folder).verify()
+        return index
     except TrainingError:
         if overwrite:
             return None
