@@ -1,6 +1,6 @@
 """Tokenise text once, into a folder that appears complete or not at all."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hfgrow.train.data.index import (
     fingerprint,
     read_index,
 )
+from hfgrow.train.data.pieces import Piece
 from hfgrow.train.data.reading import documents_of, identify, size_of
 from hfgrow.train.data.shards import MAX_SHARD_NBYTES, ShardWriter
 from hfgrow.train.data.sources import TextSource
@@ -92,7 +93,8 @@ def prepare(
         records, max_token = [], 0
         for source, identity in zip(sources, identities, strict=True):
             with counting(progress, f"Tokenising {source.label}", size_of(source)) as advance:
-                pieces = documents_of(source, identity, advance, client)
+                read = documents_of(source, identity, advance, client)
+                pieces = _watched(read, source.label, progress)
                 record, largest = tokenise(source, identity, pieces, tokenizer, writer, vocab_size)
             records.append(record)
             max_token = max(max_token, largest)
@@ -128,6 +130,16 @@ def _earlier(folder: Path, *, overwrite: bool, verify: bool) -> Index | None:
         if overwrite:
             return None
         raise
+
+
+def _watched(pieces: Iterator[Piece], label: str, progress: Progress) -> Iterator[Piece]:
+    """Yield pieces of text; note once where they can hardly be text."""
+    is_noted = False
+    for piece in pieces:
+        if "\0" in piece.text and not is_noted:
+            progress.say(f"Note: {label} holds NUL characters, so it may be no text")
+            is_noted = True
+        yield piece
 
 
 def _check_outside(folder: Path, source: TextSource) -> None:
