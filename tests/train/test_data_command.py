@@ -45,3 +45,33 @@ def test_a_folder_that_is_not_there_is_told_from_one_without_tokens(
     assert done.returncode == 8
     assert f"Error: tok {said}" in done.stderr
     assert "Hint: hfgrow data prepare" in done.stderr
+
+
+@pytest.mark.parametrize("source", ["text/nosuch", "nosuch/a.jsonl", "nosuch/a.txt.gz"])
+def test_a_file_that_is_not_there_is_not_asked_of_the_hub(tmp_path: Path, source: str) -> None:
+    (tmp_path / "text").mkdir()
+    for done in (
+        prepare(tmp_path, source),
+        call_hfgrow("eval", "demo", "--text", source, cwd=tmp_path),
+    ):
+        assert done.returncode == 2
+        assert f"Error: there is no file or folder {source}" in done.stderr
+        assert f"as hf://datasets/{source}" in done.stderr
+
+
+@pytest.mark.parametrize("source", ["text/nosuch", "hf://datasets/text/nosuch"])
+def test_what_may_be_a_dataset_is_told_to_be_no_file_here_either(
+    tmp_path: Path, source: str
+) -> None:
+    if source.startswith("hf://"):
+        (tmp_path / "text").mkdir()
+    done = prepare(tmp_path, source)
+    assert done.returncode == 5
+    assert "looking up the dataset text/nosuch (there is no such file here): " in done.stderr
+
+
+def test_nul_characters_in_text_are_noted_once(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\0" * 99 + b"\n\n\n\0")
+    done = prepare(tmp_path, "a.txt")
+    assert done.returncode == 0
+    assert done.stderr.count("Note: a.txt holds NUL characters, so it may be no text") == 1
