@@ -57,6 +57,7 @@ def train(
     """
     require("hfgrow train", "pydantic", *TRAINING)
     from hfgrow.train.describe import recipe_lines
+    from hfgrow.train.hints import in_keys
     from hfgrow.train.launch import launch
     from hfgrow.train.recipe import load_recipe
     from hfgrow.train.rehearse import rehearse
@@ -68,8 +69,9 @@ def train(
         overrides.append(f"world.processes={num_processes}")
     loaded = load_recipe(recipe, overrides)
     if dry_run:
-        for line in rehearse(loaded, HubClient(token=token), console, resume=resume):
-            console.say(line)
+        with in_keys():
+            for line in rehearse(loaded, HubClient(token=token), console, resume=resume):
+                console.say(line)
         console.result(loaded.to_yaml().rstrip(), {"recipe": loaded.model_dump(mode="json")})
         return
     for line in recipe_lines(loaded):

@@ -169,7 +169,11 @@ def test_a_dry_run_plans_and_reads_no_text(tmp_path: Path) -> None:
         (("--g", "2", "--data", "{text}", "--lr", "nan"), 2, "--lr must be"),
         (("--g", "2", "--data", "{text}", "--seed", "-1"), 2, "--seed must be"),
         (("--g", "2", "--data", "{text}", "--init", "best"), 2, "--init"),
-        (("--g", "2", "--data", "{text}", "--sequence-length", "513"), 2, "max_position"),
+        (
+            ("--g", "2", "--data", "{text}", "--sequence-length", "513"),
+            2,
+            "Hint: --sequence-length 512",
+        ),
         (
             ("--g", "2", "--data", "{text}", "--batch-tokens", "100", "--sequence-length", "64"),
             2,

@@ -105,6 +105,27 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, words: list[str], code: int,
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("grow", "said"),
+    [
+        ({"operator": "stack", "g": 2, "layers": 4}, "either a factor g or layers"),
+        ({"operator": "zero-width"}, "Hint: try g: 2"),
+        ({"operator": "progressive", "g": 2}, "Hint: use stack: operator: stack, g: 4"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("flag", ["--cpu", "--dry-run"])
+def test_a_growth_that_cannot_be_is_told_in_keys(
+    tmp_path: Path, grow: dict[str, object], said: str, flag: str
+) -> None:
+    stages = [{"grow": grow}, {"train": {"tokens": 512, "learning_rate": 1e-3}}]
+    done = train(tmp_path, written(tmp_path, stages=stages, output="run", base="demo"), flag)
+    assert done.returncode == 2, done.stderr
+    assert "Error: stages.0: " in done.stderr
+    assert said in done.stderr.replace("growth factor", "factor")
+    assert "--" not in done.stderr.partition("Error: ")[2]
+
+
 @pytest.mark.case("E12")
 @pytest.mark.parametrize(
     "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT]
