@@ -59,11 +59,13 @@ def train(
     from hfgrow.train.describe import recipe_lines
     from hfgrow.train.hints import in_keys
     from hfgrow.train.launch import launch
+    from hfgrow.train.launch_options import check_launch_options
     from hfgrow.train.recipe import load_recipe
     from hfgrow.train.rehearse import rehearse
 
     console = Console(as_json=json, quiet=quiet)
     extra = _behind_dashes(context.args)
+    check_launch_options(extra)
     overrides = list(set_ or ())
     if num_processes is not None:
         overrides.append(f"world.processes={num_processes}")

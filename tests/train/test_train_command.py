@@ -187,6 +187,27 @@ def test_a_push_that_is_not_allowed_stops_before_any_work(tmp_path: Path) -> Non
     assert not runs.lines(runs.recipe(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--bogus"], "says: unrecognized arguments: --bogus\n"),
+        (["--num_machines", "two"], "says: argument --num_machines/--num-machines: invalid int"),
+        (["--num_machines"], "--num-machines: expected one argument\n"),
+        (["--num_machines", "2", "mine.py"], "says: mine.py is no option\n"),
+    ],
+    ids=str,
+)
+def test_what_accelerate_does_not_take_is_refused_before_it_starts(
+    tmp_path: Path, words: list[str], said: str
+) -> None:
+    done = train(tmp_path, written(tmp_path, output="run"), "--cpu", "--", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "--resume" not in done.stderr
+    assert done.stderr.splitlines()[-1] == "Hint: accelerate launch --help lists its options"
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_stands_behind_two_dashes_goes_to_accelerate(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     words = launch_command(script, ["r.yaml"], num_processes=16, extra=["--num_machines", "2"])
