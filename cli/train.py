@@ -100,10 +100,9 @@ def train(
         for override in overrides:
             words += ["--set", override]
         again = shlex.join([*words, "--resume", *(["--", *extra] if extra else [])])
-        console.say(f"{outcome['message']}. Go on with: {again}")
         if json:
             console.result("", {**outcome, "resume": again})
-        raise typer.Exit(128 + int(outcome["stopped"]))
+        console.stop(f"{outcome['message']}. Go on with: {again}", int(outcome["stopped"]))
     result = outcome["result"]
     console.result(str(result["folder"]), result)
 
