@@ -158,8 +158,7 @@ def compare(
         try:
             found = list(probes(comparison, steps, console, keep=keep))
         except StoppedError as stop:
-            console.say(f"{stop}. The same command goes on from there")
-            raise typer.Exit(128 + stop.number) from None
+            console.stop(f"{stop}. The same command goes on from there", stop.number)
     order = sorted(found, key=lambda probe: probe.after)
     at_first = sorted(found, key=lambda probe: probe.just_after)
     lines = _table(order, at_first)

@@ -15,6 +15,7 @@ from . import options
 from .output import Console
 
 _REQUIRED = ("numpy", "tokenizers")
+_DATASETS = "hf://datasets/"
 
 
 def register(app: typer.Typer) -> None:
@@ -72,6 +73,8 @@ def prepare(
         out,
         vocab_size=int(config["vocab_size"]),
         overwrite=overwrite,
+        # Asked for as the way out of damage, which may lie where only a hash finds it.
+        verify=overwrite,
         client=client,
         progress=console,
     )
@@ -97,22 +100,28 @@ def check(
 def text_source(text: str, text_column: str = "text", split: str = "train") -> Any:
     """Return the source of text that a word on the command line names.
 
+    What has the ending of a text file, or lies in a folder that is here, was meant as a file.
+
     Raises:
         UsageError: It is neither a file or folder nor the name of a dataset.
     """
-    from hfgrow.train.data.sources import DEMO, TextSource
+    from hfgrow.train.data.sources import DEMO, TextSource, has_known_ending
 
     path = Path(text).expanduser()
     if text == DEMO and not path.exists():
         return TextSource(dataset=DEMO)
     if path.exists() or any(character in text for character in "*?["):
         return TextSource(path=path, text_column=text_column)
-    if text.count("/") != 1 or text.startswith((".", "/", "~")):
+    dataset = text.removeprefix(_DATASETS)
+    is_id = dataset.count("/") == 1 and not dataset.startswith((".", "/", "~"))
+    is_file = dataset == text and (has_known_ending(path) or path.parent.is_dir())
+    if not is_id or is_file:
+        name = f"{_DATASETS}{printable(text, 200)}" if is_id else "org/name"
         raise UsageError(
             f"there is no file or folder {printable(text, 200)}",
-            hint="name a file, a folder, or a dataset of the Hub as org/name",
+            hint=f"name a file, a folder, or a dataset of the Hub as {name}",
         )
-    return TextSource(dataset=text, text_column=text_column, split=split)
+    return TextSource(dataset=dataset, text_column=text_column, split=split)
 
 
 def _document(folder: Path, files: Any) -> dict[str, object]:
@@ -125,7 +134,9 @@ def _document(folder: Path, files: Any) -> dict[str, object]:
 
 
 def _summary(files: Any) -> str:
-    return f"{files.index.num_tokens:,} tokens in {files.index.num_documents:,} documents"
+    documents = files.index.num_documents
+    plural = "" if documents == 1 else "s"
+    return f"{files.index.num_tokens:,} tokens in {documents:,} document{plural}"
 
 
 def _nbytes(files: Any) -> int:

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from hfgrow.errors import GrowthError, printable
 from hfgrow.numbers import size
@@ -33,6 +33,12 @@ class Console:
         if not self.quiet:
             with suppress(OSError):
                 print(redacted(text), file=sys.stderr, flush=True)
+
+    def stop(self, text: str, number: int) -> NoReturn:
+        """Tell where work stands that a signal ended, and end with the code of the signal."""
+        self.say(text)
+        # Not `typer.Exit`: 130 is what typer makes of a Ctrl-C that nobody has told of yet.
+        sys.exit(128 + number)
 
     def part(self, text: str) -> None:
         """Print a part of the result on stdout at once; with `as_json` nothing."""

@@ -57,19 +57,23 @@ def train(
     """
     require("hfgrow train", "pydantic", *TRAINING)
     from hfgrow.train.describe import recipe_lines
+    from hfgrow.train.hints import in_keys
     from hfgrow.train.launch import launch
+    from hfgrow.train.launch_options import check_launch_options
     from hfgrow.train.recipe import load_recipe
     from hfgrow.train.rehearse import rehearse
 
     console = Console(as_json=json, quiet=quiet)
     extra = _behind_dashes(context.args)
+    check_launch_options(extra)
     overrides = list(set_ or ())
     if num_processes is not None:
         overrides.append(f"world.processes={num_processes}")
     loaded = load_recipe(recipe, overrides)
     if dry_run:
-        for line in rehearse(loaded, HubClient(token=token), console, resume=resume):
-            console.say(line)
+        with in_keys():
+            for line in rehearse(loaded, HubClient(token=token), console, resume=resume):
+                console.say(line)
         console.result(loaded.to_yaml().rstrip(), {"recipe": loaded.model_dump(mode="json")})
         return
     for line in recipe_lines(loaded):
@@ -96,10 +100,9 @@ def train(
         for override in overrides:
             words += ["--set", override]
         again = shlex.join([*words, "--resume", *(["--", *extra] if extra else [])])
-        console.say(f"{outcome['message']}. Go on with: {again}")
         if json:
             console.result("", {**outcome, "resume": again})
-        raise typer.Exit(128 + int(outcome["stopped"]))
+        console.stop(f"{outcome['message']}. Go on with: {again}", int(outcome["stopped"]))
     result = outcome["result"]
     console.result(str(result["folder"]), result)
 

@@ -44,6 +44,7 @@ from hfgrow.measured import TOLERANCES, Measured
 from hfgrow.names import MANIFEST
 from hfgrow.operators import MAX_STEPS
 from hfgrow.plan import GrowthStep, LayerSource
+from hfgrow.run_output import refuse_run
 from hfgrow.trained_fields import compute_of, training_fields
 
 _MAX_LINKS = 1000
@@ -74,9 +75,12 @@ def manifest_of(files: Files) -> Manifest:
 
     Raises:
         ModelError: There is none, or it is damaged.
+        UsageError: This is the folder of a run.
     """
     if files.folder and not Path(files.folder).is_dir():
         raise ModelError(f"there is no folder {files.label}")
+    if isinstance(files, LocalFolder):
+        refuse_run(files.path)
     if MANIFEST not in files.names():
         raise ModelError(
             f"{files.label} has no {MANIFEST}: it was not grown by hfgrow",

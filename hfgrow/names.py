@@ -10,5 +10,8 @@ PICTURE = "layers.svg"
 LOSS_PICTURE = "loss.png"
 # The folder of the finished model in that of its run.
 TRAINED = "final"
+# What a run was begun with, in its folder: as it is compared, and as a recipe.
+RUN = "run.json"
+RECIPE = "recipe.yaml"
 # Where the base lies on this machine; stays beside the model and is never pushed.
 LOCAL_BASE = ".hfgrow-base"

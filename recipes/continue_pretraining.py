@@ -73,9 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _fail(error: GrowthError) -> int:
     details = dict(error.details)
     flags = {flag: bool(details.pop(flag, False)) for flag in ("is_shared", "is_lost")}
-    hint = as_keys(error.hint)
-    told = {"name": type(error).__name__, "message": str(error), "hint": hint}
-    said = f"Error: {error}" + (f"\nHint: {hint}" if hint else "")
+    message, hint = as_keys(str(error)), as_keys(error.hint)
+    told = {"name": type(error).__name__, "message": message, "hint": hint}
+    said = f"Error: {message}" + (f"\nHint: {hint}" if hint else "")
     return _end({"error": {**told, "details": details}, **flags}, error.exit_code, said)
 
 

@@ -15,6 +15,7 @@ from hfgrow.hub.aliases import Alias, load_aliases
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import RemoteFile, list_commit
 from hfgrow.hub.names import check_repo_id, check_revision, edit_distance, shown
+from hfgrow.run_output import is_run, refuse_run
 
 DEMO = "demo"
 
@@ -87,6 +88,8 @@ def parse(name: str, revision: str | None = None) -> ModelRef:
         return _demo(revision)
     if alias:
         return _aliased(alias, revision)
+    if is_run(Path(name)):
+        return _folder(Path(name), revision)
     if "/" in name:
         return _repository(name, revision)
     raise UnknownNameError(
@@ -157,6 +160,7 @@ def _folder(path: Path, revision: str | None) -> ModelRef:
     if not path.is_dir():
         found = "is not a folder" if path.exists() else "does not exist"
         raise UsageError(f"{shown(str(path))} {found}")
+    refuse_run(path)
     return ModelRef(printable(path, 200), path=path)
 
 

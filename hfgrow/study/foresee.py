@@ -10,6 +10,7 @@ from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.foresee import Foreseen, foresee
 from hfgrow.train.fresh import fresh_plan
 from hfgrow.train.growth_settings import learning_of
+from hfgrow.train.hints import in_keys
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_parts import FreshModel
 
@@ -21,7 +22,8 @@ def foreseen(recipe: Recipe) -> tuple[Foreseen, ...]:
         GrowthError: A stage cannot be.
     """
     assert isinstance(recipe.base, FreshModel)
-    return tuple(foresee(recipe, fresh_plan(recipe.base.config), None))
+    with in_keys():
+        return tuple(foresee(recipe, fresh_plan(recipe.base.config), None))
 
 
 def costs_of(

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from hfgrow.checkpoint.staging import translated
 from hfgrow.errors import OutputError, TrainingError, printable
+from hfgrow.names import RUN
 from hfgrow.numbers import short_count
 from hfgrow.study.job import StudyRun
-from hfgrow.train.run_folder import METRICS, RUN, RunFolder
+from hfgrow.train.run_folder import METRICS, RunFolder
 
 _LINKED = (".safetensors",)
 

@@ -6,16 +6,22 @@ Sharding is torch's own (`fully_shard`), on CPUs as on GPUs: accelerate leaves i
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.parallel import DistributedDataParallel
 
 from hfgrow.errors import GrowthError, TrainingError, error_named, printable
 from hfgrow.train.stop import StoppedError, StopRequest
 
 T = TypeVar("T")
+
+# Buffers are the same in all processes; torch 2.13 has another name for not sending them.
+_is_new = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+_UNSENT: dict[str, Any] = {"forward_sync_buffers" if _is_new else "broadcast_buffers": False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +73,11 @@ class Devices:
         match self.strategy:
             case "ddp":
                 # Not by accelerate, which keeps the model of every stage to its end.
-                return torch.nn.parallel.DistributedDataParallel(
+                return DistributedDataParallel(
                     module.to(self.device),
                     device_ids=[self.device] if self.device.type == "cuda" else None,
-                    broadcast_buffers=False,
                     gradient_as_bucket_view=True,
+                    **_UNSENT,
                 )
             case "fsdp2":
                 # Sharding moves it, layer by layer.

@@ -17,7 +17,7 @@ from hfgrow.errors import printable
 from hfgrow.operators.checks import MAX_SEED
 from hfgrow.train.overrides import with_overrides
 from hfgrow.train.recipe_errors import refused
-from hfgrow.train.recipe_fields import Count, Part, Text, Tokens, expected, refusal
+from hfgrow.train.recipe_fields import Count, Part, Text, Tokens, Whole, expected, refusal
 from hfgrow.train.recipe_files import read_recipe
 from hfgrow.train.recipe_parts import (
     SCHEDULE_FREE,
@@ -81,7 +81,7 @@ class Recipe(Part):
     base_tokens: Tokens | None = None
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     output: Text
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    seed: Annotated[Whole, Field(ge=0, le=MAX_SEED)] = 0
     data: Data
     batch_tokens: Tokens
     micro_batch_size: Count

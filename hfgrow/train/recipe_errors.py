@@ -1,5 +1,6 @@
 """From what a recipe has wrong to one line: the key path, the value, what was expected."""
 
+import re
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,6 +25,27 @@ _EXPECTED = {
     "less_than_equal": "at most {le}",
 }
 _PREFIX = "Input should be "
+# A mapping or list by its path -> an example; VALUE is what was given, if that may be meant there.
+_EXAMPLES = {
+    "data": ("{train: [{path: VALUE}], sequence_length: 1024}", "text/"),
+    "data.train": ("[{path: VALUE}]", "text/"),
+    "data.train.N": ("{path: VALUE}", "text/"),
+    "data.validation": ("[{path: VALUE}]", "text/"),
+    "data.validation.N": ("{path: VALUE}", "text/"),
+    "optimizer": ("{name: VALUE}", "adamw"),
+    "optimizer.betas": ("[0.9, 0.95]", ""),
+    "checkpoint": ("{every_tokens: VALUE}", "10M"),
+    "evaluation": ("{every_tokens: VALUE}", "10M"),
+    "stages": ("[{train: {tokens: 1B, learning_rate: 1e-3}}]", ""),
+    "stages.N": ("{train: {tokens: 1B, learning_rate: 1e-3}}", ""),
+    "stages.N.train": ("{tokens: VALUE, learning_rate: 1e-3}", "1B"),
+    "stages.N.grow": ("{operator: VALUE, g: 2}", "stack"),
+    "trackers": ("[VALUE]", "tensorboard"),
+    "push": ("{repo: VALUE}", "you/name"),
+    "world": ("{processes: 2}", ""),
+}
+_NUMBER = re.compile(r"(?<=\.)\d+", re.ASCII)
+_WORD = re.compile(r"[A-Za-z0-9][\w./-]{0,99}", re.ASCII)
 
 
 def refused(error: ValidationError, content: object, where: str) -> UsageError:
@@ -58,7 +80,15 @@ def _said(fault: Any, path: str) -> str:
         return f"{path} has {context['actual_length']} entries; expected {bound}"
     known = _EXPECTED.get(kind)
     words = known.format(**context) if known else fault["msg"].removeprefix(_PREFIX)
-    return f"{path} is {_shown(fault['input'])}; expected {words}"
+    example = _example(path, fault["input"]) if words in ("a mapping", "a list") else ""
+    return f"{path} is {_shown(fault['input'])}; expected {words}{example}"
+
+
+def _example(path: str, value: object) -> str:
+    """Return what could stand at a path, with the value in it where it is text."""
+    example, usual = _EXAMPLES.get(_NUMBER.sub("N", path), ("", ""))
+    given = value if isinstance(value, str) and _WORD.fullmatch(value) else usual
+    return f", such as {example.replace('VALUE', given)}" if example else ""
 
 
 def _path(fault: Any, content: Any) -> str:

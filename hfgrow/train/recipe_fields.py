@@ -28,7 +28,7 @@ Location = tuple[int | str, ...]
 _MAX_TOKENS = 1 << 53
 # 3e-4 and 1.5e6 are numbers to people and JSON, but text to YAML 1.1.
 _SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)e[-+]?\d{1,3}", re.ASCII | re.IGNORECASE)
-_A_COUNT = "a number of tokens from 1, such as 2_000_000, 2e6 or 2M"
+_A_COUNT = "a number of tokens from 1 to 9e15, such as 2_000_000, 2e6 or 2M"
 _A_SPAN = "a share from 0 to below 1, or a number of tokens above 1, such as 0.01 or 20M"
 
 
@@ -98,6 +98,12 @@ def number(value: Any) -> Any:
     return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
 
 
+def whole(value: Any) -> Any:
+    """Return the whole number that 1e3 or 1000.0 means; leave everything else as it is."""
+    given = number(value)
+    return int(given) if isinstance(given, float) and given.is_integer() else value
+
+
 def numbers_in(value: Any) -> Any:
     """Return nested lists and mappings with each text such as 3e-4 as the number it means."""
     if isinstance(value, dict):
@@ -155,4 +161,5 @@ Span = Annotated[int | float, BeforeValidator(_span)]
 Number = Annotated[float, BeforeValidator(number)]
 Rate = Annotated[Number, Field(gt=0, le=1000)]
 Text = Annotated[str, AfterValidator(_text)]
-Count = Annotated[int, Field(ge=1, le=1 << 31)]
+Whole = Annotated[int, BeforeValidator(whole)]
+Count = Annotated[Whole, Field(ge=1, le=1 << 31)]

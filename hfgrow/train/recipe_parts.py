@@ -13,6 +13,7 @@ from hfgrow.train.recipe_fields import (
     Rate,
     Text,
     Tokens,
+    Whole,
     expected,
     numbers_in,
     refusal,
@@ -101,7 +102,7 @@ class Data(Part):
 
     train: Annotated[tuple[TrainSource, ...], Field(strict=False, min_length=1, max_length=1000)]
     validation: Annotated[tuple[Source, ...], Field(strict=False, max_length=100)] = ()
-    sequence_length: Annotated[int, Field(ge=2, le=1 << 20)]
+    sequence_length: Annotated[Whole, Field(ge=2, le=1 << 20)]
     document_mask: bool = False
 
 
@@ -166,7 +167,7 @@ class Muon(Adaptive):
     name: Literal["muon"] = "muon"
     momentum: Beta = 0.95
     nesterov: bool = True
-    ns_steps: Annotated[int, Field(ge=1, le=20)] = 5
+    ns_steps: Annotated[Whole, Field(ge=1, le=20)] = 5
     adjust_lr: Literal["match_rms_adamw", "original"] = "match_rms_adamw"
 
 

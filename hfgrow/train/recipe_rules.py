@@ -1,6 +1,6 @@
 """What the keys of a recipe must say together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hfgrow.train.recipe_fields import Location
@@ -56,24 +56,28 @@ def _base_faults(recipe: "Recipe") -> Iterator[Fault]:
 
 
 def _stage_faults(recipe: "Recipe") -> Iterator[Fault]:
-    trained, masked = False, False
+    trained = False
+    grown: list[Grow] = []
     for i, stage in enumerate(recipe.stages):
         if stage.train:
-            yield from _train_faults(recipe, stage.train, i, masked=masked)
-            trained, masked = True, False
+            yield from _train_faults(recipe, stage.train, i, grown)
+            trained, grown = True, []
         elif stage.grow:
             yield from _grow_faults(recipe, stage.grow, i, trained=trained)
-            masked = stage.grow.is_masked
+            grown.append(stage.grow)
     if not trained:
         yield ("stages",), ["grow"] * len(recipe.stages), "a train stage among them"
 
 
-def _train_faults(recipe: "Recipe", train: Train, i: int, *, masked: bool) -> Iterator[Fault]:
+def _train_faults(recipe: "Recipe", train: Train, i: int, grown: Sequence[Grow]) -> Iterator[Fault]:
     if isinstance(recipe.optimizer, ScheduleFreeAdamW) and train.schedule != "constant":
         what = f"constant, the only schedule of {recipe.optimizer.name}"
         yield ("stages", i, "train", "schedule"), train.schedule, what
-    if train.mask_ramp is not None and not masked:
+    if train.mask_ramp is not None and not (grown and grown[-1].is_masked):
         what = "none: no growth with a mask (random-depth, random-width) stands just before"
+        if masked := [growth.operator for growth in grown if growth.is_masked]:
+            others = [growth.operator for growth in grown if not growth.is_masked]
+            what += f"; try the order {', '.join([*others, *masked])}"
         yield ("stages", i, "train", "mask_ramp"), train.mask_ramp, what
 
 

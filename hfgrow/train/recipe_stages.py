@@ -1,24 +1,11 @@
 """The stages of a recipe: training, and growth by an operator."""
 
-import difflib
-import inspect
-from functools import cache
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    create_model,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from hfgrow.checkpoint.moments import Mode
 from hfgrow.fields import is_argument
-from hfgrow.learned_arguments import LEARN, OUTCOMES, LearnArguments
-from hfgrow.operators import OPERATORS
 from hfgrow.train.recipe_fields import (
     Number,
     Part,
@@ -27,15 +14,18 @@ from hfgrow.train.recipe_fields import (
     Text,
     Tokens,
     expected,
-    number,
     refusal,
     refuse_unknown,
     span_tokens,
 )
+from hfgrow.train.recipe_operators import (
+    RECIPE_OPERATORS,
+    arguments_of,
+    as_kind,
+    hides,
+    known_operator,
+)
 
-_OPERATORS = (*OPERATORS, LEARN)
-# What a stage of a run gives a learned growth: it learns from the text of the run.
-_NOT_ASKED = ("maps", "sequence_length", *OUTCOMES)
 TRAINABLE = ("all", "new", "new+embeddings")
 _DEFAULT_DECAY = 0.2
 _DEFAULT_MASK_RAMP = 0.1
@@ -47,13 +37,6 @@ def _trainable(value: Any) -> Any:
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
         return tuple(value)
     raise expected(f"{', '.join(TRAINABLE)} or a list of patterns of tensor names")
-
-
-def _operator(value: str) -> str:
-    if value not in _OPERATORS:
-        near = difflib.get_close_matches(value, _OPERATORS, n=1)
-        raise expected(f"an operator, such as {', '.join(near or _OPERATORS)}")
-    return value
 
 
 class Train(Part):
@@ -157,19 +140,21 @@ class Grow(Part):
 
     model_config = ConfigDict(extra="allow")
 
-    operator: Annotated[str, AfterValidator(_operator)]
+    operator: Annotated[str, AfterValidator(known_operator)]
     optimizer_state: Mode = "reset"
 
     @model_validator(mode="before")
     @classmethod
     def _of_known_keys(cls, content: Any) -> Any:
         operator = content.get("operator") if isinstance(content, dict) else None
-        if not isinstance(operator, str) or operator not in _OPERATORS:
+        if not isinstance(operator, str) or operator not in RECIPE_OPERATORS:
             return content
-        model = _arguments_of(operator)
+        model = arguments_of(operator)
         given = {key: value for key, value in content.items() if key not in cls.model_fields}
         refuse_unknown(given, [*model.model_fields, *cls.model_fields])
-        arguments = {key: number(value) for key, value in given.items()}
+        arguments = {
+            key: as_kind(value, model.model_fields[key].annotation) for key, value in given.items()
+        }
         model.model_validate(arguments)
         for key, value in arguments.items():
             if not is_argument(value):
@@ -189,7 +174,7 @@ class Grow(Part):
     @property
     def is_masked(self) -> bool:
         """Whether the operator hides what is new behind a mask that training opens."""
-        return _hides(self.operator)
+        return hides(self.operator)
 
 
 class Stage(Part):
@@ -218,7 +203,7 @@ def stages_with_defaults(stages: list[Any], *, is_schedule_free: bool) -> list[A
         if isinstance(stage, dict):
             train, grow = stage.get("train"), stage.get("grow")
             if isinstance(grow, dict):
-                masked = _hides(grow.get("operator"))
+                masked = hides(grow.get("operator"))
             if isinstance(train, dict):
                 if is_schedule_free and train.get("schedule") is None:
                     train = train | {"schedule": "constant"}
@@ -227,37 +212,3 @@ def stages_with_defaults(stages: list[Any], *, is_schedule_free: bool) -> list[A
                 stage, masked = stage | {"train": train}, False
         result.append(stage)
     return result
-
-
-def takes_seed(operator: object) -> bool:
-    """Say whether this is the name of an operator that draws something at random."""
-    return _takes(operator, "seed")
-
-
-def _hides(operator: object) -> bool:
-    return _takes(operator, "mask")
-
-
-def _takes(operator: object, argument: str) -> bool:
-    known = isinstance(operator, str) and operator in _OPERATORS
-    return known and argument in _arguments_of(str(operator)).model_fields
-
-
-@cache
-def _arguments_of(operator: str) -> type[BaseModel]:
-    """Return the arguments of an operator, as its signature declares them."""
-    function: Any = LearnArguments if operator == LEARN else OPERATORS[operator].function
-    hints = get_type_hints(function)
-    parameters = list(inspect.signature(function).parameters.values())
-    if operator == LEARN:
-        parameters = [one for one in parameters if one.name not in _NOT_ASKED]
-    else:
-        parameters = parameters[1:]
-    fields: dict[str, Any] = {
-        parameter.name: (
-            hints[parameter.name],
-            ... if parameter.default is inspect.Parameter.empty else parameter.default,
-        )
-        for parameter in parameters
-    }
-    return create_model(operator, __base__=Part, **fields)

@@ -24,12 +24,11 @@ from hfgrow.checkpoint.staging import translated
 from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
 from hfgrow.lineage import TrainingLink
 from hfgrow.manifest import read_manifest
-from hfgrow.names import MANIFEST, TRAINED
+from hfgrow.names import MANIFEST, RECIPE, RUN, TRAINED
 from hfgrow.train.recipe import Recipe, load_recipe
 from hfgrow.train.same_run import differences, is_same_so_far, refusal
 
-RUN, METRICS = "run.json", "metrics.jsonl"
-_RECIPE = "recipe.yaml"
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +152,7 @@ class RunFolder:
         with translated(printable(self.path, 200)):
             # In this order: a recipe beside no run is somebody else's.
             replace_text(self.path / RUN, json.dumps(identity, indent=2) + "\n")
-            replace_text(self.path / _RECIPE, recipe.to_yaml())
+            replace_text(self.path / RECIPE, recipe.to_yaml())
 
     def check(
         self,
@@ -207,7 +206,7 @@ class RunFolder:
 
     def _is_same_so_far(self, recipe: Recipe, stage: int, num_steps: int) -> bool:
         try:
-            before = load_recipe(self.path / _RECIPE)
+            before = load_recipe(self.path / RECIPE)
         except GrowthError:
             return False
         old = before.stages[stage].train if stage < len(before.stages) else None
@@ -220,7 +219,7 @@ class RunFolder:
         """Yield what lies in the folder and was not left there by a run that never began."""
         ours = {RUN, "tokens"}
         if (self.path / RUN).exists():
-            ours |= {_RECIPE, METRICS, "stages", "checkpoints"}
+            ours |= {RECIPE, METRICS, "stages", "checkpoints"}
         return (p for p in self.path.iterdir() if p.name not in ours and p.name[0] != ".")
 
     def _stages(self) -> list[tuple[int, Path]]:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from hfgrow.errors import TrainingError
+from hfgrow.train.data.prepare import prepare
+from hfgrow.train.data.sources import TextSource
 from hfgrow.train.data.token_files import TokenFiles
 from hfgrow.train.data.tokenizer import TextTokenizer
-from tests.train.corpora import prepared, write_stories
+from tests.train.corpora import VOCAB_SIZE, prepared, write_stories
 
 
 def damaged_index(folder: Path, key: str, value: object) -> None:
@@ -48,6 +50,22 @@ def test_a_token_beyond_the_largest_is_found_when_it_is_read(
     shard.write_bytes(b"\xff\xff" + shard.read_bytes()[2:])
     with pytest.raises(TrainingError, match="holds the token 65535"):
         TokenFiles(tmp_path / "out").read(0, 8)
+
+
+def test_what_is_damaged_is_prepared_again_as_its_hint_says(
+    tmp_path: Path, encoder: TextTokenizer
+) -> None:
+    text, out = write_stories(tmp_path / "a.txt", 2), tmp_path / "out"
+    shard = out / prepared(text, out, encoder).index.shards[0].file
+    whole = shard.read_bytes()
+    for damaged in (whole[:-2], whole[:4] + b"\1\1" + whole[6:]):
+        shard.write_bytes(damaged)
+        with pytest.raises(TrainingError) as caught:
+            TokenFiles(out).verify()
+        assert f"--overwrite, or remove {out} first" in caught.value.hint
+        source = TextSource(path=text)
+        prepare([source], encoder, out, vocab_size=VOCAB_SIZE, overwrite=True, verify=True)
+        assert shard.read_bytes() == whole
 
 
 def test_the_label_of_a_source_is_shown_without_what_a_terminal_obeys(

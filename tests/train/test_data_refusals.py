@@ -60,7 +60,7 @@ def test_broken_text_is_refused_with_its_place(
 @pytest.mark.case("H10")
 def test_a_missing_column_suggests_one_with_text(tmp_path: Path, encoder: TextTokenizer) -> None:
     path = write_rows(tmp_path / "a.jsonl", [{"id": 1, "content": "x"}])
-    assert refusal(path, encoder).hint == "text_column: content"
+    assert refusal(path, encoder).hint == "--text-column content"
     files = prepared(path, tmp_path / "out", encoder, text_column="content")
     assert documents(files) == expected(encoder, "x")
 

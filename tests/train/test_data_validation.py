@@ -58,8 +58,11 @@ def test_of_one_long_document_the_end_is_held_out(tmp_path: Path, encoder: TextT
     assert train.num_tokens + validation.num_tokens == whole.num_tokens
     assert validation.num_tokens == math.ceil(0.05 * whole.num_tokens)
     assert "its last" in corpus.notes[0]
-    with pytest.raises(TrainingError, match="too few to hold out"):
-        hold_out(whole, 0.6, at_least=1, seed=0)
+    for at_least, hint in ((1, "or name validation text"), (10_000, "smaller sequence_length")):
+        with pytest.raises(TrainingError, match="too few to hold out") as caught:
+            hold_out(whole, 0.6, at_least=at_least, seed=0)
+        assert caught.value.hint.startswith("give it more text")
+        assert hint in caught.value.hint
 
 
 def test_parts_of_a_split_have_no_token_in_common(tmp_path: Path, encoder: TextTokenizer) -> None:

@@ -30,6 +30,19 @@ def test_numbers_of_tokens_are_exact_in_every_notation(written: str, tokens: int
     assert recipe.stages[0].train.tokens == tokens
 
 
+def test_whole_numbers_are_taken_in_every_notation() -> None:
+    grow = "{operator: random-depth, layers: 12.0, seed: 1e3}"
+    recipe = loaded(
+        "seed=1e3", "data.sequence_length=2.56e2", "micro_batch_size=8.0", f"stages.1.grow={grow}"
+    )
+    grown = recipe.stages[1].grow
+    assert grown is not None
+    own = (recipe.seed, recipe.data.sequence_length, recipe.micro_batch_size)
+    found = (*own, *(grown.arguments[key] for key in ("layers", "seed")))
+    assert found == (1000, 256, 8, 12, 1000)
+    assert {type(number) for number in found} == {int}
+
+
 def test_spans_are_shares_below_one_and_tokens_above() -> None:
     train = "{tokens: 1M, learning_rate: 1e-3, warmup: 0.05, decay: 300K}"
     (stage,) = loaded(f"stages.0.train={train}").stages

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from hfgrow.errors import UsageError
-from hfgrow.train.recipe import load_recipe
+from hfgrow.train.recipe import Recipe, load_recipe
+from hfgrow.train.recipe_fields import Part
+from hfgrow.train.recipe_parts import Data
 from tests.train.recipes import message_of
 
 # What is set -> words of the refusal: the key path, the value, what was expected.
@@ -22,7 +24,13 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "seed=true": ("seed is True", "a whole number"),
     "seed=-1": ("seed is -1", "at least 0"),
     "compile=1": ("compile is 1", "true or false"),
-    "optimizer=adamw": ("optimizer is 'adamw'", "a mapping"),
+    "optimizer=muon": ("optimizer is 'muon'", "a mapping, such as {name: muon}"),
+    "optimizer=5": ("optimizer is 5", "a mapping, such as {name: adamw}"),
+    "trackers=tensorboard": ("trackers is 'tensorboard'", "a list, such as [tensorboard]"),
+    "data.validation=text/v.jsonl": ("a list, such as [{path: text/v.jsonl}]",),
+    "data.train.0=text/v.jsonl": ("a mapping, such as {path: text/v.jsonl}",),
+    "push=true": ("push is True", "a mapping, such as {repo: you/name}"),
+    "stages.0.train=1M": ("a mapping, such as {tokens: 1M, learning_rate",),
     "stages=5": ("stages is 5", "a list"),
     "stages=[]": ("stages has 0 entries", "at least 1"),
     "stages.0=train": ("stages.0 is 'train'", "a mapping"),
@@ -33,7 +41,9 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "stages.0.train.tokens=0": ("tokens is 0", "from 1"),
     "stages.0.train.tokens=1.5": ("tokens is 1.5", "from 1"),
     "stages.0.train.tokens=.inf": ("tokens is inf", "from 1"),
-    "stages.0.train.tokens=99999T": ("tokens is '99999T'", "from 1"),
+    "stages.0.train.tokens=99999T": ("tokens is '99999T'", "from 1 to 9e15"),
+    "stages.0.train.tokens=1e30": ("tokens is '1e30'", "from 1 to 9e15"),
+    "seed=1.5e0": ("seed is '1.5e0'", "a whole number"),
     "stages.0.train.tokens=100": ("tokens is 100", "one batch", "8192"),
     "stages.0.train.warmup=1": ("warmup is 1", "a share from 0 to below 1"),
     "stages.0.train.warmup=-0.1": ("warmup is -0.1", "a share from 0 to below 1"),
@@ -59,7 +69,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "data.train.0={path: x, name: y}": ("data.train.0.name is 'y'", "no configurations"),
     "data.sequence_length=0": ("data.sequence_length is 0", "at least 2"),
     # Growth.
-    "stages.1.grow.operator=stak": ("stages.1.grow.operator is 'stak'", "such as stack"),
+    "stages.1.grow.operator=stak": ("stages.1.grow.operator is 'stak'", "did you mean stack?"),
     "stages.1.grow.operator=[stack]": ("stages.1.grow.operator is ['stack']", "text"),
     "stages.1.grow.g=2": ("stages.1.grow.operator is missing",),
     "stages.1.grow={operator: stack, gg: 2}": ("there is no key stages.1.grow.gg", "mean g?"),
@@ -82,6 +92,11 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "world={processes: 2, strategy: none}": ("world.strategy is 'none'", "ddp or fsdp2"),
     "world.strategy=ddp": ("world.strategy is 'ddp'", "none or fsdp2"),
     "stages.0={grow: {operator: untie}}": ("stages is ['grow']", "a train stage"),
+    "stages=[{grow: {operator: random-depth, g: 2}}, {grow: {operator: untie}}, "
+    "{train: {tokens: 1M, learning_rate: 1, mask_ramp: 0.5}}]": (
+        "stages.2.train.mask_ramp is 0.5",
+        "stands just before; try the order untie, random-depth",
+    ),
     "stages.0.train.mask_ramp=0.1": ("mask_ramp is 0.1", "random-depth"),
     "base={config: {model_type: gpt2}}": ("base.config.model_type is 'gpt2'", "llama"),
     "base={config: {model_type: llama, rope_theta: .inf}}": ("rope_theta is inf", "finite"),
@@ -105,3 +120,13 @@ def test_several_faults_are_one_refusal_whose_hint_names_the_others(minimal: Pat
     with pytest.raises(UsageError, match=r"seed is -1") as caught:
         load_recipe(minimal, ["seed=-1", "data.train.0.weight=0", "stages.0.train.tokens=x"])
     assert caught.value.hint == "wrong too: data.train.0.weight, stages.0.train.tokens"
+
+
+@pytest.mark.parametrize("part", [Recipe, Data])
+def test_every_mapping_and_list_has_an_example(minimal: Path, part: type[Part]) -> None:
+    paths = [key if part is Recipe else f"data.{key}" for key in part.model_fields]
+    # No key takes a number below 0.
+    told = [message_of(minimal, f"{path}=-1") for path in paths]
+    wanting = [line for line in told if "expected a mapping" in line or "expected a list" in line]
+    assert wanting
+    assert all(", such as " in line for line in wanting)

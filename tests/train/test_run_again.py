@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from safetensors.torch import load_file, save_file
 
 from hfgrow.checkpoint.files import LocalFolder
@@ -39,6 +40,15 @@ def test_a_run_with_growth_resumes_bit_by_bit(
         [line for line in runs.lines(recipe) if "when" in line] for recipe in (broken, whole)
     ]
     assert measured[0] == measured[1], "each held-out loss is recorded once"
+
+
+def test_a_run_goes_on_by_the_recipe_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path)
+    runs.stop_after(monkeypatch, recipe, 5)
+    runs.carry(yaml.safe_load(Path(recipe["output"], "recipe.yaml").read_text()), resume=True)
+    assert len(runs.losses(recipe)) == 12
 
 
 def test_an_output_that_holds_a_run_is_not_begun_again(tmp_path: Path) -> None:

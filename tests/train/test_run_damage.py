@@ -28,7 +28,7 @@ def test_a_damaged_line_ends_the_record(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize("text", ["[]", "5", DEEP, ""])
 def test_a_damaged_record_of_what_was_begun_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(TrainingError, match=r"run\.json"):
+    with pytest.raises(TrainingError, match=r"run\.json") as caught:
         RunFolder(tmp_path).check(
             {},
             recipe_of(runs.recipe(tmp_path)),
@@ -36,6 +36,7 @@ def test_a_damaged_record_of_what_was_begun_is_refused(tmp_path: Path, text: str
             stage_steps=0,
             allow_world_change=False,
         )
+    assert caught.value.hint == "choose another output"
 
 
 @pytest.mark.parametrize("text", ["[]", DEEP, '{"files": []}'])

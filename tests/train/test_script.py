@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from hfgrow.errors import GrowthError, UsageError
+from hfgrow.train.hints import as_keys
 from hfgrow.train.launch import _outcome
 from tests.program import CANARY
 from tests.train import runs
@@ -60,6 +61,25 @@ def test_a_hint_names_the_key_of_a_recipe_and_no_option_of_another_command(
 ) -> None:
     _, status = run_with(UsageError("no", hint="another --out DIR"), tmp_path, monkeypatch)
     assert status["error"]["hint"] == "another --set output=DIR"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("a factor --g or --layers; both were given", "a factor g or layers; both were given"),
+        ("try --hidden-size 512", "try hidden_size: 512"),
+        ("--exponent must be above 0", "exponent must be above 0"),
+        ("use stack: hfgrow stack MODEL --g 4", "use stack: operator: stack, g: 4"),
+        ("choose --dtype bfloat16", "choose --set dtype=bfloat16"),
+        ("--sequence-length 512", "--set data.sequence_length=512"),
+        ("--text-column content", "text_column: content"),
+        ("add --resume, or --set seed=1", "add --resume, or --set seed=1"),
+        ("try hfgrow stack MODEL --g 4 --untie", "try hfgrow stack MODEL --g 4 --untie"),
+        ("hfgrow data prepare A --out DIR", "hfgrow data prepare A --out DIR"),
+    ],
+)
+def test_options_of_operators_are_the_keys_of_their_stage(said: str, told: str) -> None:
+    assert as_keys(said) == told
 
 
 @pytest.mark.parametrize(("is_shared", "code"), [(True, 0), (False, 2)])

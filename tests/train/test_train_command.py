@@ -105,6 +105,27 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, words: list[str], code: int,
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("grow", "said"),
+    [
+        ({"operator": "stack", "g": 2, "layers": 4}, "either a factor g or layers"),
+        ({"operator": "zero-width"}, "Hint: try g: 2"),
+        ({"operator": "progressive", "g": 2}, "Hint: use stack: operator: stack, g: 4"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("flag", ["--cpu", "--dry-run"])
+def test_a_growth_that_cannot_be_is_told_in_keys(
+    tmp_path: Path, grow: dict[str, object], said: str, flag: str
+) -> None:
+    stages = [{"grow": grow}, {"train": {"tokens": 512, "learning_rate": 1e-3}}]
+    done = train(tmp_path, written(tmp_path, stages=stages, output="run", base="demo"), flag)
+    assert done.returncode == 2, done.stderr
+    assert "Error: stages.0: " in done.stderr
+    assert said in done.stderr.replace("growth factor", "factor")
+    assert "--" not in done.stderr.partition("Error: ")[2]
+
+
 @pytest.mark.case("E12")
 @pytest.mark.parametrize(
     "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT]
@@ -125,7 +146,7 @@ def test_a_stopped_run_says_how_it_goes_on(tmp_path: Path, number: int) -> None:
     os.kill(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "Go on with: hfgrow train mine.yaml --cpu --resume" in err
+    assert err.splitlines()[-1].endswith("Go on with: hfgrow train mine.yaml --cpu --resume")
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 
 
@@ -164,6 +185,27 @@ def test_a_push_that_is_not_allowed_stops_before_any_work(tmp_path: Path) -> Non
         )
     assert done.returncode == 4, done.stderr
     assert not runs.lines(runs.recipe(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--bogus"], "says: unrecognized arguments: --bogus\n"),
+        (["--num_machines", "two"], "says: argument --num_machines/--num-machines: invalid int"),
+        (["--num_machines"], "--num-machines: expected one argument\n"),
+        (["--num_machines", "2", "mine.py"], "says: mine.py is no option\n"),
+    ],
+    ids=str,
+)
+def test_what_accelerate_does_not_take_is_refused_before_it_starts(
+    tmp_path: Path, words: list[str], said: str
+) -> None:
+    done = train(tmp_path, written(tmp_path, output="run"), "--cpu", "--", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "--resume" not in done.stderr
+    assert done.stderr.splitlines()[-1] == "Hint: accelerate launch --help lists its options"
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_stands_behind_two_dashes_goes_to_accelerate(tmp_path: Path) -> None:

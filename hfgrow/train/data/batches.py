@@ -47,7 +47,7 @@ class BatchPlan:
             raise UsageError(
                 f"batch_tokens {batch_tokens} is no multiple of sequence_length {sequence_length} "
                 f"x micro_batch_size {micro_batch_size} x {world_size} processes = {unit}",
-                hint=" or ".join(f"batch_tokens: {n}" for n in (below, above) if n),
+                hint=" or ".join(f"--batch-tokens {n}" for n in (below, above) if n),
             )
         return cls(
             world_size=world_size,

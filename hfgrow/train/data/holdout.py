@@ -39,7 +39,9 @@ def hold_out(view: TokenView, fraction: float, *, at_least: int, seed: int) -> H
     if 2 * target > view.num_tokens:
         raise TrainingError(
             f"{view.label} has {view.num_tokens} tokens, too few to hold out {target} of them",
-            hint="name validation text",
+            hint="give it more text, or name validation text"
+            if view.num_tokens >= at_least
+            else "give it more text, or choose a smaller sequence_length",
         )
     lo, hi = _whole_documents(view)
     first, end = (view.files.starts[i:j] for i, j in ((lo, hi), (lo + 1, hi + 1)))

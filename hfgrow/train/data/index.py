@@ -109,10 +109,14 @@ def read_index(folder: Path) -> Index:
             raise TrainingError(f"{shown} is no index of tokens that this hfgrow reads")
         index = _index(content)
     except FileNotFoundError as error:
-        raise TrainingError(f"{printable(folder, 200)} holds no prepared tokens") from error
+        what = "holds no prepared tokens" if folder.is_dir() else "does not exist"
+        raise TrainingError(
+            f"{printable(folder, 200)} {what}",
+            hint="hfgrow data prepare SOURCE --tokenizer MODEL --out DIR makes such a folder",
+        ) from error
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise TrainingError(
-            f"{shown} is damaged: {printable(error, 120)}", hint="prepare the text again"
+            f"{shown} is damaged: {printable(error, 120)}", hint=prepare_again(folder)
         ) from error
     for record in (*index.shards, *index.lists):
         file = folder / record.file
@@ -121,9 +125,14 @@ def read_index(folder: Path) -> Index:
             was = "is missing" if found is None else f"has {found} bytes"
             raise TrainingError(
                 f"{printable(file, 200)} {was}, {INDEX} says {record.nbytes} bytes",
-                hint="prepare the text again",
+                hint=prepare_again(folder),
             )
     return index
+
+
+def prepare_again(folder: Path) -> str:
+    """Return what to do about a damaged folder."""
+    return f"prepare the text again with --overwrite, or remove {printable(folder, 200)} first"
 
 
 def _index(content: dict[str, Any]) -> Index:

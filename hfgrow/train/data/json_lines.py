@@ -81,7 +81,7 @@ def no_column(
         text_columns: Those of them that hold text.
     """
     known = ", ".join(printable(name) for name in columns[:_MOST_COLUMNS_SHOWN]) or "none"
-    hint = f"text_column: {printable(text_columns[0])}" if text_columns else ""
+    hint = f"--text-column {printable(text_columns[0])}" if text_columns else ""
     return TrainingError(
         f"{where} has no column {printable(column)}; the columns are {known}", hint=hint
     )

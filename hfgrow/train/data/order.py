@@ -124,5 +124,5 @@ def check_sequence_length(sequence_length: int, max_position_embeddings: int) ->
         raise UsageError(
             f"sequence_length {sequence_length} is above the model's max_position_embeddings "
             f"{max_position_embeddings}",
-            hint=f"sequence_length: {max_position_embeddings}",
+            hint=f"--sequence-length {max_position_embeddings}",
         )

@@ -1,6 +1,6 @@
 """Tokenise text once, into a folder that appears complete or not at all."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hfgrow.train.data.index import (
     fingerprint,
     read_index,
 )
+from hfgrow.train.data.pieces import Piece
 from hfgrow.train.data.reading import documents_of, identify, size_of
 from hfgrow.train.data.shards import MAX_SHARD_NBYTES, ShardWriter
 from hfgrow.train.data.sources import TextSource
@@ -37,6 +38,7 @@ def prepare(
     *,
     vocab_size: int,
     overwrite: bool = False,
+    verify: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
     client: HubClient | None = None,
     progress: Progress | None = None,
@@ -52,6 +54,7 @@ def prepare(
         folder: The folder to make.
         vocab_size: The rows of the model's embedding: a token must be below.
         overwrite: Whether prepared tokens of other text or another tokenizer are replaced.
+        verify: Whether tokens that are there are read and compared with their hashes.
         max_shard_nbytes: The most bytes of one file of tokens.
         client: The connection to the Hub; None is the usual one.
         progress: Told how it goes on; None tells nobody.
@@ -68,7 +71,7 @@ def prepare(
         raise UsageError(f"vocab_size {vocab_size} cannot be; expected 1 to {_MAX_VOCAB_SIZE}")
     for source in sources:
         _check_outside(folder, source)
-    earlier = _earlier(folder, overwrite=overwrite)
+    earlier = _earlier(folder, overwrite=overwrite, verify=verify)
     if earlier is not None and not overwrite:
         hint = "choose another folder, or add --overwrite"
         refuse_other_tokenizer(earlier, tokenizer, folder, hint)
@@ -90,7 +93,8 @@ def prepare(
         records, max_token = [], 0
         for source, identity in zip(sources, identities, strict=True):
             with counting(progress, f"Tokenising {source.label}", size_of(source)) as advance:
-                pieces = documents_of(source, identity, advance, client)
+                read = documents_of(source, identity, advance, client)
+                pieces = _watched(read, source.label, progress)
                 record, largest = tokenise(source, identity, pieces, tokenizer, writer, vocab_size)
             records.append(record)
             max_token = max(max_token, largest)
@@ -108,8 +112,8 @@ def prepare(
     return TokenFiles(folder)
 
 
-def _earlier(folder: Path, *, overwrite: bool) -> Index | None:
-    """Return what was prepared in the folder; a damaged index counts as nothing to overwrite."""
+def _earlier(folder: Path, *, overwrite: bool, verify: bool) -> Index | None:
+    """Return what was prepared in the folder; what is damaged counts as nothing to overwrite."""
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
     if not (folder / INDEX).is_file():
@@ -118,11 +122,24 @@ def _earlier(folder: Path, *, overwrite: bool) -> Index | None:
             hint="choose another folder",
         )
     try:
-        return read_index(folder)
+        index = read_index(folder)
+        if verify:
+            TokenFiles(folder).verify()
+        return index
     except TrainingError:
         if overwrite:
             return None
         raise
+
+
+def _watched(pieces: Iterator[Piece], label: str, progress: Progress) -> Iterator[Piece]:
+    """Yield pieces of text; note once where they can hardly be text."""
+    is_noted = False
+    for piece in pieces:
+        if "\0" in piece.text and not is_noted:
+            progress.say(f"Note: {label} holds NUL characters, so it may be no text")
+            is_noted = True
+        yield piece
 
 
 def _check_outside(folder: Path, source: TextSource) -> None:

@@ -134,10 +134,19 @@ def is_compressed(path: Path) -> bool:
     return path.suffix == ".gz"
 
 
+def has_known_ending(path: Path) -> bool:
+    """Say whether a name ends as that of a file of text does, whether it is there or not."""
+    return _kind_of_name(path) is not None
+
+
 def _kind(path: Path) -> str | None:
+    return _kind_of_name(path) if path.is_file() else None
+
+
+def _kind_of_name(path: Path) -> str | None:
     name = path.with_suffix("") if is_compressed(path) else path
     kind = KINDS.get(name.suffix.lower())
-    return None if (kind == PARQUET and is_compressed(path)) or not path.is_file() else kind
+    return None if kind == PARQUET and is_compressed(path) else kind
 
 
 def _kinds_shown() -> str:

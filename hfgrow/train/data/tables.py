@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from hfgrow.errors import GrowthError, TrainingError, UsageError, printable
@@ -52,7 +53,8 @@ def pinned(source: TextSource, client: HubClient) -> str:
         check_revision(revision)
         if is_sha(revision):
             return revision
-    what = f"looking up the dataset {printable(repo_id)}"
+    here = "" if Path(repo_id).exists() else " (there is no such file here)"
+    what = f"looking up the dataset {printable(repo_id)}{here}"
     sha = client.ask(what, lambda: client.api.dataset_info(repo_id, revision=revision).sha, repo_id)
     if sha is None or not is_sha(sha):
         raise TrainingError(f"the Hub names no commit of the dataset {printable(repo_id)}")

@@ -15,6 +15,7 @@ from hfgrow.train.data.index import (
     STARTS,
     Index,
     SourceRecord,
+    prepare_again,
     read_index,
 )
 from hfgrow.train.data.sketch import Hashes, Sketch
@@ -51,7 +52,7 @@ class TokenFiles:
         if int(starts[0]) != 0 or int(starts[-1]) != self.num_tokens:
             raise TrainingError(
                 f"{printable(folder / STARTS, 200)} does not fit the shards",
-                hint="prepare the text again",
+                hint=prepare_again(folder),
             )
 
     @property
@@ -98,7 +99,7 @@ class TokenFiles:
             raise TrainingError(
                 f"{printable(self.folder, 200)} is damaged: it holds the token {tokens.max()}, and "
                 f"its index says that {self.index.max_token} is the largest",
-                hint="prepare the text again",
+                hint=prepare_again(self.folder),
             )
         return tokens
 
@@ -142,7 +143,7 @@ class TokenFiles:
                 raise TrainingError(
                     f"{printable(path, 200)} is damaged: its sha256 is {found[:12]}, not "
                     f"{record.sha256[:12]}",
-                    hint="prepare the text again",
+                    hint=prepare_again(self.folder),
                 )
 
     def _list(self, name: str) -> Hashes:

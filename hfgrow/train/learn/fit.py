@@ -19,7 +19,7 @@ from torch import Tensor
 from hfgrow.errors import TrainingError
 from hfgrow.progress import Progress
 from hfgrow.train.data.batches import BatchPlan
-from hfgrow.train.data.evaluation import evaluation_batches
+from hfgrow.train.data.evaluation import evaluation_batches, num_evaluation_blocks
 from hfgrow.train.data.loader import MicroBatch, micro_batches
 from hfgrow.train.data.order import BlockOrder
 from hfgrow.train.data.views import TokenView
@@ -102,7 +102,8 @@ def fit(
     loss = initial_loss = _held_out(model, maps, validation, settings, device)
     if not isfinite(initial_loss):
         raise TrainingError("the init has no finite held-out loss, so nothing can be learned")
-    progress.say(f"Step 0 of {settings.steps}: held-out loss {initial_loss:.4f}")
+    of = _measured(validation, settings)
+    progress.say(f"Step 0 of {settings.steps}: held-out loss {initial_loss:.4f} of {of}")
     best, kept_step = _copied(maps), 0
     every = max(1, settings.steps // _NUM_EVALUATIONS)
     with closing(_batches(order, settings.batch)) as steps:
@@ -172,6 +173,17 @@ def _evaluation(views: Sequence[TokenView], settings: FitSettings) -> Iterator[M
             micro_batch_size=settings.batch.micro_batch_size,
             max_tokens=MAX_EVALUATION_TOKENS,
         )
+
+
+def _measured(views: Sequence[TokenView], settings: FitSettings) -> str:
+    """Return what held-out losses are of; a run measures as much as its recipe says, and apart."""
+    parts = []
+    for view in views:
+        length, targets = settings.sequence_length, view.num_tokens - 1
+        num_blocks = num_evaluation_blocks(view, length, MAX_EVALUATION_TOKENS)
+        first = "the first " if num_blocks * length < targets else ""
+        parts.append(f"{first}{min(num_blocks * length, targets):,} tokens of {view.label}")
+    return " and ".join(parts)
 
 
 def _copied(maps: Maps) -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ def completed(arguments: LearnArguments, base: GrowthPlan) -> LearnArguments:
     most = int(base.config.get("max_position_embeddings") or _SEQUENCE_LENGTH)
     length = arguments.sequence_length
     if length is None:
-        length = min(_SEQUENCE_LENGTH, most, arguments.batch_tokens or _SEQUENCE_LENGTH)
+        length = min(usual_length(base), arguments.batch_tokens or _SEQUENCE_LENGTH)
     check_sequence_length(length, most)
     batch_tokens = arguments.batch_tokens or max(1, _BATCH_TOKENS // length) * length
     usual = _WIDTH_LEARNING_RATE if arguments.grows_width else _DEPTH_LEARNING_RATE
@@ -51,6 +51,11 @@ def completed(arguments: LearnArguments, base: GrowthPlan) -> LearnArguments:
         lr=arguments.lr or usual,
         seed=arguments.seed or 0,
     )
+
+
+def usual_length(base: GrowthPlan) -> int:
+    """Return the tokens of a sequence where neither these nor fewer of a step are asked for."""
+    return min(_SEQUENCE_LENGTH, base.config.get("max_position_embeddings") or _SEQUENCE_LENGTH)
 
 
 def learn_maps(

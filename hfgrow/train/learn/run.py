@@ -23,7 +23,7 @@ from hfgrow.source import local_folder, locate
 from hfgrow.train.data.corpus import Corpus, corpus_of, open_sources
 from hfgrow.train.data.sources import TextSource
 from hfgrow.train.data.tokenizer import open_tokenizer
-from hfgrow.train.learn.maps import completed, learn_maps, text_of
+from hfgrow.train.learn.maps import completed, learn_maps, text_of, usual_length
 
 # The part of a text that is held out: it decides which maps are kept, so it must not be tiny.
 _HELD_OUT = 0.05
@@ -70,7 +70,12 @@ def learn(request: LearnRequest, progress: Progress | None = None) -> Growth:
     check_target(shown.out, ref.path, overwrite=growth.overwrite)
     folder = local_folder(ref, client, once)
     base = read(LocalFolder(folder))
-    arguments = completed(arguments, base)
+    given, arguments = arguments, completed(arguments, base)
+    if given.sequence_length is None and (arguments.sequence_length or 0) < usual_length(base):
+        once.say(
+            f"Note: a step of --batch-tokens {given.batch_tokens} is one sequence, so sequences "
+            f"have {arguments.sequence_length} tokens; they would have {usual_length(base)}"
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Beside the output, so that a disk which cannot be written to is noticed before the learning.
     check_free_space(shown.plan, shown.layout, (), shown.out)
