@@ -99,7 +99,10 @@ def silent_storage() -> Iterator[str]:
 @pytest.mark.case("F-24")
 @pytest.mark.xet
 @pytest.mark.xdist_group("xet")
-@pytest.mark.parametrize("is_there", [True, False], ids=["silent", "gone"])
+@pytest.mark.parametrize(
+    "is_there",
+    [pytest.param(True, id="silent"), pytest.param(False, marks=pytest.mark.slow, id="gone")],
+)
 def test_a_xet_storage_that_does_not_answer_is_given_up(
     xet_hub: Hub, silent_storage: str, tmp_path: Path, grown: Path, is_there: bool
 ) -> None:

@@ -14,7 +14,6 @@ from tokenizers import Tokenizer
 from hfgrow.errors import ModelError
 from hfgrow.foreign import foreign
 from hfgrow.tokenizer_bounds import check_tokenizer_bounds, most_characters
-from tests.checkpoints import MakeCheckpoint
 from tests.program import call_hfgrow
 
 DEMO = Path(__file__).parents[2] / "hfgrow" / "demo"
@@ -88,25 +87,19 @@ def test_a_tokenizer_that_makes_very_much_of_little_is_refused(tmp_path: Path, n
 
 
 @pytest.mark.case("C21")
-def test_a_growth_is_measured_without_such_a_tokenizer(
-    make_checkpoint: MakeCheckpoint, tmp_path: Path
-) -> None:
-    base = _changed(make_checkpoint(), **BOMBS["doubled 24 times"])
+def test_a_growth_is_measured_without_such_a_tokenizer(base: Path, tmp_path: Path) -> None:
+    _changed(base, **BOMBS["doubled 24 times"])
     finished = call_hfgrow("stack", base, "--g", "2", "--verify", "--out", tmp_path / "out")
     assert finished.returncode == 0, finished.stderr
     assert "Note: tokenizer.json can make" in finished.stderr
 
 
 @pytest.mark.case("C21")
-def test_no_tokens_are_prepared_with_such_a_tokenizer(
-    make_checkpoint: MakeCheckpoint, tmp_path: Path
-) -> None:
-    folder = _changed(make_checkpoint(), **BOMBS["doubled 24 times"])
+def test_no_tokens_are_prepared_with_such_a_tokenizer(base: Path, tmp_path: Path) -> None:
+    _changed(base, **BOMBS["doubled 24 times"])
     (tmp_path / "a.txt").write_text("eee\n")
     out = tmp_path / "tokens"
-    finished = call_hfgrow(
-        "data", "prepare", tmp_path / "a.txt", "--tokenizer", folder, "--out", out
-    )
+    finished = call_hfgrow("data", "prepare", tmp_path / "a.txt", "--tokenizer", base, "--out", out)
     assert finished.returncode == 3, finished.stderr
     assert "look at its normalizer" in finished.stderr
     assert not out.exists()

@@ -68,6 +68,13 @@ def test_what_the_held_out_loss_is_of_is_told(stories: Path, tmp_path: Path) -> 
     words = ("demo", "--g", "2", "--steps", "0", "--sequence-length", "32")
     part = learn(*words, "--data", stories, cwd=tmp_path).stderr
     assert re.search(r"Step 0 of 0: held-out loss [\d.]+ of \d+ tokens of stories.txt\n", part)
+
+
+@pytest.mark.slow
+def test_of_several_held_out_texts_each_is_named_with_how_much_of_it(
+    stories: Path, tmp_path: Path
+) -> None:
+    words = ("demo", "--g", "2", "--steps", "0", "--sequence-length", "32")
     long = write_stories(tmp_path / "long.txt", 300, first=100)
     named = ("--validation", stories, "--validation", long, "--out", "two")
     two = learn(*words, "--data", stories, *named, cwd=tmp_path).stderr

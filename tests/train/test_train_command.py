@@ -16,7 +16,7 @@ from hfgrow.manifest import read_manifest
 from hfgrow.train.launch import launch_command
 from tests.hub import ALICE, Hub
 from tests.hub.fixtures import hub_environment
-from tests.program import Finished, program, run_hfgrow
+from tests.program import Finished, call_hfgrow, program, run_hfgrow
 from tests.train import runs
 
 GROWN: list[dict[str, Any]] = [
@@ -33,6 +33,11 @@ def written(folder: Path, **changes: Any) -> str:
 
 def train(folder: Path, *words: str) -> Finished:
     return run_hfgrow("train", *words, cwd=folder, timeout=120)
+
+
+def called(folder: Path, *words: str) -> Finished:
+    """Run the command in this process: for what it says itself, before it starts others."""
+    return call_hfgrow("train", *words, cwd=folder)
 
 
 def test_the_command_prints_the_folder_of_a_model_with_its_whole_story(tmp_path: Path) -> None:
@@ -68,7 +73,7 @@ def test_the_losses_before_and_after_growth_are_told(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_prints_the_recipe_with_every_default_and_does_nothing(tmp_path: Path) -> None:
-    done = train(tmp_path, written(tmp_path, output="run"), "--dry-run", "--set", "seed=9")
+    done = called(tmp_path, written(tmp_path, output="run"), "--dry-run", "--set", "seed=9")
     assert done.returncode == 0
     spelt_out = yaml.safe_load(done.stdout)
     assert spelt_out["seed"] == 9
@@ -94,12 +99,17 @@ def test_json_is_one_document_also_of_an_error(tmp_path: Path) -> None:
         (["mine.yaml", "--set", "batch_tokens=100"], 2, "a multiple of 64"),
         (["mine.yaml", "--set", "optimiser.name=adamw"], 2, "did you mean optimizer"),
         (["mine.yaml", "--set", "tokenizer=./gone"], 2, "gone"),
-        (["mine.yaml", "--set", "data.train.0.path=gone.txt"], 2, "gone.txt"),
+        pytest.param(
+            ["mine.yaml", "--set", "data.train.0.path=gone.txt"],
+            2,
+            "gone.txt",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path: Path, words: list[str], code: int, said: str) -> None:
     written(tmp_path, output="run")
-    done = train(tmp_path, *words, "--cpu")
+    done = called(tmp_path, *words, "--cpu")
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -114,12 +124,12 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, words: list[str], code: int,
     ],
     ids=str,
 )
-@pytest.mark.parametrize("flag", ["--cpu", "--dry-run"])
+@pytest.mark.parametrize("flag", [pytest.param("--cpu", marks=pytest.mark.slow), "--dry-run"])
 def test_a_growth_that_cannot_be_is_told_in_keys(
     tmp_path: Path, grow: dict[str, object], said: str, flag: str
 ) -> None:
     stages = [{"grow": grow}, {"train": {"tokens": 512, "learning_rate": 1e-3}}]
-    done = train(tmp_path, written(tmp_path, stages=stages, output="run", base="demo"), flag)
+    done = called(tmp_path, written(tmp_path, stages=stages, output="run", base="demo"), flag)
     assert done.returncode == 2, done.stderr
     assert "Error: stages.0: " in done.stderr
     assert said in done.stderr.replace("growth factor", "factor")
@@ -127,9 +137,8 @@ def test_a_growth_that_cannot_be_is_told_in_keys(
 
 
 @pytest.mark.case("E12")
-@pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_says_how_it_goes_on(tmp_path: Path, number: int) -> None:
     stages = [{"train": {"tokens": 256_000, "learning_rate": 1e-3}}]
     recipe = written(tmp_path, stages=stages)
@@ -200,7 +209,7 @@ def test_a_push_that_is_not_allowed_stops_before_any_work(tmp_path: Path) -> Non
 def test_what_accelerate_does_not_take_is_refused_before_it_starts(
     tmp_path: Path, words: list[str], said: str
 ) -> None:
-    done = train(tmp_path, written(tmp_path, output="run"), "--cpu", "--", *words)
+    done = called(tmp_path, written(tmp_path, output="run"), "--cpu", "--", *words)
     assert done.returncode == 2
     assert said in done.stderr
     assert "--resume" not in done.stderr
