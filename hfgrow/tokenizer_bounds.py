@@ -50,23 +50,35 @@ def most_characters(content: Mapping[str, Any]) -> int:
     """Return a bound of what a tokenizer makes of one character; it need not be reached.
 
     Args:
-        content: Of tokenizer.json; of a form that the library does not know it says 1.
+        content: Of tokenizer.json.
+
+    Raises:
+        ModelError: A part has not the form that the library itself writes. It reads others too, so
+            what they make of a text is not known.
     """
-    try:
-        return (
-            _growth(content.get("normalizer"), _NORMALIZERS)
-            * _growth(content.get("pre_tokenizer"), _PRE_TOKENIZERS)
-            * _growth(content.get("post_processor"), _POST_PROCESSORS)
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return 1
+    most = 1
+    for name, inner, known in (
+        ("normalizer", "normalizers", _NORMALIZERS),
+        ("pre_tokenizer", "pretokenizers", _PRE_TOKENIZERS),
+        ("post_processor", "processors", _POST_PROCESSORS),
+    ):
+        try:
+            most *= _growth(content.get(name), inner, known)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"{_FILE}: {name} has a part without a type, or of no known form",
+                hint="write it anew with the tokenizers library: Tokenizer.save",
+            ) from error
+    return most
 
 
 def _shown(most: int) -> str:
     return str(most) if most < 10**9 else "billions of"
 
 
-def _growth(part: Mapping[str, Any] | None, known: Mapping[str, Callable[[Any], int]]) -> int:
+def _growth(
+    part: Mapping[str, Any] | None, inner: str, known: Mapping[str, Callable[[Any], int]]
+) -> int:
     """Return the most characters that a part of the pipeline, or a sequence of them, makes of one.
 
     Parts are multiplied though most of them do nothing to what another has made: a bound, no
@@ -78,9 +90,11 @@ def _growth(part: Mapping[str, Any] | None, known: Mapping[str, Callable[[Any], 
     waiting = [part]
     while waiting and most <= _MOST_CHARACTERS:
         one = waiting.pop()
-        for key in ("normalizers", "pretokenizers", "processors"):
-            waiting += one.get(key, [])
-        most *= known.get(one["type"], partial(_constant, 1))(one)
+        kind = one["type"]
+        if kind == "Sequence":
+            waiting += one[inner]
+        else:
+            most *= known.get(kind, partial(_constant, 1))(one)
     return most
 
 
@@ -89,11 +103,12 @@ def _constant(most: int, _: Mapping[str, Any]) -> int:
 
 
 def _replacing(part: Mapping[str, Any]) -> int:
-    pattern, content = part["pattern"], part["content"]
-    literal = pattern.get("String", "")
-    if literal or _NEEDS_ONE.fullmatch(pattern.get("Regex", "")):
-        return max(1, ceil(len(content) / max(1, len(literal))))
-    return 1 + len(content)
+    ((kind, pattern),) = part["pattern"].items()
+    content = part["content"]
+    if kind == "String" and pattern:
+        return max(1, ceil(len(content) / len(pattern)))
+    needs_one = kind == "Regex" and _NEEDS_ONE.fullmatch(pattern)
+    return max(1, len(content)) if needs_one else 1 + len(content)
 
 
 def _precompiled(part: Mapping[str, Any]) -> int:

@@ -83,3 +83,18 @@ def test_a_scratch_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> Non
     ):
         pass
     assert "--out DIR" in caught.value.hint
+
+
+def test_runs_that_begin_and_end_beside_each_other_do_not_stop_each_other(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from hfgrow.checkpoint.scratch import scratch_folder\n"
+        "for _ in range(150):\n"
+        "    with scratch_folder(pathlib.Path(sys.argv[1])) as folder:\n"
+        "        (folder / 'file').touch()\n"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    runs = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [run.communicate()[1] for run in runs]
+    assert [run.returncode for run in runs] == [0] * 4, said
+    assert _names(tmp_path) == []

@@ -4,13 +4,18 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hfgrow.checkpoint.lock import lock_at, release, undisturbed
 from hfgrow.errors import OutputError, printable
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _NAME = re.compile(r"(\.hfgrow-scratch-[0-9a-f]{16})(\.lock)?")
 
@@ -30,10 +35,7 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
         where = where or Path(tempfile.gettempdir())
         where.mkdir(parents=True, exist_ok=True)
         _sweep(where)
-        folder = where / f".hfgrow-scratch-{secrets.token_hex(8)}"
-        lock = lock_at(_lock_of(folder))
-        # Held before there is a folder: one whose lock is free has no owner any more.
-        lock.acquire(timeout=0)
+        folder, lock = _own(where)
     except OSError as error:
         shown = printable(where or "the folder for temporary files", 200)
         raise OutputError(
@@ -43,7 +45,6 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
             else "choose a folder you can write to: --out DIR",
         ) from error
     try:
-        folder.mkdir(mode=0o700)
         yield folder
     finally:
         with undisturbed():
@@ -55,18 +56,41 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
-def _is_ours(entry: "os.DirEntry[str]") -> bool:
+def _own(where: Path) -> tuple[Path, "FileLock"]:
+    """Make a folder under a name that nobody has; return it and its lock, held.
+
+    Held before there is a folder: one whose lock is free has no owner any more.
+    """
+    from filelock import Timeout
+
+    while True:
+        folder = where / f".hfgrow-scratch-{secrets.token_hex(8)}"
+        lock = lock_at(_lock_of(folder))
+        # A sweep may come between the making of the lock's file and its locking.
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            try:
+                folder.mkdir(mode=0o700)
+            except OSError:
+                release(lock)
+                raise
+            return folder, lock
+
+
+def _is_ours(path: Path) -> bool:
     """Say whether a name of the folder, which others may write to, was made by this user."""
-    return not entry.is_symlink() and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        return not stat.S_ISLNK(found.st_mode) and found.st_uid == os.geteuid()
+    return False
 
 
 def _sweep(parent: Path) -> None:
     """Remove what killed runs of this user left."""
     from filelock import Timeout
 
-    entries = [entry for entry in os.scandir(parent) if _is_ours(entry)]
-    found = {match[1] for entry in entries if (match := _NAME.fullmatch(entry.name))}
-    for name in found:
+    matches = [match for name in os.listdir(parent) if (match := _NAME.fullmatch(name))]
+    for name in {match[1] for match in matches if _is_ours(parent / match[0])}:
         folder = parent / name
         with suppress(OSError, Timeout), undisturbed():
             lock = lock_at(_lock_of(folder))

@@ -30,6 +30,8 @@ def check_launch_options(words: Sequence[str]) -> None:
         )
 
     parser.error = refuse
+    if any(word in ("-h", "--help") for word in words):
+        refuse("its help was asked for")
     script = parser.parse_args([*words, "--", _SCRIPT]).training_script
     if script != _SCRIPT:
         refuse(f"{script} is no option")

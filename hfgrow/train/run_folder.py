@@ -25,7 +25,7 @@ from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
 from hfgrow.lineage import TrainingLink
 from hfgrow.manifest import read_manifest
 from hfgrow.names import MANIFEST, RECIPE, RUN, TRAINED
-from hfgrow.train.recipe import Recipe, load_recipe
+from hfgrow.train.recipe import Recipe
 from hfgrow.train.same_run import differences, is_same_so_far, refusal
 
 METRICS = "metrics.jsonl"
@@ -196,24 +196,13 @@ class RunFolder:
         if not is_finished:
             later = [one.stage for one in differing if one.stage > stage]
             differing = [one for one in differing if one.stage <= stage]
-            if own == stage and self._is_same_so_far(recipe, stage, stage_steps):
+            if own > self.last_trained and is_same_so_far(before, recipe, own, stage_steps):
                 differing = [one for one in differing if one.stage < stage or not one.is_ahead]
         if allow_world_change:
             differing = [one for one in differing if not one.is_of_the_world]
         if differing:
             raise refusal(differing, self.final, is_finished=is_finished)
         return self._remove_stages_from(min(later)) if later else ()
-
-    def _is_same_so_far(self, recipe: Recipe, stage: int, num_steps: int) -> bool:
-        try:
-            before = load_recipe(self.path / RECIPE)
-        except GrowthError:
-            return False
-        old = before.stages[stage].train if stage < len(before.stages) else None
-        new = recipe.stages[stage].train if stage < len(recipe.stages) else None
-        if old is None or new is None:
-            return False
-        return is_same_so_far(old, new, recipe.batch_tokens, num_steps)
 
     def _strangers(self) -> Iterator[Path]:
         """Yield what lies in the folder and was not left there by a run that never began."""

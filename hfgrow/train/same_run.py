@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import TrainingError, printable
@@ -19,6 +21,7 @@ _TEXT, _BASE, _DATA = "text ", "base ", "data"
 _WORLD = ("world.", "micro_batch_size")
 # What may differ in the stage that a run stands in, as long as the steps behind it stay the same.
 _AHEAD = ("tokens", "schedule", "warmup", "decay", "min_learning_rate", "mask_ramp")
+_SCHEDULED = (*_AHEAD, "learning_rate")
 _MEASURED = "evaluation.every_tokens"
 _MOST_TOLD = 4
 
@@ -89,24 +92,40 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
     return [one for one in found if one.key != _DATA] or found
 
 
-def is_same_so_far(old: Train, new: Train, batch_tokens: int, num_steps: int) -> bool:
+def is_same_so_far(before: Mapping[str, Any], recipe: Recipe, stage: int, num_steps: int) -> bool:
     """Say whether the steps of a stage that are done would have been the same with other spans.
 
     Args:
-        old: What the stage was begun with.
-        new: What it is to go on with; the rest of it is the same.
-        batch_tokens: Tokens of a step.
-        num_steps: The steps that are done.
+        before: What the run was begun with, by name.
+        recipe: What it is to go on with.
+        stage: The stage that it stands in, which is not trained to its end.
+        num_steps: The steps of it that are done.
     """
-    if num_steps > new.num_steps(batch_tokens):
+    old = _begun_with(before, stage)
+    new = recipe.stages[stage].train if stage < len(recipe.stages) else None
+    if old is None or new is None:
         return False
-    done = num_steps * batch_tokens
-    ramps = {old.mask_ramp_tokens, new.mask_ramp_tokens}
-    if len(ramps) > 1 and done:
+    size = recipe.batch_tokens
+    if num_steps > new.num_steps(size) or old.mask_ramp_tokens != new.mask_ramp_tokens:
         return False
-    one, other = schedule_of(old, batch_tokens), schedule_of(new, batch_tokens)
-    steps = range(0, done, batch_tokens)
-    return all(one.of_step(at, batch_tokens) == other.of_step(at, batch_tokens) for at in steps)
+    was_measured = num_steps == old.num_steps(size) != new.num_steps(size)
+    if was_measured and recipe.optimizer.name == SCHEDULE_FREE:
+        return False
+    one, other = schedule_of(old, size), schedule_of(new, size)
+    steps = range(0, num_steps * size, size)
+    return all(one.of_step(at, size) == other.of_step(at, size) for at in steps)
+
+
+def _begun_with(before: Mapping[str, Any], stage: int) -> Train | None:
+    """Return the stage that a run was begun with; None where it trains nothing."""
+    prefix = f"stages.{stage}.train."
+    own = {key.removeprefix(prefix): before[key] for key in before if key.startswith(prefix)}
+    # Patterns of what trains stand apart, and have no part in the schedule.
+    content = {key: value for key, value in own.items() if key in _SCHEDULED}
+    try:
+        return Train.model_validate(content)
+    except ValidationError:
+        return None
 
 
 def refusal(differing: Sequence[Difference], final: Path, *, is_finished: bool) -> TrainingError:
@@ -130,7 +149,7 @@ def refusal(differing: Sequence[Difference], final: Path, *, is_finished: bool) 
     elif all(one.is_ahead for one in differing):
         hint = (
             "a stage can be given other spans while the steps behind it stay the same: a decay "
-            "that has not begun, a warmup in tokens"
+            "that has not begun, a warmup in tokens, a mask_ramp in tokens"
         )
     done = "the run is finished, and" if is_finished else "the run"
     return TrainingError(f"{done} was begun with something else: {said}", hint=hint)

@@ -34,7 +34,7 @@ def _changed(folder: Path, **parts: object) -> Path:
     return folder
 
 
-def _normalizers(*parts: object) -> dict[str, object]:
+def _normalizers(*parts: object) -> dict[str, Any]:
     return {"normalizer": {"type": "Sequence", "normalizers": list(parts)}}
 
 
@@ -126,8 +126,32 @@ def test_the_tokenizers_of_well_known_families_are_let_through(
     check_tokenizer_bounds(_changed(tmp_path, **parts))
 
 
-def test_what_the_library_does_not_know_is_left_to_it(tmp_path: Path) -> None:
-    check_tokenizer_bounds(_changed(tmp_path, normalizer={"type": "Replace", "pattern": 5}))
+@pytest.mark.case("C21")
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"normalizer": {"type": "Replace", "pattern": 5}},
+        {"normalizer": {"normalizers": [DOUBLE] * 24}},
+        _normalizers(*[{key: DOUBLE[key] for key in ("pattern", "content")}] * 24),
+        {"normalizer": {"type": "Sequence", "normalizers": None}},
+        {"normalizer": [5]},
+    ],
+    ids=["pattern", "outer type", "inner type", "null", "list"],
+)
+def test_what_cannot_be_read_is_refused_since_the_library_may_read_it(
+    tmp_path: Path, parts: dict[str, Any]
+) -> None:
+    with pytest.raises(ModelError, match="normalizer has a part without a type"):
+        check_tokenizer_bounds(_changed(tmp_path, **parts))
+
+
+@pytest.mark.case("C21")
+@pytest.mark.parametrize("key", ["pretokenizers", "processors", "other"])
+def test_a_key_that_means_nothing_hides_nothing(tmp_path: Path, key: str) -> None:
+    parts = _normalizers(*[DOUBLE] * 24)
+    parts["normalizer"] = {**parts["normalizer"], key: None}
+    with pytest.raises(ModelError, match="can make"):
+        check_tokenizer_bounds(_changed(tmp_path, **parts))
 
 
 _PIECES = st.sampled_from(

@@ -166,5 +166,5 @@ def test_maps_that_were_learned_outlive_an_output_that_does_not_fit(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
     (kept,) = tmp_path.iterdir()
-    assert f"--maps {kept.name}" in finished.stderr
+    assert f"--maps {kept} instead" in finished.stderr
     learn("demo", "--g", "2", "--maps", kept, "--out", "again", cwd=tmp_path)

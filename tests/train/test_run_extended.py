@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hfgrow.errors import TrainingError
 from tests.train import runs
@@ -47,6 +48,33 @@ def test_steps_that_would_have_been_others_are_refused(
     with pytest.raises(TrainingError, match=r"stages\.0\.train") as caught:
         runs.carry(begun | {"stages": recipe(tmp_path / "run", **changes)["stages"]}, resume=True)
     assert "a decay that has not begun, a warmup in tokens" in caught.value.hint
+
+
+@pytest.mark.case("H4")
+def test_the_record_of_the_run_decides_and_not_a_recipe_that_lies_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever edits OUTPUT/recipe.yaml and goes on with it has changed what it was begun with."""
+    begun = recipe(tmp_path / "run")
+    runs.stop_after(monkeypatch, begun, 11)
+    other = begun | {"stages": recipe(tmp_path / "run", tokens=5120, warmup=2048)["stages"]}
+    Path(begun["output"], "recipe.yaml").write_text(yaml.safe_dump(other))
+    with pytest.raises(TrainingError, match=r"stages\.0\.train"):
+        runs.carry(other, resume=True)
+
+
+@pytest.mark.case("H4")
+def test_a_stage_that_is_trained_to_its_end_is_not_extended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model after it lies in stages already."""
+    constant = {"tokens": 3072, "learning_rate": 1e-2, "schedule": "constant"}
+    stages = [{"train": constant}, {"grow": {"operator": "stack", "g": 2}}, {"train": constant}]
+    begun = runs.recipe(tmp_path, stages=stages)
+    runs.stop_after(monkeypatch, begun, 12)
+    longer = [{"train": constant | {"tokens": 5120}}, *stages[1:]]
+    with pytest.raises(TrainingError, match=r"stages\.0\.train\.tokens"):
+        runs.carry(begun | {"stages": longer}, resume=True)
 
 
 @pytest.mark.case("H4")

@@ -1,5 +1,6 @@
 """The command `hfgrow learn`: prepare the text, learn the maps, and grow by them."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,13 +95,15 @@ def learn(request: LearnRequest, progress: Progress | None = None) -> Growth:
 
 def _keeping(scratch: Path, maps: str, parent: Path, error: OutputError) -> OutputError:
     """Keep maps that were learned and could not be grown by; return the error that says so."""
+    kept = parent / maps
     try:
-        (scratch / maps).rename(parent / maps)
+        (scratch / maps).rename(kept)
     except OSError:
         return error
+    shown = shlex.quote(printable(kept, 400))
     return OutputError(
         str(error),
-        hint=f"the maps were kept; grow by them with the same targets, --maps {maps} instead of "
+        hint=f"the maps were kept; grow by them with the same targets, --maps {shown} instead of "
         "--data, and another --out DIR",
     )
 
