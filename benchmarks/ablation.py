@@ -26,12 +26,14 @@ from hfgrow.train.attention import preferred_kernels, use_causal_attention
 from hfgrow.train.data.batches import NO_TARGET
 from hfgrow.train.flops import arithmetic, peak_flops, utilization
 from hfgrow.train.loss import NextTokenLoss
+from hfgrow.train.products import use_fast_products
 
 ROWS = (
     "eager attention",
     "SDPA of transformers",
     "own attention",
     "cuDNN first",
+    "products of oneDNN",
     "layers compiled",
     "loss in chunks",
     "larger micro-batch",
@@ -46,9 +48,8 @@ def main() -> None:
         return
     names = given.sizes or (["10M", "18M"] if given.device == "cpu" else ["0.13B", "0.36B", "1.1B"])
     results: dict[str, list[dict[str, Any]]] = {}
-    # cuDNN has nothing to say on a CPU.
-    rows = [i for i, name in enumerate(ROWS) if given.device == "cuda" or "cuDNN" not in name]
     for name in names:
+        rows = _rows(SIZES[name], given.device)
         for i in range(given.rounds):
             for row in rows if i % 2 == 0 else reversed(rows):
                 words = [sys.executable, "-m", "benchmarks.ablation", "--row", str(row)]
@@ -66,6 +67,13 @@ def main() -> None:
     write_json(given.json, Path.cwd(), results=results)
 
 
+def _rows(size: Size, device: str) -> list[int]:
+    """Return the rows that can differ from the one above."""
+    absent = "cuDNN" if device == "cpu" else "oneDNN"
+    rows = [i for i, name in enumerate(ROWS) if absent not in name]
+    return rows if size.accumulation % 2 == 0 else rows[:-1]
+
+
 def _measured(size: Size, row: int, given: argparse.Namespace) -> dict[str, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -81,10 +89,12 @@ def _measured(size: Size, row: int, given: argparse.Namespace) -> dict[str, Any]
     if row >= 2:
         use_causal_attention(model)
     if row >= 4:
+        use_fast_products(model)
+    if row >= 5:
         for layer in model.model.layers:
             layer.compile(dynamic=False)
-    own = NextTokenLoss(model, is_compiled=True) if row >= 5 else None
-    factor = 2 if row >= 6 and size.accumulation % 2 == 0 else 1
+    own = NextTokenLoss(model, is_compiled=True) if row >= 6 else None
+    factor = 2 if row >= 7 and size.accumulation % 2 == 0 else 1
     micro, accumulation = size.micro_batch_size * factor, size.accumulation // factor
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     autocast = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()

@@ -1,4 +1,4 @@
-"""What transformers makes of a model: the tensors it expects, and logits and loss on a text.
+"""What transformers makes of a model: logits and loss on a text.
 
 torch and transformers are loaded here and nowhere before; code in a model folder never runs.
 """
@@ -14,7 +14,7 @@ from hfgrow.checkpoint.sidefiles import TOKENIZERS
 from hfgrow.errors import GrowthError, ModelError, VerificationError, printable
 from hfgrow.foreign import foreign
 from hfgrow.free_memory import available_nbytes, weights_nbytes
-from hfgrow.loading import transformers_config
+from hfgrow.loading import auto_model, transformers_config
 from hfgrow.measured import Measured, coarser
 from hfgrow.progress import Progress
 from hfgrow.tokenizer_bounds import check_tokenizer_bounds
@@ -37,55 +37,6 @@ class _Role:
 
 _GROWN = _Role("the grown model", VerificationError)
 _BASE = _Role("the base", ModelError)
-
-
-def check_transformers_view(folder: Path, base: Path | None = None) -> int:
-    """Build the model on the meta device and compare what it expects with what is stored.
-
-    Args:
-        folder: The grown model.
-        base: What it grew from; where transformers refuses that too, the base is to blame.
-
-    Returns:
-        The number of stored tensors.
-
-    Raises:
-        VerificationError: transformers expects other names or shapes, or refuses the config.
-        ModelError: It refuses the config of the base.
-    """
-    stored = {name: tensor.shape for name, tensor in read(LocalFolder(folder)).tensors.items()}
-    try:
-        with foreign(
-            lambda said: VerificationError(f"transformers refuses the grown config: {said}")
-        ):
-            model = _built(folder)
-    except VerificationError:
-        if base is not None:
-            with foreign(
-                lambda said: ModelError(
-                    f"config.json: transformers refuses it: {said}",
-                    hint="correct the config of the base",
-                )
-            ):
-                _built(base)
-        raise
-    # Tied parameters are one tensor under several names; any one of them has to be stored.
-    shared: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        shared.setdefault(id(parameter), []).append(name)
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
-    missing = [names[0] for names in shared.values() if not any(name in stored for name in names)]
-    unexpected = [name for name in stored if name not in shapes]
-    mismatched = [name for name in stored if name in shapes and shapes[name] != stored[name]]
-    for fault, names in (
-        ("expects and does not find", missing),
-        ("does not expect", unexpected),
-        ("expects in another shape", mismatched),
-    ):
-        if names:
-            listed = ", ".join(printable(name) for name in sorted(names)[:3])
-            raise VerificationError(f"transformers {fault} {len(names)} tensors: {listed}")
-    return len(stored)
 
 
 def measure(
@@ -184,30 +135,9 @@ def _random_tokens(vocab_size: int, num_tokens: int) -> Any:
     return torch.randint(vocab_size, (1, num_tokens), generator=generator)
 
 
-def _built(folder: Path) -> Any:
-    """Return the model of a config, without numbers."""
-    import torch
-
-    auto_model = _auto_model()
-    with torch.device("meta"):
-        model = auto_model.from_config(transformers_config(folder), trust_remote_code=False)
-    model.tie_weights()
-    return model
-
-
-def _auto_model() -> Any:
-    """Import transformers, with its own bars and notices switched off."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it has no annotations
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # nor has it
-    return AutoModelForCausalLM
-
-
 def _tokenize(base: Path, text: str, vocab_size: int, progress: Progress) -> Any:
     check_tokenizer_bounds(base)
-    _auto_model()
+    auto_model()
     from transformers import AutoTokenizer
 
     with foreign(lambda said: ModelError(f"the tokenizer cannot be loaded: {said}")):
@@ -242,7 +172,7 @@ def _logits(
 ) -> tuple[Any, str]:
     import torch
 
-    auto_model = _auto_model()
+    quiet: Any = auto_model()
     from transformers import GenerationConfig
 
     any_generation: Any = GenerationConfig
@@ -250,7 +180,7 @@ def _logits(
         config = transformers_config(folder)
         stored = str(config.dtype or torch.float32).removeprefix("torch.")
         is_finer = at_least is not None and coarser(stored, at_least) != at_least
-        model, info = auto_model.from_pretrained(
+        model, info = quiet.from_pretrained(
             folder,
             config=config,
             dtype=getattr(torch, at_least) if is_finer and at_least else "auto",

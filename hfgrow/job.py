@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hfgrow import card, lineage, record
-from hfgrow.behaviour import TRANSFORMERS, check_transformers_view, measure
+from hfgrow.behaviour import TRANSFORMERS, measure
 from hfgrow.checkpoint.convert import with_dtype
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.layout import lay_out
@@ -34,6 +34,7 @@ from hfgrow.provenance import check_headers
 from hfgrow.release import describes, hashed, push_files, visible_as
 from hfgrow.request import Growth, GrowthRequest, Steps, check_steps
 from hfgrow.source import base_name, files_of, local_folder, locate
+from hfgrow.transformers_view import check_transformers_view
 
 
 def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:

@@ -1,4 +1,4 @@
-"""The config of a model folder as transformers opens it, without the settings of somebody's run."""
+"""What opens a model with transformers: quiet classes, and configs without a run's settings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,3 +37,13 @@ def filled_config(config: Mapping[str, Any]) -> dict[str, Any]:
     with foreign(lambda said: ModelError(f"config.json: transformers refuses it: {said}")):
         filled: dict[str, Any] = any_config.for_model(**config).to_dict()
     return {**filled, "model_type": config["model_type"]}
+
+
+def auto_model() -> Any:
+    """Import transformers, with its own bars and notices switched off."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it has no annotations
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # nor has it
+    return AutoModelForCausalLM

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfgrow.ancestors import base_folder
-from hfgrow.behaviour import TRANSFORMERS, check_transformers_view, measure
+from hfgrow.behaviour import TRANSFORMERS, measure
 from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.finite import check_finite
 from hfgrow.checkpoint.read import read
@@ -18,6 +18,7 @@ from hfgrow.plan import GrowthPlan
 from hfgrow.progress import Progress, Silent, counting
 from hfgrow.provenance import Provenance, check_provenance
 from hfgrow.rebuild import replay
+from hfgrow.transformers_view import check_transformers_view
 
 
 @dataclass(frozen=True, slots=True)

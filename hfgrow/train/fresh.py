@@ -20,6 +20,10 @@ from hfgrow.tensor_recipes import Stored
 from hfgrow.train.recipe_parts import FreshModel
 from hfgrow.train.weights import write_weights
 
+# What config.json files of any model may hold beside the fields of their kind.
+_OF_ANY = ("output_attentions", "torchscript", "use_bfloat16", "auto_map", "torch_dtype")
+_MOST_NAMED = 5
+
 
 def write_fresh(fresh: FreshModel, tokenizer: Path, seed: int, target: Path) -> None:
     """Write a model of random weights, as transformers initialises them.
@@ -70,15 +74,19 @@ def fresh_config(config: Mapping[str, Any]) -> Any:
 
 def _refuse_unknown(settings: Mapping[str, Any], found: Any) -> None:
     """Refuse what no model of the kind has: transformers keeps it, and takes a default instead."""
-    known = {field.name for field in fields(found)} | set(found.attribute_map)
-    for key in settings:
-        # Keys of older files that transformers renames are not kept under their name.
-        if key not in known and key in found.to_dict():
-            near = difflib.get_close_matches(key, known, n=1)
-            raise UsageError(
-                f"base.config: {printable(key)} is unknown to {found.model_type}",
-                hint=f"did you mean {near[0]}?" if near else "leave it out",
-            )
+    known = {field.name for field in fields(found)} | set(found.attribute_map) | set(_OF_ANY)
+    kept = found.to_dict()
+    # Keys of older files that transformers renames are not kept under their name.
+    unknown = [key for key in settings if key not in known and key in kept and key[0] != "_"]
+    if not unknown:
+        return
+    near = [difflib.get_close_matches(key, known, n=1, cutoff=0.8) for key in unknown]
+    guesses = [found[0] for found in near if found]
+    raise UsageError(
+        f"base.config: {', '.join(map(printable, unknown[:_MOST_NAMED]))} "
+        f"{'is' if len(unknown) == 1 else 'are'} unknown to {found.model_type}",
+        hint=f"did you mean {', '.join(guesses)}?" if guesses else "leave it out",
+    )
 
 
 def fresh_model(config: Mapping[str, Any]) -> Any:

@@ -50,5 +50,7 @@ def rehearse(
         folder.check_free(resume=resume)
     except GrowthError as error:
         yield f"Note: the run itself would stop here: {error}"
-    if lack := needs.lack(folder.path):
+    if folder.holds_a_run and resume:
+        yield "Note: whether the run that lies there can go on is found when it does"
+    elif lack := needs.lack(folder.path):
         yield f"Note: {lack}"

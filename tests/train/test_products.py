@@ -1,5 +1,6 @@
 """The products of training: those of torch's other library where it is faster, and as exact."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,9 +83,34 @@ def test_autocast_computes_as_ever() -> None:
     assert torch.equal(one, other)
 
 
-def test_the_choice_hangs_on_the_processor_alone() -> None:
-    """A measured choice could be another one when a run goes on."""
-    assert one_dnn_is_faster() is one_dnn_is_faster.__wrapped__()
+def of_amd(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let this machine look like one of AMD's with AVX-512."""
+    (folder / "cpuinfo").write_text("vendor_id : AuthenticAMD\n")
+    monkeypatch.setattr(products, "_CPUINFO", folder / "cpuinfo")
+    for backend, name, value in (
+        (torch.backends.cpu, "get_cpu_capability", "AVX512"),
+        (torch.backends.mkl, "is_available", True),
+        (torch.backends.mkldnn, "is_available", True),
+    ):
+        monkeypatch.setattr(backend, name, lambda value=value: value)
+
+
+def test_processors_of_amd_with_avx_512_get_one_dnn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    of_amd(monkeypatch, tmp_path)
+    assert one_dnn_is_faster.__wrapped__()
+
+
+def test_a_torch_without_the_operator_keeps_its_own_products(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def gone(left: Tensor, right: Tensor) -> Tensor:
+        raise AttributeError("no such operator")
+
+    of_amd(monkeypatch, tmp_path)
+    monkeypatch.setattr(products, "_one_dnn", gone)
+    assert not one_dnn_is_faster.__wrapped__()
 
 
 def test_elsewhere_the_layers_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +125,7 @@ def test_elsewhere_the_layers_stay_what_they_are(monkeypatch: pytest.MonkeyPatch
     ("cpuinfo", "capability"), [("GenuineIntel", "AVX512"), ("AuthenticAMD", "AVX2")]
 )
 def test_other_processors_are_left_to_mkl(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, cpuinfo: str, capability: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cpuinfo: str, capability: str
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"vendor_id : {cpuinfo}\n")
     monkeypatch.setattr(products, "_CPUINFO", tmp_path / "cpuinfo")

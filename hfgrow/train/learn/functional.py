@@ -32,7 +32,8 @@ from hfgrow.tensor_recipes import Learned, Recipe, Stored
 from hfgrow.train.attention import use_causal_attention
 from hfgrow.train.data.batches import NO_TARGET
 from hfgrow.train.data.loader import MicroBatch
-from hfgrow.train.loss import head_of, summed_cross_entropy
+from hfgrow.train.head import head_of
+from hfgrow.train.loss import summed_cross_entropy
 from hfgrow.train.masking import BatchMasks
 
 Maps = Mapping[str, Tensor]
