@@ -72,7 +72,12 @@ def measure(
         return None
     progress.say("Measuring logits of base and grown model")
     tokens, name = _tokens(base, text, progress)
-    grown_logits, grown_dtype = _logits(grown, tokens, _GROWN)
+    try:
+        grown_logits, grown_dtype = _logits(grown, tokens, _GROWN)
+    except VerificationError:
+        # Where the base fails too, it is to blame.
+        _logits(base, tokens, _BASE)
+        raise
     base_logits, base_dtype = _logits(base, tokens, _BASE, at_least=grown_dtype)
     return Measured(
         text=name,
@@ -204,6 +209,7 @@ def _logits(
     if not logits.isfinite().all():
         raise role.error(
             f"{role.name}: its logits are not finite",
-            hint="the weights hold NaN or infinity, or overflow in this dtype",
+            hint="the weights hold NaN or infinity, or overflow in this dtype; or a number of "
+            "config.json cannot be",
         )
     return logits, str(model.dtype).removeprefix("torch.")

@@ -16,17 +16,25 @@ from typing import Any
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.strictjson import read_json_object
-from hfgrow.errors import ModelError
+from hfgrow.errors import ModelError, printable
 
-_FILE = "tokenizer.json"
+_FILE, _CONFIG = "tokenizer.json", "tokenizer_config.json"
 # Normalizers in use make at most some hundred characters of one, nearly all of them two.
 _MOST_CHARACTERS = 4096
 # Characters that one can become by canonical and by compatibility decomposition.
-_UNICODE = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "BertNormalizer": 9}
+_UNICODE = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 2, "BertNormalizer": 9}
+_FEW_ADDED = 64
+# Characters that all added tokens may have once they are normalised, as loading does.
+_MOST_ADDED = 1 << 24
+# WordPiece tries every part of a word, so its time goes with the square of this.
+_LONGEST_WORD = 1000
+# A number of a tokenizer's own, such as extra_ids, that makes tokens; lengths may be endless.
+_LARGEST_NUMBER = 1_000_000
+_LENGTHS = ("model_max_length", "max_length")
 # UTF-8 has up to four bytes, each of which becomes a character.
 _BYTES = 4
-# Patterns that are seen at a glance to need a character: literals, classes, {1,} and above.
-_NEEDS_ONE = re.compile(r"(?:[^\\*?{|^$(]|\\[sSdDwWntr.]|\{[1-9]\d*,?\d*\})+")
+# Patterns that are seen at a glance to need a character: literals, classes, {1} and {1,} and above.
+_NEEDS_ONE = re.compile(r"(?:[^\\*?{|^$(]|\\[sSdDwWntr.]|\{[1-9]\d*,?\})+")
 
 
 def check_tokenizer_bounds(folder: Path) -> None:
@@ -37,7 +45,13 @@ def check_tokenizer_bounds(folder: Path) -> None:
     """
     if not (folder / _FILE).is_file():
         return
-    most = most_characters(read_json_object(LocalFolder(folder), _FILE))
+    files = LocalFolder(folder)
+    content = read_json_object(files, _FILE)
+    most = most_characters(content)
+    _check_model(content)
+    _check_added(content)
+    if (folder / _CONFIG).is_file():
+        _check_config(read_json_object(files, _CONFIG))
     if most > _MOST_CHARACTERS:
         raise ModelError(
             f"{_FILE} can make {_shown(most)} characters of one, more than the {_MOST_CHARACTERS} "
@@ -70,6 +84,37 @@ def most_characters(content: Mapping[str, Any]) -> int:
                 hint="write it anew with the tokenizers library: Tokenizer.save",
             ) from error
     return most
+
+
+def _check_model(content: Mapping[str, Any]) -> None:
+    model = content.get("model")
+    longest = model.get("max_input_chars_per_word", 0) if isinstance(model, dict) else 0
+    if not isinstance(longest, int) or longest > _LONGEST_WORD:
+        raise ModelError(
+            f"{_FILE}: max_input_chars_per_word must be at most {_LONGEST_WORD}, or a long word "
+            "takes for ever",
+            hint="100 is usual",
+        )
+
+
+def _check_added(content: Mapping[str, Any]) -> None:
+    added = content.get("added_tokens") or ()
+    texts = [token.get("content") for token in added if isinstance(token, dict)]
+    total = sum(len(text) for text in texts if isinstance(text, str))
+    if total * _growth(content.get("normalizer"), "normalizers", _NORMALIZERS) > _MOST_ADDED:
+        raise ModelError(
+            f"{_FILE}: its added tokens would fill the memory once they are normalised",
+            hint="look at its normalizer and added_tokens",
+        )
+
+
+def _check_config(content: Mapping[str, Any]) -> None:
+    for key, value in content.items():
+        if isinstance(value, int) and value > _LARGEST_NUMBER and key not in _LENGTHS:
+            raise ModelError(
+                f"{_CONFIG}: {printable(key)} is {value}, more than {_LARGEST_NUMBER}",
+                hint="correct it, or remove it",
+            )
 
 
 def _shown(most: int) -> str:
@@ -112,23 +157,25 @@ def _replacing(part: Mapping[str, Any]) -> int:
 
 
 def _precompiled(part: Mapping[str, Any]) -> int:
-    """Return the longest text of a charsmap of sentencepiece: a trie, then texts that NUL parts."""
+    """Return the characters of the longest text of a charsmap: a trie, and texts apart by NUL."""
     try:
         raw = base64.b64decode(part["precompiled_charsmap"] or "", validate=True)
     except binascii.Error:
         return 1
     texts = raw[4 + int.from_bytes(raw[:4], "little") :]
-    return max(1, *map(len, texts.split(b"\0")))
+    return max(1, *(len(text.decode("utf-8", "replace")) for text in texts.split(b"\0")))
 
 
 def _template(part: Mapping[str, Any]) -> int:
-    """Return how often a text stands in a template, with every special token in it for one more."""
+    """Return how often a text stands in a template, or how many tokens it adds if many."""
     tokens = part["special_tokens"]
-    most = 0
+    num_texts = num_added = 0
     for piece in part["single"]:
-        is_text = "Sequence" in piece
-        most += 1 if is_text else len(tokens[piece["SpecialToken"]["id"]]["ids"])
-    return max(1, most)
+        if "Sequence" in piece:
+            num_texts += 1
+        else:
+            num_added += len(tokens[piece["SpecialToken"]["id"]]["ids"])
+    return max(1, num_texts, num_added if num_added > _FEW_ADDED else 0)
 
 
 _NORMALIZERS: Mapping[str, Callable[[Any], int]] = {

@@ -1,5 +1,6 @@
 """A folder for the time of one run goes with it, and what a killed run left goes with the next."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -98,3 +99,19 @@ def test_runs_that_begin_and_end_beside_each_other_do_not_stop_each_other(tmp_pa
     said = [run.communicate()[1] for run in runs]
     assert [run.returncode for run in runs] == [0] * 4, said
     assert _names(tmp_path) == []
+
+
+def test_a_pipe_that_is_called_like_one_is_left_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".hfgrow-scratch-0123456789abcdef")
+    with scratch_folder(tmp_path):
+        pass
+    assert len(_names(tmp_path)) == 1
+
+
+def test_a_place_that_takes_no_files_is_told_with_its_reason() -> None:
+    with (
+        pytest.raises(OutputError, match="cannot write to /proc: ") as caught,
+        scratch_folder(Path("/proc")),
+    ):
+        pass
+    assert "could not be acquired" not in str(caught.value)

@@ -1,5 +1,6 @@
 """A folder for the time of one run: gone when it ends, or swept by the next if it was killed."""
 
+import errno
 import os
 import re
 import secrets
@@ -17,6 +18,7 @@ from hfgrow.errors import OutputError, printable
 if TYPE_CHECKING:
     from filelock import FileLock
 
+_ATTEMPTS = 50
 _NAME = re.compile(r"(\.hfgrow-scratch-[0-9a-f]{16})(\.lock)?")
 
 
@@ -63,25 +65,31 @@ def _own(where: Path) -> tuple[Path, "FileLock"]:
     """
     from filelock import Timeout
 
-    while True:
+    for _ in range(_ATTEMPTS):
         folder = where / f".hfgrow-scratch-{secrets.token_hex(8)}"
         lock = lock_at(_lock_of(folder))
-        # A sweep may come between the making of the lock's file and its locking.
-        with suppress(Timeout):
+        try:
             lock.acquire(timeout=0)
-            try:
-                folder.mkdir(mode=0o700)
-            except OSError:
-                release(lock)
-                raise
-            return folder, lock
+        except Timeout:
+            # A sweep came between the making of the lock's file and its locking; or none can be
+            # made, which this says.
+            _lock_of(folder).touch()
+            continue
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError:
+            release(lock)
+            raise
+        return folder, lock
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 def _is_ours(path: Path) -> bool:
-    """Say whether a name of the folder, which others may write to, was made by this user."""
+    """Say whether a file or folder, where others may write too, was made by this user."""
     with suppress(FileNotFoundError):
         found = path.lstat()
-        return not stat.S_ISLNK(found.st_mode) and found.st_uid == os.geteuid()
+        is_plain = stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)
+        return is_plain and found.st_uid == os.geteuid()
     return False
 
 
@@ -95,5 +103,6 @@ def _sweep(parent: Path) -> None:
         with suppress(OSError, Timeout), undisturbed():
             lock = lock_at(_lock_of(folder))
             lock.acquire(timeout=0)
-            shutil.rmtree(folder, ignore_errors=True)
+            if _is_ours(folder):
+                shutil.rmtree(folder, ignore_errors=True)
             release(lock)

@@ -55,6 +55,9 @@ BOMBS: dict[str, dict[str, Any]] = {
         *[DOUBLE | {"pattern": {"Regex": "x?"}, "content": "a"}] * 13
     ),
     "composed and decomposed": _normalizers(*[{"type": "NFKD"}, DOUBLE | {"content": "ﷺ"}] * 3),
+    "nothing, by a span upside down": _normalizers(
+        *[DOUBLE | {"pattern": {"Regex": "q{1,0}"}, "content": "e"}] * 13
+    ),
     "prepended": _normalizers({"type": "Prepend", "prepend": "a" * 5000}),
     "a long text of a charsmap": _normalizers(
         {"type": "Precompiled", "precompiled_charsmap": LONG}
@@ -105,6 +108,51 @@ def test_no_tokens_are_prepared_with_such_a_tokenizer(base: Path, tmp_path: Path
     assert not out.exists()
 
 
+ALBERT = _normalizers(
+    *[DOUBLE | {"pattern": {"String": "``"}, "content": '"'}] * 2,
+    *({"type": kind} for kind in ("NFKD", "StripAccents", "Lowercase")),
+    {
+        "type": "Precompiled",
+        "precompiled_charsmap": b64encode(
+            (4).to_bytes(4, "little") + bytes(4) + ("ﷺ" * 18).encode() + b"\0"
+        ).decode(),
+    },
+) | {
+    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, SPACES]},
+    "post_processor": _template(
+        {"SpecialToken": {"id": "a", "type_id": 0}},
+        TEXT,
+        {"SpecialToken": {"id": "a", "type_id": 0}},
+        tokens={"a": {"id": "a", "ids": [0], "tokens": ["a"]}},
+    ),
+}
+
+
+@pytest.mark.case("C21")
+@pytest.mark.parametrize(
+    ("parts", "config", "said"),
+    [
+        ({"model": {"type": "WordPiece", "max_input_chars_per_word": 10**9}}, {}, "chars_per_word"),
+        (
+            _normalizers(DOUBLE | {"pattern": {"String": "é"}, "content": "a" * 4000})
+            | {"added_tokens": [{"content": "é" * 8, "normalized": True}] * 5000},
+            {},
+            "added tokens would fill the memory",
+        ),
+        ({}, {"tokenizer_class": "T5Tokenizer", "extra_ids": 10**9}, "extra_ids is 1000000000"),
+    ],
+    ids=["a long word", "added tokens", "extra ids"],
+)
+def test_other_ways_to_take_all_memory_or_time_are_refused(
+    tmp_path: Path, parts: dict[str, Any], config: dict[str, Any], said: str
+) -> None:
+    folder = _changed(tmp_path, **parts)
+    usual = {"model_max_length": 10**30}
+    (folder / "tokenizer_config.json").write_text(json.dumps(usual | config))
+    with pytest.raises(ModelError, match=said):
+        check_tokenizer_bounds(folder)
+
+
 USUAL: tuple[dict[str, Any], ...] = (
     {},
     _normalizers({"type": "Prepend", "prepend": "▁"}, DOUBLE | {"content": "▁"}),
@@ -116,6 +164,7 @@ USUAL: tuple[dict[str, Any], ...] = (
         DOUBLE | {"pattern": {"Regex": " {2,}"}, "content": " "},
     ),
     {"normalizer": {"type": "NFC"}, "pre_tokenizer": BYTES},
+    ALBERT,
 )
 
 
