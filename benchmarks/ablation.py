@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from benchmarks.measure import table, write_json
-from benchmarks.train import LEARNING_RATE, SIZES, WARM_STEPS, Size, filled_config
+from benchmarks.train import LEARNING_RATE, SIZES, WARM_STEPS, Size
+from hfgrow.loading import filled_config
 from hfgrow.train.attention import preferred_kernels, use_causal_attention
 from hfgrow.train.data.batches import NO_TARGET
 from hfgrow.train.flops import arithmetic, peak_flops, utilization
@@ -137,7 +138,7 @@ def _settle(device: torch.device) -> None:
 
 def _table(name: str, results: dict[str, list[dict[str, Any]]], device: str) -> str:
     size = SIZES[name]
-    flops = arithmetic(filled_config(size), size.sequence_length).exact_flops
+    flops = arithmetic(filled_config(size.config), size.sequence_length).exact_flops
     peak = peak_flops(torch.device(device))
     rows: list[list[str]] = []
     first = 0.0

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from benchmarks.measure import clear, hfgrow_program, table, write_json
+from hfgrow.loading import filled_config
 from hfgrow.train.flops import arithmetic, peak_flops, utilization
 
 
@@ -171,7 +172,7 @@ def _summary(
 def _table(name: str, size: Size, results: dict[str, list[dict[str, Any]]], device: str) -> str:
     import torch
 
-    costs = arithmetic(filled_config(size), size.sequence_length)
+    costs = arithmetic(filled_config(size.config), size.sequence_length)
     peak = peak_flops(torch.device(device))
     stock = results[f"{name} Trainer"]
     rows = []
@@ -199,16 +200,6 @@ def _table(name: str, size: Size, results: dict[str, list[dict[str, Any]]], devi
         )
     head = ["trainer", "tokens/s (range)", "MFU", "beside Trainer", "last loss", "losses apart"]
     return table(head, rows)
-
-
-def filled_config(size: Size) -> dict[str, Any]:
-    """Return a model's config with all defaults filled in."""
-    from transformers import AutoConfig
-
-    settings = dict(size.config)
-    config: Any = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    filled: dict[str, Any] = config.to_dict()
-    return {**size.config, **filled}
 
 
 def _arguments() -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,11 @@ def edit_json(path: Path, **changes: Any) -> None:
         else:
             content[key] = value
     path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def copied_models(folder: Path, target: Path) -> Path:
+    """Copy a folder of models; the notes of where their bases lie follow."""
+    shutil.copytree(folder, target)
+    for note in target.glob("*/.hfgrow-base"):
+        note.write_text(note.read_text().replace(str(folder), str(target)))
+    return target

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import hfgrow
-from tests.checkpoints import MakeCheckpoint, edit_json, load
+from tests.checkpoints import MakeCheckpoint, copied_models, edit_json, load
 from tests.program import Finished, call_hfgrow
 
 
@@ -34,10 +34,7 @@ def made(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def work(made: Path, tmp_path: Path) -> Path:
     """The same in a folder that the test may change; the notes of the bases' places follow."""
-    copy = Path(shutil.copytree(made, tmp_path / "work"))
-    for note in copy.glob("*/.hfgrow-base"):
-        note.write_text(note.read_text().replace(str(made), str(copy)))
-    return copy
+    return copied_models(made, tmp_path / "work")
 
 
 def flip(path: Path, at: int = -1) -> None:

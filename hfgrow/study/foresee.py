@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hfgrow.errors import UsageError
-from hfgrow.learned_arguments import LEARN
 from hfgrow.study.accounting import StageCost
-from hfgrow.train.flops import arithmetic, spent_flops
+from hfgrow.train.flops import arithmetic
 from hfgrow.train.foresee import Foreseen, foresee
 from hfgrow.train.fresh import fresh_plan
-from hfgrow.train.growth_settings import learning_of
 from hfgrow.train.hints import in_keys
+from hfgrow.train.needs import stage_cost
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_parts import FreshModel
 
@@ -38,16 +37,11 @@ def costs_of(
     """
     length = recipe.data.sequence_length
     for number, (stage, model) in enumerate(zip(recipe.stages, models, strict=True)):
-        found = arithmetic(model.plan.config, length)
-        exact_flops = found.exact_flops
-        if stage.train:
-            tokens = stage.train.num_steps(recipe.batch_tokens) * recipe.batch_tokens
-            exact_flops = spent_flops(model.plan.config, length, model.trained)
-        elif stage.grow and stage.grow.operator == LEARN:
-            asked = learning_of(stage.grow, recipe)
-            tokens = (asked.steps or 0) * (asked.batch_tokens or 0)
-        else:
+        cost = stage_cost(recipe, model)
+        if cost is None:
             continue
+        tokens, exact_flops = cost
+        found = arithmetic(model.plan.config, length)
         yield StageCost(
             number=number,
             tokens=tokens,

@@ -34,7 +34,8 @@ def recipe_lines(
             grow = stage.grow
             step = describe_step(grow.operator, grow.arguments)
             kept = f"; optimizer state: {grow.optimizer_state}"
-            yield f"  stage {number}: grow by {printable(step)}{sizes.get(number, '')}{kept}"
+            cost = f"; {flops[number]:.3g} FLOPs" if number in flops else ""
+            yield f"  stage {number}: grow by {printable(step)}{sizes.get(number, '')}{kept}{cost}"
         elif stage.train:
             train = stage.train
             steps = train.num_steps(recipe.batch_tokens)

@@ -7,10 +7,12 @@ from math import prod
 from pathlib import Path
 
 from hfgrow.families.table import layer_of
+from hfgrow.learned_arguments import LEARN
 from hfgrow.loading import filled_config
 from hfgrow.numbers import size
-from hfgrow.train.flops import spent_flops
+from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.foresee import Foreseen
+from hfgrow.train.growth_settings import learning_of
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_parts import Muon
 
@@ -22,7 +24,7 @@ class Needs:
     """What a run needs.
 
     Attributes:
-        flops: Stage -> its exact FLOPs, of training alone.
+        flops: Stage -> its exact FLOPs, of training or of learning maps.
         checkpoint_nbytes: Bytes of the largest checkpoint.
         disk_nbytes: Bytes that the output takes at its largest, without the tokens of the text.
     """
@@ -63,20 +65,34 @@ def needs_of(recipe: Recipe, models: Sequence[Foreseen]) -> Needs:
     """
     flops, checkpoints, kept = {}, [0], 0
     for model in models:
-        train = recipe.stages[model.number].train
         nbytes = _FLOAT32 * model.num_parameters
         kept += nbytes
-        if train is None:
-            continue
-        tokens = train.num_steps(recipe.batch_tokens) * recipe.batch_tokens
-        config = filled_config(model.plan.config)
-        flops[model.number] = tokens * spent_flops(
-            config, recipe.data.sequence_length, model.trained
-        )
-        checkpoints.append(nbytes + _state_nbytes(recipe, model))
+        if cost := stage_cost(recipe, model):
+            tokens, exact_flops = cost
+            flops[model.number] = tokens * exact_flops
+        if recipe.stages[model.number].train:
+            checkpoints.append(nbytes + _state_nbytes(recipe, model))
     # While one is written, those that are kept lie there still.
     largest = max(checkpoints)
     return Needs(flops, largest, kept + (recipe.checkpoint.keep + 1) * largest)
+
+
+def stage_cost(recipe: Recipe, model: Foreseen) -> tuple[int, float] | None:
+    """Return the tokens of a stage and the exact FLOPs of one; None where nothing learns.
+
+    Args:
+        recipe: The recipe.
+        model: The model after the stage.
+    """
+    stage, length = recipe.stages[model.number], recipe.data.sequence_length
+    if stage.train:
+        tokens = stage.train.num_steps(recipe.batch_tokens) * recipe.batch_tokens
+        return tokens, spent_flops(filled_config(model.plan.config), length, model.trained)
+    if stage.grow and stage.grow.operator == LEARN:
+        asked = learning_of(stage.grow, recipe)
+        tokens = (asked.steps or 0) * (asked.batch_tokens or 0)
+        return tokens, arithmetic(filled_config(model.plan.config), length).exact_flops
+    return None
 
 
 def _state_nbytes(recipe: Recipe, model: Foreseen) -> int:

@@ -61,6 +61,15 @@ def needs_models(recipe: dict[str, Any]) -> Any:
     return foresee_by_name(recipe_of(recipe), HubClient(), Silent())
 
 
+def test_a_growth_that_learns_is_charged_too(tmp_path: Path) -> None:
+    learn = {"grow": {"operator": "learn", "g": 2, "steps": 3}}
+    recipe = runs.recipe(tmp_path, stages=[runs.GROWN[0], learn, runs.GROWN[2]])
+    lines = told(recipe)
+    flops = [float(line.rpartition("; ")[2].removesuffix(" FLOPs")) for line in lines[1:4]]
+    assert float(lines[4].split()[2]) == pytest.approx(sum(flops), rel=0.01)
+    assert flops[1] == pytest.approx(3 / 4 * flops[2], rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "said"),
     [
