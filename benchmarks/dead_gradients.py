@@ -16,9 +16,9 @@ import hfgrow
 from benchmarks.document import OPERATORS, put
 from benchmarks.measure import table
 from benchmarks.proof import Steps, command
-from hfgrow.checkpoint.tensors import evaluated
-from hfgrow.gradient import linear
-from hfgrow.plan import TensorPlan
+from hfgrow.checkpoint.compute.memory import evaluated
+from hfgrow.plan.plan import TensorPlan
+from hfgrow.plan.tensors import linear
 
 DEMO = Path(hfgrow.__file__).parent / "demo"
 GROWTHS: tuple[Steps, ...] = (

@@ -19,11 +19,11 @@ from benchmarks.document import OPERATORS, put
 from benchmarks.measure import table
 from hfgrow import GrowthRequest, LocalFolder, grow, read
 from hfgrow.behaviour import measure
-from hfgrow.checkpoint.convert import with_dtype
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.write import write
-from hfgrow.measured import Measured
-from hfgrow.progress import Silent
+from hfgrow.console import Silent
+from hfgrow.plan.plan import with_dtype
+from hfgrow.plan.promise import Measured
 
 Steps = list[tuple[str, Mapping[str, object]]]
 Rows = Iterator["Row"]

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from hfgrow.amounts import amount, shown
 from hfgrow.budget import DEFAULT_G, MOST_SHARE, Budget, budget_of, growth_factor_advice
 from hfgrow.budget_picture import check_picture, draw_budget, format_of, write_picture
 from hfgrow.checkpoint.read import read
+from hfgrow.console import amount, shown
 from hfgrow.errors import UsageError, printable
 from hfgrow.extras import require
 from hfgrow.hub.client import HubClient

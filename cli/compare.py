@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfgrow.amounts import amount
+from hfgrow.console import amount, count
 from hfgrow.errors import UsageError, printable
 from hfgrow.extras import TRAINING, require
 from hfgrow.hub.client import HubClient
-from hfgrow.numbers import count
 from hfgrow.source import base_name, local_folder, locate
 from hfgrow.typed import Step, takes, typed_step
 

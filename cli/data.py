@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from hfgrow.console import size
 from hfgrow.errors import UsageError, printable
 from hfgrow.extras import require
 from hfgrow.hub.client import HubClient
-from hfgrow.numbers import size
 from hfgrow.source import local_folder, locate
 
 from . import options

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hfgrow.amounts import amount
+from hfgrow.console import amount
 from hfgrow.errors import GrowthError, UsageError, printable
 from hfgrow.extras import TRAINING, require
 from hfgrow.harness import run_tasks

@@ -7,18 +7,17 @@ from typing import Annotated, Any
 import typer
 
 from hfgrow import __version__
+from hfgrow.checkpoint.compute.chunks import check_finite
 from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.checkpoint.finite import check_finite
 from hfgrow.checkpoint.read import read
+from hfgrow.console import counting, size
 from hfgrow.errors import printable
 from hfgrow.extras import require
-from hfgrow.families import FAMILIES
-from hfgrow.families.table import AXIS_KEYS
 from hfgrow.hub.client import HubClient
-from hfgrow.numbers import size
 from hfgrow.operators.head_dim import why_fixed
-from hfgrow.plan import GrowthPlan
-from hfgrow.progress import counting
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.table import AXIS_KEYS
+from hfgrow.plan.plan import GrowthPlan
 from hfgrow.record import non_embedding_parameters
 from hfgrow.source import base_name, files_of, local_folder, locate
 

@@ -1,6 +1,6 @@
 """Measurements of base and grown model in words."""
 
-from hfgrow.measured import Measured
+from hfgrow.plan.promise import Measured
 
 
 def measured_short(measured: Measured) -> str:

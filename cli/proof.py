@@ -8,9 +8,9 @@ import typer
 
 from hfgrow import proof, rebuild
 from hfgrow.card import card_files
-from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.checkpoint.replace import replace_text
-from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.files import CARD, LocalFolder
+from hfgrow.checkpoint.staging import replace_text, translated
+from hfgrow.console import count, size
 from hfgrow.describe import changed_widths, command_line
 from hfgrow.errors import UsageError, printable
 from hfgrow.hub.client import HubClient
@@ -18,8 +18,6 @@ from hfgrow.hub.names import check_repo_id
 from hfgrow.ledger import ledger
 from hfgrow.lineage import Manifest, TrainingLink
 from hfgrow.manifest import manifest_of
-from hfgrow.names import CARD
-from hfgrow.numbers import count, size
 from hfgrow.release import has_loss_picture
 from hfgrow.source import files_of, locate
 

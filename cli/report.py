@@ -3,11 +3,11 @@
 import shlex
 from typing import Any
 
+from hfgrow.console import count, size
 from hfgrow.describe import describe_steps, layer_rows
 from hfgrow.errors import printable
 from hfgrow.lineage import changes_layers
-from hfgrow.numbers import count, size
-from hfgrow.plan import connection_rate, seams
+from hfgrow.plan.plan import connection_rate, seams
 from hfgrow.record import non_embedding_parameters, widths_of
 from hfgrow.request import Growth
 

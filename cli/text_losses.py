@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hfgrow.console import count
 from hfgrow.errors import printable
-from hfgrow.numbers import count
 
 from .output import Console
 from .table import table_lines

@@ -12,11 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hfgrow.checkpoint.compute.moments import grow_optimizer_state
     from hfgrow.checkpoint.files import LocalFolder
-    from hfgrow.checkpoint.moments import grow_optimizer_state
     from hfgrow.checkpoint.read import read
     from hfgrow.errors import GrowthError
-    from hfgrow.families import FAMILIES
     from hfgrow.job import grow
     from hfgrow.lineage import Manifest
     from hfgrow.manifest import read_manifest
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
     from hfgrow.memory import grow_state_dict, plan_state_dict
     from hfgrow.opening import attach_mask
     from hfgrow.operators import OPERATORS
-    from hfgrow.plan import GrowthPlan
+    from hfgrow.plan.families import FAMILIES
+    from hfgrow.plan.plan import GrowthPlan
     from hfgrow.proof import verify
     from hfgrow.rebuild import reproduce
     from hfgrow.request import Growth, GrowthRequest
@@ -55,18 +55,18 @@ __all__ = [
 
 # Loaded when first asked for, so that importing hfgrow costs nothing.
 _HOMES = {
-    "FAMILIES": "families",
+    "FAMILIES": "plan.families",
     "Growth": "request",
     "GrowthError": "errors",
     "GrowthMask": "mask",
-    "GrowthPlan": "plan",
+    "GrowthPlan": "plan.plan",
     "GrowthRequest": "request",
     "LocalFolder": "checkpoint.files",
     "Manifest": "lineage",
     "OPERATORS": "operators",
     "attach_mask": "opening",
     "grow": "job",
-    "grow_optimizer_state": "checkpoint.moments",
+    "grow_optimizer_state": "checkpoint.compute.moments",
     "grow_state_dict": "memory",
     "plan_state_dict": "memory",
     "read": "checkpoint.read",

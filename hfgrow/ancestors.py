@@ -4,13 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfgrow.checkpoint.files import open_regular
+from hfgrow.checkpoint.files import LOCAL_BASE, open_regular
+from hfgrow.console import Progress
 from hfgrow.errors import ModelError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.resolve import DEMO
 from hfgrow.lineage import Manifest, Model
-from hfgrow.names import LOCAL_BASE
-from hfgrow.progress import Progress
 from hfgrow.source import local_folder, locate, recorded
 
 _MAX_PATH_NBYTES = 1 << 16

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.files import TOKENIZERS, LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.sidefiles import TOKENIZERS
-from hfgrow.errors import GrowthError, ModelError, VerificationError, printable
-from hfgrow.foreign import foreign
+from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
+from hfgrow.console import Progress
+from hfgrow.errors import GrowthError, ModelError, VerificationError, foreign, printable
 from hfgrow.free_memory import available_nbytes, weights_nbytes
 from hfgrow.loading import auto_model, transformers_config
-from hfgrow.measured import Measured, coarser
-from hfgrow.progress import Progress
-from hfgrow.tokenizer_bounds import check_tokenizer_bounds
+from hfgrow.plan.promise import Measured, coarser
 
 # What this module imports, for those who ask before they call.
 TRANSFORMERS = ("torch", "transformers", "safetensors")

@@ -3,9 +3,9 @@
 import io
 from pathlib import Path
 
-from hfgrow.amounts import shown
 from hfgrow.budget import MOST_SHARE, Budget
-from hfgrow.checkpoint.replace import replace_bytes
+from hfgrow.checkpoint.staging import replace_bytes
+from hfgrow.console import shown
 from hfgrow.errors import OutputError, UsageError, printable
 
 _INCHES = (8.0, 4.5)

@@ -3,6 +3,8 @@
 from typing import Any
 
 from hfgrow.benchmark import benchmark_section, model_index
+from hfgrow.checkpoint.files import CARD, PICTURE
+from hfgrow.console import count
 from hfgrow.describe import (
     command_line,
     describe_growth,
@@ -14,8 +16,6 @@ from hfgrow.describe import (
 from hfgrow.growth_card import changed_section, layers_of, numbers_section
 from hfgrow.licence import licence_note
 from hfgrow.lineage import Link, Manifest, Model, TrainingLink
-from hfgrow.names import CARD, PICTURE
-from hfgrow.numbers import count
 from hfgrow.operators import OPERATORS
 from hfgrow.training_card import compute_section, datasets, outcome, training_section
 

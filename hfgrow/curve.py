@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import cycle
 
+from hfgrow.checkpoint.files import LOSS_PICTURE
+from hfgrow.console import Progress
 from hfgrow.errors import printable
-from hfgrow.names import LOSS_PICTURE as LOSS_PICTURE
-from hfgrow.progress import Progress
 
 Point = tuple[float, float]
 _INCHES = (8.0, 4.5)

@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES
+from hfgrow.console import count
 from hfgrow.errors import printable
 from hfgrow.learned_arguments import LEARN, OUTCOMES
 from hfgrow.lineage import Link, Model, TrainingLink
-from hfgrow.numbers import count
 from hfgrow.operators import OPERATORS
-from hfgrow.plan import GrowthStep, LayerSource
+from hfgrow.plan.plan import GrowthStep, LayerSource
 
 # What a row of a layer map adds to where the layers come from.
 _MODES = {

@@ -12,9 +12,13 @@ GrowthError                  1  a bug, or the base of the tree
 
 The command line turns these, and only these, into one line and an exit code. A message says what
 is wrong, with the offending name and value and what was expected; the hint is what to do next.
+
+Calls into libraries that parse what a stranger wrote: whatever they raise becomes one error.
 """
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _UNPRINTABLE = re.compile(
     r"[^\x20-\x7e\u00a1-\u061b\u061d-\u1fff\u2010-\u2027\u2030-\u205e\u2070-\ud7ff\uf900-\ufdcf]"
@@ -107,3 +111,31 @@ def printable(text: object, limit: int = 80) -> str:
         # Marks without a shape of their own lie between the letters of some scripts.
         clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in clean)
     return clean if len(clean) <= limit else clean[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+@contextmanager
+def foreign(refused: Callable[[str], GrowthError]) -> Iterator[None]:
+    """Turn what a library raises into an error of hfgrow's.
+
+    A panic of Rust code is caught too, though it is no `Exception`.
+
+    Args:
+        refused: From the library's words, shortened and printable, to the error.
+
+    Raises:
+        GrowthError: The library failed.
+    """
+    try:
+        yield
+    except GrowthError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise refused(_said(error)) from error
+
+
+def _said(error: BaseException) -> str:
+    """Return what a library says; a word or two say nothing without the kind of the error."""
+    text = printable(" ".join(str(error).split()), 200)
+    return text if text.count(" ") > 1 else f"{type(error).__name__}: {text}"

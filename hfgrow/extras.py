@@ -4,9 +4,8 @@ import shlex
 import sys
 from importlib.util import find_spec
 
-from hfgrow.checkpoint.convert import needs_torch
 from hfgrow.errors import UsageError
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.plan import GrowthPlan, needs_torch
 
 # What computes tensors; copies, and zeros, need neither.
 COMPUTING = ("torch", "numpy")

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hfgrow.checkpoint.strictjson import is_int
+from hfgrow.checkpoint.files import MANIFEST
+from hfgrow.checkpoint.strict import is_int
 from hfgrow.errors import ModelError, printable
-from hfgrow.names import MANIFEST
 
 _MAX_NUMBER = 1 << 62
 # A difference of two logits in float32 is no larger.

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from hfgrow.behaviour import TRANSFORMERS
 from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.checkpoint.strictjson import read_json_object
+from hfgrow.checkpoint.strict import read_json_object
+from hfgrow.console import Progress
 from hfgrow.errors import ModelError, printable
 from hfgrow.extras import missing
-from hfgrow.progress import Progress
 
 _NAME = "generation_config.json"
 

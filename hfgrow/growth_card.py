@@ -1,5 +1,6 @@
 """What the card says of a growth: layers, operators, sizes, and what was measured."""
 
+from hfgrow.checkpoint.files import PICTURE
 from hfgrow.describe import (
     changed_widths,
     describe_steps,
@@ -9,11 +10,10 @@ from hfgrow.describe import (
 )
 from hfgrow.errors import printable
 from hfgrow.lineage import Link, Manifest
-from hfgrow.measured import Measured
-from hfgrow.names import PICTURE
 from hfgrow.operators import OPERATORS
 from hfgrow.picture import layer_picture
-from hfgrow.plan import connection_rate, seams
+from hfgrow.plan.plan import connection_rate, seams
+from hfgrow.plan.promise import Measured
 
 
 def changed_section(link: Link, manifest: Manifest) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.benchmark import Benchmark, is_benchmark_name
-from hfgrow.checkpoint.scratch import scratch_folder
+from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.errors import GrowthError, HubUnreachableError, TrainingError, UsageError, printable
 from hfgrow.trained import DATASET
 

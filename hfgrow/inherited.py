@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.files import CARD, LocalFolder
 from hfgrow.errors import ModelError
-from hfgrow.names import CARD
 
 # Where the metadata of a card must end; the text after it is not even read.
 _MAX_HEAD_NBYTES = 1 << 16

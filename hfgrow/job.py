@@ -5,13 +5,12 @@ from pathlib import Path
 
 from hfgrow import card, lineage, record
 from hfgrow.behaviour import TRANSFORMERS, measure
-from hfgrow.checkpoint.convert import with_dtype
-from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.files import LOCAL_BASE, MANIFEST, TOKENIZERS, LocalFolder
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.sidefiles import TOKENIZERS
-from hfgrow.checkpoint.target import check_target
+from hfgrow.checkpoint.staging import check_target
 from hfgrow.checkpoint.write import check_free_space, config_with, write
+from hfgrow.console import Progress, Silent, counting
 from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.extras import COMPUTING, missing, require, require_for
 from hfgrow.fields import is_argument
@@ -23,12 +22,10 @@ from hfgrow.inherited import inherited
 from hfgrow.learned import apply_step
 from hfgrow.lineage import Manifest, WeightFile
 from hfgrow.manifest import read_manifest
-from hfgrow.measured import check_promise
-from hfgrow.names import LOCAL_BASE, MANIFEST
 from hfgrow.naming import suffix_of_steps
 from hfgrow.operators import MAX_STEPS
-from hfgrow.plan import GrowthPlan
-from hfgrow.progress import Progress, Silent, counting
+from hfgrow.plan.plan import GrowthPlan, with_dtype
+from hfgrow.plan.promise import check_promise
 from hfgrow.proof import is_finite
 from hfgrow.provenance import check_headers
 from hfgrow.release import describes, hashed, push_files, visible_as

@@ -19,17 +19,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hfgrow.depth import apply_layer_map
-from hfgrow.families import FAMILIES
-from hfgrow.families.llama import HIDDEN
-from hfgrow.families.table import Kind, Role, layer_of, layer_prefix
+from hfgrow.checkpoint.learned_maps import draft_maps, open_maps
 from hfgrow.learned_arguments import LEARN, LearnArguments
 from hfgrow.learned_growth import COLUMNS, FINAL, GAIN, ROWS, LearnedGrowth, learned_growth
-from hfgrow.learned_maps import draft_maps, open_maps
 from hfgrow.operators import apply
-from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
-from hfgrow.tensor_recipes import Learned, Recipe, Stored
-from hfgrow.width import WidthGrowth, apply_width
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.llama import HIDDEN
+from hfgrow.plan.families.table import Kind, Role, layer_of, layer_prefix
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
+from hfgrow.plan.tensors import Learned, Recipe, Stored
+from hfgrow.plan.width import WidthGrowth, apply_width
 
 
 def apply_step(

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hfgrow.axes import AxisMap
 from hfgrow.errors import UsageError, printable
-from hfgrow.families.llama import ATTENDED, FFN, HIDDEN, KEY, QUERY, VALUE
-from hfgrow.families.table import Dimension
 from hfgrow.learned_arguments import LearnArguments
 from hfgrow.operators.depth_arguments import target_layers
-from hfgrow.plan import GrowthPlan, LayerSource
-from hfgrow.targets import copying_maps, target_widths
+from hfgrow.plan.axes import AxisMap
+from hfgrow.plan.families.llama import ATTENDED, FFN, HIDDEN, KEY, QUERY, VALUE
+from hfgrow.plan.families.table import Dimension
+from hfgrow.plan.plan import GrowthPlan, LayerSource
+from hfgrow.plan.width_maps import copying_maps, target_widths
 
 # Families whose layers are these maps and nothing else that a size has a part in.
 LEARNABLE = ("llama", "mistral", "qwen2", "qwen3", "smollm3")

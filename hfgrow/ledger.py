@@ -12,9 +12,9 @@ https://arxiv.org/abs/2001.08361, Sec. 2.1 (6 N for each token)
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from hfgrow.console import count
 from hfgrow.learned_arguments import LEARN, LearningCost
 from hfgrow.lineage import GROWTH, TRAINING, Compute, Link, Manifest, Model
-from hfgrow.numbers import count
 from hfgrow.trained import MEASURED
 
 ROOT = "root"

@@ -15,8 +15,8 @@ from hfgrow.benchmark import Benchmark, recordable
 from hfgrow.errors import ModelError, printable
 from hfgrow.fields import as_phrase
 from hfgrow.links import WIDTHS, Link, Model, TrainingLink, WeightFile, changes_layers
-from hfgrow.measured import Measured
-from hfgrow.plan import GrowthStep
+from hfgrow.plan.plan import GrowthStep
+from hfgrow.plan.promise import Measured
 from hfgrow.trained import Compute, Evaluated, TrainingSource
 
 __all__ = [

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hfgrow.measured import Measured
-from hfgrow.plan import GrowthStep, LayerSource
+from hfgrow.plan.plan import GrowthStep, LayerSource
+from hfgrow.plan.promise import Measured
 from hfgrow.trained import Compute, Evaluated, TrainingSource
 
 # The fields of a model that say how wide it is -> the axis whose size they hold.

@@ -6,8 +6,7 @@ from typing import Any
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.errors import ModelError
-from hfgrow.foreign import foreign
+from hfgrow.errors import ModelError, foreign
 
 
 def transformers_config(folder: Path) -> Any:

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.benchmark import benchmark_of
-from hfgrow.checkpoint.dtypes import CONFIG_DTYPES
-from hfgrow.checkpoint.files import Files, LocalFolder
-from hfgrow.checkpoint.strictjson import is_int, read_json_object
-from hfgrow.depth import MAX_LAYERS
+from hfgrow.checkpoint.files import MANIFEST, Files, LocalFolder, refuse_run
+from hfgrow.checkpoint.strict import is_int, read_json_object
 from hfgrow.errors import ModelError, printable
 from hfgrow.fields import (
     checked,
@@ -40,11 +38,11 @@ from hfgrow.lineage import (
     TrainingLink,
     WeightFile,
 )
-from hfgrow.measured import TOLERANCES, Measured
-from hfgrow.names import MANIFEST
 from hfgrow.operators import MAX_STEPS
-from hfgrow.plan import GrowthStep, LayerSource
-from hfgrow.run_output import refuse_run
+from hfgrow.plan.depth import MAX_LAYERS
+from hfgrow.plan.plan import GrowthStep, LayerSource
+from hfgrow.plan.promise import TOLERANCES, Measured
+from hfgrow.plan.tensors import CONFIG_DTYPES
 from hfgrow.trained_fields import compute_of, training_fields
 
 _MAX_LINKS = 1000

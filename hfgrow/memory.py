@@ -8,16 +8,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from hfgrow.checkpoint.compute.memory import dtype_of, evaluated
+from hfgrow.checkpoint.files import CONFIG, SINGLE
 from hfgrow.checkpoint.header import build_header
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.tensors import dtype_of, evaluated
 from hfgrow.errors import UsageError
-from hfgrow.families import FAMILIES
 from hfgrow.job import planned
-from hfgrow.names import CONFIG, SINGLE
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.tensors import DTYPE_NBYTES
 from hfgrow.request import Steps
-from hfgrow.tensor_recipes import DTYPE_NBYTES
 
 
 def grow_state_dict(

@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hfgrow.axes import FRESH, AxisMap
-from hfgrow.checkpoint.dtypes import CONFIG_DTYPES, torch_dtype
-from hfgrow.checkpoint.tensors import evaluated
+from hfgrow.checkpoint.compute.evaluate import torch_dtype
+from hfgrow.checkpoint.compute.memory import evaluated
 from hfgrow.errors import UsageError
-from hfgrow.families import FAMILIES
-from hfgrow.families.table import Kind, Role, layer_of, layer_prefix
-from hfgrow.initial import HIDDEN
 from hfgrow.lineage import Link
 from hfgrow.mask import GrowthMask
 from hfgrow.operators import apply
 from hfgrow.operators.checks import check_amount
-from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
-from hfgrow.tensor_recipes import Fill, Lift
+from hfgrow.plan.axes import FRESH, AxisMap
+from hfgrow.plan.depth import HIDDEN
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.table import Kind, Role, layer_of, layer_prefix
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
+from hfgrow.plan.tensors import CONFIG_DTYPES, Fill, Lift
 
 _MASKED = ("random-width", "random-depth")
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 from hfgrow.ancestors import base_folder
 from hfgrow.behaviour import TRANSFORMERS, measure
+from hfgrow.checkpoint.compute.chunks import check_finite
 from hfgrow.checkpoint.files import LocalFolder, hash_file
-from hfgrow.checkpoint.finite import check_finite
 from hfgrow.checkpoint.read import read
+from hfgrow.console import Progress, Silent, counting
 from hfgrow.errors import ModelError, UsageError, VerificationError, printable
 from hfgrow.extras import missing, require_for
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage import Manifest, TrainingLink
 from hfgrow.manifest import manifest_of
-from hfgrow.measured import Measured, check_promise
-from hfgrow.plan import GrowthPlan
-from hfgrow.progress import Progress, Silent, counting
+from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.promise import Measured, check_promise
 from hfgrow.provenance import Provenance, check_provenance
 from hfgrow.rebuild import replay
 from hfgrow.transformers_view import check_transformers_view

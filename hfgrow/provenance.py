@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from hfgrow.checkpoint.convert import Chunk, chunks, computed, is_zero, rows_of_files
-from hfgrow.checkpoint.evaluate import Evaluator
+from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads, rows_of_files
+from hfgrow.checkpoint.compute.evaluate import Evaluator
 from hfgrow.checkpoint.files import LocalFolder, open_regular
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.threads import in_threads
 from hfgrow.errors import ModelError, VerificationError, printable
-from hfgrow.plan import GrowthPlan, TensorPlan, stored_in
-from hfgrow.tensor_recipes import Stored, leaves, predictor_of
+from hfgrow.plan.plan import GrowthPlan, TensorPlan, is_zero, stored_in
+from hfgrow.plan.tensors import Stored, leaves, predictor_of
 
 _CHUNK_NBYTES = 8 << 20
 

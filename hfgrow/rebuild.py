@@ -8,25 +8,22 @@ from pathlib import Path
 
 from hfgrow.ancestors import base_folder
 from hfgrow.card import card_files
-from hfgrow.checkpoint.convert import with_dtype
-from hfgrow.checkpoint.files import Files, LocalFolder, hash_file
+from hfgrow.checkpoint.files import MANIFEST, Files, LocalFolder, hash_file
 from hfgrow.checkpoint.layout import lay_out
+from hfgrow.checkpoint.learned_maps import is_maps_name
+from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.scratch import scratch_folder
-from hfgrow.checkpoint.staging import translated
-from hfgrow.checkpoint.target import check_target
+from hfgrow.checkpoint.staging import check_target, translated
 from hfgrow.checkpoint.write import config_with, write
+from hfgrow.console import Progress, Silent, counting
 from hfgrow.errors import ModelError, UsageError, VerificationError, printable
 from hfgrow.extras import COMPUTING, missing, require_for
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.resolve import ModelRef
 from hfgrow.learned import apply_step
-from hfgrow.learned_maps import is_maps_name
 from hfgrow.lineage import Link, Manifest, config_record
 from hfgrow.manifest import manifest_of
-from hfgrow.names import MANIFEST
-from hfgrow.plan import GrowthPlan
-from hfgrow.progress import Progress, Silent, counting
+from hfgrow.plan.plan import GrowthPlan, with_dtype
 from hfgrow.source import files_of, locate
 
 

@@ -6,12 +6,11 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from hfgrow import __version__
-from hfgrow.checkpoint.convert import needs_torch
 from hfgrow.checkpoint.layout import Layout
-from hfgrow.families import FAMILIES
 from hfgrow.lineage import WIDTHS, Model, WeightFile
-from hfgrow.plan import GrowthPlan
-from hfgrow.tensor_recipes import Stored
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.plan import GrowthPlan, needs_torch
+from hfgrow.plan.tensors import Stored
 
 
 def describe(

@@ -6,11 +6,20 @@ from pathlib import Path
 
 from hfgrow.benchmark import Benchmark
 from hfgrow.card import card_files, shows_layers
-from hfgrow.checkpoint.files import LocalFolder, hash_file
+from hfgrow.checkpoint.files import (
+    CARD,
+    CONFIG,
+    INDEX,
+    LOSS_PICTURE,
+    MANIFEST,
+    PICTURE,
+    LocalFolder,
+    hash_file,
+    side_files_of,
+)
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.replace import replace_text
-from hfgrow.checkpoint.sidefiles import side_files_of
-from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.staging import replace_text, translated
+from hfgrow.console import Progress, counting
 from hfgrow.errors import HubRefusedError, ModelError, printable
 from hfgrow.generation import check_generation
 from hfgrow.hub.client import HubClient
@@ -20,8 +29,6 @@ from hfgrow.hub.resolve import ModelRef
 from hfgrow.licence import licence_note
 from hfgrow.lineage import Link, Manifest, WeightFile
 from hfgrow.manifest import manifest_of
-from hfgrow.names import CARD, CONFIG, INDEX, LOSS_PICTURE, MANIFEST, PICTURE
-from hfgrow.progress import Progress, counting
 from hfgrow.source import recorded
 
 

@@ -9,7 +9,7 @@ from hfgrow.errors import UsageError, printable
 from hfgrow.hub.preflight import PushTarget
 from hfgrow.hub.push import Pushed
 from hfgrow.lineage import Manifest
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.plan import GrowthPlan
 
 # The operators to apply, in order: a name in the table, and its arguments by name.
 Steps = Sequence[tuple[str, Mapping[str, object]]]

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from hfgrow.checkpoint.files import Files, LocalFolder
+from hfgrow.checkpoint.files import TRAINED, Files, LocalFolder
+from hfgrow.console import Progress
 from hfgrow.errors import printable
 from hfgrow.hub.cache import cached_snapshot
 from hfgrow.hub.client import HubClient
@@ -10,8 +11,6 @@ from hfgrow.hub.names import check_repo_id
 from hfgrow.hub.pull import pull
 from hfgrow.hub.remote import RemoteFiles
 from hfgrow.hub.resolve import ModelRef, pin, resolve
-from hfgrow.names import TRAINED
-from hfgrow.progress import Progress
 
 
 def locate(model: str, revision: str | None, client: HubClient, progress: Progress) -> ModelRef:

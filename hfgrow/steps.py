@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.strict import parse_yaml
 from hfgrow.errors import UsageError, printable
 from hfgrow.fields import is_argument
 from hfgrow.operators import MAX_STEPS, OPERATORS
-from hfgrow.plain_yaml import parse_yaml
 
 _MAX_NBYTES = 1 << 16
 # 1e-3 is a number to people and JSON, but text to YAML 1.1.

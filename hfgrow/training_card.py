@@ -3,12 +3,12 @@
 import re
 from collections.abc import Sequence
 
+from hfgrow.checkpoint.files import LOSS_PICTURE
+from hfgrow.console import count
 from hfgrow.describe import describe_learning_rate, plain
 from hfgrow.fields import as_phrase
 from hfgrow.ledger import ledger, rows
 from hfgrow.lineage import Evaluated, Link, Manifest, TrainingLink, TrainingSource
-from hfgrow.names import LOSS_PICTURE
-from hfgrow.numbers import count
 from hfgrow.trained import DATASET, DEMO_TEXT
 
 _MOST_SOURCES = 50

@@ -5,8 +5,7 @@ from typing import Any
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.errors import ModelError, VerificationError, printable
-from hfgrow.foreign import foreign
+from hfgrow.errors import ModelError, VerificationError, foreign, printable
 from hfgrow.loading import auto_model, transformers_config
 
 

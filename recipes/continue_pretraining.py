@@ -19,8 +19,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from hfgrow.console import open_streams
 from hfgrow.errors import GrowthError
-from hfgrow.streams import open_streams
 from hfgrow.train.hints import as_keys
 from hfgrow.train.launch import STATUS_VARIABLE, end_with_parent
 from hfgrow.train.stop import StoppedError

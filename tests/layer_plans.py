@@ -1,7 +1,7 @@
 """Plans of models that nobody wrote, and what an operator made of their layers."""
 
-from hfgrow.plan import GrowthPlan, LayerSource, TensorPlan
-from hfgrow.tensor_recipes import Blend, Fill, Recipe, Stored
+from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
+from hfgrow.plan.tensors import Blend, Fill, Recipe, Stored
 
 NORM, QUERY, OUT = "input_layernorm.weight", "self_attn.q_proj.weight", "self_attn.o_proj.weight"
 

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from hfgrow.lineage import Link, Manifest, Model, WeightFile
-from hfgrow.measured import Measured
-from hfgrow.plan import GrowthStep, LayerSource
+from hfgrow.plan.plan import GrowthStep, LayerSource
+from hfgrow.plan.promise import Measured
 
 MEASURED = Measured("a probe text", 512, "float32", 2.5, 3.25, 4.0, 0.5, 0.75, 0.125, 20.0)
 

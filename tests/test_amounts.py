@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.amounts import amount, shown
+from hfgrow.console import amount, shown
 
 
 def test_what_a_law_asks_beyond_all_bounds_is_shown_in_short() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.axes import (
+from hfgrow.plan.axes import (
     FRESH,
     AxisMap,
     Span,

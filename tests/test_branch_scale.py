@@ -6,8 +6,8 @@ from hfgrow.errors import UsageError
 from hfgrow.operators.branch_scale import branch_scale
 from hfgrow.operators.stack import stack
 from hfgrow.operators.zero_depth import zero_depth
-from hfgrow.plan import LayerSource
-from hfgrow.tensor_recipes import Blend, Fill
+from hfgrow.plan.plan import LayerSource
+from hfgrow.plan.tensors import Blend, Fill
 from tests.layer_plans import OUT, QUERY, plan_of, recipe, stored
 
 

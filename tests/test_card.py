@@ -21,7 +21,7 @@ from hfgrow.lineage import Link, Manifest
 from hfgrow.manifest import parse_manifest, read_manifest
 from hfgrow.operators import OPERATORS
 from hfgrow.picture import layer_picture
-from hfgrow.plan import LayerSource
+from hfgrow.plan.plan import LayerSource
 from hfgrow.release import own_files
 from tests.checkpoints import MakeCheckpoint
 from tests.links import CHAIN, DOCUMENT, MEASURED, link

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hfgrow.checkpoint.convert import chunks, computed, rows_of_files
-from hfgrow.checkpoint.evaluate import Evaluator
+from hfgrow.checkpoint.compute.chunks import chunks, computed, rows_of_files
+from hfgrow.checkpoint.compute.evaluate import Evaluator
 from hfgrow.errors import ModelError
-from hfgrow.plan import TensorPlan
-from hfgrow.tensor_recipes import Stored
+from hfgrow.plan.plan import TensorPlan
+from hfgrow.plan.tensors import Stored
 from tests.checkpoints import MakeCheckpoint, edit_json, load, tensors_of
 from tests.program import call_hfgrow
 
@@ -44,7 +44,7 @@ def cast(numbers: torch.Tensor, to_dtype: str, folder: Path) -> torch.Tensor:
 def test_conversion_is_torchs_own_cast(
     from_dtype: str, to_dtype: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hfgrow.checkpoint.convert._CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr("hfgrow.checkpoint.compute.chunks._CHUNK_ELEMENTS", chunk)
     random = torch.randn(50, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     numbers = torch.cat([torch.tensor(SPECIAL, dtype=torch.float64), random]).to(DTYPES[from_dtype])
     numbers = numbers[numbers.to(torch.float16).isfinite() | ~numbers.isfinite()]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hfgrow.checkpoint.copying import Copier
+from hfgrow.checkpoint.write import Copier
 from hfgrow.errors import ModelError
 
 CONTENT = random.Random(1).randbytes(40_000)

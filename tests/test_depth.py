@@ -11,11 +11,11 @@ from transformers import AutoConfig
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.depth import apply_layer_map, grown_config, scale_branches
-from hfgrow.families import FAMILIES
-from hfgrow.families.table import Kind, Role, layer_of
-from hfgrow.plan import GrowthPlan, LayerSource
-from hfgrow.tensor_recipes import Blend, Fill, Normal, Recipe
+from hfgrow.plan.depth import apply_layer_map, grown_config, scale_branches
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.table import Kind, Role, layer_of
+from hfgrow.plan.plan import GrowthPlan, LayerSource
+from hfgrow.plan.tensors import Blend, Fill, Normal, Recipe
 from tests.checkpoints import SIZES, TRAITS, MakeCheckpoint
 
 NORM, OUT = "input_layernorm.weight", "self_attn.o_proj.weight"

@@ -7,10 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hfgrow.axes import FRESH, AxisMap, copied, identity
-from hfgrow.checkpoint.evaluate import Evaluator
-from hfgrow.checkpoint.randomness import normal, uniform
-from hfgrow.tensor_recipes import Blend, Fill, Fresh, Lift, Noise, Normal, Recipe, Stored
+from hfgrow.checkpoint.compute.evaluate import Evaluator, normal, uniform
+from hfgrow.plan.axes import FRESH, AxisMap, copied, identity
+from hfgrow.plan.tensors import Blend, Fill, Fresh, Lift, Noise, Normal, Recipe, Stored
 from tests.test_axes import source_lists
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}

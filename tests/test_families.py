@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
-from hfgrow.families import FAMILIES
-from hfgrow.families.refused import INSTEAD, NOT_GROWN
-from hfgrow.families.table import Family, Kind, layer_of, layer_prefix
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.refused import INSTEAD, NOT_GROWN
+from hfgrow.plan.families.table import Family, Kind, layer_of, layer_prefix
 from tests.checkpoints import SIZES, TRAITS, MakeCheckpoint, load
 from tests.skeletons import config_of, skeleton
 

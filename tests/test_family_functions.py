@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from hfgrow.depth import grown_config
-from hfgrow.families import FAMILIES
-from hfgrow.families.table import Family, Kind, layer_of
+from hfgrow.plan.depth import grown_config
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.table import Family, Kind, layer_of
 from tests.checkpoints import TRAITS, MakeCheckpoint, load, logits
 from tests.skeletons import config_of, skeleton
 

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from hfgrow.checkpoint.tensors import evaluated
-from hfgrow.gradient import gradient, linear, squared
+from hfgrow.checkpoint.compute.memory import evaluated
 from hfgrow.memory import plan_state_dict
-from hfgrow.plan import GrowthPlan, TensorPlan
-from hfgrow.tensor_recipes import Recipe
+from hfgrow.plan.plan import GrowthPlan, TensorPlan
+from hfgrow.plan.tensors import Recipe, gradient, linear, squared
 from tests.checkpoints import MakeCheckpoint, load
 from tests.gradients import FRACTION, Steps, Tensors, gradients, grown_model
 from tests.growths import with_exact_norms

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.header import BLOCK_NBYTES, build_header, parse_header, read_header
-from hfgrow.tensor_recipes import DTYPE_NBYTES
+from hfgrow.plan.tensors import DTYPE_NBYTES
 from tests.attacks.craft import entry, write_raw
 from tests.attacks.refusal import result_or_refusal
 from tests.checkpoints import MakeCheckpoint

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hfgrow.axes import FRESH
 from hfgrow.errors import UsageError
-from hfgrow.heads import Choose, head_sources, key_value_shares
+from hfgrow.plan.axes import FRESH, Choose, head_sources, key_value_shares
 
 IN_ORDER: Choose = lambda index, count: index % count  # noqa: E731
 

@@ -39,7 +39,7 @@ FILES = {
             read.read()
             tell(told)
         """,
-    "hfgrow/plan.py": "import json\n",
+    "hfgrow/plan/plan.py": "import json\n",
     "cli/__init__.py": "",
     "cli/main.py": """
         from hfgrow import run
@@ -87,7 +87,7 @@ def test_a_lazy_name_of_the_front_door_is_an_import_of_its_home(checkout: Path) 
 
 def test_imports_in_functions_and_for_type_checkers_do_not_run_at_import(checkout: Path) -> None:
     house = read_house(checkout)
-    assert house.imports["hfgrow.job"] - house.run_imports["hfgrow.job"] == {"hfgrow.plan"}
+    assert house.imports["hfgrow.job"] - house.run_imports["hfgrow.job"] == {"hfgrow.plan.plan"}
     assert house.run_imports["hfgrow.disk.read"] == {"hfgrow.ground"}
 
 

@@ -12,7 +12,7 @@ from hfgrow.operators.interpolate import interpolate
 from hfgrow.operators.progressive import progressive
 from hfgrow.operators.solar import solar
 from hfgrow.operators.stack import stack
-from hfgrow.plan import GrowthPlan, connection_rate, seams
+from hfgrow.plan.plan import GrowthPlan, connection_rate, seams
 from tests.layer_plans import plan_of, sources
 
 

@@ -19,10 +19,10 @@ from hfgrow.checkpoint.layout import (
     runs,
 )
 from hfgrow.checkpoint.read import read
-from hfgrow.depth import apply_layer_map
 from hfgrow.errors import UsageError
 from hfgrow.operators.stack import stack
-from hfgrow.plan import GrowthPlan, stored_in
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.plan import GrowthPlan, stored_in
 from tests.checkpoints import MakeCheckpoint
 from tests.layer_plans import plan_of
 

@@ -7,19 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from hfgrow.axes import copied, identity
-from hfgrow.checkpoint.evaluate import Evaluator
+from hfgrow.checkpoint.compute.evaluate import Evaluator
+from hfgrow.checkpoint.compute.memory import evaluated
+from hfgrow.checkpoint.compute.products import trained
 from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.checkpoint.predict import trained
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.tensors import evaluated
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.families import FAMILIES
-from hfgrow.gradient import gradient
 from hfgrow.operators.average import average
 from hfgrow.operators.lesa import lesa
-from hfgrow.plan import GrowthPlan, LayerSource
-from hfgrow.tensor_recipes import Blend, Lift, Predicted, Recipe, leaves, predictor_of
+from hfgrow.plan.axes import copied, identity
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.plan import GrowthPlan, LayerSource
+from hfgrow.plan.tensors import Blend, Lift, Predicted, Recipe, gradient, leaves, predictor_of
 from tests.checkpoints import MakeCheckpoint, load, logits, tensors_of
 from tests.program import call_hfgrow
 from tests.test_evaluate import evaluate, stored

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hfgrow.errors import ModelError
 from hfgrow.lineage import Link, Manifest
 from hfgrow.manifest import parse_manifest, read_manifest
-from hfgrow.plan import GrowthStep, LayerSource
+from hfgrow.plan.plan import GrowthStep, LayerSource
 from tests.checkpoints import MakeCheckpoint
 from tests.links import CHAIN, DOCUMENT, link, model
 from tests.program import call_hfgrow

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.checkpoint.lock import held
+from hfgrow.checkpoint.locks import held
 from hfgrow.errors import OutputError
 
 _HOLD = """
 import sys, pathlib
-from hfgrow.checkpoint.lock import held
+from hfgrow.checkpoint.locks import held
 with held(pathlib.Path(sys.argv[1]), hint=""):
     print("held", flush=True)
     sys.stdin.read()

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.depth import apply_layer_map
 from hfgrow.errors import VerificationError
 from hfgrow.job import grow
-from hfgrow.measured import TOLERANCES, Measured, check_promise, coarser
 from hfgrow.operators import OPERATORS
 from hfgrow.operators.operator import Operator
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.promise import TOLERANCES, Measured, check_promise, coarser
+from hfgrow.plan.tensors import DTYPE_NBYTES
 from hfgrow.request import GrowthRequest
-from hfgrow.tensor_recipes import DTYPE_NBYTES
 from tests.checkpoints import MakeCheckpoint, edit_json
 from tests.program import Finished, call_hfgrow
 
@@ -128,7 +128,7 @@ def test_a_record_of_another_promise_than_the_operators_is_refused(
 
 
 def test_every_dtype_has_a_tolerance() -> None:
-    from hfgrow.checkpoint.dtypes import CONFIG_DTYPES
+    from hfgrow.plan.tensors import CONFIG_DTYPES
 
     assert set(TOLERANCES) == set(CONFIG_DTYPES)
     assert len(TOLERANCES) == len(DTYPE_NBYTES)

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from hfgrow.checkpoint.moments import Mode, grow_optimizer_state
-from hfgrow.checkpoint.tensors import evaluated
+from hfgrow.checkpoint.compute.memory import evaluated
+from hfgrow.checkpoint.compute.moments import Mode, grow_optimizer_state
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.gradient import first_copies, gradient
 from hfgrow.memory import grow_state_dict, plan_state_dict
-from hfgrow.plan import TensorPlan
+from hfgrow.plan.plan import TensorPlan
+from hfgrow.plan.tensors import first_copies, gradient
 from tests.checkpoints import MakeCheckpoint, load
 from tests.gradients import FRACTION, Steps, Tensors, gradients, grown_model
 from tests.growths import with_exact_norms

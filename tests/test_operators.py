@@ -7,9 +7,7 @@ import pytest
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.depth import MAX_LAYERS
 from hfgrow.errors import UsageError
-from hfgrow.families import FAMILIES
 from hfgrow.operators import OPERATORS, apply
 from hfgrow.operators.append_top import append_top
 from hfgrow.operators.interpolate import interpolate
@@ -17,7 +15,9 @@ from hfgrow.operators.midas import midas
 from hfgrow.operators.random_depth import random_depth
 from hfgrow.operators.stack import stack
 from hfgrow.operators.zero_depth import zero_depth
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.depth import MAX_LAYERS
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.plan import GrowthPlan
 from tests.checkpoints import MakeCheckpoint, load, logits
 from tests.layer_plans import plan_of
 from tests.program import call_hfgrow

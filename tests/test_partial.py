@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hfgrow.errors import UsageError
 from hfgrow.operators.partial import partial
-from hfgrow.plan import connection_rate
+from hfgrow.plan.plan import connection_rate
 from tests.layer_plans import plan_of, sources
 
 

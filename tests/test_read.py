@@ -9,9 +9,9 @@ import pytest
 from hfgrow.checkpoint.files import LocalFolder, file_stamp, hash_file
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, printable
-from hfgrow.families import FAMILIES
-from hfgrow.plan import stored_in
-from hfgrow.tensor_recipes import Stored
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.plan import stored_in
+from hfgrow.plan.tensors import Stored
 from tests.attacks.craft import drop_tensors, read_raw
 from tests.checkpoints import MakeCheckpoint, edit_json, load, tensors_of
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.checkpoint.scratch import scratch_folder
+from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.errors import OutputError
 
 _HOLD = """
 import sys, pathlib
-from hfgrow.checkpoint.scratch import scratch_folder
+from hfgrow.checkpoint.locks import scratch_folder
 with scratch_folder(pathlib.Path(sys.argv[1])) as folder:
     (folder / "deep").mkdir()
     (folder / "deep" / "file").touch()
@@ -89,7 +89,7 @@ def test_a_scratch_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> Non
 def test_runs_that_begin_and_end_beside_each_other_do_not_stop_each_other(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib\n"
-        "from hfgrow.checkpoint.scratch import scratch_folder\n"
+        "from hfgrow.checkpoint.locks import scratch_folder\n"
         "for _ in range(150):\n"
         "    with scratch_folder(pathlib.Path(sys.argv[1])) as folder:\n"
         "        (folder / 'file').touch()\n"

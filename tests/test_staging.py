@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.checkpoint.staging import staged
-from hfgrow.checkpoint.target import check_target
+from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.errors import ModelError, OutputError
 from tests.program import call_hfgrow
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.checkpoint.strictjson import is_int, parse_json_object
+from hfgrow.checkpoint.strict import is_int, parse_json_object
 from hfgrow.errors import ModelError
 from tests.attacks.refusal import result_or_refusal
 

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hfgrow
-from hfgrow.checkpoint.moments import Mode
+from hfgrow.checkpoint.compute.moments import Mode
 
 DEMO = Path(hfgrow.__file__).parent / "demo"
 STEPS, BATCH, LENGTH, RATE = 100, 2, 64, 1e-3

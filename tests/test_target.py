@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.checkpoint.target import check_target
+from hfgrow.checkpoint.staging import check_target
 from hfgrow.errors import OutputError
 
 

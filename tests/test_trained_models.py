@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from hfgrow.console import Silent
 from hfgrow.errors import ModelError
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage import Manifest
 from hfgrow.manifest import read_manifest
-from hfgrow.progress import Silent
 from hfgrow.release import own_files, publish
 from tests.checkpoints import MakeCheckpoint, copied_models
 from tests.hub import ALICE, Hub

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hfgrow.checkpoint.header import build_header
-from hfgrow.checkpoint.replace import replace_text
-from hfgrow.families import FAMILIES
+from hfgrow.checkpoint.staging import replace_text
+from hfgrow.plan.families import FAMILIES
 from tests.checkpoints import SIZES
 from tests.program import Finished, run_hfgrow
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from hfgrow.checkpoint.dtypes import CONFIG_DTYPES
 from hfgrow.checkpoint.files import Files
-from hfgrow.checkpoint.strictjson import is_int, read_json_object
+from hfgrow.checkpoint.strict import is_int, read_json_object
 from hfgrow.errors import ModelError, printable
-from hfgrow.families import FAMILIES
-from hfgrow.families.refused import INSTEAD, NOT_GROWN
-from hfgrow.families.table import Family
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.refused import INSTEAD, NOT_GROWN
+from hfgrow.plan.families.table import Family
+from hfgrow.plan.tensors import CONFIG_DTYPES
 
 _COUNTS = (
     "hidden_size",

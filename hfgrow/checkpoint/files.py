@@ -1,13 +1,23 @@
-"""Where the bytes of a checkpoint come from: a folder here, or a repository on the Hub."""
+"""Where the bytes of a checkpoint come from: a folder here, or a repository on the Hub.
 
+Which files beside the weights travel with a model: an allow-list, never everything there is.
+
+The names of the files that a model folder has.
+
+The folder of a run where that of a model is wanted: its model lies inside.
+"""
+
+import fnmatch
 import os
+import re
+import shlex
 import stat
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-from hfgrow.errors import ModelError, printable
+from hfgrow.errors import ModelError, UsageError, printable
 
 _CHUNK_NBYTES = 8 << 20
 
@@ -149,3 +159,112 @@ def hash_file(path: Path, *, advance: Callable[[int], None] = lambda nbytes: Non
         if file_stamp(os.fstat(descriptor)) != before:
             raise ModelError(f"{printable(path.name)} changed while it was read")
     return digest.hexdigest()
+
+
+# A model with none of these has no tokenizer.
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+SIDE_FILES = frozenset(
+    {
+        "added_tokens.json",
+        "chat_template.jinja",
+        "generation_config.json",
+        "merges.txt",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "vocab.json",
+    }
+)
+# What a listing of a repository may name; other names would be pushed and never found again.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,199}", re.ASCII)
+# What learned growth made the tensors with; its name holds its hash.
+LEARNED_MAPS = re.compile(r"learned_maps-[0-9a-f]{32}\.safetensors")
+LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY.md")
+
+
+def side_files_of(folder: Path) -> list[str]:
+    """Return the sorted names of the side files that lie in a model folder.
+
+    Raises:
+        ModelError: One is a link to nothing, or no plain file; or two of them are one on a file
+            system without case.
+    """
+    names = sorted(
+        path.name for path in folder.iterdir() if is_side_file(path.name) and not path.is_dir()
+    )
+    for name in names:
+        if not (folder / name).is_file():
+            raise ModelError(
+                f"{printable(folder / name, 200)} is no file that can be read",
+                hint="remove it, or put the file there that it links to",
+            )
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(name.casefold(), name)) != name:
+            raise ModelError(
+                f"{other} and {name} differ by case alone, which not every disk tells apart",
+                hint="rename one of them",
+            )
+    return names
+
+
+def is_side_file(name: str) -> bool:
+    """Say whether a file of a base model belongs to the grown model too.
+
+    Tokenizer, generation settings, licence texts and learned maps do; code, pickles and the base's
+    own card do not.
+    """
+    return name in SIDE_FILES or LEARNED_MAPS.fullmatch(name) is not None or _is_licence_file(name)
+
+
+def _is_licence_file(name: str) -> bool:
+    return (
+        _PLAIN_NAME.fullmatch(name) is not None
+        and not name.endswith((".py", ".pkl", ".bin"))
+        and any(fnmatch.fnmatchcase(name, pattern) for pattern in LICENCE_FILES)
+    )
+
+
+CONFIG = "config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CARD = "README.md"
+MANIFEST = "hfgrow.json"
+PICTURE = "layers.svg"
+# The loss of a training, drawn where matplotlib is installed.
+LOSS_PICTURE = "loss.png"
+# The folder of the finished model in that of its run.
+TRAINED = "final"
+# What a run was begun with, in its folder: as it is compared, and as a recipe.
+RUN = "run.json"
+RECIPE = "recipe.yaml"
+# Where the base lies on this machine; stays beside the model and is never pushed.
+LOCAL_BASE = ".hfgrow-base"
+
+
+def is_run(folder: Path) -> bool:
+    """Say whether this is the folder of a run, and not that of a model."""
+    return (folder / RUN).is_file() and not (folder / CONFIG).is_file()
+
+
+def refuse_run(folder: Path) -> None:
+    """Refuse the folder of a run; say where its model is, or how the run goes on to have one.
+
+    Raises:
+        UsageError: It is one.
+    """
+    if not is_run(folder):
+        return
+    shown, model = printable(folder, 200), folder / TRAINED
+    if (model / CONFIG).is_file():
+        where = printable(model, 200)
+        raise UsageError(
+            f"{shown} is the folder of a run; its model is {where}", hint=f"give {where}"
+        )
+    recipe = folder / RECIPE
+    known = shlex.quote(printable(recipe, 200)) if recipe.is_file() else "RECIPE"
+    raise UsageError(
+        f"{shown} is the folder of a run that is not finished, so it has no model in {TRAINED} yet",
+        hint=f"hfgrow train {known} --resume",
+    )

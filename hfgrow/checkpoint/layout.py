@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hfgrow.checkpoint.files import INDEX, SINGLE
 from hfgrow.checkpoint.header import build_header
 from hfgrow.errors import UsageError, printable
-from hfgrow.names import INDEX, SINGLE
-from hfgrow.plan import GrowthPlan, TensorPlan
-from hfgrow.tensor_recipes import Stored, leaves
+from hfgrow.plan.plan import GrowthPlan, TensorPlan
+from hfgrow.plan.tensors import Stored, leaves
 
 DEFAULT_MAX_SHARD_NBYTES = 50 * 10**9
 # The Hub's client does not read larger headers from afar (25 MB); one tensor takes about 100 bytes.

@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from hfgrow.checkpoint.config import read_config
-from hfgrow.checkpoint.files import Files
-from hfgrow.checkpoint.header import Entry, read_header
-from hfgrow.checkpoint.index import read_index
+from hfgrow.checkpoint.files import INDEX, SINGLE, Files
+from hfgrow.checkpoint.header import Entry, read_header, read_index
 from hfgrow.errors import ModelError, printable
-from hfgrow.families.table import Family
-from hfgrow.names import INDEX, SINGLE
-from hfgrow.plan import GrowthPlan, LayerSource, SourceFile, TensorPlan, stored_in
-from hfgrow.tensor_recipes import Stored
+from hfgrow.plan.families.table import Family
+from hfgrow.plan.plan import GrowthPlan, LayerSource, SourceFile, TensorPlan, stored_in
+from hfgrow.plan.tensors import Stored
 
 EMBEDDINGS = "model.embed_tokens.weight"
 # Buffers that old checkpoints store and every model class recomputes.

@@ -1,15 +1,21 @@
-"""The output folder appears complete or not at all: lock, private sibling, fsync, rename."""
+"""The output folder appears complete or not at all: lock, private sibling, fsync, rename.
+
+Which folders may become an output: new ones, and with --overwrite models that stand there.
+
+Small files of a finished folder, replaced complete or not at all.
+"""
 
 import ctypes
 import errno
+import glob
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hfgrow.checkpoint.lock import acquire, lock_at, release, undisturbed
-from hfgrow.checkpoint.target import exists
+from hfgrow.checkpoint.files import CONFIG, MANIFEST
+from hfgrow.checkpoint.locks import acquire, lock_at, release, undisturbed
 from hfgrow.errors import GrowthError, OutputError, printable
 
 _AT_FDCWD = -100
@@ -163,3 +169,114 @@ def _hint(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "free some space, or choose another --out DIR; nothing was left behind"
     return "choose a folder you can write to: --out DIR"
+
+
+def check_target(target: Path, base: Path | None, *, overwrite: bool) -> None:
+    """Refuse an output folder that must not be written.
+
+    Args:
+        target: The folder to create.
+        base: The folder of the base, which must not be touched.
+        overwrite: Whether a model that stands there may be replaced.
+
+    Raises:
+        OutputError: The target exists, is or holds the base or a folder one works in, or is inside
+            the base; or it exists and is no model, so that replacing it would lose something else.
+    """
+    shown = printable(target, 200)
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as error:
+        if not target.is_absolute():
+            raise OutputError(
+                "the working folder does not exist any more", hint="cd to one"
+            ) from error
+        here = Path("/")
+    real = Path(os.path.realpath(target))
+    home = Path(os.path.realpath(Path.home()))
+    if real in (real.parent, here, home, *here.parents, *home.parents):
+        raise OutputError(
+            f"{shown} cannot be an output folder", hint="name a new folder: --out DIR"
+        )
+    if base is not None:
+        check_apart(target, base)
+    try:
+        if target.is_symlink() or (target.exists() and not target.is_dir()):
+            raise OutputError(f"{shown} exists and is not a folder", hint="name another: --out DIR")
+        found = os.listdir(target) if target.is_dir() else []
+    except OSError as error:
+        raise OutputError(f"cannot look into {shown}: {error.strerror}") from error
+    if found and not overwrite:
+        raise exists(target)
+    if found and CONFIG not in found and MANIFEST not in found:
+        raise OutputError(
+            f"{shown} exists and holds no model ({len(found)} entries, no {CONFIG})",
+            hint="--overwrite replaces models only; choose another --out DIR",
+        )
+
+
+def check_apart(target: Path, base: Path) -> None:
+    """Refuse an output that is the base, holds it, or lies in it.
+
+    Raises:
+        OutputError: It does.
+    """
+    real, source = Path(os.path.realpath(target)), Path(os.path.realpath(base))
+    if real == source or source in real.parents or real in source.parents:
+        raise OutputError(
+            f"the output {printable(target, 200)} and the base {printable(base, 200)} must be "
+            "apart",
+            hint="name a folder outside the base: --out DIR",
+        )
+
+
+def exists(target: Path) -> OutputError:
+    """Return the error for an output that is there already."""
+    return OutputError(
+        f"the output folder {printable(target, 200)} exists",
+        hint="add --overwrite, or choose another --out DIR",
+    )
+
+
+_SUFFIX = ".hfgrow-new"
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file; see `replace_bytes`. A text may hold the odd bytes of a path."""
+    replace_bytes(path, text.encode("utf-8", errors="surrogateescape"))
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file, complete or not at all.
+
+    What stood there under that name is replaced, and if it was a link, not followed. What processes
+    that are gone have left of it is removed; those that live have each their own.
+
+    Raises:
+        OSError: The file system refuses; the old file is as it was.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{_SUFFIX}"):
+        if not _is_alive(left.name.removesuffix(_SUFFIX).rpartition(".")[2]):
+            left.unlink(missing_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
+    try:
+        new.unlink(missing_ok=True)
+        with new.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def _is_alive(pid: str) -> bool:
+    """Say whether a process is there; what is no number of one is left alone."""
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except (PermissionError, ValueError):
+        return True
+    return True

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from hfgrow.checkpoint.files import MANIFEST
 from hfgrow.errors import HubConflictError, HubRefusedError, UsageError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import Listing, list_commit
 from hfgrow.hub.names import check_repo_id
 from hfgrow.hub.resolve import ModelRef
-from hfgrow.names import MANIFEST
 
 _LOGIN = "hf auth login"
 

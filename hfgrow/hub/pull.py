@@ -7,15 +7,22 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hfgrow.checkpoint.sidefiles import LEARNED_MAPS, is_side_file
-from hfgrow.checkpoint.strictjson import MAX_JSON_NBYTES, parse_json_object
+from hfgrow.checkpoint.files import (
+    CARD,
+    CONFIG,
+    INDEX,
+    LEARNED_MAPS,
+    MANIFEST,
+    SINGLE,
+    is_side_file,
+)
+from hfgrow.checkpoint.strict import MAX_JSON_NBYTES, parse_json_object
+from hfgrow.console import size
 from hfgrow.errors import HubUnreachableError, ModelError, OutputError, VerificationError, printable
 from hfgrow.hub.cache import forget, missing_from, repo_folder
 from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
 from hfgrow.hub.listing import RemoteFile
 from hfgrow.hub.resolve import ModelRef
-from hfgrow.names import CARD, CONFIG, INDEX, MANIFEST, SINGLE
-from hfgrow.numbers import size
 
 _CARD_AND_LINEAGE = frozenset({CARD, MANIFEST})
 _SHARD = re.compile(r"[\w.\-]+\.safetensors", re.ASCII)

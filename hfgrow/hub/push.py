@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hfgrow.checkpoint.files import CARD, INDEX
 from hfgrow.errors import (
     GrowthError,
     HubConflictError,
@@ -20,7 +21,6 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import Listing, list_commit
 from hfgrow.hub.preflight import PushTarget
 from hfgrow.hub.pull import is_same
-from hfgrow.names import CARD, INDEX
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hfgrow.checkpoint.files import is_run, refuse_run
 from hfgrow.errors import UsageError, printable
 from hfgrow.hub.aliases import Alias, load_aliases
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import RemoteFile, list_commit
 from hfgrow.hub.names import check_repo_id, check_revision, edit_distance, shown
-from hfgrow.run_output import is_run, refuse_run
 
 DEMO = "demo"
 

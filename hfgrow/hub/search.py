@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from hfgrow.errors import GrowthError, HubUnreachableError, UsageError, printable
-from hfgrow.families import FAMILIES
 from hfgrow.hub.aliases import load_aliases
 from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
 from hfgrow.hub.resolve import DEMO
+from hfgrow.plan.families import FAMILIES
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo

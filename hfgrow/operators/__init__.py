@@ -15,8 +15,8 @@ from hfgrow.errors import UsageError, printable
 from hfgrow.operators.depth_table import DEPTH
 from hfgrow.operators.operator import Operator
 from hfgrow.operators.width_table import WEIGHTS, WIDTH
-from hfgrow.plan import GrowthPlan
-from hfgrow.tensor_recipes import leaves
+from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.tensors import leaves
 
 # What one growth may hold: recipes nest with the steps, and some read a tensor several times.
 MAX_STEPS = 100

@@ -5,10 +5,10 @@ https://proceedings.mlr.press/v97/gong19a.html; Yang et al. 2020, "Progressively
 Multi-stage Layerwise Training Method for BERT Training Speedup", https://arxiv.org/abs/2011.13635
 """
 
-from hfgrow.depth import apply_layer_map
 from hfgrow.errors import UsageError
 from hfgrow.operators.depth_arguments import target_arguments, target_layers
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.plan import GrowthPlan
 
 
 def append_top(base: GrowthPlan, *, g: int | None = None, layers: int | None = None) -> GrowthPlan:

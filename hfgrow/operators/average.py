@@ -4,9 +4,9 @@ Source: Cao et al. 2025, "Progressive Depth Up-scaling via Optimal Transport",
 https://arxiv.org/abs/2508.08011, the averaging that it starts from, without its alignment
 """
 
-from hfgrow.depth import apply_layer_map
 from hfgrow.errors import UsageError
-from hfgrow.plan import GrowthPlan, LayerSource
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.plan import GrowthPlan, LayerSource
 
 
 def average(base: GrowthPlan, *, layers: int | None = None) -> GrowthPlan:

@@ -6,7 +6,6 @@ https://arxiv.org/abs/2110.07143, Sec. 3.3 (advanced knowledge initialisation)
 
 from dataclasses import replace
 
-from hfgrow.families.table import layer_of, layer_prefix
 from hfgrow.operators.checks import check_amount, check_seed
 from hfgrow.operators.width_arguments import (
     GrowthFactor,
@@ -18,10 +17,11 @@ from hfgrow.operators.width_arguments import (
     Seed,
     width_arguments,
 )
-from hfgrow.plan import GrowthPlan
-from hfgrow.targets import copying_maps, drawn, target_widths
-from hfgrow.tensor_recipes import Blend, Lift, Recipe
-from hfgrow.width import WidthGrowth, apply_width
+from hfgrow.plan.families.table import layer_of, layer_prefix
+from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.tensors import Blend, Lift, Recipe
+from hfgrow.plan.width import WidthGrowth, apply_width
+from hfgrow.plan.width_maps import copying_maps, drawn, target_widths
 
 
 def bert2bert_aki(

@@ -6,9 +6,9 @@ https://arxiv.org/abs/2310.02244 (a block multiplier of 1/sqrt(L)), as a rule fo
 
 from dataclasses import replace
 
-from hfgrow.depth import scale_branches
 from hfgrow.errors import UsageError
-from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource
+from hfgrow.plan.depth import scale_branches
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource
 
 
 def branch_scale(base: GrowthPlan, *, exponent: float = 0.5) -> GrowthPlan:

@@ -1,8 +1,8 @@
 """What the depth operators are told alike: how deep to grow, and in groups of how many layers."""
 
-from hfgrow.depth import check_num_layers
 from hfgrow.errors import UsageError
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.depth import check_num_layers
+from hfgrow.plan.plan import GrowthPlan
 
 
 def target_layers(base: GrowthPlan, g: int | None, layers: int | None) -> int:

@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any
 
 from hfgrow.errors import UsageError, printable
-from hfgrow.families import FAMILIES
-from hfgrow.families.llama import KEY, VALUE
-from hfgrow.families.table import Kind, Role
 from hfgrow.operators.checks import check_seed
-from hfgrow.plan import GrowthPlan
-from hfgrow.targets import rotary_maps
-from hfgrow.tensor_recipes import Fresh
-from hfgrow.width import WidthGrowth, apply_width, check_width
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.llama import KEY, VALUE
+from hfgrow.plan.families.table import Kind, Role
+from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.tensors import Fresh
+from hfgrow.plan.width import WidthGrowth, apply_width, check_width
+from hfgrow.plan.width_maps import rotary_maps
 
 # Rotary embeddings whose frequencies depend on the pair's number alone, or on its frequency.
 _ROPE_TYPES = (None, "default", "linear", "llama3")

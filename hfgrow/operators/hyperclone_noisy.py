@@ -15,9 +15,9 @@ from hfgrow.operators.width_arguments import (
     Seed,
     width_arguments,
 )
-from hfgrow.plan import GrowthPlan
-from hfgrow.targets import copying_maps, target_widths
-from hfgrow.width import WidthGrowth, apply_width
+from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.width import WidthGrowth, apply_width
+from hfgrow.plan.width_maps import copying_maps, target_widths
 
 
 def hyperclone_noisy(

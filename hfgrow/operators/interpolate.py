@@ -4,9 +4,9 @@ Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405
 stacking against interpolation
 """
 
-from hfgrow.depth import apply_layer_map
 from hfgrow.operators.depth_arguments import target_arguments, target_layers
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.plan import GrowthPlan
 
 
 def interpolate(base: GrowthPlan, *, g: int | None = None, layers: int | None = None) -> GrowthPlan:

@@ -4,7 +4,6 @@ Source: Wang et al. 2023, "LEMON: Lossless Model Expansion", https://arxiv.org/a
 Sec. 4 (RMSNorm: zero expansion of the remainder)
 """
 
-from hfgrow.axes import FRESH
 from hfgrow.operators.checks import check_amount, check_seed
 from hfgrow.operators.width_arguments import (
     GrowthFactor,
@@ -16,9 +15,10 @@ from hfgrow.operators.width_arguments import (
     Seed,
     width_arguments,
 )
-from hfgrow.plan import GrowthPlan
-from hfgrow.targets import copying_maps, target_widths
-from hfgrow.width import WidthGrowth, apply_width, random_in
+from hfgrow.plan.axes import FRESH
+from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.width import WidthGrowth, apply_width, random_in
+from hfgrow.plan.width_maps import copying_maps, target_widths
 
 
 def lemon(

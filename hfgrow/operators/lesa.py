@@ -4,11 +4,11 @@ Source: Yang et al. 2025, "LESA: Learnable LLM Layer Scaling-Up", https://arxiv.
 there they stand in the upper half only, and training keeps the other layers as they are
 """
 
-from hfgrow.depth import apply_layer_map
 from hfgrow.errors import UsageError
 from hfgrow.operators.average import between
 from hfgrow.operators.checks import check_seed
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.plan import GrowthPlan
 
 MIN_LAYERS = 3
 

@@ -4,9 +4,9 @@ Source: Kapl et al. 2025, "Do Depth-Grown Models Overcome the Curse of Depth?",
 https://arxiv.org/abs/2512.08819
 """
 
-from hfgrow.depth import apply_layer_map
 from hfgrow.errors import UsageError
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.plan import GrowthPlan
 
 
 def lidas(base: GrowthPlan, *, block: int | None = None) -> GrowthPlan:

@@ -4,9 +4,9 @@ Source: Saunshi et al. 2024, "On the Inductive Bias of Stacking Towards Improvin
 https://arxiv.org/abs/2409.19044, Sec. 3
 """
 
-from hfgrow.depth import apply_layer_map
 from hfgrow.operators.depth_arguments import check_divides
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.plan import GrowthPlan
 
 
 def midas(base: GrowthPlan, *, block: int | None = None) -> GrowthPlan:

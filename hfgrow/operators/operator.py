@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.plan import GrowthPlan
 
 
 @dataclass(frozen=True, slots=True)

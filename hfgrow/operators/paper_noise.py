@@ -7,12 +7,12 @@ function preservation: `W <- (1 - a) W + a eps`
 from dataclasses import replace
 
 from hfgrow.errors import UsageError
-from hfgrow.families import FAMILIES
-from hfgrow.families.table import Kind, layer_of
-from hfgrow.initial import initial_std
 from hfgrow.operators.checks import check_amount, check_seed
-from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
-from hfgrow.tensor_recipes import Blend, Normal
+from hfgrow.plan.depth import initial_std
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.table import Kind, layer_of
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
+from hfgrow.plan.tensors import Blend, Normal
 
 
 def paper_noise(base: GrowthPlan, *, amount: float, seed: int = 0) -> GrowthPlan:

@@ -6,9 +6,9 @@ partial stacking (Table 5)
 
 import re
 
-from hfgrow.depth import apply_layer_map, check_num_layers
 from hfgrow.errors import UsageError, printable
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.depth import apply_layer_map, check_num_layers
+from hfgrow.plan.plan import GrowthPlan
 
 _PART = re.compile(r"(?P<layers>\d+|\[\d{1,9}(?::\d{1,9})?\])(?:\*(?P<times>\d{1,9}))?", re.ASCII)
 

@@ -4,10 +4,10 @@ Source: Bu 2025, "Scaling depth capacity via zero/one-layer model expansion",
 https://arxiv.org/abs/2511.04981
 """
 
-from hfgrow.depth import apply_layer_map
 from hfgrow.errors import UsageError
 from hfgrow.operators.depth_arguments import target_arguments, target_layers
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.plan import GrowthPlan
 
 
 def progressive(base: GrowthPlan, *, g: int | None = None, layers: int | None = None) -> GrowthPlan:

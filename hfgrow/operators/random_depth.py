@@ -5,10 +5,10 @@ https://arxiv.org/abs/2305.02869; Yang et al. 2020, "Progressively Stacking 2.0"
 https://arxiv.org/abs/2011.13635; G_random in depth of https://arxiv.org/abs/2405.15319
 """
 
-from hfgrow.depth import apply_layer_map
 from hfgrow.operators.checks import check_amount, check_seed
 from hfgrow.operators.depth_arguments import target_arguments, target_layers
-from hfgrow.plan import GrowthPlan, LayerSource
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.plan import GrowthPlan, LayerSource
 
 
 def random_depth(

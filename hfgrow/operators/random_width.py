@@ -8,8 +8,6 @@ https://arxiv.org/abs/2305.02869
 from functools import partial
 from typing import Annotated
 
-from hfgrow.families.table import Kind, Role
-from hfgrow.initial import HIDDEN
 from hfgrow.operators.checks import check_amount, check_seed
 from hfgrow.operators.width_arguments import (
     GrowthFactor,
@@ -20,10 +18,12 @@ from hfgrow.operators.width_arguments import (
     Seed,
     width_arguments,
 )
-from hfgrow.plan import GrowthPlan
-from hfgrow.targets import padding_maps, target_widths
-from hfgrow.tensor_recipes import Fresh
-from hfgrow.width import WidthGrowth, apply_width
+from hfgrow.plan.depth import HIDDEN
+from hfgrow.plan.families.table import Kind, Role
+from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.tensors import Fresh
+from hfgrow.plan.width import WidthGrowth, apply_width
+from hfgrow.plan.width_maps import padding_maps, target_widths
 
 
 def random_width(

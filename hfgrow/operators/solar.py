@@ -4,9 +4,9 @@ Source: Kim et al. 2023, "SOLAR 10.7B: Scaling Large Language Models with Simple
 Up-Scaling", https://arxiv.org/abs/2312.15166, Sec. 2
 """
 
-from hfgrow.depth import apply_layer_map
 from hfgrow.errors import UsageError
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.plan import GrowthPlan
 
 
 def solar(base: GrowthPlan, *, overlap: int = 8) -> GrowthPlan:

@@ -6,10 +6,10 @@ Pre-Training", https://arxiv.org/abs/2405.15319, Sec. 3.1, G_direct in depth (G_
 
 from typing import Literal
 
-from hfgrow.depth import apply_layer_map
 from hfgrow.errors import UsageError
 from hfgrow.operators.depth_arguments import target_arguments, target_layers
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.plan import GrowthPlan
 
 
 def stack(

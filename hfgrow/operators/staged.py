@@ -9,10 +9,10 @@ from typing import Annotated
 
 from hfgrow.operators.checks import check_amount, check_seed
 from hfgrow.operators.width_arguments import NoiseAmount, Seed, width_arguments
-from hfgrow.plan import GrowthPlan
-from hfgrow.targets import copying_maps, target_widths
-from hfgrow.tensor_recipes import Blend, Lift, Recipe
-from hfgrow.width import WidthGrowth, apply_width
+from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.tensors import Blend, Lift, Recipe
+from hfgrow.plan.width import WidthGrowth, apply_width
+from hfgrow.plan.width_maps import copying_maps, target_widths
 
 
 def staged(

@@ -7,8 +7,8 @@ https://arxiv.org/abs/1608.05859, is what it undoes
 from dataclasses import replace
 
 from hfgrow.errors import UsageError
-from hfgrow.families import FAMILIES
-from hfgrow.plan import GrowthPlan, GrowthStep, LayerSource
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource
 
 
 def untie(base: GrowthPlan) -> GrowthPlan:

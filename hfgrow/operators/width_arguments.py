@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from hfgrow.errors import UsageError
-from hfgrow.targets import Widths
+from hfgrow.plan.width_maps import Widths
 
 GrowthFactor = Annotated[
     int | None,

@@ -5,10 +5,10 @@ Wu et al. 2024, "LLaMA Pro: Progressive LLaMA with Block Expansion",
 https://arxiv.org/abs/2401.02415, Sec. 3; G_zero in depth of https://arxiv.org/abs/2405.15319
 """
 
-from hfgrow.depth import apply_layer_map
 from hfgrow.errors import UsageError
 from hfgrow.operators.depth_arguments import check_divides, target_arguments, target_layers
-from hfgrow.plan import GrowthPlan, LayerSource
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.plan import GrowthPlan, LayerSource
 
 
 def zero_depth(

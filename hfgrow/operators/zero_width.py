@@ -6,7 +6,6 @@ App. A, G_zero in width (Eq. 14 is `--style paper`)
 
 from typing import Annotated, Literal
 
-from hfgrow.families.table import Kind, Role
 from hfgrow.operators.checks import check_seed
 from hfgrow.operators.width_arguments import (
     GrowthFactor,
@@ -17,10 +16,11 @@ from hfgrow.operators.width_arguments import (
     Seed,
     width_arguments,
 )
-from hfgrow.plan import GrowthPlan
-from hfgrow.targets import padding_maps, target_widths
-from hfgrow.tensor_recipes import Fresh
-from hfgrow.width import WidthGrowth, apply_width, random_in
+from hfgrow.plan.families.table import Kind, Role
+from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.tensors import Fresh
+from hfgrow.plan.width import WidthGrowth, apply_width, random_in
+from hfgrow.plan.width_maps import padding_maps, target_widths
 
 _STYLE = (
     "What is random: random-in makes everything random but what writes to the residual stream, "

@@ -9,8 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfgrow.checkpoint.replace import replace_text
-from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.errors import printable
 from hfgrow.study.job import StudyRun
 from hfgrow.study.ledgers import recorded

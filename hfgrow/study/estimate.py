@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hfgrow.numbers import count
+from hfgrow.console import count
 from hfgrow.study.accounting import total
 from hfgrow.study.child import is_done
 from hfgrow.study.design import Design

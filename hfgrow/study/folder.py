@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.lock import LOCK, held
-from hfgrow.checkpoint.replace import replace_text
-from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.locks import LOCK, held
+from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.study.job import StudyRun
 from hfgrow.train.recipe import load_recipe

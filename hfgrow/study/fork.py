@@ -9,10 +9,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from hfgrow.checkpoint.files import RUN
 from hfgrow.checkpoint.staging import translated
+from hfgrow.console import short_count
 from hfgrow.errors import OutputError, TrainingError, printable
-from hfgrow.names import RUN
-from hfgrow.numbers import short_count
 from hfgrow.study.job import StudyRun
 from hfgrow.train.run_folder import METRICS, RunFolder
 

@@ -6,7 +6,7 @@ have none in any model.
 """
 
 from hfgrow.errors import GrowthError
-from hfgrow.families.table import layer_of
+from hfgrow.plan.families.table import layer_of
 from hfgrow.study.child import is_done
 from hfgrow.study.design import Design
 from hfgrow.study.job import StudyRun

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfgrow.plan import LayerSource
+from hfgrow.plan.plan import LayerSource
 from hfgrow.study.accounting import StageCost, total
 from hfgrow.train.recipe import Recipe
 

@@ -11,9 +11,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.scratch import scratch_folder
+from hfgrow.checkpoint.locks import scratch_folder
+from hfgrow.console import Progress
 from hfgrow.errors import GrowthError
-from hfgrow.progress import Progress
 from hfgrow.study.child import (
     DONE,
     FAILED,

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.replace import replace_bytes, replace_text
-from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.staging import replace_bytes, replace_text, translated
 from hfgrow.errors import printable
 from hfgrow.study import page
 from hfgrow.study.design import Design

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from hfgrow.progress import Progress
+from hfgrow.console import Progress
 from hfgrow.study.child import Outcome, is_done
 from hfgrow.study.design import Design
 from hfgrow.study.folder import StudyFolder

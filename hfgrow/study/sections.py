@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hfgrow.numbers import count
+from hfgrow.console import count
 from hfgrow.study import page
 from hfgrow.study.accounting import ALL_IN
 from hfgrow.study.child import DONE

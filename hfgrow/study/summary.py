@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
 
-from hfgrow.plan import connection_rate
+from hfgrow.plan.plan import connection_rate
 from hfgrow.study.accounting import ACCOUNTINGS, ALL_IN, total
 from hfgrow.study.design import Design
 from hfgrow.study.job import StudyRun

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hfgrow.numbers import count
+from hfgrow.console import count
 from hfgrow.study import page
 from hfgrow.study.accounting import ALL_IN, EXACT, MARGINAL, TOKENS
 from hfgrow.study.design import Design

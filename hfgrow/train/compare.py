@@ -16,19 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.checkpoint.lock import LOCK, held
+from hfgrow.checkpoint.files import LOCAL_BASE, LocalFolder
+from hfgrow.checkpoint.locks import LOCK, held
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.replace import replace_text
-from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.staging import replace_text, translated
+from hfgrow.console import Progress
 from hfgrow.describe import describe_step
 from hfgrow.errors import GrowthError, ModelError, OutputError, UsageError, printable
 from hfgrow.job import planned
 from hfgrow.lineage import Evaluated, TrainingLink
 from hfgrow.manifest import manifest_of
-from hfgrow.names import LOCAL_BASE
 from hfgrow.naming import suffix_of
-from hfgrow.progress import Progress
 from hfgrow.train.compare_settings import Texts
 from hfgrow.train.main import Job, carry_out
 from hfgrow.train.probe import RECORD, Probe, RecordedProbe, record_probes, recorded_probes

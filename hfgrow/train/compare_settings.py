@@ -7,9 +7,9 @@ from typing import Any
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.console import Progress
 from hfgrow.errors import ModelError, TrainingError, UsageError
 from hfgrow.hub.client import HubClient
-from hfgrow.progress import Progress
 from hfgrow.train.data.corpus import corpus_of, open_sources
 from hfgrow.train.data.order import BlockOrder, check_sequence_length
 from hfgrow.train.data.sources import DEMO, VALIDATION, TextSource

@@ -9,13 +9,11 @@ from typing import Any
 
 import torch
 
-from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.files import CONFIG, LOCAL_BASE, LocalFolder, side_files_of
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.sidefiles import side_files_of
 from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import config_with
 from hfgrow.errors import TrainingError, printable
-from hfgrow.names import CONFIG, LOCAL_BASE
 from hfgrow.train.flops import Arithmetic
 from hfgrow.train.loop import Run
 from hfgrow.train.optimizers import averaged

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from hfgrow.families import FAMILIES
-from hfgrow.families.table import Kind, layer_of
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.table import Kind, layer_of
 from hfgrow.train.windows import layer_windows
 
 # Dense bf16 FLOP/s of one device, from the makers' data sheets: a part of its name -> peak. The

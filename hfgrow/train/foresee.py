@@ -7,14 +7,14 @@ when the stages before it are trained. No weight is read.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hfgrow.checkpoint.files import MANIFEST
 from hfgrow.checkpoint.read import read
+from hfgrow.console import Progress
 from hfgrow.errors import GrowthError, UsageError
 from hfgrow.hub.client import HubClient
 from hfgrow.job import planned
 from hfgrow.manifest import manifest_of
-from hfgrow.names import MANIFEST
-from hfgrow.plan import GrowthPlan, LayerSource
-from hfgrow.progress import Progress
+from hfgrow.plan.plan import GrowthPlan, LayerSource
 from hfgrow.source import files_of, locate
 from hfgrow.train.data.order import check_sequence_length
 from hfgrow.train.fresh import fresh_plan

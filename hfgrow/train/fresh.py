@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 
-from hfgrow.checkpoint.sidefiles import side_files_of
+from hfgrow.checkpoint.files import CONFIG, SINGLE, side_files_of
 from hfgrow.checkpoint.staging import staged
 from hfgrow.errors import UsageError, printable
-from hfgrow.families import FAMILIES
-from hfgrow.names import CONFIG, SINGLE
-from hfgrow.plan import GrowthPlan, LayerSource, TensorPlan
-from hfgrow.tensor_recipes import Stored
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
+from hfgrow.plan.tensors import Stored
 from hfgrow.train.recipe_parts import FreshModel
 from hfgrow.train.weights import write_weights
 

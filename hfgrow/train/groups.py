@@ -16,8 +16,8 @@ from fnmatch import fnmatchcase
 from torch.nn import Module, Parameter
 
 from hfgrow.errors import UsageError, printable
-from hfgrow.families.table import layer_of
-from hfgrow.plan import LayerSource
+from hfgrow.plan.families.table import layer_of
+from hfgrow.plan.plan import LayerSource
 from hfgrow.train.recipe_stages import Train
 
 _EMBEDDINGS = ("model.embed_tokens.", "lm_head.")

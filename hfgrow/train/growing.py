@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.compute.moments import grow_optimizer_state
 from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.checkpoint.moments import grow_optimizer_state
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import GrowthError
 from hfgrow.job import grow, planned

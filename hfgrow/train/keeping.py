@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from hfgrow.console import Progress
 from hfgrow.errors import TrainingError
-from hfgrow.progress import Progress
 from hfgrow.train.devices import Devices
 from hfgrow.train.growing import Grown, carried_state
 from hfgrow.train.position import Position

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 
-from hfgrow.checkpoint.scratch import scratch_folder
+from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.errors import TrainingError, UsageError, error_named, printable
 
 # Where the main process says how the run ended, for whoever launched it.

@@ -11,8 +11,8 @@ from torch import device
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import translated
+from hfgrow.console import Progress
 from hfgrow.errors import printable
-from hfgrow.progress import Progress
 from hfgrow.train.data.corpus import Corpus
 from hfgrow.train.growth_settings import learning_of
 from hfgrow.train.learn.maps import completed, learn_maps, text_of

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
+from hfgrow.console import duration
 from hfgrow.errors import ModelError, TrainingError, printable
 from hfgrow.lineage import Model
-from hfgrow.numbers import duration
 from hfgrow.train.attention import preferred_kernels
 from hfgrow.train.data.batches import BatchPlan
 from hfgrow.train.data.corpus import Corpus

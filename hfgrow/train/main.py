@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.checkpoint.lock import held
+from hfgrow.checkpoint.locks import held
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.target import check_apart
+from hfgrow.checkpoint.staging import check_apart
+from hfgrow.console import Progress, Silent
 from hfgrow.extras import TRAINING, require
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.resolve import ModelRef
-from hfgrow.plan import LayerSource
-from hfgrow.progress import Progress, Silent
+from hfgrow.plan.plan import LayerSource
 from hfgrow.source import local_folder, locate
 from hfgrow.train.devices import Devices, lost
 from hfgrow.train.foresee import foresee

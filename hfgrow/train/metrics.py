@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.replace import replace_text
-from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.staging import replace_text, translated
+from hfgrow.console import Progress
 from hfgrow.errors import printable
-from hfgrow.progress import Progress
 from hfgrow.train.devices import Devices
 from hfgrow.train.position import Position
 from hfgrow.train.pushing import run_name

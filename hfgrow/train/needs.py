@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from hfgrow.families.table import layer_of
+from hfgrow.console import size
 from hfgrow.learned_arguments import LEARN
 from hfgrow.loading import filled_config
-from hfgrow.numbers import size
+from hfgrow.plan.families.table import layer_of
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.foresee import Foreseen
 from hfgrow.train.growth_settings import learning_of

@@ -4,8 +4,8 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hfgrow.checkpoint.strict import parse_yaml
 from hfgrow.errors import UsageError, printable
-from hfgrow.plain_yaml import parse_yaml
 
 _MAX_PARTS = 8
 

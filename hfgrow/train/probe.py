@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.replace import replace_text
-from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.errors import printable
 
 RECORD = "comparison.json"

@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.files import MANIFEST
+from hfgrow.console import Progress
 from hfgrow.errors import ModelError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.resolve import ModelRef
 from hfgrow.lineage import Manifest
 from hfgrow.manifest import manifest_of
-from hfgrow.names import MANIFEST
-from hfgrow.progress import Progress
 from hfgrow.source import files_of
 from hfgrow.train.recipe import Recipe
 

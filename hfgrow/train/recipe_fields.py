@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from hfgrow.amounts import AMOUNT, UNITS
+from hfgrow.console import AMOUNT, UNITS
 from hfgrow.errors import printable
 
 Location = tuple[int | str, ...]

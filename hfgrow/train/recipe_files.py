@@ -6,8 +6,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.strict import parse_yaml
 from hfgrow.errors import UsageError, printable
-from hfgrow.plain_yaml import parse_yaml
 
 _SHIPPED = "hfgrow_recipes"
 _SUFFIX = ".yaml"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
-from hfgrow.families import FAMILIES
+from hfgrow.plan.families import FAMILIES
 from hfgrow.train.recipe_fields import (
     Count,
     Number,

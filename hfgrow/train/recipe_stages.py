@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from hfgrow.checkpoint.moments import Mode
+from hfgrow.checkpoint.compute.moments import Mode
 from hfgrow.fields import is_argument
 from hfgrow.train.recipe_fields import (
     Number,

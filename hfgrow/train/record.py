@@ -6,8 +6,8 @@ from typing import Any
 
 from hfgrow import record
 from hfgrow.card import card_files
-from hfgrow.checkpoint.files import hash_file
-from hfgrow.curve import LOSS_PICTURE, loss_curve
+from hfgrow.checkpoint.files import LOSS_PICTURE, MANIFEST, hash_file
+from hfgrow.curve import loss_curve
 from hfgrow.errors import GrowthError
 from hfgrow.inherited import inherited
 from hfgrow.lineage import (
@@ -19,8 +19,7 @@ from hfgrow.lineage import (
     config_record,
 )
 from hfgrow.manifest import read_manifest
-from hfgrow.names import MANIFEST
-from hfgrow.plan import GrowthPlan
+from hfgrow.plan.plan import GrowthPlan
 from hfgrow.release import is_same
 from hfgrow.train.data.sources import DEMO
 from hfgrow.train.flops import Arithmetic

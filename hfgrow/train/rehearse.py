@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from hfgrow.checkpoint.target import check_apart
+from hfgrow.checkpoint.staging import check_apart
+from hfgrow.console import Progress, Silent
 from hfgrow.errors import GrowthError
 from hfgrow.hub.client import HubClient
-from hfgrow.progress import Progress, Silent
 from hfgrow.source import locate
 from hfgrow.train.data.sources import files_of
 from hfgrow.train.describe import recipe_lines

@@ -10,10 +10,10 @@ from typing import Any
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
+from hfgrow.console import Progress
 from hfgrow.errors import TrainingError
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.resolve import ModelRef
-from hfgrow.progress import Progress
 from hfgrow.record import describe
 from hfgrow.train.data.batches import BatchPlan
 from hfgrow.train.devices import Devices

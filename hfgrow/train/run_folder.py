@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from hfgrow.checkpoint.replace import replace_text
-from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.files import MANIFEST, RECIPE, RUN, TRAINED
+from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
 from hfgrow.lineage import TrainingLink
 from hfgrow.manifest import read_manifest
-from hfgrow.names import MANIFEST, RECIPE, RUN, TRAINED
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.same_run import differences, is_same_so_far, refusal
 

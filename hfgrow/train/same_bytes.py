@@ -6,9 +6,9 @@ from pathlib import Path
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.console import Progress
 from hfgrow.errors import ModelError
 from hfgrow.hub.client import HubClient
-from hfgrow.progress import Progress
 from hfgrow.train.data.corpus import open_sources
 from hfgrow.train.data.sources import TextSource
 from hfgrow.train.data.tokenizer import open_tokenizer

@@ -16,11 +16,11 @@ import torch
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.scratch import scratch_folder
+from hfgrow.console import Progress
 from hfgrow.errors import ModelError, UsageError, printable
 from hfgrow.hub.client import HubClient
-from hfgrow.progress import Progress
 from hfgrow.train.data.evaluation import num_evaluation_blocks
 from hfgrow.train.data.order import check_sequence_length
 from hfgrow.train.data.sources import TextSource

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 
-from hfgrow.errors import ModelError, TrainingError, printable
-from hfgrow.foreign import foreign
+from hfgrow.errors import ModelError, TrainingError, foreign, printable
 from hfgrow.lineage import Link
 from hfgrow.loading import transformers_config
 from hfgrow.mask import GrowthMask
 from hfgrow.opening import attach_mask
-from hfgrow.plan import LayerSource
+from hfgrow.plan.plan import LayerSource
 from hfgrow.train.attention import use_causal_attention
 from hfgrow.train.data.order import check_sequence_length
 from hfgrow.train.devices import Devices

@@ -17,8 +17,8 @@ from typing import Any
 
 from hfgrow.checkpoint.files import hash_file
 from hfgrow.checkpoint.staging import translated
+from hfgrow.console import Progress
 from hfgrow.errors import TrainingError, printable
-from hfgrow.progress import Progress
 from hfgrow.train.weights import as_os_error
 
 _FOLDER = re.compile(r"step-(\d{8,12})")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.console import Progress
 from hfgrow.hub.client import HubClient
-from hfgrow.progress import Progress
 from hfgrow.train.data.corpus import Corpus, corpus_of, token_folders, views_of
 from hfgrow.train.data.order import BlockOrder
 from hfgrow.train.data.sources import TextSource

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.dtypes import CONFIG_NAMES
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import translated
+from hfgrow.console import short_count
 from hfgrow.errors import TrainingError, printable
 from hfgrow.hub.resolve import ModelRef
 from hfgrow.naming import suffix_of
-from hfgrow.numbers import short_count
+from hfgrow.plan.tensors import CONFIG_NAMES
 from hfgrow.train.evaluate import evaluate_folder
 from hfgrow.train.export import Target, export
 from hfgrow.train.flops import arithmetic, spent_flops

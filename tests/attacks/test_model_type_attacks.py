@@ -8,7 +8,7 @@ import pytest
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError
-from hfgrow.families import FAMILIES
+from hfgrow.plan.families import FAMILIES
 from tests.attacks.craft import add_tensor, edit_config
 from tests.attacks.refusal import assert_refused
 from tests.checkpoints import MakeCheckpoint

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hfgrow.checkpoint.files import INDEX
 from hfgrow.checkpoint.header import MAX_HEADER_NBYTES, build_header
-from hfgrow.families import FAMILIES
-from hfgrow.names import INDEX
+from hfgrow.plan.families import FAMILIES
 from tests.attacks.craft import read_raw, write_raw
 from tests.program import run_hfgrow
 

@@ -11,9 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from hfgrow.errors import ModelError
-from hfgrow.foreign import foreign
-from hfgrow.tokenizer_bounds import check_tokenizer_bounds, most_characters
+from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds, most_characters
+from hfgrow.errors import ModelError, foreign
 from tests.program import call_hfgrow
 
 DEMO = Path(__file__).parents[2] / "hfgrow" / "demo"

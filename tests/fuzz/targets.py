@@ -4,16 +4,15 @@ import json
 from collections.abc import Callable, Mapping
 from math import prod
 
-from hfgrow.checkpoint.header import Entry, build_header, parse_header, read_header
-from hfgrow.checkpoint.index import read_index
+from hfgrow.checkpoint.files import CONFIG, INDEX, MANIFEST, SINGLE
+from hfgrow.checkpoint.header import Entry, build_header, parse_header, read_header, read_index
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.strictjson import parse_json_object
+from hfgrow.checkpoint.strict import parse_json_object
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.families import FAMILIES
 from hfgrow.manifest import parse_manifest
-from hfgrow.names import CONFIG, INDEX, MANIFEST, SINGLE
 from hfgrow.operators.stack import stack
+from hfgrow.plan.families import FAMILIES
 from tests.checkpoints import SIZES
 
 BASE = {**SIZES, "model_type": "llama", "num_hidden_layers": 2, "tie_word_embeddings": False}

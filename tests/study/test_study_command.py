@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hfgrow.checkpoint.lock import held
+from hfgrow.checkpoint.locks import held
 from hfgrow.ledger import ledger
 from hfgrow.manifest import read_manifest
 from hfgrow.study.child import outcome_of

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hfgrow.errors import UsageError
-from hfgrow.plan import connection_rate
+from hfgrow.plan.plan import connection_rate
 from hfgrow.study.accounting import total
 from hfgrow.study.design import Design, design, selected
 from hfgrow.study.estimate import estimate

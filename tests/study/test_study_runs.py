@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hfgrow.console import Silent
 from hfgrow.job import grow
-from hfgrow.progress import Silent
 from hfgrow.request import GrowthRequest
 from hfgrow.study.child import Child, start_child
 from hfgrow.study.design import Design

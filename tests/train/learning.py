@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.learned_maps import write_maps
 from hfgrow.checkpoint.read import read
 from hfgrow.job import grow
 from hfgrow.learned import learned_plan
@@ -15,7 +16,6 @@ from hfgrow.learned_arguments import LEARN, LearnArguments
 from hfgrow.learned_growth import learned_growth
 from hfgrow.request import Growth, GrowthRequest
 from hfgrow.train.data.loader import MicroBatch
-from hfgrow.train.learn.export import write_maps
 from hfgrow.train.learn.functional import LearnedModel
 from hfgrow.train.learn.mapping import initial_maps
 from tests.checkpoints import load, probe

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from hfgrow.errors import UsageError
-from hfgrow.families import FAMILIES
+from hfgrow.plan.families import FAMILIES
 from hfgrow.train import attention
 from hfgrow.train.attention import causal_attention, preferred_kernels, use_causal_attention
 from hfgrow.train.masks import batch_masks, block_mask, dense_mask

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from hfgrow.families import FAMILIES
+from hfgrow.plan.families import FAMILIES
 from hfgrow.train.flops import PEAKS, arithmetic, peak_flops, peak_of, spent_flops, utilization
 from tests.checkpoints import MakeCheckpoint, load, probe
 

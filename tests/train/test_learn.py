@@ -12,11 +12,11 @@ from torch import Tensor
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.families import FAMILIES
 from hfgrow.job import grow
 from hfgrow.learned import learned_plan
 from hfgrow.learned_arguments import LearnArguments
 from hfgrow.learned_growth import LEARNABLE
+from hfgrow.plan.families import FAMILIES
 from hfgrow.proof import verify
 from hfgrow.rebuild import reproduce
 from hfgrow.request import GrowthRequest

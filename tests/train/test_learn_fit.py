@@ -8,11 +8,11 @@ from torch import Tensor
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
+from hfgrow.console import Silent
 from hfgrow.errors import TrainingError
 from hfgrow.learned import learned_plan
 from hfgrow.learned_arguments import LearnArguments
 from hfgrow.learned_growth import learned_growth
-from hfgrow.progress import Silent
 from hfgrow.train.data.order import BlockOrder
 from hfgrow.train.data.views import TokenView
 from hfgrow.train.learn.fit import FitSettings, Fitted, fit

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from hfgrow.families import FAMILIES
+from hfgrow.plan.families import FAMILIES
 from hfgrow.train.data.batches import NO_TARGET
 from hfgrow.train.head import Head, head_of
 from hfgrow.train.loss import NextTokenLoss, _compiled_slope, _slope, summed_cross_entropy

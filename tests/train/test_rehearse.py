@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from hfgrow.console import Silent
 from hfgrow.errors import GrowthError
 from hfgrow.hub.client import HubClient
-from hfgrow.progress import Silent
 from hfgrow.train import needs
 from hfgrow.train.recipe import recipe_of
 from hfgrow.train.rehearse import rehearse

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.checkpoint.lock import held
+from hfgrow.checkpoint.locks import held
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import OutputError, TrainingError
 from hfgrow.manifest import read_manifest

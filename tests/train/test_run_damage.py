@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from hfgrow.console import Silent
 from hfgrow.errors import OutputError, TrainingError
-from hfgrow.progress import Silent
 from hfgrow.train.metrics import read_metrics
 from hfgrow.train.position import Position
 from hfgrow.train.recipe import recipe_of

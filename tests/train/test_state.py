@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from hfgrow.console import Silent
 from hfgrow.errors import TrainingError
-from hfgrow.progress import Silent
 from hfgrow.train.state import latest_checkpoint, save_checkpoint
 
 TENSORS = {"model": {"weight": torch.arange(6.0).view(2, 3)}, "optimizer": {"m": torch.ones(2)}}

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hfgrow.console import Progress
 from hfgrow.hub.client import HubClient
-from hfgrow.progress import Progress
 from hfgrow.train.data.holdout import hold_out
 from hfgrow.train.data.index import INDEX
 from hfgrow.train.data.numbers import key

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.staging import staged
+from hfgrow.console import Progress, Silent, counting
 from hfgrow.errors import (
     HubUnreachableError,
     OutputError,
@@ -13,7 +14,6 @@ from hfgrow.errors import (
     printable,
 )
 from hfgrow.hub.client import HubClient
-from hfgrow.progress import Progress, Silent, counting
 from hfgrow.train.data.index import (
     INDEX,
     Index,

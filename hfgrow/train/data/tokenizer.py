@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfgrow.errors import ModelError, printable
-from hfgrow.foreign import foreign
-from hfgrow.tokenizer_bounds import check_tokenizer_bounds
+from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
+from hfgrow.errors import ModelError, foreign, printable
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hfgrow.console import Progress
 from hfgrow.errors import TrainingError
-from hfgrow.progress import Progress
 from hfgrow.train.data.batches import BatchPlan
 from hfgrow.train.data.evaluation import evaluation_batches, num_evaluation_blocks
 from hfgrow.train.data.loader import MicroBatch, micro_batches

@@ -21,14 +21,14 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from hfgrow.checkpoint.convert import rows_of_files
+from hfgrow.checkpoint.compute.chunks import rows_of_files
+from hfgrow.checkpoint.compute.products import mapped_columns, mapped_rows
 from hfgrow.checkpoint.files import open_regular
-from hfgrow.checkpoint.products import mapped_columns, mapped_rows
 from hfgrow.errors import ModelError, printable
-from hfgrow.families import FAMILIES
-from hfgrow.families.table import layer_of
-from hfgrow.plan import GrowthPlan, stored_in
-from hfgrow.tensor_recipes import Learned, Recipe, Stored
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.table import layer_of
+from hfgrow.plan.plan import GrowthPlan, stored_in
+from hfgrow.plan.tensors import Learned, Recipe, Stored
 from hfgrow.train.attention import use_causal_attention
 from hfgrow.train.data.batches import NO_TARGET
 from hfgrow.train.data.loader import MicroBatch

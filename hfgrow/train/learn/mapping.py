@@ -20,14 +20,14 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from hfgrow.axes import AxisMap
-from hfgrow.checkpoint.randomness import normal
-from hfgrow.families import FAMILIES
-from hfgrow.families.table import layer_prefix
+from hfgrow.checkpoint.compute.evaluate import normal
 from hfgrow.learned import depth_map, map_shapes
 from hfgrow.learned_arguments import LearnArguments
 from hfgrow.learned_growth import FINAL, GAIN, READERS, LearnedGrowth
-from hfgrow.plan import GrowthPlan, LayerSource
+from hfgrow.plan.axes import AxisMap
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.table import layer_prefix
+from hfgrow.plan.plan import GrowthPlan, LayerSource
 
 # The noise in units of the shares that it is added to; hyperclone-noisy's default.
 _NOISE = 0.3

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import torch
 
+from hfgrow.checkpoint.learned_maps import write_maps
+from hfgrow.console import Progress
 from hfgrow.learned import learned_plan
 from hfgrow.learned_arguments import DEFAULT_STEPS, LearnArguments
 from hfgrow.learned_growth import learned_growth
-from hfgrow.plan import GrowthPlan
-from hfgrow.progress import Progress
+from hfgrow.plan.plan import GrowthPlan
 from hfgrow.train.data.batches import BatchPlan
 from hfgrow.train.data.corpus import Corpus
 from hfgrow.train.data.order import BlockOrder, check_sequence_length
 from hfgrow.train.data.sources import TextSource
 from hfgrow.train.flops import arithmetic
-from hfgrow.train.learn.export import write_maps
 from hfgrow.train.learn.fit import FitSettings, fit
 from hfgrow.train.learn.functional import LearnedModel
 from hfgrow.train.learn.mapping import initial_maps

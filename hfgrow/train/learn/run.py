@@ -8,17 +8,16 @@ from pathlib import Path
 import torch
 
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.scratch import scratch_folder
-from hfgrow.checkpoint.staging import translated
-from hfgrow.checkpoint.target import check_target
+from hfgrow.checkpoint.staging import check_target, translated
 from hfgrow.checkpoint.write import check_free_space
+from hfgrow.console import Progress, ProgressBar, Silent
 from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.job import grow
 from hfgrow.learned_arguments import LEARN, LearnArguments
-from hfgrow.plan import GrowthPlan
-from hfgrow.progress import Progress, ProgressBar, Silent
+from hfgrow.plan.plan import GrowthPlan
 from hfgrow.request import Growth, GrowthRequest
 from hfgrow.source import local_folder, locate
 from hfgrow.train.data.corpus import Corpus, corpus_of, open_sources

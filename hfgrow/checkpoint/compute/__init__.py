@@ -1,0 +1,1 @@
+"""Where numbers are computed: everything else in the checkpoint is copied."""

@@ -1,0 +1,70 @@
+"""Recipes computed from tensors in memory, to the bytes that the writer computes from files."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads
+from hfgrow.checkpoint.compute.evaluate import Evaluator, ReadRows, torch_dtype
+from hfgrow.errors import ModelError, printable
+from hfgrow.plan.plan import TensorPlan, stored_in
+from hfgrow.plan.tensors import CONFIG_DTYPES, Stored, predictor_of
+
+
+def evaluated(plans: Mapping[str, TensorPlan], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every planned tensor, new and on the CPU.
+
+    Args:
+        plans: Name -> plan.
+        tensors: What the leaves of the recipes name; never changed.
+
+    Raises:
+        ModelError: A finite number does not fit in the dtype of its tensor.
+    """
+    import torch
+
+    found: dict[str, Any] = {
+        name: torch.empty(plan.shape, dtype=torch_dtype(plan.dtype)) for name, plan in plans.items()
+    }
+    evaluator = Evaluator(rows_of_tensors(tensors))
+
+    def compute(chunk: Chunk) -> None:
+        into = memoryview(found[chunk.name].flatten().view(torch.uint8).numpy())
+        content = computed(chunk, evaluator)
+        for at in chunk.offsets:
+            into[at : at + chunk.nbytes] = content
+
+    work = []
+    for name, plan in sorted(plans.items(), key=lambda item: predictor_of(item[1].recipe)):
+        if plan.is_copy:
+            found[name].copy_(tensors[stored_in(plan).name].detach())
+        else:
+            work += [partial(compute, chunk) for chunk in chunks(name, plan)]
+    for _ in in_threads(work):
+        pass
+    return found
+
+
+def rows_of_tensors(tensors: Mapping[str, Any]) -> ReadRows:
+    """Return the function that reads rows of tensors by the names of stored ones."""
+
+    def read(stored: Stored, start: int, stop: int) -> Any:
+        # What is given may be written into.
+        return tensors[stored.name].detach()[start:stop].to("cpu", copy=True)
+
+    return read
+
+
+def dtype_of(name: str, tensor: Any) -> str:
+    """Return the dtype of a tensor in safetensors' words.
+
+    Raises:
+        ModelError: It is none of those that can be grown.
+    """
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in CONFIG_DTYPES:
+        raise ModelError(
+            f"{printable(name)} is in {printable(dtype)}, which cannot be grown; only "
+            f"{', '.join(CONFIG_DTYPES)} can"
+        )
+    return CONFIG_DTYPES[dtype]

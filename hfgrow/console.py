@@ -1,0 +1,184 @@
+"""Who is told how the work goes on; the command line brings a bar, a library caller nothing.
+
+Numbers as people say them.
+
+Amounts as people type them: 7B, 300e9, 2_000_000.
+
+stdout and stderr made safe: they exist, take every name, and show no token of the Hub.
+"""
+
+import io
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from hfgrow.errors import UsageError, printable
+
+
+class ProgressBar(Protocol):
+    """Counts bytes until it is closed."""
+
+    def advance(self, nbytes: int) -> None:
+        """Count."""
+        ...
+
+    def close(self) -> None:
+        """Stop counting."""
+        ...
+
+
+class Progress(Protocol):
+    """Takes single lines, and starts bars."""
+
+    def say(self, text: str) -> None:
+        """Tell one line, such as what a name was resolved to."""
+        ...
+
+    def bytes(self, what: str, total: int) -> ProgressBar:
+        """Start to count bytes."""
+        ...
+
+
+class Silent:
+    """Tells nobody anything; a bar of its own too."""
+
+    def say(self, text: str) -> None:
+        """Drop a line."""
+
+    def bytes(self, what: str, total: int) -> "Silent":
+        """Start to count nothing."""
+        return self
+
+    def advance(self, nbytes: int) -> None:
+        """Drop a count."""
+
+    def close(self) -> None:
+        """Stop counting nothing."""
+
+
+@contextmanager
+def counting(progress: Progress, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Count bytes on a bar that is closed at the end, whatever happens."""
+    bar = progress.bytes(what, total)
+    try:
+        yield bar.advance
+    finally:
+        bar.close()
+
+
+def count(number: int) -> str:
+    """Return a number of parameters: 134.5 M as 135 M."""
+    for limit, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= limit:
+            return f"{_three_digits(number / limit)} {unit}"
+    return str(number)
+
+
+def size(nbytes: int) -> str:
+    """Return a number of bytes: 8.01 GB."""
+    for limit, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if nbytes >= limit:
+            return f"{_three_digits(nbytes / limit)} {unit}"
+    return f"{nbytes} B"
+
+
+def duration(seconds: float) -> str:
+    """Return a time to wait: 45 s, 12 min, 3.4 h, 2.1 days."""
+    for limit, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 1.5 * limit:
+            number = seconds / limit
+            return (
+                f"{number:.0f} {unit}" if number >= 10 or unit == "min" else f"{number:.1f} {unit}"
+            )
+    return f"{seconds:.0f} s"
+
+
+def short_count(number: int) -> str:
+    """Return a number of tokens as it stands in a name: 100K, 2B."""
+    for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= limit:
+            return f"{number / limit:.3g}{unit}"
+    return str(number)
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
+
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+# Digits, then one of the units.
+AMOUNT = re.compile(r"(\d[\d_]*(?:\.\d+)?(?:e\+?\d{1,2})?)\s*([kmbt]?)", re.ASCII | re.IGNORECASE)
+MOST = 1e36
+# Beyond it more digits stand before the unit than anybody counts.
+_MOST_SHOWN = 1e15
+
+
+def amount(text: str, what: str) -> float:
+    """Return the number that a text says, from 1 on.
+
+    Args:
+        text: Digits with an exponent or one of the letters K, M, B, T behind them.
+        what: The option that it is given for, as the start of the message.
+
+    Raises:
+        UsageError: It is no such number.
+    """
+    found = AMOUNT.fullmatch(text.strip())
+    value = float(found[1].replace("_", "")) * UNITS[found[2].upper()] if found else math.nan
+    if not 1 <= value <= MOST:
+        raise UsageError(f"{what} cannot be {printable(text)}; expected a number such as 7B or 3e9")
+    return value
+
+
+def shown(value: float) -> str:
+    """Return a number of parameters or tokens with two decimals of its unit: 15.84 B."""
+    if value >= _MOST_SHOWN:
+        return f"{value:.3g}"
+    for unit in ("T", "B", "M", "K"):
+        # What rounds up to 1000 of a unit is one of the next.
+        if value >= UNITS[unit] * (1 - 5e-6):
+            return f"{value / UNITS[unit]:,.2f} {unit}"
+    return f"{value:.0f}"
+
+
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
+
+
+class _Redacting(io.TextIOWrapper):
+    """A stream that hides tokens in whatever is printed: ours, a library's log, a traceback."""
+
+    def write(self, text: str, /) -> int:
+        """Write a text, its tokens replaced."""
+        super().write(redacted(text))
+        return len(text)
+
+
+def open_streams() -> None:
+    """Replace both: a closed stderr is no stdout, and a name in odd bytes is no error."""
+    # Where stderr is closed, the next file that is opened would become it.
+    sys.stderr = _redacting(sys.stderr, line_buffering=True)
+    sys.stdout = _redacting(sys.stdout, line_buffering=False)
+
+
+def _redacting(stream: object, *, line_buffering: bool) -> io.TextIOWrapper:
+    if stream is None:
+        return io.TextIOWrapper(io.FileIO(os.devnull, "w"))
+    if type(stream) is not io.TextIOWrapper:
+        # Somebody who calls us in their own process has put their own stream there.
+        return stream  # type: ignore[return-value]  # whatever it is, it is theirs
+    stream.flush()
+    return _Redacting(
+        stream.buffer,
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=line_buffering or stream.line_buffering,
+    )
+
+
+def redacted(text: str) -> str:
+    """Hide anything that looks like a Hub token."""
+    return _TOKEN.sub("hf_***", text)

@@ -1,0 +1,1 @@
+"""What a model is and what it becomes, as plain data: no file is opened here."""

@@ -1,0 +1,248 @@
+"""The depth engine: a layer map applied to a plan of any family.
+
+Every tensor of layer `j` of the output is made from the same-named tensor of layer `layer_map[j]`
+of the base; what lies outside the layers stays. Lists in the config with one entry for each layer
+are re-indexed by the same map.
+
+A layer is a `copy`; `zero` is a copy that does nothing yet; `average` is the mean of a layer and
+the next; `predicted` is too, but for its matrices, which are predicted from those of all layers;
+`random` is fresh, its branch ends multiplied by a mask. A *branch end* is the last tensor of
+attention or MLP before the residual stream: o_proj and down_proj, or the norm behind them where
+there is one. A layer whose branch ends are zero passes the stream on unchanged.
+
+The standard deviation of fresh weights.
+
+Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, App. I.2
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+from typing import Any
+
+from hfgrow.errors import UsageError
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.table import Family, Kind, Role, layer_of, layer_prefix
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
+from hfgrow.plan.tensors import Blend, Fill, Normal, Predicted, Recipe
+
+# More layers than any checkpoint needs; a bound on what a typing error can ask for, and on the
+# index that lists their tensors.
+MAX_LAYERS = 10_000
+
+
+def apply_layer_map(
+    base: GrowthPlan,
+    layer_map: Sequence[int | LayerSource],
+    *,
+    operator: str,
+    arguments: Mapping[str, object],
+    preserves_function: bool = False,
+    seed: int = 0,
+    mask: float = 0.0,
+) -> GrowthPlan:
+    """Return the plan whose layer `j` is made from layer `layer_map[j]` of `base`.
+
+    Args:
+        base: The plan to grow.
+        layer_map: For every layer of the output, the 0-based layer of the base, and its mode if
+            that is not `copy`.
+        operator: The operator's name, for the record.
+        arguments: The operator's arguments, for the record.
+        preserves_function: What the operator promises.
+        seed: Seeds the layers of mode `random` and `predicted`.
+        mask: The factor on the branch ends of random layers.
+
+    Raises:
+        UsageError: The map asks for more layers than `MAX_LAYERS`.
+    """
+    check_num_layers(len(layer_map))
+    family = FAMILIES[base.family]
+    sources = tuple(LayerSource(item) if isinstance(item, int) else item for item in layer_map)
+    config = grown_config(base.config, family, [source.layer for source in sources])
+    roles = family.roles(config)
+    by_layer: list[dict[str, TensorPlan]] = [{} for _ in range(base.num_hidden_layers)]
+    tensors = {}
+    for name, tensor in base.tensors.items():
+        found = layer_of(name)
+        if found is None:
+            tensors[name] = tensor
+        else:
+            by_layer[found[0]][found[1]] = tensor
+    layers = {suffix: tuple(layer[suffix].recipe for layer in by_layer) for suffix in by_layer[0]}
+    for i, source in enumerate(sources):
+        for suffix, tensor in by_layer[source.layer].items():
+            site = _Site(
+                name=layer_prefix(i) + suffix,
+                role=roles[suffix],
+                centre=_centre(family, roles[suffix]),
+                layers=layers[suffix],
+                layer=source.layer,
+                num_layers=len(sources),
+                seed=seed,
+                mask=mask,
+            )
+            tensors[site.name] = replace(tensor, recipe=_MODES[source.mode](site))
+    step = GrowthStep(operator, dict(arguments), sources, preserves_function)
+    return replace(
+        base,
+        config=config,
+        layer_map=tuple(_composed(base.layer_map[s.layer], s.mode) for s in sources),
+        tensors=tensors,
+        steps=(*base.steps, step),
+    )
+
+
+def scale_branches(base: GrowthPlan, factor: float) -> dict[str, TensorPlan]:
+    """Return the tensors of a plan with what every branch adds multiplied by `factor`."""
+    family = FAMILIES[base.family]
+    roles = family.roles(base.config)
+    tensors = dict(base.tensors)
+    for name, tensor in base.tensors.items():
+        found = layer_of(name)
+        if found and roles[found[1]].ends_branch:
+            tensors[name] = replace(tensor, recipe=scaled(family, roles[found[1]], tensor, factor))
+    return tensors
+
+
+def scaled(family: Family, role: Role, tensor: TensorPlan, factor: float) -> Recipe:
+    """Return a recipe of a tensor's effect times a factor: a centred gain `w` acts as `1 + w`."""
+    recipe, centre = tensor.recipe, _centre(family, role)
+    if isinstance(recipe, Fill):
+        return Fill(recipe.shape, factor * (recipe.value + centre) - centre)
+    if centre:
+        return Blend(((factor, recipe), (1.0, Fill(recipe.shape, (factor - 1) * centre))))
+    return Blend(((factor, recipe),))
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """A tensor of the output, and what its recipe may depend on.
+
+    Attributes:
+        name: Its name in the output.
+        role: Its role in the layer.
+        centre: What its numbers are stored without.
+        layers: The tensors of the same role in all layers.
+        layer: The source layer.
+        num_layers: The depth of the output.
+        seed: Seeds what is fresh.
+        mask: The factor on the branch ends of what is fresh.
+    """
+
+    name: str
+    role: Role
+    centre: float
+    layers: tuple[Recipe, ...]
+    layer: int
+    num_layers: int
+    seed: int
+    mask: float
+
+    @property
+    def recipe(self) -> Recipe:
+        """The tensor in the source layer."""
+        return self.layers[self.layer]
+
+    def filled(self, value: float) -> Recipe:
+        """Return a recipe that acts as one number everywhere."""
+        return Fill(self.recipe.shape, value - self.centre)
+
+
+def _copy(site: _Site) -> Recipe:
+    return site.recipe
+
+
+def _zero(site: _Site) -> Recipe:
+    return site.filled(0.0) if site.role.ends_branch else site.recipe
+
+
+def _average(site: _Site) -> Recipe:
+    return Blend(((0.5, site.recipe), (0.5, site.layers[site.layer + 1])))
+
+
+def _predicted(site: _Site) -> Recipe:
+    if len(site.recipe.shape) == 1:
+        return _average(site)
+    return Predicted(site.layers, site.layer, site.seed)
+
+
+def _random(site: _Site) -> Recipe:
+    mask = site.mask if site.role.ends_branch else 1.0
+    if site.role.kind is Kind.BIAS or not mask:
+        return site.filled(0.0)
+    if site.role.kind is Kind.GAIN:
+        return site.filled(mask)
+    std = initial_std(site.role, site.recipe.shape[1], site.num_layers)
+    return Normal(site.recipe.shape, mask * std, f"{site.seed}/{site.name}")
+
+
+_MODES: Mapping[str, Callable[[_Site], Recipe]] = {
+    "copy": _copy,
+    "zero": _zero,
+    "average": _average,
+    "predicted": _predicted,
+    "random": _random,
+}
+
+
+def _centre(family: Family, role: Role) -> float:
+    """Return what a tensor's numbers are stored without: a centred gain `w` acts as `1 + w`."""
+    return 1.0 if role.kind is Kind.GAIN and family.centred_gains else 0.0
+
+
+def _composed(source: LayerSource, mode: str) -> LayerSource:
+    """Return where a layer comes from in the root: a copy of a new layer is as new as that one."""
+    return source if mode == "copy" else LayerSource(source.layer, mode)
+
+
+def grown_config(
+    config: Mapping[str, Any], family: Family, layer_map: Sequence[int]
+) -> dict[str, Any]:
+    """Return the config of the deeper model.
+
+    A list that the model class derives by a rule is written out when the rule, applied to the
+    deeper model, would no longer say what the layers were in the base: a copied layer without
+    rotary embeddings must stay without.
+    """
+    grown = dict(config)
+    for key in family.layer_counts:
+        if key in config:
+            grown[key] = len(layer_map)
+    wanted = {key: [old[i] for i in layer_map] for key, old in family.per_layer(config).items()}
+    for key, value in wanted.items():
+        if config.get(key) is not None:
+            grown[key] = value
+    by_rule = family.per_layer(grown)
+    for key, value in wanted.items():
+        if by_rule.get(key) != value:
+            grown[key] = value
+    return grown | dict(family.compensated(config, grown) if family.compensated else {})
+
+
+def check_num_layers(num_layers: int) -> None:
+    """Refuse a depth that nobody can mean.
+
+    Raises:
+        UsageError: More than `MAX_LAYERS` layers.
+    """
+    if num_layers > MAX_LAYERS:
+        raise UsageError(
+            f"the target has {num_layers} layers, more than the {MAX_LAYERS} that hfgrow plans"
+        )
+
+
+HIDDEN = (("hidden",),)
+
+
+def initial_std(role: Role, num_inputs: int, num_layers: int) -> float:
+    """Return `1 / (sqrt(d_in) L)` for what writes the residual stream, else `sqrt(2 / (5 d_in))`.
+
+    Args:
+        role: A linear map or the embeddings.
+        num_inputs: `d_in`, the second dimension of the stored shape.
+        num_layers: `L`.
+    """
+    if role.dimensions[0] == HIDDEN:
+        return 1 / (sqrt(num_inputs) * num_layers)
+    return sqrt(2 / (5 * num_inputs))

@@ -1,0 +1,120 @@
+"""Gemma: gains that are stored less 1, and embeddings scaled by the root of the hidden size.
+
+Gemma 2: norms before and behind attention and MLP, and a sliding window in every other layer.
+
+Gemma 3 without its vision tower: Gemma 2, norms on query and key heads, and a longer pattern.
+"""
+
+from struct import pack, unpack
+from typing import Any
+
+from hfgrow.plan.families.llama import (
+    ATTENTION_BIASES,
+    HEAD,
+    HIDDEN,
+    INNER,
+    MATRICES,
+    OUTER,
+    POST_NORMS,
+)
+from hfgrow.plan.families.qwen import HEAD_NORMS
+from hfgrow.plan.families.table import Config, Family, Kind, Role
+
+
+def embedding_scale(hidden_size: int, dtype: str) -> float:
+    """Return `sqrt(hidden_size)` as the class has it after loading weights of a dtype.
+
+    The scale is a buffer of that dtype: 55.4256 is 55.5 in bfloat16.
+
+    Args:
+        hidden_size: The width of the residual stream.
+        dtype: In safetensors' words.
+    """
+    exact = float(hidden_size**0.5)
+    if dtype == "F64":
+        return exact
+    (single,) = unpack("<f", pack("<f", exact))
+    if dtype == "F16":
+        (half,) = unpack("<e", pack("<e", single))
+        return float(half)
+    return _as_bfloat16(single) if dtype == "BF16" else float(single)
+
+
+def _as_bfloat16(value: float) -> float:
+    """Round a float32 to its upper 16 bits, ties to even."""
+    (bits,) = unpack("<I", pack("<f", value))
+    bits += 0x7FFF + (bits >> 16 & 1)
+    (rounded,) = unpack("<f", pack("<I", bits & 0xFFFF0000))
+    return float(rounded)
+
+
+GEMMA = Family(
+    model_type="gemma",
+    architecture="GemmaForCausalLM",
+    layer=(*MATRICES, *ATTENTION_BIASES),
+    outer=OUTER,
+    head=HEAD,
+    tied_default=True,
+    kv_heads_default=16,
+    head_dim_default=256,
+    centred_gains=True,
+    embedding_scale=embedding_scale,
+)
+
+LAYER = (
+    Role("input_layernorm.weight", (HIDDEN,), Kind.GAIN),
+    Role("pre_feedforward_layernorm.weight", (HIDDEN,), Kind.GAIN),
+    *POST_NORMS,
+    *INNER,
+)
+
+
+def every_other_layer(config: Config) -> dict[str, list[Any]]:
+    """Derive `layer_types`: the first layer is sliding, the second is not, and so on."""
+    kinds = ("sliding_attention", "full_attention")
+    return {"layer_types": [kinds[i % 2] for i in range(config["num_hidden_layers"])]}
+
+
+GEMMA2 = Family(
+    model_type="gemma2",
+    architecture="Gemma2ForCausalLM",
+    layer=LAYER,
+    outer=OUTER,
+    head=HEAD,
+    tied_default=True,
+    kv_heads_default=4,
+    head_dim_default=256,
+    derived_lists=every_other_layer,
+    centred_gains=True,
+    embedding_scale=embedding_scale,
+    softmax_scale_key="query_pre_attn_scalar",
+    heads_divide_hidden=True,
+)
+
+
+def last_of_each_pattern(config: Config) -> dict[str, list[Any]]:
+    """Derive `layer_types`: in every `sliding_window_pattern` layers the last is not sliding."""
+    pattern = config.get("sliding_window_pattern", 6)
+    return {
+        "layer_types": [
+            "sliding_attention" if (i + 1) % pattern else "full_attention"
+            for i in range(config["num_hidden_layers"])
+        ]
+    }
+
+
+GEMMA3_TEXT = Family(
+    model_type="gemma3_text",
+    architecture="Gemma3ForCausalLM",
+    layer=(*LAYER, *HEAD_NORMS),
+    outer=OUTER,
+    head=HEAD,
+    tied_default=True,
+    kv_heads_default=4,
+    head_dim_default=256,
+    derived_lists=last_of_each_pattern,
+    centred_gains=True,
+    embedding_scale=embedding_scale,
+    softmax_scale_key="query_pre_attn_scalar",
+    heads_divide_hidden=True,
+)
