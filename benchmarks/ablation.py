@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.measure import table, write_json
 from benchmarks.train import LEARNING_RATE, SIZES, WARM_STEPS, Size
-from hfgrow.loading import filled_config
+from hfgrow.growth.loading import filled_config
 from hfgrow.train.attention import preferred_kernels, use_causal_attention
 from hfgrow.train.data.batches import NO_TARGET
 from hfgrow.train.flops import arithmetic, peak_flops, utilization

@@ -18,10 +18,10 @@ from typing import Any
 from benchmarks.document import OPERATORS, put
 from benchmarks.measure import table
 from hfgrow import GrowthRequest, LocalFolder, grow, read
-from hfgrow.behaviour import measure
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.write import write
 from hfgrow.console import Silent
+from hfgrow.growth.behaviour import measure
 from hfgrow.plan.plan import with_dtype
 from hfgrow.plan.promise import Measured
 

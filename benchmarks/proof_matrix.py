@@ -22,8 +22,8 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 from benchmarks.document import OPERATORS as DOCUMENT
 from benchmarks.document import between, put
 from benchmarks.measure import table
-from hfgrow.operators import OPERATORS
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators import OPERATORS
 from tests.checkpoints import load, logits, write_checkpoint
 from tests.growths import OTHERWISE, REFUSED, Case, with_exact_norms
 from tests.program import call_hfgrow

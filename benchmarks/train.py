@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from benchmarks.measure import clear, hfgrow_program, table, write_json
-from hfgrow.loading import filled_config
+from hfgrow.growth.loading import filled_config
 from hfgrow.train.flops import arithmetic, peak_flops, utilization
 
 

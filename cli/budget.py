@@ -10,12 +10,12 @@ from hfgrow.budget_picture import check_picture, draw_budget, format_of, write_p
 from hfgrow.checkpoint.read import read
 from hfgrow.console import amount, shown
 from hfgrow.errors import UsageError, printable
-from hfgrow.extras import require
+from hfgrow.growth.loading import require
+from hfgrow.growth.models import base_name, files_of, locate
 from hfgrow.hub.client import HubClient
 from hfgrow.law_fit import Fit, fit_files
-from hfgrow.operators.stack import stack
+from hfgrow.plan.operators.stacking import stack
 from hfgrow.scaling import PAPER, REPORTED, TimingLaw
-from hfgrow.source import base_name, files_of, locate
 
 from . import options
 from .output import Console

@@ -9,10 +9,10 @@ import typer
 
 from hfgrow.console import amount, count
 from hfgrow.errors import UsageError, printable
-from hfgrow.extras import TRAINING, require
+from hfgrow.growth.loading import TRAINING, require
+from hfgrow.growth.models import base_name, local_folder, locate
+from hfgrow.growth.steps import Step, takes, typed_step
 from hfgrow.hub.client import HubClient
-from hfgrow.source import base_name, local_folder, locate
-from hfgrow.typed import Step, takes, typed_step
 
 from . import options
 from .data import text_source

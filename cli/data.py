@@ -7,9 +7,9 @@ import typer
 
 from hfgrow.console import size
 from hfgrow.errors import UsageError, printable
-from hfgrow.extras import require
+from hfgrow.growth.loading import require
+from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
-from hfgrow.source import local_folder, locate
 
 from . import options
 from .output import Console

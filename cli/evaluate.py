@@ -9,10 +9,10 @@ import typer
 
 from hfgrow.console import amount
 from hfgrow.errors import GrowthError, UsageError, printable
-from hfgrow.extras import TRAINING, require
-from hfgrow.harness import run_tasks
+from hfgrow.growth.lm_eval import run_tasks
+from hfgrow.growth.loading import TRAINING, require
+from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
-from hfgrow.source import local_folder, locate
 
 from . import options
 from .data import text_source

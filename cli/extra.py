@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from hfgrow.errors import UsageError
-from hfgrow.operators import OPERATORS
-from hfgrow.operators.operator import Operator
+from hfgrow.plan.operators import OPERATORS
+from hfgrow.plan.operators.operator import Operator
 
 from .signature import parameter_of
 

@@ -10,11 +10,10 @@ import typer
 
 from hfgrow.checkpoint.layout import parse_nbytes
 from hfgrow.errors import UsageError
-from hfgrow.job import grow
-from hfgrow.operators import OPERATORS
-from hfgrow.operators.operator import Operator
-from hfgrow.request import Growth, GrowthRequest
-from hfgrow.steps import read_steps
+from hfgrow.growth.grow import Growth, GrowthRequest, grow
+from hfgrow.growth.steps import read_steps
+from hfgrow.plan.operators import OPERATORS
+from hfgrow.plan.operators.operator import Operator
 
 from . import options
 from .extra import Step, extra_parameters, with_extra_steps

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from hfgrow.growth.models import local_folder, locate
+from hfgrow.growth.publish import publish
 from hfgrow.hub.client import HubClient
-from hfgrow.release import publish
-from hfgrow.source import local_folder, locate
 
 from . import options
 from .output import Console

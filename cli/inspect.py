@@ -12,14 +12,14 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import counting, size
 from hfgrow.errors import printable
-from hfgrow.extras import require
+from hfgrow.growth.loading import require
+from hfgrow.growth.models import base_name, files_of, local_folder, locate
 from hfgrow.hub.client import HubClient
-from hfgrow.operators.head_dim import why_fixed
+from hfgrow.lineage.manifest import non_embedding_parameters
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import AXIS_KEYS
+from hfgrow.plan.operators.padding import why_fixed
 from hfgrow.plan.plan import GrowthPlan
-from hfgrow.record import non_embedding_parameters
-from hfgrow.source import base_name, files_of, local_folder, locate
 
 from . import options
 from .output import Console

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hfgrow.errors import UsageError
-from hfgrow.extras import require
-from hfgrow.learned_arguments import LearnArguments
-from hfgrow.request import Growth, GrowthRequest
+from hfgrow.growth.grow import Growth, GrowthRequest
+from hfgrow.growth.loading import require
+from hfgrow.plan.operators.learn import LearnArguments
 
 from .data import text_source
 from .grow import MODEL, growing_command

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfgrow.ancestors import nearest_ancestor
 from hfgrow.errors import ModelError, UsageError, printable
+from hfgrow.growth.models import base_name, local_folder, locate, nearest_ancestor
 from hfgrow.hub.client import HubClient
-from hfgrow.manifest import read_manifest
-from hfgrow.source import base_name, local_folder, locate
+from hfgrow.lineage.read import read_manifest
 
 from .output import Console
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from hfgrow.describe import describe_step, is_positional
 from hfgrow.errors import UsageError, printable
-from hfgrow.learned_arguments import LEARN
-from hfgrow.operators import OPERATORS
+from hfgrow.lineage.describe import describe_step, is_positional
+from hfgrow.plan.operators import OPERATORS
+from hfgrow.plan.operators.learn import LEARN
 
 from . import options
 from .output import Console

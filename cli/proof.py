@@ -6,25 +6,31 @@ from typing import Annotated
 
 import typer
 
-from hfgrow import proof, rebuild
-from hfgrow.card import card_files
 from hfgrow.checkpoint.files import CARD, LocalFolder
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import count, size
-from hfgrow.describe import changed_widths, command_line
 from hfgrow.errors import UsageError, printable
+from hfgrow.growth.models import files_of, locate
+from hfgrow.growth.publish import has_loss_picture
+from hfgrow.growth.reproduce import reproduce as reproduce_model
+from hfgrow.growth.verify import Verified
+from hfgrow.growth.verify import verify as verify_model
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.names import check_repo_id
-from hfgrow.ledger import ledger
-from hfgrow.lineage import Manifest, TrainingLink
-from hfgrow.manifest import manifest_of
-from hfgrow.release import has_loss_picture
-from hfgrow.source import files_of, locate
+from hfgrow.lineage.card import card_files
+from hfgrow.lineage.describe import (
+    changed_widths,
+    command_line,
+    ledger_lines,
+    measured_lines,
+    training_lines,
+)
+from hfgrow.lineage.ledger import ledger
+from hfgrow.lineage.manifest import Manifest, TrainingLink
+from hfgrow.lineage.read import manifest_of
 
 from . import options
-from .measured import measured_lines
 from .output import Console
-from .trained import ledger_lines, training_lines
 
 # Of a text, no more than 512 tokens are looked at.
 _MAX_TEXT_NBYTES = 1 << 20
@@ -56,7 +62,7 @@ def verify(
     Of a trained model, whose weights nothing derives, the sha256 are compared with its record.
     """
     console = Console(as_json=json, quiet=quiet)
-    outcome = proof.verify(folder, HubClient(token=token), console, base=base, text=_text_of(text))
+    outcome = verify_model(folder, HubClient(token=token), console, base=base, text=_text_of(text))
     measured = outcome.measured
     if outcome.provenance is None:
         console.result(*_trained(folder, outcome))
@@ -91,13 +97,13 @@ def verify(
     )
 
 
-def _expected(outcome: proof.Verified) -> str:
+def _expected(outcome: Verified) -> str:
     if outcome.num_transformers_tensors is None:
         return "transformers  not installed, not asked"
     return f"transformers  expects exactly these {outcome.num_transformers_tensors} tensors"
 
 
-def _trained(folder: Path, outcome: proof.Verified) -> tuple[str, dict[str, object]]:
+def _trained(folder: Path, outcome: Verified) -> tuple[str, dict[str, object]]:
     files = outcome.manifest.link.result.files
     names = ", ".join(printable(name) for name in files)
     lines = [f"sha256        {names}: as its training recorded", _expected(outcome)]
@@ -165,7 +171,7 @@ def reproduce(
 ) -> None:
     """Rebuild a grown model from the root of its chain and compare the sha256 of its weights."""
     console = Console(as_json=json, quiet=quiet)
-    outcome = rebuild.reproduce(
+    outcome = reproduce_model(
         model, HubClient(token=token), console, revision=revision, root=root, out=out
     )
     console.result(

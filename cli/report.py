@@ -4,14 +4,11 @@ import shlex
 from typing import Any
 
 from hfgrow.console import count, size
-from hfgrow.describe import describe_steps, layer_rows
 from hfgrow.errors import printable
-from hfgrow.lineage import changes_layers
+from hfgrow.growth.grow import Growth
+from hfgrow.lineage.describe import describe_steps, layer_rows, measured_short
+from hfgrow.lineage.manifest import changes_layers, non_embedding_parameters, widths_of
 from hfgrow.plan.plan import connection_rate, seams
-from hfgrow.record import non_embedding_parameters, widths_of
-from hfgrow.request import Growth
-
-from .measured import measured_short
 
 _MOST_ROWS = 8
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from hfgrow.describe import is_positional
-from hfgrow.operators.operator import Operator
+from hfgrow.lineage.describe import is_positional
+from hfgrow.plan.operators.operator import Operator
 
 
 def own_parameters(operator: Operator) -> dict[str, inspect.Parameter]:

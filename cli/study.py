@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hfgrow.errors import UsageError
-from hfgrow.extras import TRAINING, require
+from hfgrow.growth.loading import TRAINING, require
 
 from . import options
 from .output import Console

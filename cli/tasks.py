@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfgrow.benchmark import Benchmark, recordable
 from hfgrow.errors import UsageError, printable
-from hfgrow.harness import PAPER_TASKS
-from hfgrow.manifest import read_manifest
-from hfgrow.release import unchanged, write_benchmarks
+from hfgrow.growth.lm_eval import PAPER_TASKS
+from hfgrow.growth.publish import unchanged, write_benchmarks
+from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.records import Benchmark, recordable
 
 from .named_models import NamedModel
 from .output import Console

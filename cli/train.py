@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hfgrow.errors import UsageError, printable
-from hfgrow.extras import TRAINING, require
+from hfgrow.growth.loading import TRAINING, require
 from hfgrow.hub.client import HubClient
 
 from . import options

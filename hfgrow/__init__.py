@@ -16,18 +16,16 @@ if TYPE_CHECKING:
     from hfgrow.checkpoint.files import LocalFolder
     from hfgrow.checkpoint.read import read
     from hfgrow.errors import GrowthError
-    from hfgrow.job import grow
-    from hfgrow.lineage import Manifest
-    from hfgrow.manifest import read_manifest
-    from hfgrow.mask import GrowthMask
-    from hfgrow.memory import grow_state_dict, plan_state_dict
-    from hfgrow.opening import attach_mask
-    from hfgrow.operators import OPERATORS
+    from hfgrow.growth.grow import Growth, GrowthRequest, grow
+    from hfgrow.growth.mask import GrowthMask, attach_mask
+    from hfgrow.growth.memory import grow_state_dict, plan_state_dict
+    from hfgrow.growth.reproduce import reproduce
+    from hfgrow.growth.verify import verify
+    from hfgrow.lineage.manifest import Manifest
+    from hfgrow.lineage.read import read_manifest
     from hfgrow.plan.families import FAMILIES
+    from hfgrow.plan.operators import OPERATORS
     from hfgrow.plan.plan import GrowthPlan
-    from hfgrow.proof import verify
-    from hfgrow.rebuild import reproduce
-    from hfgrow.request import Growth, GrowthRequest
 
 __version__ = "0.1.0"
 
@@ -56,23 +54,23 @@ __all__ = [
 # Loaded when first asked for, so that importing hfgrow costs nothing.
 _HOMES = {
     "FAMILIES": "plan.families",
-    "Growth": "request",
+    "Growth": "growth.grow",
     "GrowthError": "errors",
-    "GrowthMask": "mask",
+    "GrowthMask": "growth.mask",
     "GrowthPlan": "plan.plan",
-    "GrowthRequest": "request",
+    "GrowthRequest": "growth.grow",
     "LocalFolder": "checkpoint.files",
-    "Manifest": "lineage",
-    "OPERATORS": "operators",
-    "attach_mask": "opening",
-    "grow": "job",
+    "Manifest": "lineage.manifest",
+    "OPERATORS": "plan.operators",
+    "attach_mask": "growth.mask",
+    "grow": "growth.grow",
     "grow_optimizer_state": "checkpoint.compute.moments",
-    "grow_state_dict": "memory",
-    "plan_state_dict": "memory",
+    "grow_state_dict": "growth.memory",
+    "plan_state_dict": "growth.memory",
     "read": "checkpoint.read",
-    "read_manifest": "manifest",
-    "reproduce": "rebuild",
-    "verify": "proof",
+    "read_manifest": "lineage.read",
+    "reproduce": "growth.reproduce",
+    "verify": "growth.verify",
 }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from hfgrow.memory import grow_state_dict
+from hfgrow.growth.memory import grow_state_dict
 from tests.checkpoints import probe
 from tests.growths import with_exact_norms
 

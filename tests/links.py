@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from hfgrow.lineage import Link, Manifest, Model, WeightFile
+from hfgrow.lineage.manifest import Link, Manifest, Model, WeightFile
 from hfgrow.plan.plan import GrowthStep, LayerSource
 from hfgrow.plan.promise import Measured
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfgrow.errors import UsageError
-from hfgrow.operators.average import average
+from hfgrow.plan.operators.inserting import average
 from hfgrow.plan.tensors import Blend
 from tests.layer_plans import NORM, OUT, QUERY, modes, plan_of, recipe, stored
 

@@ -3,9 +3,9 @@
 import pytest
 
 from hfgrow.errors import UsageError
-from hfgrow.operators.branch_scale import branch_scale
-from hfgrow.operators.stack import stack
-from hfgrow.operators.zero_depth import zero_depth
+from hfgrow.plan.operators.inserting import zero_depth
+from hfgrow.plan.operators.stacking import stack
+from hfgrow.plan.operators.weights import branch_scale
 from hfgrow.plan.plan import LayerSource
 from hfgrow.plan.tensors import Blend, Fill
 from tests.layer_plans import OUT, QUERY, plan_of, recipe, stored

@@ -14,15 +14,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.card import card_files, metadata
-from hfgrow.describe import command_line, layer_rows
-from hfgrow.licence import licence_note
-from hfgrow.lineage import Link, Manifest
-from hfgrow.manifest import parse_manifest, read_manifest
-from hfgrow.operators import OPERATORS
-from hfgrow.picture import layer_picture
+from hfgrow.growth.publish import own_files
+from hfgrow.lineage.card import card_files, licence_note, metadata
+from hfgrow.lineage.describe import command_line, layer_rows
+from hfgrow.lineage.manifest import Link, Manifest
+from hfgrow.lineage.pictures import layer_picture
+from hfgrow.lineage.read import parse_manifest, read_manifest
+from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.plan import LayerSource
-from hfgrow.release import own_files
 from tests.checkpoints import MakeCheckpoint
 from tests.links import CHAIN, DOCUMENT, MEASURED, link
 from tests.program import call_hfgrow

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hfgrow.operators import OPERATORS
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators import OPERATORS
 from tests.checkpoints import MakeCheckpoint, edit_json
 from tests.program import call_hfgrow, environment, program, run_hfgrow
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from hfgrow import curve
-from hfgrow.curve import loss_curve
+from hfgrow.lineage import pictures
+from hfgrow.lineage.pictures import loss_curve
 from tests.program import environment
 
 POINTS = [(1000.0 * i, 5.0 / (1 + i)) for i in range(40)]
@@ -58,18 +58,18 @@ def test_a_growth_is_marked() -> None:
 
 
 def test_the_line_is_broken_where_the_model_grew() -> None:
-    parts = curve._parts([(1, 5.0), (2, 4.0), (3, 6.0), (4, 3.0)], [(2, "stack")])
+    parts = pictures._parts([(1, 5.0), (2, 4.0), (3, 6.0), (4, 3.0)], [(2, "stack")])
     assert parts == [[(1, 5.0), (2, 4.0)], [(3, 6.0), (4, 3.0)]]
 
 
 def test_of_two_measurements_at_a_growth_the_second_is_after_it() -> None:
     points = [(0, 5.0), (2, 1.0), (2, 2.0), (4, 0.5)]
-    parts = curve._parts(points, [(2, "stack")], twice=True)
+    parts = pictures._parts(points, [(2, "stack")], twice=True)
     assert parts == [[(0, 5.0), (2, 1.0)], [(2, 2.0), (4, 0.5)]]
 
 
 def test_a_text_first_measured_after_a_growth_has_one_line() -> None:
-    parts = curve._parts([(0, 5.0), (4, 0.5)], [(0, "stack")], twice=True)
+    parts = pictures._parts([(0, 5.0), (4, 0.5)], [(0, "stack")], twice=True)
     assert parts == [[(0, 5.0), (4, 0.5)]]
 
 
@@ -91,7 +91,7 @@ def test_whatever_was_measured_can_be_drawn(points: Any, growths: Any, validatio
 def test_without_matplotlib_there_is_no_picture_but_a_note(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(curve, "find_spec", lambda name: None)
+    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
     told = Told()
     assert loss_curve(POINTS, GROWTHS, VALIDATION, told) is None
     assert loss_curve(POINTS, GROWTHS, VALIDATION) is None
@@ -100,7 +100,7 @@ def test_without_matplotlib_there_is_no_picture_but_a_note(
 
 
 def test_importing_the_module_loads_no_matplotlib(tmp_path: Path) -> None:
-    code = "import sys, hfgrow.curve; print('matplotlib' in sys.modules)"
+    code = "import sys, hfgrow.lineage.pictures; print('matplotlib' in sys.modules)"
     finished = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.operators import OPERATORS
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators import OPERATORS
 from tests.growths import REFUSED
 
 pytestmark = pytest.mark.xdist_group("docs")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hfgrow.operators import OPERATORS
+from hfgrow.plan.operators import OPERATORS
 from tests.checkpoints import MakeCheckpoint
 from tests.program import call_hfgrow
 

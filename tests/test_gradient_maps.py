@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hfgrow.checkpoint.compute.memory import evaluated
-from hfgrow.memory import plan_state_dict
+from hfgrow.growth.memory import plan_state_dict
 from hfgrow.plan.plan import GrowthPlan, TensorPlan
 from hfgrow.plan.tensors import Recipe, gradient, linear, squared
 from tests.checkpoints import MakeCheckpoint, load

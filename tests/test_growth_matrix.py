@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from hfgrow.operators import OPERATORS
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators import OPERATORS
 from tests.checkpoints import MakeCheckpoint, load, logits, naive_twin, probe, tensors_of
 from tests.growths import COMMANDS, LAYER_MAPS, REFUSED, Case, with_exact_norms
 from tests.program import call_hfgrow

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from hfgrow.benchmark import Benchmark, model_index
 from hfgrow.errors import ModelError, TrainingError
-from hfgrow.harness import read_results
-from hfgrow.lineage import Manifest
-from hfgrow.manifest import parse_manifest, read_manifest
+from hfgrow.growth.lm_eval import read_results
+from hfgrow.lineage.card_sections import model_index
+from hfgrow.lineage.manifest import Manifest
+from hfgrow.lineage.read import parse_manifest, read_manifest
+from hfgrow.lineage.records import Benchmark
 from tests.checkpoints import MakeCheckpoint
 from tests.hub.cards import metadata, problems
 from tests.lm_eval_results import RESULTS, STAND_IN

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from hfgrow.errors import UsageError
-from hfgrow.hub.aliases import load_aliases
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.names import check_repo_id, edit_distance
 from hfgrow.hub.resolve import parse, resolve
+from hfgrow.hub.search import load_aliases
 from tests.hub import ALICE, Hub
 from tests.hub.homes import model_folder
 

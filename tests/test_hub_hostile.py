@@ -20,7 +20,7 @@ from hfgrow.errors import (
 )
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import list_commit
-from hfgrow.hub.remote import RemoteFiles
+from hfgrow.hub.pull import RemoteFiles
 from hfgrow.hub.resolve import resolve
 from tests.hub import ALICE, Hub
 from tests.hub.fixtures import IGNORE_CLIENT_WARNING, hub_environment

@@ -10,7 +10,8 @@ from hfgrow.errors import UsageError
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.failures import redact
 from hfgrow.hub.names import check_revision
-from hfgrow.hub.resolve import UnknownNameError, parse
+from hfgrow.hub.resolve import parse
+from hfgrow.hub.search import UnknownNameError
 from tests.hub import ALICE
 from tests.hub.homes import model_folder
 

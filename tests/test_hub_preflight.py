@@ -14,8 +14,8 @@ from hfgrow.errors import (
     UsageError,
 )
 from hfgrow.hub.client import HubClient
+from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import may_write_somewhere
-from hfgrow.hub.resolve import ModelRef
 from tests.hub import ALICE, ALICE_READ, CAROL, Hub
 from tests.hub.fixtures import IGNORE_CLIENT_WARNING
 from tests.hub.pushes import FILES, TARGET, check, content, send

@@ -8,9 +8,9 @@ import pytest
 
 from hfgrow.errors import HubRefusedError, ModelError, OutputError
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.listing import RemoteFile
+from hfgrow.hub.listing import ModelRef, RemoteFile
 from hfgrow.hub.pull import pull
-from hfgrow.hub.resolve import ModelRef, resolve
+from hfgrow.hub.resolve import resolve
 from tests.hub import ALICE, Hub
 from tests.hub.pulls import BASE, WEIGHTS, fetch, names_in
 

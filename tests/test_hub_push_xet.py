@@ -23,7 +23,7 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.preflight import preflight
 from hfgrow.hub.pull import pull
 from hfgrow.hub.push import push
-from hfgrow.hub.resolve import ModelRef, resolve
+from hfgrow.hub.listing import ModelRef; from hfgrow.hub.resolve import resolve
 client, folder = HubClient(), Path(sys.argv[1])
 base = ModelRef("bob/base", repo_id="bob/base")
 try:

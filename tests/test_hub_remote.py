@@ -6,7 +6,7 @@ import pytest
 
 from hfgrow.errors import HubRefusedError, HubUnreachableError
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.remote import RemoteFiles
+from hfgrow.hub.pull import RemoteFiles
 from hfgrow.hub.resolve import resolve
 from tests.hub import ALICE, Hub
 from tests.hub.models import FILES, WEIGHTS

@@ -13,7 +13,7 @@ from hfgrow.errors import (
     UsageError,
 )
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.remote import RemoteFiles
+from hfgrow.hub.pull import RemoteFiles
 from hfgrow.hub.resolve import parse, pin, resolve
 from tests.hub import ALICE, BOB, Hub
 from tests.hub.models import FILES, WEIGHTS

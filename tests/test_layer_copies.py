@@ -7,11 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfgrow.errors import UsageError
-from hfgrow.operators.append_top import append_top
-from hfgrow.operators.interpolate import interpolate
-from hfgrow.operators.progressive import progressive
-from hfgrow.operators.solar import solar
-from hfgrow.operators.stack import stack
+from hfgrow.plan.operators.stacking import append_top, interpolate, progressive, solar, stack
 from hfgrow.plan.plan import GrowthPlan, connection_rate, seams
 from tests.layer_plans import plan_of, sources
 

@@ -20,8 +20,8 @@ from hfgrow.checkpoint.layout import (
 )
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import UsageError
-from hfgrow.operators.stack import stack
 from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.operators.stacking import stack
 from hfgrow.plan.plan import GrowthPlan, stored_in
 from tests.checkpoints import MakeCheckpoint
 from tests.layer_plans import plan_of

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.ledger import UNKNOWN, ledger, rows
-from hfgrow.lineage import Manifest
+from hfgrow.lineage.ledger import UNKNOWN, ledger, rows
+from hfgrow.lineage.manifest import Manifest
 from tests.links import GROWN, link, model
 from tests.trained import DECLARED, cost, then_trained, trained_only, training
 

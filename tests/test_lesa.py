@@ -13,10 +13,9 @@ from hfgrow.checkpoint.compute.products import trained
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.operators.average import average
-from hfgrow.operators.lesa import lesa
 from hfgrow.plan.axes import copied, identity
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators.inserting import average, lesa
 from hfgrow.plan.plan import GrowthPlan, LayerSource
 from hfgrow.plan.tensors import Blend, Lift, Predicted, Recipe, gradient, leaves, predictor_of
 from tests.checkpoints import MakeCheckpoint, load, logits, tensors_of

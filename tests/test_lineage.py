@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfgrow.errors import ModelError
-from hfgrow.lineage import Link, Manifest
-from hfgrow.manifest import parse_manifest, read_manifest
+from hfgrow.lineage.manifest import Link, Manifest
+from hfgrow.lineage.read import parse_manifest, read_manifest
 from hfgrow.plan.plan import GrowthStep, LayerSource
 from tests.checkpoints import MakeCheckpoint
 from tests.links import CHAIN, DOCUMENT, link, model

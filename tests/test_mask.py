@@ -8,9 +8,9 @@ import torch
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.errors import UsageError
-from hfgrow.lineage import Link
-from hfgrow.manifest import manifest_of
-from hfgrow.opening import attach_mask
+from hfgrow.growth.mask import attach_mask
+from hfgrow.lineage.manifest import Link
+from hfgrow.lineage.read import manifest_of
 from tests.checkpoints import MakeCheckpoint, load, logits
 from tests.growths import with_exact_norms
 from tests.program import call_hfgrow

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from hfgrow.errors import VerificationError
-from hfgrow.job import grow
-from hfgrow.operators import OPERATORS
-from hfgrow.operators.operator import Operator
+from hfgrow.growth.grow import GrowthRequest, grow
 from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.operators import OPERATORS
+from hfgrow.plan.operators.operator import Operator
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.plan.promise import TOLERANCES, Measured, check_promise, coarser
 from hfgrow.plan.tensors import DTYPE_NBYTES
-from hfgrow.request import GrowthRequest
 from tests.checkpoints import MakeCheckpoint, edit_json
 from tests.program import Finished, call_hfgrow
 

@@ -14,9 +14,9 @@ from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.write import write
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.memory import grow_state_dict, plan_state_dict
-from hfgrow.operators import OPERATORS, apply
+from hfgrow.growth.memory import grow_state_dict, plan_state_dict
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators import OPERATORS, apply
 from tests.checkpoints import MakeCheckpoint, load, logits, tensors_of
 from tests.growths import Case
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfgrow.errors import UsageError
-from hfgrow.operators.lidas import lidas
-from hfgrow.operators.midas import midas
+from hfgrow.plan.operators.stacking import lidas, midas
 from hfgrow.plan.plan import GrowthPlan
 from tests.layer_plans import plan_of, sources
 

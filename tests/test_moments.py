@@ -8,7 +8,7 @@ import torch
 from hfgrow.checkpoint.compute.memory import evaluated
 from hfgrow.checkpoint.compute.moments import Mode, grow_optimizer_state
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.memory import grow_state_dict, plan_state_dict
+from hfgrow.growth.memory import grow_state_dict, plan_state_dict
 from hfgrow.plan.plan import TensorPlan
 from hfgrow.plan.tensors import first_copies, gradient
 from tests.checkpoints import MakeCheckpoint, load

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hfgrow.naming import suffix_of, suffix_of_steps
+from hfgrow.growth.steps import suffix_of, suffix_of_steps
 
 NAMES: list[tuple[str, dict[str, object], str]] = [
     ("stack", {"g": 2}, "stack-g2"),

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfgrow.errors import UsageError
-from hfgrow.operators.random_depth import random_depth
-from hfgrow.operators.zero_depth import zero_depth
+from hfgrow.plan.operators.inserting import random_depth, zero_depth
 from hfgrow.plan.tensors import Fill, Normal
 from tests.layer_plans import NORM, OUT, QUERY, modes, plan_of, recipe, sources, stored
 

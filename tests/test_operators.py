@@ -8,15 +8,11 @@ import pytest
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import UsageError
-from hfgrow.operators import OPERATORS, apply
-from hfgrow.operators.append_top import append_top
-from hfgrow.operators.interpolate import interpolate
-from hfgrow.operators.midas import midas
-from hfgrow.operators.random_depth import random_depth
-from hfgrow.operators.stack import stack
-from hfgrow.operators.zero_depth import zero_depth
 from hfgrow.plan.depth import MAX_LAYERS
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators import OPERATORS, apply
+from hfgrow.plan.operators.inserting import random_depth, zero_depth
+from hfgrow.plan.operators.stacking import append_top, interpolate, midas, stack
 from hfgrow.plan.plan import GrowthPlan
 from tests.checkpoints import MakeCheckpoint, load, logits
 from tests.layer_plans import plan_of

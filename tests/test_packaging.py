@@ -46,7 +46,7 @@ def test_the_wheel_holds_our_packages_and_no_other(distributions: tuple[Path, Pa
         names = archive.namelist()
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == set(FOLDERS.values())
-    for wanted in ("py.typed", "probe.txt", "hub/aliases.toml", "demo/model.safetensors"):
+    for wanted in ("py.typed", "growth/probe.txt", "hub/aliases.toml", "demo/model.safetensors"):
         assert f"hfgrow/{wanted}" in names
     for recipe in (ROOT / "recipes").rglob("*.yaml"):
         assert f"hfgrow_recipes/{recipe.relative_to(ROOT / 'recipes')}" in names

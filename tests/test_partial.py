@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hfgrow.errors import UsageError
-from hfgrow.operators.partial import partial
+from hfgrow.plan.operators.stacking import partial
 from hfgrow.plan.plan import connection_rate
 from tests.layer_plans import plan_of, sources
 

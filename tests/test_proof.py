@@ -118,7 +118,7 @@ def test_the_measurement_is_what_transformers_says(made: Path) -> None:
 
     import hfgrow
 
-    text = Path(hfgrow.__file__).with_name("probe.txt").read_text()
+    text = (Path(hfgrow.__file__).parent / "growth" / "probe.txt").read_text()
     tokenizer: Any = AutoTokenizer.from_pretrained(made / "base")
     tokens = tokenizer(text, return_tensors="pt").input_ids[:, :512]
     with torch.inference_mode():

@@ -10,9 +10,9 @@ from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.write import write
 from hfgrow.errors import VerificationError
-from hfgrow.operators.stack import stack
+from hfgrow.growth.verify import check_headers, check_provenance
+from hfgrow.plan.operators.stacking import stack
 from hfgrow.plan.plan import GrowthPlan
-from hfgrow.provenance import check_headers, check_provenance
 from tests.attacks.craft import add_tensor, drop_tensors, read_raw, rename_tensors
 from tests.checkpoints import edit_json
 

@@ -14,7 +14,7 @@ from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.write import write
 from hfgrow.errors import OutputError
-from hfgrow.operators.stack import stack as stack_of
+from hfgrow.plan.operators.stacking import stack as stack_of
 from tests.hub import ALICE, Hub
 from tests.hub.fixtures import hub_environment
 from tests.program import run_hfgrow

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hfgrow.errors import UsageError
-from hfgrow.steps import read_steps
+from hfgrow.growth.steps import read_steps
 from tests.program import call_hfgrow, run_hfgrow
 
 BOMB = "- &a [x, x]\n" + "\n".join(

@@ -37,7 +37,7 @@ CASES: list[tuple[str, dict[str, object], Mode, bool]] = [
 def train(model: Any, optimizer: Any, num_steps: int) -> float:
     """Train on windows of the probe text, the same for every model; return the last loss."""
     tokenizer: Any = AutoTokenizer.from_pretrained(DEMO)
-    text = (Path(hfgrow.__file__).parent / "probe.txt").read_text(encoding="utf-8")
+    text = (Path(hfgrow.__file__).parent / "growth" / "probe.txt").read_text(encoding="utf-8")
     tokens = torch.tensor(tokenizer(text)["input_ids"])
     generator = torch.Generator().manual_seed(1)
     loss = 0.0

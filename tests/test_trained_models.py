@@ -9,10 +9,10 @@ import pytest
 
 from hfgrow.console import Silent
 from hfgrow.errors import ModelError
+from hfgrow.growth.publish import own_files, publish
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage import Manifest
-from hfgrow.manifest import read_manifest
-from hfgrow.release import own_files, publish
+from hfgrow.lineage.manifest import Manifest
+from hfgrow.lineage.read import read_manifest
 from tests.checkpoints import MakeCheckpoint, copied_models
 from tests.hub import ALICE, Hub
 from tests.hub.fixtures import IGNORE_CLIENT_WARNING

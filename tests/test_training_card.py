@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from hfgrow.card import card_files, metadata
-from hfgrow.lineage import Compute, Manifest
+from hfgrow.lineage.card import card_files, metadata
+from hfgrow.lineage.manifest import Compute, Manifest
 from tests.links import GROWN, link
 from tests.trained import (
     EVALUATED,

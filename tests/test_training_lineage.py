@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from hfgrow.errors import ModelError
-from hfgrow.lineage import Manifest, config_record
-from hfgrow.manifest import parse_manifest
+from hfgrow.lineage.manifest import Manifest, config_record
+from hfgrow.lineage.read import parse_manifest
 from tests.links import GROWN, link
 from tests.trained import (
     DECLARED,

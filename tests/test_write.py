@@ -17,7 +17,7 @@ from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.write import Written, write
 from hfgrow.errors import ModelError
-from hfgrow.operators.stack import stack
+from hfgrow.plan.operators.stacking import stack
 from tests.checkpoints import MakeCheckpoint, load, logits, tensors_of
 from tests.program import call_hfgrow, run_hfgrow
 

@@ -12,8 +12,8 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.write import write
-from hfgrow.operators import OPERATORS
-from hfgrow.record import non_embedding_parameters
+from hfgrow.lineage.manifest import non_embedding_parameters
+from hfgrow.plan.operators import OPERATORS
 from tests.checkpoints import MakeCheckpoint
 
 hf_xet = pytest.importorskip("hf_xet")

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hfgrow.card import card_files
 from hfgrow.checkpoint.files import LocalFolder, hash_file
 from hfgrow.checkpoint.read import read
-from hfgrow.inherited import inherited
-from hfgrow.lineage import (
+from hfgrow.lineage.card import card_files
+from hfgrow.lineage.card_metadata import inherited
+from hfgrow.lineage.manifest import (
     Compute,
     Evaluated,
     Link,
@@ -20,9 +20,9 @@ from hfgrow.lineage import (
     TrainingSource,
     WeightFile,
     config_record,
+    model_record,
 )
-from hfgrow.manifest import read_manifest
-from hfgrow.record import describe
+from hfgrow.lineage.read import read_manifest
 from tests.checkpoints import edit_json
 from tests.links import model
 
@@ -93,8 +93,8 @@ def write_trained(grown: Path, out: Path, *, picture: bool = True) -> Path:
         save_file(tensors, out / name, metadata={"format": "pt"})
     plan = read(LocalFolder(grown))
     link = training(
-        describe(plan, grown.name, files=_records(grown, files)),
-        describe(plan, out.name, files=_records(out, files)),
+        model_record(plan, grown.name, files=_records(grown, files)),
+        model_record(plan, out.name, files=_records(out, files)),
         compute=cost(plan.num_parameters),
         card=inherited(grown),
     )

@@ -4,7 +4,6 @@ Write learned maps to the file that lies beside a grown model, named by its hash
 """
 
 import os
-from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +16,7 @@ from hfgrow.plan.tensors import Stored
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-# The name of a map -> its shape.
-Shapes = Mapping[str, tuple[int, int]]
-DTYPE = "F32"
+from hfgrow.plan.operators.learn import DTYPE, Shapes
 
 
 def maps_name(digest: str) -> str:
@@ -32,11 +27,6 @@ def maps_name(digest: str) -> str:
 def is_maps_name(name: str) -> bool:
     """Say whether a name is that of a file of maps."""
     return LEARNED_MAPS.fullmatch(name) is not None
-
-
-def draft_maps(shapes: Shapes) -> dict[str, Stored]:
-    """Return maps of these shapes as if they lay in a file."""
-    return {name: Stored("", name, 0, shape, DTYPE) for name, shape in shapes.items()}
 
 
 def open_maps(

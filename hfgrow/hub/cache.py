@@ -10,7 +10,7 @@ from hfgrow.errors import HubUnreachableError, printable
 from hfgrow.hub.listing import RemoteFile, is_sha
 
 if TYPE_CHECKING:
-    from hfgrow.hub.resolve import ModelRef
+    from hfgrow.hub.listing import ModelRef
 
 _LONGEST_LINK_CHAIN = 4
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hfgrow.errors import HubUnreachableError, printable
 from hfgrow.hub.client import HubClient
@@ -83,3 +84,30 @@ def list_commit(
     return Listing(
         info.id, info.sha, bool(info.private), bool(info.gated), files, num_files=len(siblings)
     )
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model: a folder here (`path`) or a repository on the Hub (`repo_id`).
+
+    Args:
+        label: How messages name it.
+        path: The folder.
+        repo_id: The repository.
+        revision: The commit; a full hash once `pin` has been there.
+        alias: The alias that led here.
+        private: Whether only its owner sees the repository.
+        gated: Whether one must ask for access.
+        files: The files of the commit, once pinned.
+        notes: What the user should be told, one line each.
+    """
+
+    label: str
+    path: Path | None = None
+    repo_id: str | None = None
+    revision: str | None = None
+    alias: str | None = None
+    private: bool = False
+    gated: bool = False
+    files: Mapping[str, RemoteFile] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -6,9 +6,8 @@ from typing import Any
 from hfgrow.checkpoint.files import MANIFEST
 from hfgrow.errors import HubConflictError, HubRefusedError, UsageError, printable
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.listing import Listing, list_commit
+from hfgrow.hub.listing import Listing, ModelRef, list_commit
 from hfgrow.hub.names import check_repo_id
-from hfgrow.hub.resolve import ModelRef
 
 _LOGIN = "hf auth login"
 

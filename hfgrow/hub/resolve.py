@@ -6,49 +6,15 @@ and taken: search results change by the day and can be gamed, so they are only s
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from hfgrow.checkpoint.files import is_run, refuse_run
 from hfgrow.errors import UsageError, printable
-from hfgrow.hub.aliases import Alias, load_aliases
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.listing import RemoteFile, list_commit
+from hfgrow.hub.listing import ModelRef, list_commit
 from hfgrow.hub.names import check_repo_id, check_revision, edit_distance, shown
-
-DEMO = "demo"
-
-
-class UnknownNameError(UsageError):
-    """A bare name that is neither a folder nor an alias: the Hub may know what was meant."""
-
-
-@dataclass(frozen=True)
-class ModelRef:
-    """A model: a folder here (`path`) or a repository on the Hub (`repo_id`).
-
-    Args:
-        label: How messages name it.
-        path: The folder.
-        repo_id: The repository.
-        revision: The commit; a full hash once `pin` has been there.
-        alias: The alias that led here.
-        private: Whether only its owner sees the repository.
-        gated: Whether one must ask for access.
-        files: The files of the commit, once pinned.
-        notes: What the user should be told, one line each.
-    """
-
-    label: str
-    path: Path | None = None
-    repo_id: str | None = None
-    revision: str | None = None
-    alias: str | None = None
-    private: bool = False
-    gated: bool = False
-    files: Mapping[str, RemoteFile] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+from hfgrow.hub.search import DEMO, Alias, UnknownNameError, load_aliases
 
 
 def parse(name: str, revision: str | None = None) -> ModelRef:

@@ -34,7 +34,7 @@ def _share(job: StudyRun) -> float | None:
     """Return the share of the matrices' weights whose gradient is zero in the first step."""
     import torch
 
-    from hfgrow.opening import attach_mask
+    from hfgrow.growth.mask import attach_mask
     from hfgrow.train.growing import last_growth
     from hfgrow.train.stage import load_model
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from hfgrow.errors import GrowthError
-from hfgrow.ledger import ledger
-from hfgrow.manifest import read_manifest
+from hfgrow.lineage.ledger import ledger
+from hfgrow.lineage.read import read_manifest
 from hfgrow.study.accounting import exact_total, total
 from hfgrow.study.job import StudyRun
 from hfgrow.train.run_folder import RunFolder

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.errors import printable
-from hfgrow.record import versions_of
-from hfgrow.train.record import PACKAGES
+from hfgrow.lineage.manifest import PACKAGES, versions_of
 
 _NAMES = "import torch; [print(torch.cuda.get_device_name(i)) for i in range({})]"
 _PATIENCE_S = 120

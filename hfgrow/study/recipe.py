@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from hfgrow.errors import UsageError, printable
-from hfgrow.operators.checks import MAX_SEED
+from hfgrow.plan.operators.operator import MAX_SEED
 from hfgrow.study.arms import NO_BASES, NOTHING, Arm, Base, Name, Settings
 from hfgrow.train.overrides import with_overrides
 from hfgrow.train.recipe_errors import refused

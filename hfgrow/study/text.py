@@ -7,8 +7,8 @@ from typing import Any
 from hfgrow.checkpoint.staging import translated
 from hfgrow.console import Progress, Silent
 from hfgrow.errors import printable
+from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
-from hfgrow.source import local_folder, locate
 from hfgrow.train.data.corpus import corpus_of, open_sources
 from hfgrow.train.data.tokenizer import open_tokenizer
 from hfgrow.train.data.views import TokenView

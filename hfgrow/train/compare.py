@@ -21,19 +21,17 @@ from hfgrow.checkpoint.locks import LOCK, held
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import Progress
-from hfgrow.describe import describe_step
 from hfgrow.errors import GrowthError, ModelError, OutputError, UsageError, printable
-from hfgrow.job import planned
-from hfgrow.lineage import Evaluated, TrainingLink
-from hfgrow.manifest import manifest_of
-from hfgrow.naming import suffix_of
+from hfgrow.growth.steps import Step, planned, suffix_of
+from hfgrow.lineage.describe import describe_step
+from hfgrow.lineage.manifest import Evaluated, TrainingLink
+from hfgrow.lineage.read import manifest_of
 from hfgrow.train.compare_settings import Texts
 from hfgrow.train.main import Job, carry_out
 from hfgrow.train.probe import RECORD, Probe, RecordedProbe, record_probes, recorded_probes
 from hfgrow.train.recipe import Recipe, recipe_of
 from hfgrow.train.run_folder import RunFolder
 from hfgrow.train.same_run import base_identity
-from hfgrow.typed import Step
 
 WINNER = "winner"
 _RUNS = "runs"

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from hfgrow.describe import describe_step
 from hfgrow.errors import printable
+from hfgrow.lineage.describe import describe_step
 from hfgrow.train.foresee import Foreseen
 from hfgrow.train.recipe import Recipe
 

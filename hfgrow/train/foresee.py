@@ -11,11 +11,11 @@ from hfgrow.checkpoint.files import MANIFEST
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress
 from hfgrow.errors import GrowthError, UsageError
+from hfgrow.growth.models import files_of, locate
+from hfgrow.growth.steps import planned
 from hfgrow.hub.client import HubClient
-from hfgrow.job import planned
-from hfgrow.manifest import manifest_of
+from hfgrow.lineage.read import manifest_of
 from hfgrow.plan.plan import GrowthPlan, LayerSource
-from hfgrow.source import files_of, locate
 from hfgrow.train.data.order import check_sequence_length
 from hfgrow.train.fresh import fresh_plan
 from hfgrow.train.groups import trained_names

@@ -9,11 +9,11 @@ from hfgrow.checkpoint.compute.moments import grow_optimizer_state
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import GrowthError
-from hfgrow.job import grow, planned
-from hfgrow.learned_arguments import LEARN
-from hfgrow.lineage import Link
-from hfgrow.manifest import read_manifest
-from hfgrow.request import GrowthRequest
+from hfgrow.growth.grow import GrowthRequest, grow
+from hfgrow.growth.steps import planned
+from hfgrow.lineage.manifest import Link
+from hfgrow.lineage.read import read_manifest
+from hfgrow.plan.operators.learn import LEARN
 from hfgrow.train.learning import Learner
 from hfgrow.train.recipe_stages import Grow
 from hfgrow.train.saved import group_state_of, read_optimizer

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hfgrow.learned_arguments import DEFAULT_STEPS, LearnArguments
+from hfgrow.plan.operators.learn import DEFAULT_STEPS, LearnArguments
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_stages import Grow
 

@@ -12,8 +12,8 @@ from functools import cache
 from inspect import signature
 
 from hfgrow.errors import GrowthError
-from hfgrow.learned_arguments import LearnArguments
-from hfgrow.operators import OPERATORS
+from hfgrow.plan.operators import OPERATORS
+from hfgrow.plan.operators.learn import LearnArguments
 
 _WORDS = (
     ("--out DIR", "--set output=DIR"),

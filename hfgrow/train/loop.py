@@ -17,7 +17,7 @@ import torch
 
 from hfgrow.console import duration
 from hfgrow.errors import ModelError, TrainingError, printable
-from hfgrow.lineage import Model
+from hfgrow.lineage.manifest import Model
 from hfgrow.train.attention import preferred_kernels
 from hfgrow.train.data.batches import BatchPlan
 from hfgrow.train.data.corpus import Corpus

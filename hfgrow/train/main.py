@@ -13,11 +13,11 @@ from hfgrow.checkpoint.locks import held
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_apart
 from hfgrow.console import Progress, Silent
-from hfgrow.extras import TRAINING, require
+from hfgrow.growth.loading import TRAINING, require
+from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.resolve import ModelRef
+from hfgrow.hub.listing import ModelRef
 from hfgrow.plan.plan import LayerSource
-from hfgrow.source import local_folder, locate
 from hfgrow.train.devices import Devices, lost
 from hfgrow.train.foresee import foresee
 from hfgrow.train.fresh import write_fresh

@@ -7,9 +7,9 @@ from math import prod
 from pathlib import Path
 
 from hfgrow.console import size
-from hfgrow.learned_arguments import LEARN
-from hfgrow.loading import filled_config
+from hfgrow.growth.loading import filled_config
 from hfgrow.plan.families.table import layer_of
+from hfgrow.plan.operators.learn import LEARN
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.foresee import Foreseen
 from hfgrow.train.growth_settings import learning_of

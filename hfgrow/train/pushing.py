@@ -7,11 +7,11 @@ from typing import Any
 from hfgrow.checkpoint.files import MANIFEST
 from hfgrow.console import Progress
 from hfgrow.errors import ModelError, printable
+from hfgrow.growth.models import files_of
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.resolve import ModelRef
-from hfgrow.lineage import Manifest
-from hfgrow.manifest import manifest_of
-from hfgrow.source import files_of
+from hfgrow.hub.listing import ModelRef
+from hfgrow.lineage.manifest import Manifest
+from hfgrow.lineage.read import manifest_of
 from hfgrow.train.recipe import Recipe
 
 
@@ -28,8 +28,8 @@ def ask_for_push(recipe: Recipe, base: ModelRef | None, client: HubClient) -> No
     """
     if recipe.push is None:
         return
+    from hfgrow.growth.publish import visible_as
     from hfgrow.hub.preflight import preflight
-    from hfgrow.release import visible_as
 
     name = run_name(recipe)
     ref = ModelRef(name)
@@ -65,7 +65,7 @@ def push_result(
     """
     if recipe.push is None:
         return {}
-    from hfgrow.release import publish
+    from hfgrow.growth.publish import publish
 
     # By the name that was asked about: a last stage of growth has another one of its own.
     repo = recipe.push.repo or run_name(recipe)

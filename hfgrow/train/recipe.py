@@ -14,7 +14,7 @@ import yaml
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from hfgrow.errors import printable
-from hfgrow.operators.checks import MAX_SEED
+from hfgrow.plan.operators.operator import MAX_SEED
 from hfgrow.train.overrides import with_overrides
 from hfgrow.train.recipe_errors import refused
 from hfgrow.train.recipe_fields import Count, Part, Text, Tokens, Whole, expected, refusal

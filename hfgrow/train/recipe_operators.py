@@ -7,8 +7,8 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, create_model
 
-from hfgrow.learned_arguments import LEARN, OUTCOMES, LearnArguments
-from hfgrow.operators import OPERATORS
+from hfgrow.plan.operators import OPERATORS
+from hfgrow.plan.operators.learn import LEARN, OUTCOMES, LearnArguments
 from hfgrow.train.recipe_fields import Part, expected, number, whole
 
 RECIPE_OPERATORS = (*OPERATORS, LEARN)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from hfgrow.checkpoint.compute.moments import Mode
-from hfgrow.fields import is_argument
+from hfgrow.plan.operators.operator import is_argument
 from hfgrow.train.recipe_fields import (
     Number,
     Part,

@@ -4,23 +4,25 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hfgrow import record
-from hfgrow.card import card_files
 from hfgrow.checkpoint.files import LOSS_PICTURE, MANIFEST, hash_file
-from hfgrow.curve import loss_curve
 from hfgrow.errors import GrowthError
-from hfgrow.inherited import inherited
-from hfgrow.lineage import (
+from hfgrow.growth.publish import is_same
+from hfgrow.lineage.card import card_files
+from hfgrow.lineage.card_metadata import inherited
+from hfgrow.lineage.manifest import (
+    PACKAGES,
     Compute,
     Manifest,
     TrainingLink,
     TrainingSource,
     WeightFile,
     config_record,
+    model_record,
+    versions_of,
 )
-from hfgrow.manifest import read_manifest
+from hfgrow.lineage.pictures import loss_curve
+from hfgrow.lineage.read import read_manifest
 from hfgrow.plan.plan import GrowthPlan
-from hfgrow.release import is_same
 from hfgrow.train.data.sources import DEMO
 from hfgrow.train.flops import Arithmetic
 from hfgrow.train.loop import Run
@@ -29,9 +31,6 @@ from hfgrow.train.recipe import Recipe
 from hfgrow.train.recipe_parts import FreshModel, TrainSource
 from hfgrow.train.recipe_stages import Train
 from hfgrow.train.story import stories, told
-
-# What the outcome of a training depends on.
-PACKAGES = ("torch", "transformers", "accelerate")
 
 
 def lineage_files(
@@ -74,9 +73,9 @@ def lineage_files(
     has_grown = at.stage > 0 and recipe.stages[at.stage - 1].grow is not None
     found = stories(at.evaluations, at.stage, has_grown=has_grown)
     link = TrainingLink(
-        base=record.describe(plan, files=base_files, **base),
-        result=record.describe(plan, name, files=files),
-        versions=record.versions_of(*PACKAGES),
+        base=model_record(plan, files=base_files, **base),
+        result=model_record(plan, name, files=files),
+        versions=versions_of(*PACKAGES),
         stage=at.stage,
         data=_sources(run, train),
         optimizer=recipe.optimizer.name,

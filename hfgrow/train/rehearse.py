@@ -6,8 +6,8 @@ from pathlib import Path
 from hfgrow.checkpoint.staging import check_apart
 from hfgrow.console import Progress, Silent
 from hfgrow.errors import GrowthError
+from hfgrow.growth.models import locate
 from hfgrow.hub.client import HubClient
-from hfgrow.source import locate
 from hfgrow.train.data.sources import files_of
 from hfgrow.train.describe import recipe_lines
 from hfgrow.train.foresee import foresee_by_name

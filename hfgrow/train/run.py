@@ -13,8 +13,8 @@ from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress
 from hfgrow.errors import TrainingError
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.resolve import ModelRef
-from hfgrow.record import describe
+from hfgrow.hub.listing import ModelRef
+from hfgrow.lineage.manifest import model_record
 from hfgrow.train.data.batches import BatchPlan
 from hfgrow.train.devices import Devices
 from hfgrow.train.keeping import Keeper
@@ -109,7 +109,7 @@ class Runner:
             metrics=Metrics(self._folder.path, recipe, devices, self._progress, begin=position),
             position=position,
             save=lambda stage: self._keeper.save(stage, position),
-            base_sizes=describe(read(LocalFolder(self._base)), "base", files={}),
+            base_sizes=model_record(read(LocalFolder(self._base)), "base", files={}),
         )
         learner = Learner(recipe, corpus, devices.device, self._folder.maps, self._progress)
         walk = Walk(

@@ -22,8 +22,8 @@ from uuid import uuid4
 from hfgrow.checkpoint.files import MANIFEST, RECIPE, RUN, TRAINED
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
-from hfgrow.lineage import TrainingLink
-from hfgrow.manifest import read_manifest
+from hfgrow.lineage.manifest import TrainingLink
+from hfgrow.lineage.read import read_manifest
 from hfgrow.train.recipe import Recipe
 from hfgrow.train.same_run import differences, is_same_so_far, refusal
 

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from hfgrow.errors import ModelError, TrainingError, foreign, printable
-from hfgrow.lineage import Link
-from hfgrow.loading import transformers_config
-from hfgrow.mask import GrowthMask
-from hfgrow.opening import attach_mask
+from hfgrow.growth.loading import transformers_config
+from hfgrow.growth.mask import GrowthMask, attach_mask
+from hfgrow.lineage.manifest import Link
 from hfgrow.plan.plan import LayerSource
 from hfgrow.train.attention import use_causal_attention
 from hfgrow.train.data.order import check_sequence_length

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from hfgrow.hub.resolve import ModelRef
-from hfgrow.source import base_name
+from hfgrow.growth.models import base_name
+from hfgrow.hub.listing import ModelRef
 
 # The longest name of a stage's folder; those of many growths would grow without end.
 _MAX_NAME = 100

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hfgrow.trained import Evaluated
+from hfgrow.lineage.records import Evaluated
 
 
 def stories(

@@ -11,8 +11,8 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import translated
 from hfgrow.console import short_count
 from hfgrow.errors import TrainingError, printable
-from hfgrow.hub.resolve import ModelRef
-from hfgrow.naming import suffix_of
+from hfgrow.growth.steps import suffix_of
+from hfgrow.hub.listing import ModelRef
 from hfgrow.plan.tensors import CONFIG_NAMES
 from hfgrow.train.evaluate import evaluate_folder
 from hfgrow.train.export import Target, export

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hfgrow.inherited import inherited
+from hfgrow.lineage.card_metadata import inherited
 from tests.program import call_hfgrow
 
 BOMB = "\n".join(

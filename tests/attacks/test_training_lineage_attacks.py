@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hfgrow.card import card_files
 from hfgrow.errors import ModelError
-from hfgrow.manifest import parse_manifest
+from hfgrow.lineage.card import card_files
+from hfgrow.lineage.read import parse_manifest
 from tests.links import link
 from tests.program import call_hfgrow, run_hfgrow
 from tests.trained import document_of, then_trained

@@ -10,9 +10,9 @@ from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.strict import parse_json_object
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.manifest import parse_manifest
-from hfgrow.operators.stack import stack
+from hfgrow.lineage.read import parse_manifest
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators.stacking import stack
 from tests.checkpoints import SIZES
 
 BASE = {**SIZES, "model_type": "llama", "num_hidden_layers": 2, "tie_word_embeddings": False}

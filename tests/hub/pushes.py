@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from hfgrow.hub.client import HubClient
+from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import PushTarget, preflight
 from hfgrow.hub.push import Pushed, push
-from hfgrow.hub.resolve import ModelRef
 from tests.hub import Hub
 
 BASE = ModelRef("bob/base", repo_id="bob/base")

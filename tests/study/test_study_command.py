@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from hfgrow.checkpoint.locks import held
-from hfgrow.ledger import ledger
-from hfgrow.manifest import read_manifest
+from hfgrow.lineage.ledger import ledger
+from hfgrow.lineage.read import read_manifest
 from hfgrow.study.child import outcome_of
 from hfgrow.study.design import design
 from hfgrow.study.recipe import load_study

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from hfgrow.console import Silent
-from hfgrow.job import grow
-from hfgrow.request import GrowthRequest
+from hfgrow.growth.grow import GrowthRequest, grow
 from hfgrow.study.child import Child, start_child
 from hfgrow.study.design import Design
 from hfgrow.study.folder import StudyFolder

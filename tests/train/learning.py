@@ -10,11 +10,8 @@ from torch.nn import functional
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.learned_maps import write_maps
 from hfgrow.checkpoint.read import read
-from hfgrow.job import grow
-from hfgrow.learned import learned_plan
-from hfgrow.learned_arguments import LEARN, LearnArguments
-from hfgrow.learned_growth import learned_growth
-from hfgrow.request import Growth, GrowthRequest
+from hfgrow.growth.grow import Growth, GrowthRequest, grow
+from hfgrow.plan.operators.learn import LEARN, LearnArguments, learned_growth, learned_plan
 from hfgrow.train.data.loader import MicroBatch
 from hfgrow.train.learn.functional import LearnedModel
 from hfgrow.train.learn.mapping import initial_maps
@@ -41,7 +38,7 @@ def batch() -> MicroBatch:
 def model_of(folder: Path, **arguments: Any) -> tuple[LearnedModel, dict[str, Tensor]]:
     """Return a grown model as a function of maps, and what those begin as."""
     base, told = read(LocalFolder(folder)), LearnArguments(**arguments)
-    plan = learned_plan(base, told, None, is_draft=True)
+    plan = learned_plan(base, told, None)
     model = LearnedModel(base, plan, sequence_length=probe().shape[1], device=CPU)
     return model, initial_maps(base, learned_growth(base, told), told)
 

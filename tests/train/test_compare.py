@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from hfgrow.errors import OutputError, UsageError
-from hfgrow.manifest import read_manifest
+from hfgrow.growth.steps import typed_step
+from hfgrow.lineage.read import read_manifest
 from hfgrow.train.compare import begun
-from hfgrow.typed import typed_step
 from tests.checkpoints import MakeCheckpoint
 from tests.program import call_hfgrow
 from tests.train.test_side_by_side import TEXT, write_tokenizer

@@ -9,8 +9,8 @@ import pytest
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import UsageError
-from hfgrow.operators import apply
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators import apply
 from hfgrow.plan.plan import LayerSource
 from hfgrow.train.groups import ParameterGroup, new_layers, parameter_groups
 from tests.checkpoints import MakeCheckpoint, load

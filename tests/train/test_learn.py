@@ -12,14 +12,11 @@ from torch import Tensor
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.job import grow
-from hfgrow.learned import learned_plan
-from hfgrow.learned_arguments import LearnArguments
-from hfgrow.learned_growth import LEARNABLE
+from hfgrow.growth.grow import GrowthRequest, grow
+from hfgrow.growth.reproduce import reproduce
+from hfgrow.growth.verify import verify
 from hfgrow.plan.families import FAMILIES
-from hfgrow.proof import verify
-from hfgrow.rebuild import reproduce
-from hfgrow.request import GrowthRequest
+from hfgrow.plan.operators.learn import LEARNABLE, LearnArguments, learned_plan
 from hfgrow.train.learn import functional
 from tests.checkpoints import MakeCheckpoint, tensors_of
 from tests.train.learning import WIDER, batch, lean_loss, loss_of, model_of, shaken, written
@@ -138,7 +135,7 @@ def test_families_that_are_more_than_their_maps_are_refused(
     for family in FAMILIES.keys() - set(LEARNABLE):
         base = read(LocalFolder(make_checkpoint(family)))
         with pytest.raises(UsageError, match="hfgrow learn knows llama"):
-            learned_plan(base, LearnArguments(g=2), None, is_draft=True)
+            learned_plan(base, LearnArguments(g=2), None)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +160,7 @@ def test_arguments_that_cannot_be_are_refused(
 ) -> None:
     base = read(LocalFolder(make_checkpoint()))
     with pytest.raises(UsageError, match=wrong):
-        learned_plan(base, LearnArguments.of(arguments), None, is_draft=True)
+        learned_plan(base, LearnArguments.of(arguments), None)
 
 
 def test_maps_that_are_not_those_of_the_growth_are_refused(

@@ -10,9 +10,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Silent
 from hfgrow.errors import TrainingError
-from hfgrow.learned import learned_plan
-from hfgrow.learned_arguments import LearnArguments
-from hfgrow.learned_growth import learned_growth
+from hfgrow.plan.operators.learn import LearnArguments, learned_growth, learned_plan
 from hfgrow.train.data.order import BlockOrder
 from hfgrow.train.data.views import TokenView
 from hfgrow.train.learn.fit import FitSettings, Fitted, fit
@@ -46,7 +44,7 @@ def fitted(
     """Learn the maps of a growth of the demo model."""
     base = read(LocalFolder(DEMO))
     arguments = LearnArguments(layers=8, init=init)
-    plan = learned_plan(base, arguments, None, is_draft=True)
+    plan = learned_plan(base, arguments, None)
     maps = initial or initial_maps(base, learned_growth(base, arguments), arguments)
     return fit(
         LearnedModel(base, plan, sequence_length=LENGTH, device=CPU),

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from hfgrow.errors import UsageError
-from hfgrow.ledger import ledger
-from hfgrow.manifest import read_manifest
+from hfgrow.lineage.ledger import ledger
+from hfgrow.lineage.read import read_manifest
 from hfgrow.train.recipe import recipe_of
 from tests.train import runs
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from hfgrow.errors import UsageError
-from hfgrow.operators import OPERATORS
+from hfgrow.plan.operators import OPERATORS
 from hfgrow.train.recipe import recipe_of
 from hfgrow.train.recipe_parts import FreshModel, Muon, ScheduleFreeAdamW
 from tests.train.recipes import MINIMAL, loaded

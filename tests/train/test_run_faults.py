@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import GrowthError, ModelError, OutputError, TrainingError, UsageError
-from hfgrow.manifest import read_manifest
+from hfgrow.lineage.read import read_manifest
 from tests.train import runs
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from hfgrow.lineage.records import Evaluated
 from hfgrow.train.story import stories, told
-from hfgrow.trained import Evaluated
 
 
 def story(losses: list[float], *, before: float | None) -> Evaluated:

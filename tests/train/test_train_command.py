@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from hfgrow.errors import UsageError
-from hfgrow.manifest import read_manifest
+from hfgrow.lineage.read import read_manifest
 from hfgrow.train.launch import launch_command
 from tests.hub import ALICE, Hub
 from tests.hub.fixtures import hub_environment

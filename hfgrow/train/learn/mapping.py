@@ -21,12 +21,18 @@ import torch
 from torch import Tensor
 
 from hfgrow.checkpoint.compute.evaluate import normal
-from hfgrow.learned import depth_map, map_shapes
-from hfgrow.learned_arguments import LearnArguments
-from hfgrow.learned_growth import FINAL, GAIN, READERS, LearnedGrowth
 from hfgrow.plan.axes import AxisMap
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import layer_prefix
+from hfgrow.plan.operators.learn import (
+    FINAL,
+    GAIN,
+    READERS,
+    LearnArguments,
+    LearnedGrowth,
+    depth_map,
+    map_shapes,
+)
 from hfgrow.plan.plan import GrowthPlan, LayerSource
 
 # The noise in units of the shares that it is added to; hyperclone-noisy's default.

@@ -10,9 +10,7 @@ import torch
 
 from hfgrow.checkpoint.learned_maps import write_maps
 from hfgrow.console import Progress
-from hfgrow.learned import learned_plan
-from hfgrow.learned_arguments import DEFAULT_STEPS, LearnArguments
-from hfgrow.learned_growth import learned_growth
+from hfgrow.plan.operators.learn import DEFAULT_STEPS, LearnArguments, learned_growth, learned_plan
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.train.data.batches import BatchPlan
 from hfgrow.train.data.corpus import Corpus
@@ -91,7 +89,7 @@ def learn_maps(
         sequence_length=settings.sequence_length,
         seed=arguments.seed or 0,
     )
-    plan = learned_plan(base, arguments, None, is_draft=True)
+    plan = learned_plan(base, arguments, None)
     model = LearnedModel(base, plan, sequence_length=settings.sequence_length, device=device)
     initial = initial_maps(base, learned_growth(base, arguments), arguments)
     begun = time.monotonic()

@@ -14,12 +14,11 @@ from hfgrow.checkpoint.staging import check_target, translated
 from hfgrow.checkpoint.write import check_free_space
 from hfgrow.console import Progress, ProgressBar, Silent
 from hfgrow.errors import OutputError, UsageError, printable
+from hfgrow.growth.grow import Growth, GrowthRequest, grow
+from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
-from hfgrow.job import grow
-from hfgrow.learned_arguments import LEARN, LearnArguments
+from hfgrow.plan.operators.learn import LEARN, LearnArguments
 from hfgrow.plan.plan import GrowthPlan
-from hfgrow.request import Growth, GrowthRequest
-from hfgrow.source import local_folder, locate
 from hfgrow.train.data.corpus import Corpus, corpus_of, open_sources
 from hfgrow.train.data.sources import TextSource
 from hfgrow.train.data.tokenizer import open_tokenizer

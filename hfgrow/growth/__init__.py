@@ -1,0 +1,1 @@
+"""The commands on one model: grow, verify, reproduce, publish."""

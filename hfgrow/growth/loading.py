@@ -1,0 +1,117 @@
+"""What opens a model with transformers: quiet classes, and configs without a run's settings.
+
+How much memory a model takes, and how much there is.
+
+What only some commands need, asked for before any work is done without it.
+"""
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hfgrow.checkpoint.config import read_config
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.errors import ModelError, UsageError, foreign
+from hfgrow.plan.plan import GrowthPlan, needs_torch
+
+
+def transformers_config(folder: Path) -> Any:
+    """Return the config of a model for `from_pretrained`; what transformers raises goes through.
+
+    A published config may ask for an attention that is not installed here.
+
+    Raises:
+        ModelError: The config cannot be read, or contradicts itself.
+    """
+    from transformers import AutoConfig
+
+    config, _, _ = read_config(LocalFolder(folder))
+    any_config: Any = AutoConfig
+    return any_config.for_model(**config)
+
+
+def filled_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a config.json with transformers' defaults filled in.
+
+    Raises:
+        ModelError: transformers refuses it.
+    """
+    from transformers import AutoConfig
+
+    any_config: Any = AutoConfig
+    with foreign(lambda said: ModelError(f"config.json: transformers refuses it: {said}")):
+        filled: dict[str, Any] = any_config.for_model(**config).to_dict()
+    return {**filled, "model_type": config["model_type"]}
+
+
+def auto_model() -> Any:
+    """Import transformers, with its own bars and notices switched off."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it has no annotations
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # nor has it
+    return AutoModelForCausalLM
+
+
+def weights_nbytes(folder: Path) -> int:
+    """Return what the tensors of a model take."""
+    return read(LocalFolder(folder)).nbytes
+
+
+def available_nbytes() -> int:
+    """Return the memory that can be had without swapping, and inside the container's limit."""
+    limits = [1 << 62]
+    with suppress(OSError, ValueError):
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        limits += [int(found[1]) * 1024] if found else []
+    with suppress(OSError, ValueError):
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)
+
+
+# What computes tensors; copies, and zeros, need neither.
+COMPUTING = ("torch", "numpy")
+# What training imports beyond what growth does.
+TRAINING = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
+
+
+def require(what: str, *packages: str, extra: str = "train") -> None:
+    """Refuse something for which a package is missing.
+
+    Args:
+        what: What needs them, as the start of the message: `--dtype`.
+        packages: Names to import.
+        extra: The extra of hfgrow that brings them.
+
+    Raises:
+        UsageError: One of them is not installed.
+    """
+    absent = missing(*packages)
+    if absent:
+        raise UsageError(
+            f"{what} needs {' and '.join(absent)}, which {'are' if absent[1:] else 'is'} not "
+            "installed",
+            hint=f"{shlex.quote(sys.executable)} -m pip install 'hfgrow[{extra}]'",
+        )
+
+
+def require_for(plan: GrowthPlan) -> None:
+    """Refuse a plan with tensors to compute where that cannot be done.
+
+    Raises:
+        UsageError: What computes them is not installed.
+    """
+    if any(map(needs_torch, plan.tensors.values())):
+        require("computing tensors", *COMPUTING)
+
+
+def missing(*packages: str) -> list[str]:
+    """Return which of these packages cannot be imported."""
+    return [name for name in packages if find_spec(name) is None]

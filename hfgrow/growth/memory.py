@@ -1,0 +1,133 @@
+"""Growth of a model in memory: no files, no lineage, the same bits as the streamed writer.
+
+state, config = hfgrow.grow_state_dict(model, [("hyperclone-noisy", {"g": 2})])
+grown = type(model).from_pretrained(None, config=type(model.config)(**config), state_dict=state)
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hfgrow.checkpoint.compute.memory import dtype_of, evaluated
+from hfgrow.checkpoint.files import CONFIG, SINGLE
+from hfgrow.checkpoint.header import build_header
+from hfgrow.checkpoint.read import read
+from hfgrow.errors import UsageError
+from hfgrow.growth.steps import Steps, planned
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.tensors import DTYPE_NBYTES
+
+
+def grow_state_dict(
+    model: Any, steps: Steps, *, config: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Grow a model that lies in memory; it stays as it is.
+
+    Args:
+        model: A transformers model, or a state dict: tensor name -> tensor.
+        steps: The operators to apply, in order: a name in the table, and its arguments by name.
+        config: The config.json that belongs to a state dict; None for a model, which has its own.
+
+    Returns:
+        The grown tensors, on the CPU and in the dtypes of the base, and the grown config. A head
+        that is tied to the embeddings is not among them, as in a checkpoint.
+
+    Raises:
+        ModelError: Tensors and config do not agree exactly, or hfgrow cannot grow such a model.
+        UsageError: A step cannot be, or the config is missing.
+    """
+    tensors, plan = _planned(model, steps, config)
+    return evaluated(plan.tensors, tensors), dict(plan.config)
+
+
+def plan_state_dict(
+    model: Any, steps: Steps, *, config: Mapping[str, Any] | None = None
+) -> GrowthPlan:
+    """Return the plan of `grow_state_dict`, whose leaves have the names of the model's tensors.
+
+    Args:
+        model: A transformers model, or a state dict.
+        steps: The operators to apply, in order.
+        config: The config.json that belongs to a state dict; None for a model.
+
+    Raises:
+        ModelError: As in `grow_state_dict`.
+        UsageError: As in `grow_state_dict`.
+    """
+    return _planned(model, steps, config)[1]
+
+
+def _planned(
+    model: Any, steps: Steps, config: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], GrowthPlan]:
+    tensors, settings = _parts(model, config)
+    # It would say where the base comes from.
+    settings.pop("hfgrow", None)
+    _drop_tied_head(tensors, settings)
+    base = read(_OneFile(settings, tensors))
+    return tensors, planned(base, steps)
+
+
+def _parts(model: Any, config: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    from transformers import PreTrainedModel
+
+    if isinstance(model, Mapping):
+        if config is None:
+            raise UsageError("a state dict needs the config that belongs to it")
+        return dict(model), dict(config)
+    if not isinstance(model, PreTrainedModel):
+        raise UsageError(
+            f"a {type(model).__name__} is neither a transformers model nor a state dict",
+            hint="unwrap it: give the PreTrainedModel itself",
+        )
+    if config is not None:
+        raise UsageError("a model has its own config; leave the other one out")
+    # What save_pretrained would write.
+    settings: dict[str, Any] = json.loads(model.config.to_json_string())
+    settings["architectures"] = [type(model).__name__]
+    settings["dtype"] = str(model.dtype).removeprefix("torch.")
+    return dict(model.state_dict()), settings
+
+
+def _drop_tied_head(tensors: dict[str, Any], config: Mapping[str, Any]) -> None:
+    import torch
+
+    family = FAMILIES.get(config.get("model_type", ""))
+    if family is None or not family.is_tied(config):
+        return
+    head, embeddings = (tensors.get(role.tensor) for role in (family.head, family.embeddings))
+    if head is None or embeddings is None or head.dtype != embeddings.dtype:
+        return
+    if torch.equal(*(tensor.contiguous().view(torch.uint8) for tensor in (head, embeddings))):
+        del tensors[family.head.tensor]
+
+
+class _OneFile:
+    """A state dict as a checkpoint of one file, of which the reader sees config and header."""
+
+    label = "the state dict"
+    folder = ""
+
+    def __init__(self, config: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+        entries = [
+            (name, dtype_of(name, tensor), tuple(tensor.shape)) for name, tensor in tensors.items()
+        ]
+        header = build_header(entries, metadata={})
+        self._files = {CONFIG: json.dumps(config).encode(), SINGLE: header}
+        content_nbytes: int = sum(
+            tensors[name].numel() * DTYPE_NBYTES[dtype] for name, dtype, _ in entries
+        )
+        self._nbytes = {CONFIG: len(self._files[CONFIG]), SINGLE: len(header) + content_nbytes}
+
+    def names(self) -> list[str]:
+        return list(self._files)
+
+    def nbytes(self, name: str) -> int:
+        return self._nbytes[name]
+
+    def stamp(self, name: str) -> tuple[int, ...]:
+        return ()
+
+    def read(self, name: str, start: int, nbytes: int) -> bytes:
+        return self._files[name][start : start + nbytes]

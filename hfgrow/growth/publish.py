@@ -1,0 +1,200 @@
+"""Push a grown or trained model: the files that hfgrow wrote, as it wrote them, and no others."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hfgrow.checkpoint.files import (
+    CARD,
+    CONFIG,
+    INDEX,
+    LOSS_PICTURE,
+    MANIFEST,
+    PICTURE,
+    LocalFolder,
+    hash_file,
+    side_files_of,
+)
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import replace_text, translated
+from hfgrow.console import Progress, counting
+from hfgrow.errors import HubRefusedError, ModelError, printable
+from hfgrow.growth.behaviour import check_generation
+from hfgrow.growth.models import recorded
+from hfgrow.hub.client import HubClient
+from hfgrow.hub.listing import ModelRef
+from hfgrow.hub.preflight import PushTarget, preflight
+from hfgrow.hub.push import Pushed, push
+from hfgrow.lineage.card import card_files, licence_note, shows_layers
+from hfgrow.lineage.manifest import Link, Manifest, WeightFile
+from hfgrow.lineage.read import manifest_of
+from hfgrow.lineage.records import Benchmark
+
+
+def publish(
+    folder: Path,
+    repo: str | None,
+    client: HubClient,
+    progress: Progress,
+    *,
+    private: bool | None = None,
+    exist_ok: bool = False,
+    create_pr: bool = False,
+) -> Pushed:
+    """Push a model that lies in a folder, grown by hfgrow, or trained.
+
+    Args:
+        folder: A model grown or trained by hfgrow, not changed since.
+        repo: The target; None means a repository of the caller's named as the model.
+        client: The connection.
+        progress: Told how it goes on.
+        private: The visibility of a new repository; None means as private as its ancestors.
+        exist_ok: Whether a repository that hfgrow did not make may be pushed to.
+        create_pr: Whether to open a pull request instead.
+
+    Raises:
+        ModelError: The folder was not made by hfgrow, or its weights were changed since.
+        GrowthError: The Hub refuses, does not answer, or changed meanwhile.
+    """
+    manifest = manifest_of(LocalFolder(folder))
+    base = manifest.link.base
+    ref = replace(visible_as(base.name, manifest, client), repo_id=base.repo_id)
+    target = preflight(
+        ref,
+        repo,
+        manifest.link.result.name,
+        client,
+        private=private,
+        exist_ok=exist_ok,
+        create_pr=create_pr,
+    )
+    # Config, index and headers must still agree; the weights themselves are hashed next.
+    read(LocalFolder(folder))
+    check_generation(folder)
+    proved = unchanged(folder, manifest, progress)
+    _write_down(folder, manifest, proved, target.repo_id)
+    return push_files(folder, proved, target, client, progress)
+
+
+def write_benchmarks(folder: Path, found: Sequence[Benchmark], progress: Progress) -> bool:
+    """Record results of benchmarks in hfgrow.json and the card of a model.
+
+    Returns:
+        Whether the card has them too: one that somebody edited stays as it is.
+
+    Raises:
+        ModelError: The folder was not made by hfgrow, or its weights were changed since.
+        OutputError: The folder cannot be written to.
+    """
+    manifest = manifest_of(LocalFolder(folder))
+    proved = unchanged(folder, manifest, progress).with_benchmarks(found)
+    return _write_down(folder, manifest, proved, None)
+
+
+def _write_down(folder: Path, before: Manifest, after: Manifest, repo_id: str | None) -> bool:
+    """Write a model's lineage anew, and its card, unless somebody edited that: then it is theirs.
+
+    Returns:
+        Whether the card was written.
+    """
+    picture = has_loss_picture(folder, before)
+    has_card = (folder / CARD).is_file()
+    ours = (
+        not has_card
+        or (folder / CARD).read_text(encoding="utf-8", errors="replace")
+        == card_files(before, picture=picture)[CARD]
+    )
+    texts = {MANIFEST: after.to_json()}
+    if ours:
+        texts |= card_files(after, repo_id, picture)
+    with translated(printable(folder, 200)):
+        for name, text in texts.items():
+            replace_text(folder / name, text)
+    return ours
+
+
+def push_files(
+    folder: Path, manifest: Manifest, target: PushTarget, client: HubClient, progress: Progress
+) -> Pushed:
+    """Push the files of a grown model, whose weights are known to be those of its lineage."""
+    note = licence_note(manifest.link.card, is_from_scratch=manifest.is_from_scratch)
+    if note:
+        progress.say(f"Note: {note}")
+    name = manifest.link.result.name
+    return push(folder, own_files(folder, manifest), target, client, message=f"Add {name}")
+
+
+def visible_as(name: str, manifest: Manifest | None, client: HubClient) -> ModelRef:
+    """Return a base that lies on this machine, with the visibility that its ancestors ask for.
+
+    A model grown from a private or gated one is private by default, however many growths lie
+    between; an ancestor that this token does not see counts as private.
+    """
+    private = gated = False
+    for link in manifest.chain if manifest else ():
+        if link.base.repo_id is None:
+            continue
+        try:
+            ref = recorded(link.base.repo_id, link.base.revision, client)
+        except HubRefusedError:
+            private = True
+        else:
+            private, gated = private or ref.private, gated or ref.gated
+    return ModelRef(name, private=private, gated=gated)
+
+
+def unchanged(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
+    """Hash the weights of a grown model, and return its manifest with every sha256 filled in.
+
+    Raises:
+        ModelError: A weight file is not the one that the lineage records: it was trained or
+            replaced since, and the lineage would tell a story that is no longer true.
+    """
+    known = manifest.link.result.files
+    found = hashed(folder, known, progress)
+    for name, file in known.items():
+        if not is_same(file, found[name]):
+            raise ModelError(
+                f"{printable(name)} is not the file that {MANIFEST} records: the weights were "
+                f"changed after {'growth' if isinstance(manifest.link, Link) else 'that training'}",
+                hint=f"remove {MANIFEST} and push the model with `hf upload`",
+            )
+    return manifest.with_result_files(found)
+
+
+def is_same(recorded_file: WeightFile, found: WeightFile) -> bool:
+    """Say whether a file can be the recorded one: its size, and its sha256 where both are known."""
+    hashes = {recorded_file.sha256, found.sha256} - {None}
+    return recorded_file.nbytes == found.nbytes and len(hashes) <= 1
+
+
+def describes(manifest: Manifest, files: Mapping[str, WeightFile]) -> bool:
+    """Say whether weight files can be those whose growth or training a manifest records."""
+    known = manifest.link.result.files
+    return known.keys() == files.keys() and all(is_same(known[n], files[n]) for n in files)
+
+
+def hashed(
+    folder: Path, files: Mapping[str, WeightFile], progress: Progress
+) -> dict[str, WeightFile]:
+    """Return the records of weight files as they lie in a folder now."""
+    found = {}
+    for name in files:
+        nbytes = LocalFolder(folder).nbytes(name)
+        with counting(progress, f"Hashing {name}", nbytes) as advance:
+            found[name] = WeightFile(nbytes, hash_file(folder / name, advance=advance))
+    return found
+
+
+def own_files(folder: Path, manifest: Manifest) -> list[str]:
+    """Return the names of a model's files, from its lineage and the allow-list."""
+    weights = list(manifest.link.result.files)
+    index = [INDEX] if len(weights) > 1 else []
+    pictures = [PICTURE] if shows_layers(manifest) else []
+    pictures += [LOSS_PICTURE] if has_loss_picture(folder, manifest) else []
+    return sorted([*weights, *index, CONFIG, MANIFEST, CARD, *pictures, *side_files_of(folder)])
+
+
+def has_loss_picture(folder: Path, manifest: Manifest) -> bool:
+    """Say whether the picture of a training lies in the folder of a model that was trained."""
+    return bool(manifest.trainings) and (folder / LOSS_PICTURE).is_file()

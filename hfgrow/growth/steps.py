@@ -1,0 +1,334 @@
+"""Growth steps from a YAML file: a list of operators, each with its arguments.
+
+- zero-depth: {g: 2}
+- hyperclone-noisy: {hidden-size: 864, seed: 1}
+- untie
+
+Operators as one types them: `stack --g 2`, `partial 12-34*2`.
+
+What an output is named after its steps: short, and the same for the same request.
+"""
+
+import inspect
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from hfgrow.checkpoint.learned_maps import open_maps
+from hfgrow.checkpoint.strict import parse_yaml
+from hfgrow.errors import UsageError, printable
+from hfgrow.lineage.describe import is_positional
+from hfgrow.plan.operators import MAX_STEPS, OPERATORS, apply
+from hfgrow.plan.operators.learn import LEARN, OUTCOMES, LearnArguments, learned_plan
+from hfgrow.plan.operators.operator import is_argument
+from hfgrow.plan.plan import GrowthPlan, with_dtype
+
+_MAX_NBYTES = 1 << 16
+# 1e-3 is a number to people and JSON, but text to YAML 1.1.
+_SCIENTIFIC = re.compile(r"[-+]?\d+[eE][-+]?\d+", re.ASCII)
+
+
+def read_steps(path: Path) -> list[tuple[str, dict[str, object]]]:
+    """Read the steps of a growth.
+
+    Args:
+        path: A YAML list. An entry is the name of an operator, or a mapping from the name to the
+            arguments, as `--help` shows them, with or without `-` for `_`.
+
+    Raises:
+        UsageError: The file cannot be read, is no such list, or names an operator or argument that
+            is none.
+    """
+    shown = printable(path, 200)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_NBYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read the steps {shown}: {error.strerror}") from error
+    if len(raw) > _MAX_NBYTES:
+        raise UsageError(f"the steps {shown} have more than {_MAX_NBYTES} bytes")
+    try:
+        content = parse_yaml(raw)
+    except UsageError as error:
+        raise UsageError(f"the steps {shown}: {error}", hint=error.hint) from error
+    if not isinstance(content, list) or not content:
+        found = "nothing" if content in (None, []) else f"a {type(content).__name__}"
+        raise UsageError(
+            f"the steps {shown} hold {found}, not a list of operators",
+            hint="such as: - stack: {g: 2}",
+        )
+    if len(content) > MAX_STEPS:
+        raise UsageError(f"the steps {shown} are {len(content)}, more than {MAX_STEPS}")
+    return [_step(f"entry {i} of {shown}", entry) for i, entry in enumerate(content, 1)]
+
+
+def _step(where: str, entry: Any) -> tuple[str, dict[str, object]]:
+    if isinstance(entry, str):
+        entry = {entry: None}
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise UsageError(
+            f"{where} is not one operator with its arguments", hint="such as: - stack: {g: 2}"
+        )
+    ((name, given),) = entry.items()
+    if not isinstance(name, str) or name not in OPERATORS:
+        raise UsageError(
+            f"{where}: there is no operator {printable(name)}",
+            hint=f"one of {', '.join(OPERATORS)}",
+        )
+    known = list(inspect.signature(OPERATORS[name].function).parameters)[1:]
+    if given is None:
+        given = {}
+    if not isinstance(given, dict):
+        raise UsageError(
+            f"{where}: the arguments of {name} are {printable(repr(given))}, not a mapping",
+            hint=f"such as: - {name}: {{{known[0]}: ...}}" if known else f"such as: - {name}",
+        )
+    arguments: dict[str, object] = {}
+    for key, value in given.items():
+        argument = str(key).replace("-", "_")
+        if argument not in known:
+            raise UsageError(
+                f"{where}: {name} has no argument {printable(key)}",
+                hint=f"it has {', '.join(known)}" if known else "",
+            )
+        if argument in arguments:
+            raise UsageError(f"{where}: {printable(key)} is given twice")
+        if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
+            value = float(value)
+        if not is_argument(value):
+            raise UsageError(
+                f"{where}: {printable(key)} cannot be {printable(repr(value))}",
+                hint=f"hfgrow operators {name} says what it takes",
+            )
+        arguments[argument] = value
+    return name, arguments
+
+
+Step = tuple[str, dict[str, object]]
+
+
+def typed_step(text: str) -> Step:
+    """Return the operator and the arguments that a command line says.
+
+    Args:
+        text: What stands behind `hfgrow`, without the model.
+
+    Raises:
+        UsageError: There is no such operator or option, or a value is missing or does not fit.
+    """
+    try:
+        name, *words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"{printable(repr(text))} is no operator: expected stack --g 2") from error
+    if name not in OPERATORS:
+        raise UsageError(
+            f"there is no operator {printable(name)}", hint=f"one of {', '.join(OPERATORS)}"
+        )
+    hints = get_type_hints(OPERATORS[name].function)
+    named = list(inspect.signature(OPERATORS[name].function).parameters)[1:]
+    positional = [key for key in named if is_positional(name, key)]
+    arguments: dict[str, object] = {}
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            if not positional:
+                raise UsageError(f"{name} takes no {printable(word)}: expected --option value")
+            key = positional.pop(0)
+            arguments[key] = _value(name, key, word, hints[key])
+            continue
+        option, has_value, value = word.removeprefix("--").partition("=")
+        key = option.replace("-", "_")
+        if not has_value and key.removeprefix("no_") in named and _is_flag(hints, key):
+            arguments[key.removeprefix("no_")] = not key.startswith("no_")
+            continue
+        if key not in named:
+            raise UsageError(
+                f"{name} has no option --{printable(option)}",
+                hint=f"hfgrow operators {name} says what it takes",
+            )
+        if not has_value:
+            if not words:
+                raise UsageError(f"{name}: --{option} needs a value")
+            value = words.pop(0)
+        arguments[key] = _value(name, key, value, hints[key])
+    return name, arguments
+
+
+def takes(name: str, argument: str) -> bool:
+    """Say whether an operator has an argument."""
+    return argument in inspect.signature(OPERATORS[name].function).parameters
+
+
+def _is_flag(hints: dict[str, Any], key: str) -> bool:
+    return bool in _options(hints[key.removeprefix("no_")])
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+
+
+def _value(name: str, key: str, text: str, hint: Any) -> object:
+    """Return a value as its argument wants it."""
+    options = _options(hint)
+    for kind in (int, float):
+        if kind in options:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    if {int, float}.intersection(options) and str not in options:
+        option = key.replace("_", "-")
+        raise UsageError(f"{name}: --{option} cannot be {printable(text)}; expected a number")
+    return text
+
+
+# A repository's name has at most 96 characters, and the base's name comes first.
+_MAX_SUFFIX = 60
+# Amounts and seeds tell variants of one growth apart, not growths.
+_AMOUNTS = ("seed", "noise", "amount", "exponent", "mask", "shrink")
+# Neither does how long a growth learned, from what, and what came of it.
+_LEARNING = ("steps", "batch_tokens", "sequence_length", "lr", "maps", *OUTCOMES)
+_NOT_NAMED = (*_AMOUNTS, *_LEARNING)
+
+
+def suffix_of_steps(steps: Sequence[tuple[str, Mapping[str, object]]]) -> str:
+    """Return how an output is named after its steps; many of them are named by a hash."""
+    suffix = "-".join(suffix_of(operator, arguments) for operator, arguments in steps)
+    if len(suffix) <= _MAX_SUFFIX or len(steps) == 1:
+        return suffix
+    text = json.dumps([[operator, dict(arguments)] for operator, arguments in steps], default=str)
+    return f"{len(steps)}-steps-{sha256(text.encode()).hexdigest()[:8]}"
+
+
+def suffix_of(operator: str, arguments: Mapping[str, object]) -> str:
+    """Return how an output is named after one step, such as `stack-g4` or `lemon-hs864`.
+
+    Defaults, seeds and amounts are left out.
+    """
+    defaults = _defaults(operator)
+    parts = [operator]
+    for key, value in arguments.items():
+        if value is None or key in _NOT_NAMED or value == defaults.get(key):
+            continue
+        text = re.sub(r"[^\w.-]", "", str(value).replace("*", "x").replace(":", "to"))
+        if isinstance(value, bool):
+            parts.append(key.replace("_", "-") if value else f"no-{key.replace('_', '-')}")
+        else:
+            parts.append(text if isinstance(value, str) else f"{_label(key, defaults)}{text}")
+    return "-".join(parts)
+
+
+def _defaults(operator: str) -> dict[str, object]:
+    if operator not in OPERATORS:
+        return {}
+    parameters = list(inspect.signature(OPERATORS[operator].function).parameters.values())[1:]
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def _label(key: str, keys: Mapping[str, object]) -> str:
+    """Return the initials of an argument's name, or the name if another has the same initials."""
+    initials = _initials(key)
+    others = [other for other in keys if other != key and _initials(other) == initials]
+    return key.replace("_", "") if others else initials
+
+
+def _initials(key: str) -> str:
+    return "".join(word[0] for word in key.split("_") if word)
+
+
+def apply_step(
+    plan: GrowthPlan,
+    operator: str,
+    arguments: Mapping[str, object],
+    maps: Path | None = None,
+    *,
+    is_draft: bool = False,
+) -> GrowthPlan:
+    """Apply an operator of the table, or a learned growth.
+
+    Args:
+        plan: The plan to grow.
+        operator: A name in the table, or `learn`.
+        arguments: Its arguments by name.
+        maps: The folder where the maps of learned growths lie.
+        is_draft: Whether a plan will do whose maps are not there yet.
+
+    Raises:
+        UsageError: No such operator, or arguments that do not fit; of drafts, that cannot be.
+        ModelError: The maps are not there, or not those of this growth.
+    """
+    if operator != LEARN:
+        return apply(plan, operator, arguments)
+    return learned_plan(
+        plan, LearnArguments.of(arguments), None if is_draft else partial(open_maps, maps)
+    )
+
+
+# The operators to apply, in order: a name in the table, and its arguments by name.
+Steps = Sequence[tuple[str, Mapping[str, object]]]
+
+
+def check_steps(steps: Steps) -> None:
+    """Refuse what is no list of names with their arguments.
+
+    Raises:
+        UsageError: It is none.
+    """
+    for step in steps:
+        fits = isinstance(step, tuple | list) and len(step) == 2
+        if not fits or not isinstance(step[0], str) or not isinstance(step[1], Mapping):
+            raise UsageError(
+                f"the growth step {printable(repr(step), 80)} is no name with arguments",
+                hint='steps=[("stack", {"g": 4})]; without arguments ("untie", {})',
+            )
+
+
+def planned(
+    base: GrowthPlan,
+    steps: Steps,
+    dtype: str | None = None,
+    maps: Path | None = None,
+    *,
+    is_draft: bool = False,
+) -> GrowthPlan:
+    """Return the plan of the grown model.
+
+    Args:
+        base: The plan of the base.
+        steps: The operators to apply, in order.
+        dtype: Convert every tensor, as config.json names dtypes.
+        maps: The folder with the maps of learned steps.
+        is_draft: Whether the plan is only shown, and may lack those.
+
+    Raises:
+        UsageError: There is no step, or one of them cannot be.
+    """
+    if not steps:
+        raise UsageError("there is no growth step")
+    if len(steps) > MAX_STEPS:
+        raise UsageError(
+            f"{len(steps)} steps are more than the {MAX_STEPS} of one growth",
+            hint="grow the result again",
+        )
+    check_steps(steps)
+    plan = with_dtype(base, dtype)
+    for i, (operator, arguments) in enumerate(steps, 1):
+        for key, value in arguments.items():
+            if not is_argument(value):
+                raise UsageError(
+                    f"{operator}: {key} cannot be {printable(repr(value))}",
+                    hint=f"hfgrow operators {operator} says what it takes",
+                )
+        try:
+            plan = apply_step(plan, operator, arguments, maps, is_draft=is_draft)
+        except UsageError as error:
+            if len(steps) == 1:
+                raise
+            raise UsageError(f"step {i}, {operator}: {error}", hint=error.hint) from error
+    return plan

@@ -1,0 +1,301 @@
+"""Verify a model that lies on disk against its base.
+
+Prove a growth without torch: headers against the plan, bytes against the base.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from hfgrow.checkpoint.compute.chunks import (
+    Chunk,
+    check_finite,
+    chunks,
+    computed,
+    in_threads,
+    rows_of_files,
+)
+from hfgrow.checkpoint.compute.evaluate import Evaluator
+from hfgrow.checkpoint.files import LocalFolder, hash_file, open_regular
+from hfgrow.checkpoint.read import read
+from hfgrow.console import Progress, Silent, counting
+from hfgrow.errors import ModelError, UsageError, VerificationError, printable
+from hfgrow.growth.behaviour import TRANSFORMERS, check_transformers_view, measure
+from hfgrow.growth.loading import missing, require_for
+from hfgrow.growth.models import base_folder
+from hfgrow.growth.reproduce import replay
+from hfgrow.hub.client import HubClient
+from hfgrow.lineage.manifest import Manifest, TrainingLink
+from hfgrow.lineage.read import manifest_of
+from hfgrow.plan.plan import GrowthPlan, TensorPlan, is_zero, stored_in
+from hfgrow.plan.promise import Measured, check_promise
+from hfgrow.plan.tensors import Stored, leaves, predictor_of
+
+_CHUNK_NBYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """The outcome of a comparison of every tensor with its source."""
+
+    num_tensors: int
+    num_computed: int
+    nbytes: int
+
+
+def check_headers(folder: Path, plan: GrowthPlan) -> GrowthPlan:
+    """Compare what lies in a folder with the plan it was written from; no weight is read.
+
+    Returns:
+        The plan of the folder as the strict reader sees it.
+
+    Raises:
+        VerificationError: A tensor, a shape, a dtype or a config value differs.
+    """
+    try:
+        found = read(LocalFolder(folder))
+    except ModelError as error:
+        raise VerificationError(f"the written model cannot be read back: {error}") from error
+    for name in plan.tensors.keys() | found.tensors.keys():
+        planned, written = plan.tensors.get(name), found.tensors.get(name)
+        if planned is None or written is None:
+            where = "written but not planned" if planned is None else "planned but not written"
+            raise VerificationError(f"{printable(name)} was {where}")
+        if (planned.shape, planned.dtype) != (written.shape, written.dtype):
+            raise VerificationError(
+                f"{printable(name)} is {written.dtype} {list(written.shape)}, "
+                f"planned was {planned.dtype} {list(planned.shape)}"
+            )
+    for key in plan.config.keys() | found.config.keys():
+        if key != "hfgrow" and plan.config.get(key) != found.config.get(key):
+            raise VerificationError(
+                f"config.json: {printable(key)} is {printable(repr(found.config.get(key)))}, "
+                f"planned was {printable(repr(plan.config.get(key)))}"
+            )
+    return found
+
+
+def check_provenance(
+    folder: Path, plan: GrowthPlan, *, advance: Callable[[int], None] = lambda nbytes: None
+) -> Provenance:
+    """Derive every tensor again from base and plan and compare it with what lies in a folder.
+
+    Args:
+        folder: The grown model.
+        plan: The plan, made again from the base.
+        advance: Called with the number of bytes as they are compared.
+
+    Raises:
+        VerificationError: A tensor differs from its source.
+    """
+    found = check_headers(folder, plan)
+    with _opened(Path(plan.folder)) as base_file, _opened(folder) as grown_file:
+        for name, planned in plan.tensors.items():
+            if isinstance(planned.recipe, Stored) and planned.is_copy:
+                source, written = planned.recipe, stored_in(found.tensors[name])
+                same = _same_range(
+                    base_file(source.file),
+                    grown_file(written.file),
+                    source.offset,
+                    written.offset,
+                    written.nbytes,
+                )
+                if not same:
+                    raise _differs(name, planned)
+                advance(planned.nbytes)
+        to_compute = {name: t for name, t in plan.tensors.items() if not t.is_copy}
+        _check_computed(to_compute, found, base_file, grown_file, advance)
+    return Provenance(len(plan.tensors), len(to_compute), plan.nbytes)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Callable[[str], int]]:
+    descriptors: dict[str, int] = {}
+
+    def descriptor_of(name: str) -> int:
+        if name not in descriptors:
+            descriptors[name] = open_regular(folder / name)
+        return descriptors[name]
+
+    try:
+        yield descriptor_of
+    finally:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+
+
+def _same_range(source: int, target: int, source_offset: int, offset: int, nbytes: int) -> bool:
+    for at in range(0, nbytes, _CHUNK_NBYTES):
+        step = min(_CHUNK_NBYTES, nbytes - at)
+        one = os.pread(source, step, source_offset + at)
+        if len(one) != step or one != os.pread(target, step, offset + at):
+            return False
+    return True
+
+
+def _check_computed(
+    tensors: Mapping[str, TensorPlan],
+    found: GrowthPlan,
+    base_file: Callable[[str], int],
+    grown_file: Callable[[str], int],
+    advance: Callable[[int], None],
+) -> None:
+    """Compute tensors again and compare; zeros need no torch."""
+    work = []
+    for name, planned in sorted(tensors.items(), key=lambda item: predictor_of(item[1].recipe)):
+        written = stored_in(found.tensors[name])
+        target = grown_file(written.file)
+        if is_zero(planned):
+            if not _all_zero(target, written.offset, written.nbytes):
+                raise _differs(name, planned)
+            advance(planned.nbytes)
+            continue
+        for leaf in leaves(planned.recipe):
+            base_file(leaf.file)
+        work += [(chunk, target, written.offset) for chunk in chunks(name, planned)]
+    if not work:
+        return
+    evaluator = Evaluator(rows_of_files(base_file))
+
+    def compare(chunk: Chunk, target: int, offset: int) -> int:
+        content = computed(chunk, evaluator)
+        for at in chunk.offsets:
+            if os.pread(target, chunk.nbytes, offset + at) != content:
+                raise _differs(chunk.name, chunk.tensor)
+        return chunk.nbytes * chunk.num_repeats
+
+    for nbytes in in_threads(partial(compare, *piece) for piece in work):
+        advance(nbytes)
+
+
+def _all_zero(target: int, offset: int, nbytes: int) -> bool:
+    for at in range(0, nbytes, _CHUNK_NBYTES):
+        step = min(_CHUNK_NBYTES, nbytes - at)
+        if os.pread(target, step, offset + at) != bytes(step):
+            return False
+    return True
+
+
+def _differs(name: str, planned: TensorPlan) -> VerificationError:
+    sources = ", ".join(dict.fromkeys(leaf.name for leaf in leaves(planned.recipe)))
+    made_from = sources if planned.is_copy else f"what the plan makes of {sources}"
+    wanted = f"{printable(made_from)} of the base" if sources else "what was planned"
+    hint = "the model was changed after it was grown, or the base is another one"
+    if predictor_of(planned.recipe):
+        hint += ", or another machine or another version of torch predicted it"
+    return VerificationError(
+        f"{printable(name)} differs from {wanted}",
+        hint=hint,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The outcome of a verification: all of it held, else an error was raised.
+
+    Attributes:
+        manifest: The model's lineage.
+        provenance: Every tensor compared with its source, byte for byte; None of a model that was
+            trained, whose weight files are those that its training recorded.
+        num_transformers_tensors: The tensors that transformers expects, and finds; None if it is
+            not installed.
+        measured: Logits and loss of base and grown model; None without transformers, or where
+            there is too little memory.
+    """
+
+    manifest: Manifest
+    provenance: Provenance | None
+    num_transformers_tensors: int | None = None
+    measured: Measured | None = None
+
+
+def verify(
+    folder: str | Path,
+    client: HubClient | None = None,
+    progress: Progress | None = None,
+    *,
+    base: str | None = None,
+    text: str | None = None,
+) -> Verified:
+    """Verify a grown model against its base, or a trained one against its record.
+
+    Args:
+        folder: The grown model.
+        client: For a base that lies on the Hub; None takes the default one.
+        progress: Told how it goes on; None tells nobody.
+        base: The base, if it is not where hfgrow.json says.
+        text: The probe text; None takes the one shipped with hfgrow.
+
+    Raises:
+        VerificationError: A tensor differs from its source, a file from its record, transformers
+            disagrees, or a growth that promises the same function does not keep it within the
+            dtype's tolerance.
+        ModelError: There is no lineage, or the base is not to be found.
+        UsageError: Tensors have to be computed, and what computes them is not installed; or a base
+            or a text is given for a trained model.
+    """
+    folder, client, progress = Path(folder), client or HubClient(), progress or Silent()
+    manifest = manifest_of(LocalFolder(folder))
+    if isinstance(manifest.link, TrainingLink):
+        if base is not None or text is not None:
+            raise UsageError("a trained model is compared with its record, not with a base or text")
+        return _verify_trained(folder, manifest, progress)
+    growth = manifest.growth
+    found = base_folder(folder, manifest, base, client, progress)
+    plan = replay(read(LocalFolder(found)), growth, folder)
+    require_for(plan)
+    with counting(progress, "Comparing bytes", plan.nbytes) as advance:
+        provenance = check_provenance(folder, plan, advance=advance)
+    absent = missing(*TRANSFORMERS)
+    if absent:
+        progress.say(f"Note: transformers' view and the logits need {' and '.join(absent)}")
+        return Verified(manifest, provenance)
+    num_tensors = check_transformers_view(folder, found)
+    measured = measure(found, folder, progress, text)
+    if measured is not None and plan.preserves_function:
+        check_promise(measured)
+    return Verified(manifest, provenance, num_tensors, measured)
+
+
+def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Verified:
+    found = read(LocalFolder(folder)).files
+    recorded = manifest.link.result.files
+    if found.keys() != recorded.keys():
+        odd = sorted(found.keys() ^ recorded.keys())[0]
+        raise VerificationError(f"{printable(odd)} is not among the files that both have")
+    for name, file in recorded.items():
+        digest = hash_file(folder / name)
+        if file.sha256 is None or digest != file.sha256:
+            raise VerificationError(
+                f"{printable(name)} has sha256 {digest}, its training recorded {file.sha256}",
+                hint="it was changed since; what it came from is still recorded",
+            )
+    if absent := missing(*TRANSFORMERS):
+        progress.say(f"Note: transformers' view needs {' and '.join(absent)}")
+        return Verified(manifest, None)
+    return Verified(manifest, None, check_transformers_view(folder))
+
+
+def is_finite(base: GrowthPlan, progress: Progress, allow_nonfinite: bool) -> bool:
+    """Read every weight of a base on this machine and say whether all are numbers.
+
+    Args:
+        base: Its plan.
+        progress: Told how it goes on, and what was found.
+        allow_nonfinite: Whether it may hold others.
+
+    Raises:
+        ModelError: It holds others, and may not.
+    """
+    try:
+        with counting(progress, "Reading the base", base.nbytes) as advance:
+            check_finite(LocalFolder(Path(base.folder)), base, advance=advance)
+    except ModelError as error:
+        if not allow_nonfinite:
+            raise
+        progress.say(f"Note: {error}; logits are not measured")
+        return False
+    return True

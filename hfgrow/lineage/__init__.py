@@ -1,0 +1,1 @@
+"""What is recorded and told of a model: hfgrow.json, card, ledger, pictures."""

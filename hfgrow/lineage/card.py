@@ -1,0 +1,283 @@
+"""The model card: README.md made from hfgrow.json, nothing of it written by hand.
+
+What a licence that is passed on asks of whoever publishes a model made from its base.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hfgrow.checkpoint.files import CARD, PICTURE
+from hfgrow.console import count
+from hfgrow.lineage.card_sections import (
+    benchmark_section,
+    changed_section,
+    compute_section,
+    datasets,
+    layers_of,
+    model_index,
+    numbers_section,
+    outcome,
+    training_section,
+)
+from hfgrow.lineage.describe import (
+    command_line,
+    describe_growth,
+    describe_steps,
+    describe_training,
+    named,
+    plain,
+)
+from hfgrow.lineage.manifest import Link, Manifest, Model, TrainingLink
+from hfgrow.plan.operators import OPERATORS
+
+# A longer chain is told in sums.
+_MOST_TOLD = 6
+
+
+def card_files(
+    manifest: Manifest, repo_id: str | None = None, picture: bool = False
+) -> dict[str, str]:
+    """Return the card, and the picture of the layers if they changed, by file name.
+
+    Args:
+        manifest: The model's lineage.
+        repo_id: Where the model will be pushed, if that is known.
+        picture: Whether the picture of its loss, loss.png, lies beside the card.
+    """
+    growth = manifest.last_growth
+    pictures = {PICTURE: layers_of(growth)} if growth and growth.changes_layers else {}
+    return {CARD: _card(manifest, repo_id, picture), **pictures}
+
+
+def shows_layers(manifest: Manifest) -> bool:
+    """Say whether a picture of layers belongs to the card."""
+    return manifest.last_growth is not None and manifest.last_growth.changes_layers
+
+
+def metadata(manifest: Manifest) -> dict[str, Any]:
+    """Return the metadata block of the card.
+
+    `base_model` is the nearest model of the chain that lies on the Hub, the base itself if it does.
+    `base_model_relation` is `finetune`, the one of the Hub's four relations that makes the model
+    tree list a grown model under its base.
+    """
+    is_trained = isinstance(manifest.link, TrainingLink)
+    growths = [link for link in manifest.chain if isinstance(link, Link)]
+    tags = ["hfgrow", *(["model-growth"] if growths else [])]
+    for link in growths if is_trained else growths[-1:]:
+        for step in link.steps:
+            tags += OPERATORS[step.operator].tags if step.operator in OPERATORS else ()
+    tags += ["continued-pretraining"] if is_trained else []
+    block: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    bases = [link.base.repo_id for link in reversed(manifest.chain) if link.base.repo_id]
+    if bases:
+        block |= {"base_model": bases[0], "base_model_relation": "finetune"}
+    if trained_on := datasets(manifest.trainings):
+        block["datasets"] = trained_on
+    block |= {"tags": list(dict.fromkeys(tags))} | dict(manifest.link.card)
+    if index := model_index(manifest.benchmarks, plain(manifest.link.result.name)):
+        block["model-index"] = index
+    return block
+
+
+def _card(manifest: Manifest, repo_id: str | None, picture: bool) -> str:
+    import yaml
+
+    link, growth = manifest.link, manifest.last_growth
+    block = yaml.safe_dump(metadata(manifest), sort_keys=False, allow_unicode=True)
+    sections = [_introduction(manifest)]
+    if isinstance(link, TrainingLink):
+        sections.append(training_section(manifest, link, picture=picture))
+    if growth is not None:
+        sections += [
+            changed_section(growth, manifest),
+            numbers_section(growth, is_trained=growth is not link),
+        ]
+    if manifest.trainings or manifest.root_compute:
+        sections.append(compute_section(manifest))
+    if manifest.benchmarks:
+        sections.append(benchmark_section(manifest.benchmarks))
+    sections += [_use(link, repo_id), _reproduce(manifest, repo_id), _limits(manifest)]
+    return f"---\n{block}---\n\n" + "\n\n".join("\n".join(lines) for lines in sections) + "\n"
+
+
+def _introduction(manifest: Manifest) -> list[str]:
+    link = manifest.link
+    title = [f"# {plain(link.result.name)}", ""]
+    if isinstance(link, TrainingLink):
+        return [*title, f"{named(manifest.root)} {_story(manifest)}.", *_outcomes(link)]
+    larger = (
+        "larger than its base and " if link.result.num_parameters > link.base.num_parameters else ""
+    )
+    return [
+        *title,
+        f"{named(link.base)} {describe_growth(link)} by `{describe_steps(link.steps)}`, "
+        "and not trained since.",
+        f"It is {larger}a starting point for continued pretraining, not a better model yet.",
+        *_earlier(manifest),
+    ]
+
+
+def _earlier(manifest: Manifest) -> list[str]:
+    """Return what was trained before the last growth."""
+    tokens = sum(link.compute.tokens for link in manifest.trainings)
+    if not manifest.trainings:
+        return []
+    return [f"What it grew from was trained on {count(tokens)} tokens, as this chain records."]
+
+
+def _story(manifest: Manifest) -> str:
+    """Return what became of the root: grown, trained, and so on."""
+    if len(manifest.chain) > _MOST_TOLD:
+        tokens = sum(link.compute.tokens for link in manifest.trainings)
+        num_growths = len(manifest.chain) - len(manifest.trainings)
+        done = [f"grown {_times(num_growths)}"] if num_growths else []
+        if manifest.trainings:
+            done.append(
+                f"trained {_times(len(manifest.trainings))}, on {count(tokens)} tokens in all"
+            )
+        return " and ".join(done)
+    return ", then ".join(
+        f"{describe_growth(link)} by `{describe_steps(link.steps)}`"
+        if isinstance(link, Link)
+        else describe_training(link)
+        for link in manifest.chain
+    )
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
+def _outcomes(link: TrainingLink) -> list[str]:
+    return ["", *(f"- {outcome(found)}" for found in link.evaluations)] if link.evaluations else []
+
+
+def _use(link: Link | TrainingLink, repo_id: str | None) -> list[str]:
+    # A trained model lies in the folder of its run, which has another name.
+    here = "." if isinstance(link, TrainingLink) else f"./{plain(link.result.name)}"
+    name = repo_id or here
+    inside = ["From inside this folder:", ""] if name == "." else []
+    return [
+        "## How to use",
+        "",
+        *inside,
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("{name}", dtype="auto")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+        'tokens = tokenizer("Once upon a time", return_tensors="pt")',
+        "print(tokenizer.decode(model.generate(**tokens, max_new_tokens=20)[0]))",
+        "```",
+    ]
+
+
+def _reproduce(manifest: Manifest, repo_id: str | None) -> list[str]:
+    link = manifest.link
+    made = ", ".join(f"{plain(key)} {plain(value)}" for key, value in link.versions.items())
+    lines = [
+        "## How to reproduce",
+        "",
+        "```bash",
+        *(
+            command_line(one)
+            if isinstance(one, Link)
+            else f"# {'then ' if i else ''}{describe_training(one)}"
+            for i, one in enumerate(manifest.chain)
+        ),
+        *_proof(manifest, repo_id),
+        "```",
+        "",
+    ]
+    if manifest.trainings:
+        lines += [
+            "Growth gives the same bytes again. Training on another machine does not; its text and "
+            "main settings are recorded in hfgrow.json.",
+            "",
+        ]
+    lines += [
+        f"Made with {made}. Lineage, from the root:",
+        "",
+        *(f"{i + 1}. {_lineage_row(row.base)}" for i, row in enumerate(manifest.chain)),
+        f"{len(manifest.chain) + 1}. this model",
+    ]
+    hashes = [(name, file.sha256) for name, file in link.base.files.items() if file.sha256]
+    if hashes:
+        lines += ["", "Weight files of the base:", ""]
+        lines += [f"- `{plain(name)}` sha256 `{plain(digest)}`" for name, digest in hashes]
+    return lines
+
+
+def _proof(manifest: Manifest, repo_id: str | None) -> list[str]:
+    """Return the command that proves what of the chain can be proved."""
+    name = f"./{plain(manifest.link.result.name)}"
+    if not manifest.trainings:
+        command = f"hfgrow reproduce {repo_id or name}"
+        return [f"{command}   # the same from the recorded chain, sha256 compared"]
+    if isinstance(manifest.link, Link):
+        return [f"hfgrow verify {name}   # the last growth, against the model that it grew from"]
+    return []
+
+
+def _limits(manifest: Manifest) -> list[str]:
+    lines = ["## Limits", ""]
+    if isinstance(manifest.link, Link):
+        lines.append("- Not trained after growth: use it as the start of continued pretraining.")
+    else:
+        told = "." if manifest.benchmarks else "; no benchmark was run."
+        lines.append(f"- The losses above are of the texts named there{told}")
+    if manifest.is_from_scratch:
+        lines.append("- It began with random weights: it knows what the text above says, no more.")
+    elif manifest.trainings:
+        lines.append(
+            "- It knows what its base and the text it was trained on say, with the biases and "
+            "errors of both; read their cards."
+        )
+    else:
+        lines.append(
+            "- It knows what its base knows, with the base's biases and errors; read the base's "
+            "card."
+        )
+    note = licence_note(manifest.link.card, is_from_scratch=manifest.is_from_scratch)
+    return [*lines, f"- {note}"] if note else lines
+
+
+def _lineage_row(model: Model) -> str:
+    at = f" at commit `{plain(model.revision)}`" if model.revision else ""
+    return f"{named(model)}{at}, {model.num_hidden_layers} layers"
+
+
+# What stands for a licence in a card's metadata and names none.
+_UNNAMED = ("other", "unknown")
+
+
+def licence_note(metadata: Mapping[str, Any], *, is_from_scratch: bool) -> str:
+    """Return what to look at before a model is published; empty where the licence says it all.
+
+    Nothing is invented and nothing judged: the licence is known by its name only.
+
+    Args:
+        metadata: What the model's card inherits.
+        is_from_scratch: Whether the model has no base that somebody else made.
+    """
+    if "license" not in metadata:
+        if is_from_scratch:
+            return "It names no licence: choose one before you publish it."
+        return "The base's card names no licence; ask its authors before you publish this."
+    licence, name, link = (
+        plain(metadata.get(key, "")) for key in ("license", "license_name", "license_link")
+    )
+    if licence.lower() in _UNNAMED:
+        name = name or "one of its own"
+        where = f" ({link})" if link else ""
+        return (
+            f"The base's licence is {name}{where}; read whether a model made from it may be "
+            "published, and how."
+        )
+    parts = licence.lower().split("-")
+    if "nd" in parts:
+        return f"The base's licence, {licence}, lets nobody share what is made from it."
+    if "nc" in parts or "noncommercial" in parts:
+        return f"The base's licence, {licence}, allows no commercial use, of this model either."
+    return ""

@@ -1,0 +1,337 @@
+"""What the card of a trained model says of its training: text, settings, losses, cost.
+
+What the card says of a growth: layers, operators, sizes, and what was measured.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hfgrow.checkpoint.files import LOSS_PICTURE, PICTURE
+from hfgrow.console import count
+from hfgrow.errors import printable
+from hfgrow.lineage.describe import (
+    changed_widths,
+    describe_learning_rate,
+    describe_steps,
+    layer_rows,
+    named,
+    plain,
+)
+from hfgrow.lineage.fields import (
+    as_phrase,
+)
+from hfgrow.lineage.ledger import ledger, rows
+from hfgrow.lineage.manifest import Evaluated, Link, Manifest, TrainingLink, TrainingSource
+from hfgrow.lineage.pictures import layer_picture
+from hfgrow.lineage.records import DATASET, DEMO_TEXT, Benchmark
+from hfgrow.plan.operators import OPERATORS
+from hfgrow.plan.plan import connection_rate, seams
+from hfgrow.plan.promise import Measured
+
+_MOST_SOURCES = 50
+_MOST_DATASETS = 300
+
+
+def training_section(manifest: Manifest, link: TrainingLink, *, picture: bool) -> list[str]:
+    """Return the section about the last training.
+
+    Args:
+        manifest: The lineage.
+        link: Its last training.
+        picture: Whether the curve of the loss lies beside the card.
+    """
+    lines = ["## Training", ""]
+    if picture:
+        lines += [f"![loss]({LOSS_PICTURE})", ""]
+    lines += [
+        "| | |",
+        "|---|---|",
+        f"| tokens | {link.compute.tokens:,} |",
+        f"| optimizer | {_code(link.optimizer)} |",
+        f"| learning rate | {describe_learning_rate(link)}, schedule {_code(link.schedule)} |",
+        f"| batch | {link.batch_tokens:,} tokens, in sequences of {link.sequence_length:,} |",
+        f"| precision | {_code(link.precision)} |",
+        f"| trained weights | {_code(link.trainable)} |",
+        f"| seed | {link.seed} |",
+        *_settings(link),
+        "",
+        "| trained on | from | tokens | weight |",
+        "|---|---|---|---|",
+        *(_source(source) for source in link.data[:_MOST_SOURCES]),
+    ]
+    if len(link.data) > _MOST_SOURCES:
+        lines.append(f"| and {len(link.data) - _MOST_SOURCES} more, in hfgrow.json | | | |")
+    if link.evaluations:
+        lines += ["", *_losses(link.evaluations, _has_grown(manifest, link))]
+    if len(manifest.trainings) > 1:
+        earlier = len(manifest.trainings) - 1
+        lines += [
+            "",
+            f"This is the last of {earlier + 1} trainings; hfgrow.json has the others too.",
+        ]
+    return lines
+
+
+def compute_section(manifest: Manifest) -> list[str]:
+    """Return the section about what everything has cost, from the root on."""
+    found = ledger(manifest)
+    header, *table = rows(found)
+    return [
+        "## Compute",
+        "",
+        f"| {' | '.join(header)} |",
+        f"|{'---|' * len(header)}",
+        *(f"| {' | '.join(plain(cell) for cell in row)} |" for row in table),
+        "",
+        "6ND is 6 FLOPs for each parameter and token; the exact count is that of matrices and "
+        "attention, forward and backward. A growth trains nothing, unless its maps were learned.",
+    ]
+
+
+def outcome(evaluated: Evaluated) -> str:
+    """Return in a sentence what training did to the loss on a text."""
+    text = f"Loss on {_code(evaluated.label)}, nats per token:"
+    if evaluated.before_growth is None:
+        return f"{text} {evaluated.before:.3f} before training, {evaluated.after:.3f} after it."
+    return (
+        f"{text} {evaluated.before_growth:.3f} before growth, {evaluated.before:.3f} just after "
+        f"it, {evaluated.after:.3f} after training."
+    )
+
+
+def datasets(trainings: Sequence[TrainingLink]) -> list[str]:
+    """Return the repositories of the datasets of the Hub that were trained on, each once."""
+    found = (source.dataset for link in trainings for source in link.data)
+    names = dict.fromkeys(
+        name for name in found if name and name != DEMO_TEXT and DATASET.fullmatch(name)
+    )
+    return list(names)[:_MOST_DATASETS]
+
+
+def _settings(link: TrainingLink) -> list[str]:
+    told = (f"{key} {value}" for key, value in link.settings.items())
+    return [f"| other settings | {', '.join(map(_code, told))} |"] if link.settings else []
+
+
+def _has_grown(manifest: Manifest, link: TrainingLink) -> bool:
+    """Say whether the link just before a training is a growth."""
+    at = next(i for i, other in enumerate(manifest.chain) if other is link)
+    return at > 0 and isinstance(manifest.chain[at - 1], Link)
+
+
+def _losses(evaluations: Sequence[Evaluated], has_grown: bool) -> list[str]:
+    knows_growth = any(found.before_growth is not None for found in evaluations)
+    before = "just after growth" if has_grown else "before training"
+    header = ["held-out text", "tokens"]
+    header += ["loss just before growth"] if knows_growth else []
+    header += [f"loss {before}", "loss after training"]
+    header += ["tokens to recover"] if knows_growth else []
+    header += [f"bits per byte {before}", "after training"]
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    for found in evaluations:
+        cells = [_code(found.label), f"{found.num_tokens:,}"]
+        cells += [_real(found.before_growth)] if knows_growth else []
+        cells += [_real(found.before), _real(found.after)]
+        cells += [_recovered(found)] if knows_growth else []
+        cells += [_real(found.bits_per_byte_before), _real(found.bits_per_byte_after)]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "Losses are in nats per token."]
+    if knows_growth:
+        lines[-1] += (
+            " Tokens to recover: trained on after growth until the loss was back at what it was "
+            "just before."
+        )
+    return lines
+
+
+def _recovered(found: Evaluated) -> str:
+    if found.before_growth is None:
+        return "-"
+    is_above = found.after > found.before_growth
+    tokens = 0 if found.before <= found.before_growth else found.recovered_tokens
+    if tokens is None:
+        return "not recovered" if is_above else "not seen"
+    return count(tokens) + ", higher again in the end" * is_above
+
+
+def _real(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _source(source: TrainingSource) -> str:
+    if source.dataset and source.dataset != DEMO_TEXT:
+        name = plain(source.dataset)
+        where = f"Hub dataset [{name}](https://huggingface.co/datasets/{name})"
+    else:
+        where = "local text"
+    # As it is typed, with its brackets; without parentheses these are no link.
+    split = re.sub(r"[^a-zA-Z0-9_.:%\[\]-]", "_", source.split)
+    where += f", split `{split}`"
+    return f"| {_code(source.label)} | {where} | {source.tokens:,} | {source.weight:g} |"
+
+
+def _code(text: str) -> str:
+    return f"`{as_phrase(text)}`"
+
+
+def changed_section(link: Link, manifest: Manifest) -> list[str]:
+    """Return the section about what a growth changed.
+
+    Args:
+        link: The growth.
+        manifest: The lineage, in which it is the last growth.
+    """
+    lines = ["## What changed", ""]
+    if link is not manifest.link:
+        lines = ["## What growth changed", "", *_what_follows_is_of(link, manifest)]
+    if link.changes_layers:
+        lines += _layers(link)
+    for name in dict.fromkeys(step.operator for step in link.steps):
+        if name in OPERATORS:
+            lines += [f"{name}: {OPERATORS[name].summary} ({OPERATORS[name].paper})", ""]
+    copied = f"as {plain(link.dtype)}" if link.dtype else "byte for byte"
+    lines.append(
+        f"{link.num_computed} tensors are computed from the base's, the others copied {copied}. "
+        "The same command gives the same bytes."
+        if link.num_computed
+        else f"Embeddings, final norm and head are the base's. Every tensor is copied {copied}."
+    )
+    return lines
+
+
+def _what_follows_is_of(link: Link, manifest: Manifest) -> list[str]:
+    """Return what to know before reading of a growth that training came after."""
+    num_growths = len(manifest.chain) - len(manifest.trainings)
+    which = f"the last of {num_growths} growths" if num_growths > 1 else "the growth"
+    return [
+        f"This is about {which}, of {named(link.base)} by `{describe_steps(link.steps)}`, as "
+        "it left the weights; training has changed them since.",
+        "",
+    ]
+
+
+def _layers(link: Link) -> list[str]:
+    layer_map = link.layer_sources
+    found = seams(layer_map)
+    shown = ", ".join(map(str, found[:12])) + (", ..." if len(found) > 12 else "")
+    return [
+        f"![layer map]({PICTURE})",
+        "",
+        "| layers | come from the base's layers |",
+        "|---|---|",
+        *(f"| {left} | {right} |" for left, right in layer_rows(link.layer_sources)),
+        "",
+        f"Layers are counted from 0. Connection rate Rc {connection_rate(layer_map):.1%}; "
+        + (f"seams before layers {shown}." if found else "no seam."),
+        "",
+    ]
+
+
+def numbers_section(link: Link, *, is_trained: bool) -> list[str]:
+    """Return the section about sizes and losses, base and grown.
+
+    Args:
+        link: The growth.
+        is_trained: Whether a training came after it.
+    """
+    base, result = link.base, link.result
+    lines = [
+        "## Numbers of the growth" if is_trained else "## Numbers",
+        "",
+        "| | base | grown |",
+        "|---|---|---|",
+        f"| layers | {base.num_hidden_layers} | {result.num_hidden_layers} |",
+        *(f"| {key} | {one} | {two} |" for key, one, two in changed_widths(base, result)),
+        f"| parameters | {base.num_parameters:,} | {result.num_parameters:,} |",
+        f"| without embeddings | {base.num_non_embedding_parameters:,} "
+        f"| {result.num_non_embedding_parameters:,} |",
+    ]
+    if link.measured:
+        lines += _measured(link.measured)
+    lines += [
+        "",
+        "The growth is function preserving: the model computes what its base does, up to rounding."
+        if link.preserves_function
+        else "The growth is not function preserving: its result is a start for training."
+        if is_trained
+        else "The growth is not function preserving: a start for training, not a better model.",
+    ]
+    return lines
+
+
+def _measured(measured: Measured) -> list[str]:
+    of = f" (the base's largest is {measured.max_abs_logit:.3g})" if measured.max_abs_logit else ""
+    kl = "" if measured.mean_kl is None else f"KL(base, grown) is {measured.mean_kl:.3g} nats; "
+    return [
+        f"| loss on {plain(measured.text)}, nats per token | {measured.base_loss:.4f} "
+        f"| {measured.grown_loss:.4f} |",
+        "",
+        f"Measured on {measured.num_tokens} tokens in {plain(measured.dtype)}: logits differ "
+        f"by {measured.mean_abs_dlogit:.3g} on average, {measured.max_abs_dlogit:.3g} at most{of}; "
+        f"{kl}the most likely next token agrees at {measured.argmax_agreement:.1%} of the places.",
+    ]
+
+
+def layers_of(link: Link) -> str:
+    """Return the picture of a growth's layers."""
+    title = f"{printable(link.base.name, 30)} to {printable(link.result.name, 40)}"
+    return layer_picture(link.base.num_hidden_layers, link.layer_map, title)
+
+
+def model_index(benchmarks: tuple[Benchmark, ...], name: str) -> list[dict[str, Any]]:
+    """Return the `model-index` of a card's metadata.
+
+    Only tasks whose dataset lies on the Hub are listed, since the Hub wants its repository, and
+    only results of all examples.
+
+    Args:
+        benchmarks: The results.
+        name: The model's name.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    for found in benchmarks:
+        if found.dataset is None or found.is_limited:
+            continue
+        dataset = {"name": found.task, "type": found.dataset}
+        dataset |= {"config": found.config} if found.config else {}
+        dataset |= {"split": found.split} if found.split else {}
+        result = results.setdefault(
+            found.task,
+            {
+                "task": {"type": "text-generation", "name": "Text Generation"},
+                "dataset": dataset,
+                "metrics": [],
+                "source": {
+                    "name": found.harness,
+                    "url": "https://github.com/EleutherAI/lm-evaluation-harness",
+                },
+            },
+        )
+        metric = {"type": found.metric.partition(",")[0], "value": found.value}
+        result["metrics"].append(metric | {"name": f"{found.metric}, {found.num_fewshot}-shot"})
+    return [{"name": name, "results": list(results.values())}] if results else []
+
+
+def benchmark_section(benchmarks: tuple[Benchmark, ...]) -> list[str]:
+    """Return the section of the card about them."""
+    rows = [
+        f"| `{found.task}` | `{found.metric}` | {found.value:.4f} | "
+        f"{'-' if found.stderr is None else f'{found.stderr:.4f}'} | {found.num_fewshot} | "
+        f"{found.num_samples:,}{_of_all(found)} |"
+        for found in benchmarks
+    ]
+    harnesses = ", ".join(dict.fromkeys(found.harness for found in benchmarks))
+    return [
+        "## Benchmarks",
+        "",
+        "| task | metric | value | standard error | few-shot | examples |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+        f"Measured on these weights by {harnesses}.",
+    ]
+
+
+def _of_all(found: Benchmark) -> str:
+    return f" of {found.num_all_samples:,}" if found.num_all_samples else ""

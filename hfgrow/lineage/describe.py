@@ -1,0 +1,229 @@
+"""Growths in words: steps and commands as one types them, changed sizes, layer maps as rows.
+
+Measurements of base and grown model in words.
+
+Trainings and their cost in words.
+"""
+
+import inspect
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+
+from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES
+from hfgrow.console import count
+from hfgrow.errors import printable
+from hfgrow.lineage.ledger import Ledger, rows
+from hfgrow.lineage.manifest import Link, Model, TrainingLink
+from hfgrow.plan.operators import OPERATORS
+from hfgrow.plan.operators.learn import LEARN, OUTCOMES
+from hfgrow.plan.plan import GrowthStep, LayerSource
+from hfgrow.plan.promise import Measured
+
+# What a row of a layer map adds to where the layers come from.
+_MODES = {
+    "copy": "",
+    "random": "",
+    "zero": ", adding nothing yet",
+    "average": ", averaged with the one above it",
+    "predicted": ", predicted between it and the one above it",
+    "learned": ", mixed by learned maps",
+}
+
+
+def describe_step(operator: str, arguments: Mapping[str, object]) -> str:
+    """Return an operator with its arguments as one types them."""
+    return " ".join(_words(operator, arguments))
+
+
+def describe_steps(steps: Sequence[GrowthStep]) -> str:
+    """Return steps as one types them, one after the other."""
+    return ", then ".join(describe_step(step.operator, step.arguments) for step in steps)
+
+
+def command_line(link: Link) -> str:
+    """Return the command that makes a link's growth again, safe to paste into a shell.
+
+    Behind the command of several steps stands a comment: the file that it takes, as YAML.
+    """
+    comment = ""
+    if len(link.steps) == 1:
+        operator, *options = _words(link.steps[0].operator, link.steps[0].arguments)
+        words = ["hfgrow", operator, _base(link), *options]
+    else:
+        words = ["hfgrow", "apply", "steps.yaml", _base(link)]
+        entries = [
+            {step.operator: dict(step.arguments)} if step.arguments else step.operator
+            for step in link.steps
+        ]
+        comment = f"  # steps.yaml: {json.dumps(entries)}"
+    if link.base.revision:
+        words += ["--revision", link.base.revision]
+    if link.dtype:
+        words += ["--dtype", link.dtype]
+    if link.max_shard_nbytes != DEFAULT_MAX_SHARD_NBYTES:
+        words += ["--max-shard-size", str(link.max_shard_nbytes)]
+    return shlex.join(words) + comment
+
+
+def describe_growth(link: Link) -> str:
+    """Return what a growth did: `grown from 6 to 24 layers`."""
+    base, result = link.base, link.result
+    sizes = [f"{key} {before} to {after}" for key, before, after in changed_widths(base, result)]
+    if result.num_hidden_layers != base.num_hidden_layers:
+        sizes.insert(0, f"{base.num_hidden_layers} to {result.num_hidden_layers} layers")
+    return f"grown from {', '.join(sizes)}" if sizes else "changed"
+
+
+def describe_training(link: TrainingLink) -> str:
+    """Return what a training did: `trained on 2.1 M tokens`."""
+    return f"trained on {count(link.compute.tokens)} tokens"
+
+
+def describe_learning_rate(link: TrainingLink) -> str:
+    """Return the peak learning rates of a training: `0.0004, new layers 0.01`."""
+    own = {
+        words: rate
+        for key, words in (
+            ("new_learning_rate", "new layers"),
+            ("embedding_learning_rate", "embeddings"),
+        )
+        if isinstance(rate := link.settings.get(key), int | float) and not isinstance(rate, bool)
+    }
+    covered = {"new": {"new layers"}, "new+embeddings": {"new layers", "embeddings"}}
+    is_all = covered.get(link.trainable, {""}) <= own.keys()
+    others = [] if is_all else [f"{link.learning_rate:g}"]
+    return ", ".join(others + [f"{words} {rate:g}" for words, rate in own.items()])
+
+
+def changed_widths(base: Model, grown: Model) -> list[tuple[str, int, int]]:
+    """Return the widths that changed: config key, before, after."""
+    return [
+        (key, before, after)
+        for key, before in base.widths.items()
+        if before is not None and (after := grown.widths[key]) is not None and after != before
+    ]
+
+
+def layer_rows(sources: Sequence[LayerSource]) -> Iterator[tuple[str, str]]:
+    """Yield the rows of a layer map: runs that climb through the base, or that stay on a layer."""
+    start = 0
+    while start < len(sources):
+        first = sources[start]
+        end = start + 1
+        stride = sources[end].layer - first.layer if end < len(sources) else 0
+        while (
+            end < len(sources)
+            and sources[end].mode == first.mode
+            and stride in (0, 1)
+            and sources[end].layer - sources[end - 1].layer == stride
+        ):
+            end += 1
+        source = _range(first.layer, sources[end - 1].layer)
+        if stride == 0 and end - start > 1:
+            source += f", {end - start} times"
+        if first.mode == "random":
+            source = "none, fresh weights"
+        yield _range(start, end - 1), source + _MODES.get(first.mode, f", {first.mode}")
+        start = end
+
+
+def named(model: Model) -> str:
+    """Return a model as a card names it."""
+    return f"`{plain(model.repo_id or model.name)}`"
+
+
+def plain(text: object) -> str:
+    """Return a text that no Markdown, HTML or shell reads as anything but text."""
+    return re.sub(r"[^\w ./@:+=,-]", "_", printable(text, 200))
+
+
+def _base(link: Link) -> str:
+    return link.base.repo_id or plain(link.base.name)
+
+
+def _words(operator: str, arguments: Mapping[str, object]) -> list[str]:
+    words = [operator]
+    for key, value in arguments.items():
+        option = key.replace("_", "-")
+        if operator == LEARN and key in OUTCOMES:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif is_positional(operator, key):
+            words.append(str(value))
+        else:
+            words += [f"--{option}", str(value)]
+    return words
+
+
+def is_positional(operator: str, key: str) -> bool:
+    """Say whether an argument of an operator is typed without its name."""
+    if operator not in OPERATORS:
+        return False
+    parameter = inspect.signature(OPERATORS[operator].function).parameters.get(key)
+    return parameter is not None and parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def measured_short(measured: Measured) -> str:
+    """Return a measurement as the end of a growth tells it."""
+    return (
+        f"loss {measured.base_loss:.3f} -> {measured.grown_loss:.3f} on {measured.num_tokens} "
+        f"tokens, |dlogit| max {measured.max_abs_dlogit:.3g}, mean {measured.mean_abs_dlogit:.3g}"
+        f"{_kl(measured)}"
+    )
+
+
+def measured_lines(measured: Measured | None) -> list[str]:
+    """Return a measurement as `hfgrow verify` tells it."""
+    if measured is None:
+        return ["logits        not measured"]
+    of = "" if measured.max_abs_logit is None else f" of max |logit| {measured.max_abs_logit:.3g}"
+    return [
+        f"loss          {measured.base_loss:.4f} -> {measured.grown_loss:.4f} nats per token on "
+        f"{measured.num_tokens} tokens of {measured.text}, {measured.dtype}",
+        f"logits        |dlogit| max {measured.max_abs_dlogit:.3g}{of}, mean "
+        f"{measured.mean_abs_dlogit:.3g}; argmax agrees at {measured.argmax_agreement:.1%}"
+        f"{_kl(measured)}",
+    ]
+
+
+def _kl(measured: Measured) -> str:
+    return "" if measured.mean_kl is None else f", KL {measured.mean_kl:.3g} nats"
+
+
+_MOST_TEXTS = 5
+
+
+def training_lines(link: TrainingLink) -> list[str]:
+    """Return a training as `hfgrow lineage` tells it."""
+    labels = [printable(source.label) for source in link.data]
+    more = f", and {len(labels) - _MOST_TEXTS} more" if len(labels) > _MOST_TEXTS else ""
+    lines = [
+        f"{describe_training(link)} of {', '.join(labels[:_MOST_TEXTS])}{more}",
+        f"{printable(link.optimizer)}, learning rate {describe_learning_rate(link)}, "
+        f"{printable(link.schedule)}, {link.batch_tokens:,} tokens a step",
+    ]
+    if link.trainable != "all":
+        lines.append(f"trained weights: {printable(link.trainable)}")
+    for found in link.evaluations[:_MOST_TEXTS]:
+        growth = "" if found.before_growth is None else f"{found.before_growth:.3f} before growth, "
+        lines.append(
+            f"loss on {printable(found.label)}: {growth}{found.before:.3f} -> {found.after:.3f}"
+        )
+    return lines
+
+
+def ledger_lines(found: Ledger) -> list[str]:
+    """Return a ledger as a table."""
+    table = [[printable(cell, 40) for cell in row] for row in rows(found)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]

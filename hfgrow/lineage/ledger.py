@@ -1,0 +1,255 @@
+"""What a model has cost: every stage of its chain, from the root on, and all of them together.
+
+C = sum over stages of 6 N D, with N the parameters that were trained and D the tokens they were
+trained on, is the headline of the literature; the exact count of a run stands beside it. A growth
+trains nothing, but one by learned maps, which passes so many tokens through the grown model. What
+the root had cost before is unknown, unless somebody declares it.
+
+Source: Kaplan et al. 2020, "Scaling Laws for Neural Language Models",
+https://arxiv.org/abs/2001.08361, Sec. 2.1 (6 N for each token)
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from hfgrow.console import count
+from hfgrow.lineage.manifest import GROWTH, TRAINING, Compute, Link, Manifest, Model
+from hfgrow.lineage.records import MEASURED
+from hfgrow.plan.operators.learn import LEARN, LearningCost
+
+ROOT = "root"
+UNKNOWN = "unknown"
+_HEADER = (
+    "stage",
+    "model",
+    "parameters",
+    "tokens",
+    "6ND FLOPs",
+    "exact FLOPs",
+    "device hours",
+    "devices",
+    "source",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stage of the ledger; None is unknown.
+
+    Attributes:
+        kind: `root`, `growth` or `training`.
+        name: The model as it is after the stage.
+        num_parameters: All its parameters.
+        num_non_embedding_parameters: Those outside embeddings and head.
+        tokens: The tokens of the stage.
+        flops: 6 FLOPs for each parameter and token.
+        exact_flops: Those of matrices and attention.
+        seconds: How long its training took.
+        devices: On how many devices.
+        device: What they are.
+        source: `measured`, `declared`, `unknown`, or empty for a growth that trains nothing.
+    """
+
+    kind: str
+    name: str
+    num_parameters: int
+    num_non_embedding_parameters: int
+    tokens: int | None
+    flops: float | None
+    exact_flops: float | None
+    seconds: float | None
+    devices: int | None
+    device: str | None
+    source: str
+
+    @property
+    def device_seconds(self) -> float | None:
+        """The time of all devices together."""
+        if self.seconds is None or self.devices is None:
+            return None
+        return self.seconds * self.devices
+
+    def to_json(self) -> dict[str, object]:
+        """Return all fields; what is unknown is null."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The sums over a ledger; None if a stage does not know.
+
+    Attributes:
+        tokens: All tokens.
+        flops: 6ND FLOPs of all stages.
+        exact_flops: Exact FLOPs of all stages.
+        device_seconds: Seconds of all devices.
+    """
+
+    tokens: int | None
+    flops: float | None
+    exact_flops: float | None
+    device_seconds: float | None
+
+    def to_json(self) -> dict[str, object]:
+        """Return all fields; what is unknown is null."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The stages of a chain, the root first.
+
+    Attributes:
+        entries: The stages.
+    """
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def recorded(self) -> Totals:
+        """What the chain itself records: everything but the root."""
+        return _totals(self.entries[1:])
+
+    @property
+    def total(self) -> Totals:
+        """All of it, the root included."""
+        return _totals(self.entries)
+
+    def to_json(self) -> dict[str, object]:
+        """Return stages and sums."""
+        return {
+            "stages": [entry.to_json() for entry in self.entries],
+            "recorded": self.recorded.to_json(),
+            "total": self.total.to_json(),
+        }
+
+
+def ledger(manifest: Manifest) -> Ledger:
+    """Return what a model has cost, stage by stage."""
+    return Ledger(tuple(_entries(manifest)))
+
+
+def rows(found: Ledger) -> list[tuple[str, ...]]:
+    """Return a ledger as a table of texts: the header, the stages, the sums.
+
+    The sum with the root stands there where somebody declares what the root had cost.
+    """
+    table = [_HEADER, *(_row(entry) for entry in found.entries)]
+    recorded, total = found.recorded, found.total
+    table.append(_sum_row("recorded here", recorded))
+    if total.tokens is not None:
+        table.append(_sum_row("with the root", total))
+    return table
+
+
+def _entries(manifest: Manifest) -> Iterator[Entry]:
+    yield _entry(ROOT, manifest.root, manifest.root_compute)
+    for link in manifest.chain:
+        if isinstance(link, Link):
+            yield _growth(link)
+        else:
+            yield _entry(TRAINING, link.result, link.compute)
+
+
+def _growth(link: Link) -> Entry:
+    model = link.result
+    learned = [LearningCost.of(step.arguments) for step in link.steps if step.operator == LEARN]
+    tokens = _sum(cost.tokens for cost in learned)
+    return Entry(
+        kind=GROWTH,
+        name=model.name,
+        num_parameters=model.num_parameters,
+        num_non_embedding_parameters=model.num_non_embedding_parameters,
+        tokens=None if tokens is None else int(tokens),
+        flops=None if tokens is None else 6.0 * model.num_parameters * tokens,
+        exact_flops=_sum(cost.exact_flops for cost in learned),
+        seconds=_sum(cost.seconds for cost in learned),
+        devices=1 if learned else 0,
+        device=None,
+        source=MEASURED if learned else "",
+    )
+
+
+def _entry(kind: str, model: Model, compute: Compute | None) -> Entry:
+    if compute and compute.tokens == 0:
+        # What is not known of it was nothing.
+        compute = replace(
+            compute,
+            exact_flops=compute.exact_flops or 0.0,
+            seconds=compute.seconds or 0.0,
+            devices=compute.devices or 0,
+        )
+    return Entry(
+        kind=kind,
+        name=model.name,
+        num_parameters=model.num_parameters,
+        num_non_embedding_parameters=model.num_non_embedding_parameters,
+        tokens=compute.tokens if compute else None,
+        flops=compute.flops if compute else None,
+        exact_flops=compute.exact_flops if compute else None,
+        seconds=compute.seconds if compute else None,
+        devices=compute.devices if compute else None,
+        device=compute.device if compute else None,
+        source=compute.source if compute else UNKNOWN,
+    )
+
+
+def _totals(entries: Sequence[Entry]) -> Totals:
+    tokens = _sum(entry.tokens for entry in entries)
+    return Totals(
+        tokens=None if tokens is None else int(tokens),
+        flops=_sum(entry.flops for entry in entries),
+        exact_flops=_sum(entry.exact_flops for entry in entries),
+        device_seconds=_sum(entry.device_seconds for entry in entries),
+    )
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    found = [value for value in known if value is not None]
+    return sum(found) if len(found) == len(known) else None
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    if entry.kind == GROWTH and entry.flops == 0:
+        return (entry.kind, entry.name, count(entry.num_parameters), *["-"] * 6)
+    devices = UNKNOWN if entry.devices is None else str(entry.devices)
+    if entry.devices is not None and entry.device:
+        devices += f" x {entry.device}"
+    return (
+        entry.kind,
+        entry.name,
+        count(entry.num_parameters),
+        _tokens(entry.tokens),
+        _flops(entry.flops),
+        _flops(entry.exact_flops),
+        _hours(entry.device_seconds),
+        devices,
+        entry.source,
+    )
+
+
+def _sum_row(name: str, totals: Totals) -> tuple[str, ...]:
+    return (
+        name,
+        "",
+        "",
+        _tokens(totals.tokens),
+        _flops(totals.flops),
+        _flops(totals.exact_flops),
+        _hours(totals.device_seconds),
+        "",
+        "",
+    )
+
+
+def _tokens(number: int | None) -> str:
+    return UNKNOWN if number is None else count(number)
+
+
+def _flops(number: float | None) -> str:
+    return UNKNOWN if number is None else f"{number:.3g}"
+
+
+def _hours(seconds: float | None) -> str:
+    return UNKNOWN if seconds is None else f"{seconds / 3600:.3g}"

@@ -1,0 +1,468 @@
+"""hfgrow.json: the chain from the root model to this one, every growth in it reproducible.
+
+A manifest is a list of links, the root's first. A growth says what was grown (repository, commit,
+sha256 of each weight file), by which steps (operator, arguments, layer map), how it was written,
+what came out, and what was measured; a training says on what text, how, at what cost, and what it
+did to the loss. A model that grows or trains again appends one link.
+
+The links of a chain: from one model to the next, by growth or by training.
+
+What hfgrow.json records of a plan: sizes, files, and the versions it depends on.
+"""
+
+import json
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from hfgrow import __version__
+from hfgrow.checkpoint.layout import Layout
+from hfgrow.errors import ModelError, printable
+from hfgrow.lineage.fields import as_phrase
+from hfgrow.lineage.records import Benchmark, Compute, Evaluated, TrainingSource, recordable
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, needs_torch
+from hfgrow.plan.promise import Measured
+from hfgrow.plan.tensors import Stored
+
+# What the outcome of a training depends on.
+PACKAGES = ("torch", "transformers", "accelerate")
+
+__all__ = [
+    "GROWTH",
+    "SCHEMA",
+    "TRAINING",
+    "WIDTHS",
+    "Compute",
+    "Evaluated",
+    "Link",
+    "Manifest",
+    "Model",
+    "TrainingLink",
+    "TrainingSource",
+    "WeightFile",
+    "changes_layers",
+    "config_record",
+]
+
+SCHEMA = 1
+# What a link of the chain is; a reader must not take one for the other, nor later kinds for these.
+GROWTH, TRAINING = "growth", "training"
+# A list of numbers spread over lines, as json.dumps writes a layer map.
+_NUMBERS = re.compile(r"\[\n\s+\d+(?:,\s+\d+)*\s+\]")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A weight file: its size, and its sha256 once somebody has read it."""
+
+    nbytes: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of the chain.
+
+    Attributes:
+        name: Its short name: an alias, the last part of its repository, or its folder's name.
+        repo_id: Its repository on the Hub, if it came from there.
+        revision: The commit it was taken at.
+        num_hidden_layers: Its depth.
+        num_parameters: All its parameters.
+        num_non_embedding_parameters: Those outside embeddings and head.
+        files: Its weight files.
+        hidden_size: The width of its residual stream; this and the other widths are None in a
+            record of a time when nothing grew in width.
+        intermediate_size: The number of neurons of an MLP.
+        num_attention_heads: The number of query heads.
+        num_key_value_heads: The number of key-value heads.
+        head_dim: The width of a value head.
+    """
+
+    name: str
+    num_hidden_layers: int
+    num_parameters: int
+    num_non_embedding_parameters: int
+    files: Mapping[str, WeightFile]
+    repo_id: str | None = None
+    revision: str | None = None
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    num_attention_heads: int | None = None
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+
+    @property
+    def widths(self) -> dict[str, int | None]:
+        """The sizes of the axes of width, by config key."""
+        return {
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+        }
+
+
+def num_computed(plan: GrowthPlan) -> int:
+    """Return how many tensors are more than a tensor of the base, copied or converted."""
+    return sum(not isinstance(tensor.recipe, Stored) for tensor in plan.tensors.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One growth: from `base` by `steps` to `result`.
+
+    Attributes:
+        base: The model that was grown.
+        steps: The operators, in order.
+        dtype: The dtype asked for, or None if every tensor kept its own.
+        max_shard_nbytes: The shard size asked for.
+        result: The model that came out.
+        versions: What it was done with.
+        measured: Base against grown model, if that was measured.
+        card: What the model card inherits of the base's: licence, languages.
+        num_computed: How many tensors of the result are more than a tensor of the base, copied or
+            converted.
+    """
+
+    base: Model
+    steps: tuple[GrowthStep, ...]
+    dtype: str | None
+    max_shard_nbytes: int
+    result: Model
+    versions: Mapping[str, str]
+    measured: Measured | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)
+    num_computed: int = 0
+
+    @property
+    def preserves_function(self) -> bool:
+        """Whether every step promises the same function as the base."""
+        return all(step.preserves_function for step in self.steps)
+
+    @property
+    def layer_sources(self) -> tuple[LayerSource, ...]:
+        """For every layer of the result, the 0-based layer of the base, and its mode."""
+        current = tuple(LayerSource(i) for i in range(self.base.num_hidden_layers))
+        for step in self.steps:
+            current = tuple(
+                current[source.layer]
+                if source.mode == "copy"
+                else LayerSource(current[source.layer].layer, source.mode)
+                for source in step.layer_map
+            )
+        return current
+
+    @property
+    def layer_map(self) -> tuple[int, ...]:
+        """For every layer of the result, the 0-based layer of the base it comes from."""
+        return tuple(source.layer for source in self.layer_sources)
+
+    @property
+    def changes_layers(self) -> bool:
+        """Whether the layers are others than those of the base, in their order."""
+        return changes_layers(self.layer_sources, self.base.num_hidden_layers)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingLink:
+    """One stage of training: from `base` to `result`, which has the same tensors with other values.
+
+    Attributes:
+        base: The model that was trained.
+        result: The model that came out.
+        versions: What it was done with.
+        stage: The 0-based stage of the recipe.
+        data: What it was trained on.
+        optimizer: Its name, with what matters of its constants.
+        learning_rate: The peak.
+        schedule: How the learning rate went.
+        batch_tokens: Tokens of an optimizer step, over all processes.
+        sequence_length: Tokens of a sequence.
+        precision: What was computed in.
+        seed: Of the order of the data and of what is random.
+        trainable: What learnt: `all`, `new`, or what was chosen, in short words.
+        compute: What it cost.
+        evaluations: Held-out texts, before and after.
+        card: What the model card inherits of the base's: licence, languages.
+        settings: The other settings of optimizer, schedule and batch, by name.
+    """
+
+    base: Model
+    result: Model
+    versions: Mapping[str, str]
+    stage: int
+    data: tuple[TrainingSource, ...]
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    batch_tokens: int
+    sequence_length: int
+    precision: str
+    seed: int
+    trainable: str
+    compute: Compute
+    evaluations: tuple[Evaluated, ...] = ()
+    card: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, bool | float | str] = field(default_factory=dict)
+
+    @property
+    def layer_map(self) -> tuple[int, ...]:
+        """Every layer of the result is the base's, trained."""
+        return tuple(range(self.base.num_hidden_layers))
+
+    @property
+    def changes_layers(self) -> bool:
+        """Whether the layers are others than those of the base: never by training."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The chain of links, the root's first.
+
+    Attributes:
+        chain: The links.
+        root_compute: What the root had cost before, if somebody declares it.
+        benchmarks: What was measured of the last model of the chain.
+    """
+
+    chain: tuple[Link | TrainingLink, ...]
+    root_compute: Compute | None = None
+    benchmarks: tuple[Benchmark, ...] = ()
+
+    @property
+    def root(self) -> Model:
+        """The model that the first link starts from."""
+        return self.chain[0].base
+
+    @property
+    def link(self) -> Link | TrainingLink:
+        """The last link."""
+        return self.chain[-1]
+
+    @property
+    def growth(self) -> Link:
+        """The last link, where only a growth will do.
+
+        Raises:
+            ModelError: It is a training.
+        """
+        if isinstance(self.link, TrainingLink):
+            raise ModelError(
+                f"{printable(self.link.result.name)} was trained after growth, and trained weights "
+                "cannot be derived from its base",
+                hint="hfgrow verify FOLDER compares them with what its training recorded",
+            )
+        return self.link
+
+    @property
+    def last_growth(self) -> Link | None:
+        """The last growth of the chain, whatever came after it."""
+        return next((link for link in reversed(self.chain) if isinstance(link, Link)), None)
+
+    @property
+    def is_from_scratch(self) -> bool:
+        """Whether the root were random weights, which nobody had trained."""
+        return self.root_compute is not None and not self.root_compute.tokens
+
+    @property
+    def trainings(self) -> tuple[TrainingLink, ...]:
+        """The trainings of the chain."""
+        return tuple(link for link in self.chain if isinstance(link, TrainingLink))
+
+    def to_json(self) -> str:
+        """Return the text of hfgrow.json."""
+        content: dict[str, object] = {"schema": SCHEMA}
+        if self.root_compute is not None:
+            content["root_compute"] = self.root_compute.to_json()
+        content["chain"] = [
+            _link_json(link) if isinstance(link, Link) else _training_json(link)
+            for link in self.chain
+        ]
+        if self.benchmarks:
+            content["benchmarks"] = [found.to_json() for found in self.benchmarks]
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        return _NUMBERS.sub(lambda match: " ".join(match[0].split()), text) + "\n"
+
+    def with_measured(self, measured: Measured | None) -> "Manifest":
+        """Return the manifest with a measurement in its last link, a growth."""
+        return self._ending_in(replace(self.growth, measured=measured))
+
+    def with_result_files(self, files: Mapping[str, WeightFile]) -> "Manifest":
+        """Return the manifest with other records of the result's weight files."""
+        return self._ending_in(replace(self.link, result=replace(self.link.result, files=files)))
+
+    def followed_by(self, link: Link | TrainingLink) -> "Manifest":
+        """Return the manifest with one more link, without the benchmarks of the model before."""
+        return replace(self, chain=(*self.chain, link), benchmarks=())
+
+    def with_benchmarks(self, found: Sequence[Benchmark]) -> "Manifest":
+        """Return the manifest with what may be recorded of results, those of the tasks replaced."""
+        taken = recordable(found, self.benchmarks)
+        tasks = {benchmark.task for benchmark in taken}
+        kept = (benchmark for benchmark in self.benchmarks if benchmark.task not in tasks)
+        return replace(self, benchmarks=(*kept, *taken))
+
+    def _ending_in(self, link: Link | TrainingLink) -> "Manifest":
+        return replace(self, chain=(*self.chain[:-1], link))
+
+    @property
+    def root_layer_map(self) -> tuple[int, ...]:
+        """For every layer, the 0-based layer of the root it comes from."""
+        current = tuple(range(self.root.num_hidden_layers))
+        for link in self.chain:
+            current = tuple(current[i] for i in link.layer_map)
+        return current
+
+
+def config_record(link: Link | TrainingLink) -> dict[str, object]:
+    """Return the small record that goes into config.json."""
+    record: dict[str, object] = {
+        "schema": SCHEMA,
+        "base": link.base.repo_id or link.base.name,
+    }
+    if isinstance(link, Link):
+        record["operators"] = [step.operator for step in link.steps]
+    else:
+        record["trained_tokens"] = link.compute.tokens
+    if link.base.revision:
+        record["base_revision"] = link.base.revision
+    return record
+
+
+def _link_json(link: Link) -> dict[str, object]:
+    content: dict[str, object] = {
+        "kind": GROWTH,
+        "base": _model_json(link.base),
+        "steps": [_step_json(step) for step in link.steps],
+        "dtype": link.dtype,
+        "max_shard_nbytes": link.max_shard_nbytes,
+        "result": _model_json(link.result),
+        "versions": dict(link.versions),
+        "card": dict(link.card),
+        "num_computed": link.num_computed,
+    }
+    if link.measured is not None:
+        content["measured"] = link.measured.to_json()
+    return content
+
+
+def _training_json(link: TrainingLink) -> dict[str, object]:
+    return {
+        "kind": TRAINING,
+        "base": _model_json(link.base),
+        "stage": link.stage,
+        "data": [source.to_json() for source in link.data],
+        "optimizer": as_phrase(link.optimizer),
+        "learning_rate": link.learning_rate,
+        "schedule": as_phrase(link.schedule),
+        "batch_tokens": link.batch_tokens,
+        "sequence_length": link.sequence_length,
+        "precision": link.precision,
+        "seed": link.seed,
+        "trainable": as_phrase(link.trainable),
+        "settings": dict(link.settings),
+        "compute": link.compute.to_json(),
+        "evaluations": [evaluated.to_json() for evaluated in link.evaluations],
+        "result": _model_json(link.result),
+        "versions": dict(link.versions),
+        "card": dict(link.card),
+    }
+
+
+def _model_json(model: Model) -> dict[str, object]:
+    return {
+        **{key: value for key, value in asdict(model).items() if value is not None},
+        "files": {
+            name: {"nbytes": file.nbytes} | ({"sha256": file.sha256} if file.sha256 else {})
+            for name, file in model.files.items()
+        },
+    }
+
+
+def _step_json(step: GrowthStep) -> dict[str, object]:
+    """Return a step; a copied layer is written as its number, others as [layer, mode]."""
+    return {
+        "operator": step.operator,
+        "arguments": dict(step.arguments),
+        "layer_map": [
+            source.layer if source.mode == "copy" else [source.layer, source.mode]
+            for source in step.layer_map
+        ],
+        "preserves_function": step.preserves_function,
+    }
+
+
+# The fields of a model that say how wide it is -> the axis whose size they hold.
+WIDTHS: Mapping[str, str] = {
+    "hidden_size": "hidden",
+    "intermediate_size": "ffn",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_dim",
+}
+
+
+def changes_layers(sources: Sequence[LayerSource], num_base_layers: int) -> bool:
+    """Say whether a layer map is another than that of the base itself."""
+    return list(sources) != [LayerSource(i) for i in range(num_base_layers)]
+
+
+def model_record(
+    plan: GrowthPlan,
+    name: str,
+    *,
+    files: Mapping[str, WeightFile],
+    repo_id: str | None = None,
+    revision: str | None = None,
+) -> Model:
+    """Return the record of the model that a plan describes."""
+    return Model(
+        name=name,
+        repo_id=repo_id,
+        revision=revision,
+        num_hidden_layers=plan.num_hidden_layers,
+        num_parameters=plan.num_parameters,
+        num_non_embedding_parameters=non_embedding_parameters(plan),
+        files=files,
+        **widths_of(plan),
+    )
+
+
+def widths_of(plan: GrowthPlan) -> dict[str, int]:
+    """Return the sizes of the axes of width, by config key."""
+    sizes = FAMILIES[plan.family].sizes(plan.config)
+    return {key: sizes[axis] for key, axis in WIDTHS.items()}
+
+
+def non_embedding_parameters(plan: GrowthPlan) -> int:
+    """Return the parameters outside the embeddings and the output head."""
+    outside = {"model.embed_tokens.weight", "lm_head.weight"}
+    return sum(t.num_elements for name, t in plan.tensors.items() if name not in outside)
+
+
+def layout_files(layout: Layout) -> dict[str, WeightFile]:
+    """Return the records of the files of a layout, before anyone has read them."""
+    return {shard.name: WeightFile(shard.nbytes) for shard in layout.shards}
+
+
+def versions_of_plan(plan: GrowthPlan) -> dict[str, str]:
+    """Return the versions that a growth depends on; those of torch and numpy if they compute."""
+    computes = any(map(needs_torch, plan.tensors.values()))
+    return versions_of("torch", "numpy") if computes else versions_of()
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Return the versions of hfgrow, Python, and those of some packages that are installed."""
+    found = {"hfgrow": __version__, "python": platform.python_version()}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

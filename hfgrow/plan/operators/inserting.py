@@ -1,0 +1,198 @@
+"""Zero blocks: copies of layers that do nothing yet.
+
+Source: Wang et al. 2023, "LEMON: Lossless Model Expansion", https://arxiv.org/abs/2310.07999;
+Wu et al. 2024, "LLaMA Pro: Progressive LLaMA with Block Expansion",
+https://arxiv.org/abs/2401.02415, Sec. 3; G_zero in depth of https://arxiv.org/abs/2405.15319
+
+Fresh layers on top, masked.
+
+Source: Yao et al. 2023, "Masked Structural Growth for 2x Faster Language Model Pre-training",
+https://arxiv.org/abs/2305.02869; Yang et al. 2020, "Progressively Stacking 2.0",
+https://arxiv.org/abs/2011.13635; G_random in depth of https://arxiv.org/abs/2405.15319
+
+Means of neighbouring layers between them.
+
+Source: Cao et al. 2025, "Progressive Depth Up-scaling via Optimal Transport",
+https://arxiv.org/abs/2508.08011, the averaging that it starts from, without its alignment
+
+Layers between others, predicted by a network that learns from all layers.
+
+Source: Yang et al. 2025, "LESA: Learnable LLM Layer Scaling-Up", https://arxiv.org/abs/2502.13794;
+there they stand in the upper half only, and training keeps the other layers as they are
+"""
+
+from hfgrow.errors import UsageError
+from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.operators.operator import (
+    check_amount,
+    check_divides,
+    check_seed,
+    target_arguments,
+    target_layers,
+)
+from hfgrow.plan.plan import GrowthPlan, LayerSource
+
+
+def zero_depth(
+    base: GrowthPlan, *, g: int | None = None, layers: int | None = None, every: int | None = None
+) -> GrowthPlan:
+    """Insert copies of layers that add nothing at first.
+
+    Layer `i` of the output comes from layer `floor(i * l / L)` of the base; the first of each is a
+    copy, the others have zeros at their branch ends. Function preserving: the logits stay the same
+    bit for bit.
+
+    Args:
+        base: The plan to grow, with `l` layers.
+        g: Growth factor: how many times each layer stands, at least 2.
+        layers: Target depth `L` instead of g; any depth above that of the base.
+        every: Instead of g and layers: one zero copy behind each group of this many layers, of the
+            group's last (LLaMA Pro). Divides the number of layers.
+
+    Raises:
+        UsageError: Not exactly one of the three, not deeper than the base, or groups that do not
+            divide it.
+    """
+    num_layers = base.num_hidden_layers
+    if sum(value is not None for value in (g, layers, every)) != 1:
+        raise UsageError("zero-depth takes one of --g, --layers and --every", hint="try --g 2")
+    if every is not None:
+        check_divides(base, "--every", every)
+        sources = [i for i in range(num_layers) for _ in range(1 + ((i + 1) % every == 0))]
+        arguments: dict[str, object] = {"every": every}
+    else:
+        target = target_layers(base, g, layers)
+        sources = [i * num_layers // target for i in range(target)]
+        arguments = target_arguments(g, layers)
+    layer_map = [
+        LayerSource(layer, "zero" if i and sources[i - 1] == layer else "copy")
+        for i, layer in enumerate(sources)
+    ]
+    return apply_layer_map(
+        base, layer_map, operator="zero-depth", arguments=arguments, preserves_function=True
+    )
+
+
+def random_depth(
+    base: GrowthPlan,
+    *,
+    g: int | None = None,
+    layers: int | None = None,
+    seed: int = 0,
+    mask: float = 0.0,
+) -> GrowthPlan:
+    """Put freshly initialised layers on top.
+
+    What they add is multiplied by the mask, so a mask of 0 is function preserving, bit for bit, and
+    leaves zeros at their branch ends. Where the config has an entry for each layer, they take that
+    of the last one.
+
+    Args:
+        base: The plan to grow, with `l` layers.
+        g: Growth factor: the target depth in units of that of the base, at least 2.
+        layers: Target depth `L` instead of g; any depth above that of the base.
+        seed: Seeds the fresh layers, from 0 to 4294967295; the same seed gives the same bytes.
+        mask: Factor on what the fresh layers add, from 0 to 1; above 0 the function changes.
+
+    Raises:
+        UsageError: Not exactly one of g and layers, not deeper than the base, or a seed or mask out
+            of range.
+    """
+    num_layers = base.num_hidden_layers
+    target = target_layers(base, g, layers)
+    check_seed(seed)
+    check_amount("mask", mask)
+    fresh = LayerSource(num_layers - 1, "random")
+    return apply_layer_map(
+        base,
+        [*range(num_layers), *[fresh] * (target - num_layers)],
+        operator="random-depth",
+        arguments={**target_arguments(g, layers), "seed": seed, "mask": float(mask)},
+        preserves_function=mask == 0,
+        seed=seed,
+        mask=float(mask),
+    )
+
+
+def average(base: GrowthPlan, *, layers: int | None = None) -> GrowthPlan:
+    """Insert means of neighbouring layers between them.
+
+    The `k = L - l` means are spread evenly: mean `j` stands behind layer
+    `floor((2j + 1) * (l - 1) / (2k))` of the base and takes its config entries. Not function
+    preserving.
+
+    Args:
+        base: The plan to grow, with `l` layers.
+        layers: Target depth `L`, at most 2l - 1; left out, a mean stands in every gap: 2l - 1.
+
+    Raises:
+        UsageError: The base has a single layer, or the target is out of range.
+    """
+    if base.num_hidden_layers < 2:
+        raise UsageError(
+            "average needs at least 2 layers, the base has 1",
+            hint="use progressive: hfgrow progressive MODEL --layers 12",
+        )
+    layer_map = between(base, layers, "average")
+    return apply_layer_map(
+        base, layer_map, operator="average", arguments={"layers": len(layer_map)}
+    )
+
+
+def between(base: GrowthPlan, layers: int | None, mode: str) -> list[LayerSource]:
+    """Return all layers of a base in order, and between them some of a mode, spread evenly.
+
+    Raises:
+        UsageError: The target is no deeper than the base, or there are too few gaps.
+    """
+    num_layers = base.num_hidden_layers
+    num_gaps = num_layers - 1
+    target = num_layers + num_gaps if layers is None else layers
+    if not num_layers < target <= num_layers + num_gaps:
+        raise UsageError(
+            f"--layers must be from {num_layers + 1} to {num_layers + num_gaps}, one layer in "
+            f"a gap between {num_layers}, not {target}"
+        )
+    num_new = target - num_layers
+    behind = {(2 * j + 1) * num_gaps // (2 * num_new) for j in range(num_new)}
+    return [
+        LayerSource(i, m)
+        for i in range(num_layers)
+        for m in (("copy", mode) if i in behind else ("copy",))
+    ]
+
+
+MIN_LAYERS = 3
+
+
+def lesa(base: GrowthPlan, *, layers: int | None = None, seed: int = 0) -> GrowthPlan:
+    """Insert layers predicted from their neighbours by a small trained network (LESA).
+
+    For every kind of matrix a network learns, from the weights alone, to tell a layer from the two
+    around it; norms and biases are means. The layers stand where those of average stand. Not
+    function preserving. The same seed gives the same bytes on one machine with one version of
+    torch; elsewhere verify and reproduce find other bytes.
+
+    Args:
+        base: The plan to grow, with `l` layers, at least 3.
+        layers: Target depth `L`, at most 2l - 1; left out, a layer stands in every gap: 2l - 1.
+        seed: Seeds the networks, from 0 to 4294967295.
+
+    Raises:
+        UsageError: The base has fewer than 3 layers, or the target or the seed is out of range.
+    """
+    num_layers = base.num_hidden_layers
+    if num_layers < MIN_LAYERS:
+        raise UsageError(
+            f"lesa learns from at least {MIN_LAYERS} layers, the base has {num_layers}",
+            hint=f"use stack: hfgrow stack MODEL --layers {2 * num_layers}",
+        )
+    check_seed(seed)
+    layer_map = between(base, layers, "predicted")
+    return apply_layer_map(
+        base,
+        layer_map,
+        operator="lesa",
+        arguments={"layers": len(layer_map), "seed": seed},
+        seed=seed,
+    )

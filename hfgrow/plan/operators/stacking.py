@@ -1,0 +1,295 @@
+"""Stack: the whole stack of layers repeated.
+
+Source: Du et al. 2024, "Stacking Your Transformers: A Closer Look at Model Growth for Efficient LLM
+Pre-Training", https://arxiv.org/abs/2405.15319, Sec. 3.1, G_direct in depth (G_stack)
+
+Interpolate: every layer repeated in place.
+
+Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, ablation of
+stacking against interpolation
+
+Partial stacking: some of the layers repeated, in the paper's notation.
+
+Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, appendix on
+partial stacking (Table 5)
+
+SOLAR's depth up-scaling: two copies that overlap.
+
+Source: Kim et al. 2023, "SOLAR 10.7B: Scaling Large Language Models with Simple yet Effective Depth
+Up-Scaling", https://arxiv.org/abs/2312.15166, Sec. 2
+
+Progressive stacking: the top layers again, on top.
+
+Source: Gong et al. 2019, "Efficient Training of BERT by Progressively Stacking",
+https://proceedings.mlr.press/v97/gong19a.html; Yang et al. 2020, "Progressively Stacking 2.0: A
+Multi-stage Layerwise Training Method for BERT Training Speedup", https://arxiv.org/abs/2011.13635
+
+MIDAS: the middle block of layers twice.
+
+Source: Saunshi et al. 2024, "On the Inductive Bias of Stacking Towards Improving Reasoning",
+https://arxiv.org/abs/2409.19044, Sec. 3
+
+LIDAS: the layers around the exact middle twice.
+
+Source: Kapl et al. 2025, "Do Depth-Grown Models Overcome the Curse of Depth?",
+https://arxiv.org/abs/2512.08819
+
+Progressive training from one layer: it becomes all layers.
+
+Source: Bu 2025, "Scaling depth capacity via zero/one-layer model expansion",
+https://arxiv.org/abs/2511.04981
+"""
+
+import re
+from typing import Literal
+
+from hfgrow.errors import UsageError, printable
+from hfgrow.plan.depth import apply_layer_map, check_num_layers
+from hfgrow.plan.operators.operator import check_divides, target_arguments, target_layers
+from hfgrow.plan.plan import GrowthPlan
+
+
+def stack(
+    base: GrowthPlan,
+    *,
+    g: int | None = None,
+    layers: int | None = None,
+    remainder: Literal["tail", "head"] = "tail",
+) -> GrowthPlan:
+    """Repeat the whole stack of layers (Gstack): M, M, ..., M.
+
+    Layer `i` of the output is layer `i mod l` of the base. Not function preserving.
+
+    Args:
+        base: The plan to grow, with `l` layers.
+        g: Growth factor: how many times the layers are stacked, at least 2.
+        layers: Target depth instead of g; any depth above that of the base.
+        remainder: Which layers fill up a target depth that is no multiple of the base's: the last
+            ones (tail), so that the model ends on the layer the final norm expects, or the first
+            ones (head).
+
+    Raises:
+        UsageError: Not exactly one of g and layers, not deeper than the base, or a remainder where
+            g leaves none.
+    """
+    if g is not None and remainder != "tail":
+        raise UsageError("--remainder goes with --layers: a growth factor leaves none")
+    num_layers = base.num_hidden_layers
+    target = target_layers(base, g, layers)
+    full, rest = divmod(target, num_layers)
+    layer_map = list(range(num_layers)) * full
+    layer_map += range(num_layers - rest, num_layers) if remainder == "tail" else range(rest)
+    arguments = target_arguments(g, layers)
+    if rest:
+        arguments["remainder"] = remainder
+    return apply_layer_map(base, layer_map, operator="stack", arguments=arguments)
+
+
+def interpolate(base: GrowthPlan, *, g: int | None = None, layers: int | None = None) -> GrowthPlan:
+    """Repeat every layer in place: 0, 0, 1, 1, ...
+
+    Layer `i` of the output is layer `floor(i * l / L)` of the base. Not function preserving.
+
+    Args:
+        base: The plan to grow, with `l` layers.
+        g: Growth factor: how many times each layer stands, at least 2.
+        layers: Target depth `L` instead of g; any depth above that of the base.
+
+    Raises:
+        UsageError: Not exactly one of g and layers, or not deeper than the base.
+    """
+    target = target_layers(base, g, layers)
+    layer_map = [i * base.num_hidden_layers // target for i in range(target)]
+    return apply_layer_map(
+        base, layer_map, operator="interpolate", arguments=target_arguments(g, layers)
+    )
+
+
+_PART = re.compile(r"(?P<layers>\d+|\[\d{1,9}(?::\d{1,9})?\])(?:\*(?P<times>\d{1,9}))?", re.ASCII)
+
+
+def partial(base: GrowthPlan, pattern: str) -> GrowthPlan:
+    """Repeat some of the layers, as 12-345*7-6.
+
+    Parts are joined by "-"; a part is a run of neighbouring layers, counted from 1, and "*n"
+    repeats it n times. In a part like 345 each digit is a layer; layers above 9 are written as a
+    range, [10:24], or alone, [10]. A part may take up layers that stand before it, as in the
+    paper's 12-3456*5-56, but none may be left out. Not function preserving.
+
+    Args:
+        base: The plan to grow.
+        pattern: The notation, such as 12-345*7-6 for a base of 6 layers, or [1:8]-[9:16]*3-[17:22].
+
+    Raises:
+        UsageError: The notation is wrong, leaves a layer out, or does not grow the base.
+    """
+    num_layers = base.num_hidden_layers
+    shown = printable(repr(pattern))
+    layer_map: list[int] = []
+    reached = 0
+    for part in pattern.split("-"):
+        match = _PART.fullmatch(part)
+        run = _run_of(match["layers"]) if match else range(0)
+        if match is None or not run:
+            raise UsageError(
+                f"{printable(part)!r} in {shown} is no run of neighbouring layers",
+                hint="try 12-345*7-6, or [1:8]-[9:16]*3-[17:22] for layers above 9",
+            )
+        if run.start < 0 or run.stop > num_layers:
+            raise UsageError(
+                f"{printable(part)!r} in {shown} leaves the layers 1 to {num_layers} of the base"
+            )
+        if run.start > reached:
+            raise _left_out(shown, reached, run.start)
+        times = int(match["times"] or 1)
+        if times < 1:
+            raise UsageError(f"{printable(part)!r} repeats its layers {times} times; at least 1")
+        check_num_layers(len(layer_map) + len(run) * times)
+        layer_map += [*run] * times
+        reached = max(reached, run.stop)
+    if reached < num_layers:
+        raise _left_out(shown, reached, num_layers)
+    if len(layer_map) == num_layers:
+        raise UsageError(f"{shown} repeats nothing", hint="add *n to a part")
+    return apply_layer_map(base, layer_map, operator="partial", arguments={"pattern": pattern})
+
+
+def _run_of(text: str) -> range:
+    """Return the 0-based layers of a part; an empty range if they are no neighbours."""
+    if text.startswith("["):
+        first, _, last = text.strip("[]").partition(":")
+        return range(int(first) - 1, int(last or first))
+    run = range(int(text[0]) - 1, int(text[-1]))
+    return run if [*text] == [str(i + 1) for i in run] else range(0)
+
+
+def _left_out(shown: str, reached: int, upper: int) -> UsageError:
+    return UsageError(
+        f"{shown} leaves out the layers {reached + 1} to {upper} of the base",
+        hint="every layer stands at least once, the lower ones first",
+    )
+
+
+def solar(base: GrowthPlan, *, overlap: int = 8) -> GrowthPlan:
+    """Stack the base on itself without the layers around the seam.
+
+    The last `overlap` layers of the first copy and the first `overlap` of the second are left out:
+    0 .. l-overlap-1, then overlap .. l-1. Not function preserving.
+
+    Args:
+        base: The plan to grow, with `l` layers.
+        overlap: Layers left out on each side of the seam (SOLAR took 8 of 32), from 0 to below l/2.
+
+    Raises:
+        UsageError: The overlap is negative or leaves no growth.
+    """
+    num_layers = base.num_hidden_layers
+    if overlap < 0 or 2 * overlap >= num_layers:
+        raise UsageError(
+            f"overlap must be from 0 to below half of the {num_layers} layers, not {overlap}",
+            hint=f"try --overlap {num_layers // 4}",
+        )
+    layer_map = [*range(num_layers - overlap), *range(overlap, num_layers)]
+    return apply_layer_map(base, layer_map, operator="solar", arguments={"overlap": overlap})
+
+
+def append_top(base: GrowthPlan, *, g: int | None = None, layers: int | None = None) -> GrowthPlan:
+    """Put the top layers on top once more (StackedBERT, MSLT).
+
+    0 .. l-1, then 2l-L .. l-1: what stack does up to twice the depth. One stage of gradual growth.
+    Not function preserving.
+
+    Args:
+        base: The plan to grow, with `l` layers.
+        g: Growth factor; only 2 fits.
+        layers: Target depth `L` instead of g; above that of the base, at most twice it.
+
+    Raises:
+        UsageError: Not exactly one of g and layers, not deeper than the base, or above its double.
+    """
+    num_layers = base.num_hidden_layers
+    target = target_layers(base, g, layers)
+    if target > 2 * num_layers:
+        raise UsageError(
+            f"append-top at most doubles the {num_layers} layers, it cannot make {target}",
+            hint=f"use stack: hfgrow stack MODEL --layers {target}",
+        )
+    return apply_layer_map(
+        base,
+        [*range(num_layers), *range(2 * num_layers - target, num_layers)],
+        operator="append-top",
+        arguments=target_arguments(g, layers),
+    )
+
+
+def midas(base: GrowthPlan, *, block: int | None = None) -> GrowthPlan:
+    """Repeat the middle block of layers in place.
+
+    Of `n = l / b` blocks, counted from 1, block `m = ceil(n / 2)` stands twice:
+    0 .. m*b-1, then (m-1)*b .. l-1. One stage of gradual middle stacking. Not function
+    preserving.
+
+    Args:
+        base: The plan to grow, with `l` layers.
+        block: Layers in a block, `b`; divides the number of layers. Needed: the paper keeps it the
+            same through all stages, so it depends on the first.
+
+    Raises:
+        UsageError: No block, or one that does not divide the number of layers.
+    """
+    num_layers, size = base.num_hidden_layers, check_divides(base, "--block", block)
+    middle = (num_layers // size + 1) // 2
+    layer_map = [*range(middle * size), *range((middle - 1) * size, num_layers)]
+    return apply_layer_map(base, layer_map, operator="midas", arguments={"block": size})
+
+
+def lidas(base: GrowthPlan, *, block: int | None = None) -> GrowthPlan:
+    """Repeat the layers around the exact middle in place.
+
+    With `s = floor((l - b) / 2)` the output is 0 .. s+b-1, then s .. l-1. The same as midas where
+    the number of blocks is odd. One stage of gradual growth. Not function preserving.
+
+    Args:
+        base: The plan to grow, with `l` layers.
+        block: Layers to repeat, `b`, from 1 to the number of layers. Needed, as for midas.
+
+    Raises:
+        UsageError: No block, or one out of range.
+    """
+    num_layers = base.num_hidden_layers
+    if block is None:
+        raise UsageError(
+            "lidas needs the number of layers to repeat, --block",
+            hint=f"try --block {max(num_layers // 4, 1)}",
+        )
+    if not 1 <= block <= num_layers:
+        raise UsageError(f"--block must be from 1 to the {num_layers} layers, not {block}")
+    start = (num_layers - block) // 2
+    layer_map = [*range(start + block), *range(start, num_layers)]
+    return apply_layer_map(base, layer_map, operator="lidas", arguments={"block": block})
+
+
+def progressive(base: GrowthPlan, *, g: int | None = None, layers: int | None = None) -> GrowthPlan:
+    """Repeat the only layer of a one-layer model.
+
+    The paper grows once, late in training, with a schedule that stays flat until then. Not function
+    preserving.
+
+    Args:
+        base: The plan to grow, with one layer.
+        g: Growth factor, at least 2; the same number as layers.
+        layers: Target depth `L`.
+
+    Raises:
+        UsageError: The base has more than one layer, not exactly one of g and layers, or not deeper
+            than the base.
+    """
+    if base.num_hidden_layers != 1:
+        raise UsageError(
+            f"progressive grows models of 1 layer, the base has {base.num_hidden_layers}",
+            hint="use stack: hfgrow stack MODEL --g 4",
+        )
+    target = target_layers(base, g, layers)
+    return apply_layer_map(
+        base, [0] * target, operator="progressive", arguments=target_arguments(g, layers)
+    )

@@ -1,0 +1,135 @@
+"""Untie: the output head becomes a tensor of its own.
+
+Press and Wolf 2017, "Using the Output Embedding to Improve Language Models",
+https://arxiv.org/abs/1608.05859, is what it undoes
+
+The paper's noise: every matrix moved towards a fresh one, which changes the function.
+
+Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, ablation on
+function preservation: `W <- (1 - a) W + a eps`
+
+Weaker branches for a deeper model.
+
+Source: Yang et al. 2023, "Tensor Programs VI: Feature Learning in Infinite-Depth Neural Networks",
+https://arxiv.org/abs/2310.02244 (a block multiplier of 1/sqrt(L)), as a rule for growing in depth
+"""
+
+from dataclasses import replace
+
+from hfgrow.errors import UsageError
+from hfgrow.plan.depth import initial_std, scale_branches
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.table import Kind, layer_of
+from hfgrow.plan.operators.operator import check_amount, check_seed
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
+from hfgrow.plan.tensors import Blend, Normal
+
+
+def untie(base: GrowthPlan) -> GrowthPlan:
+    """Give a model with tied embeddings an output head of its own, equal to them.
+
+    Grown in width afterwards, the head is split and gets noise like any matrix, and the final norm
+    stays as it is. Function preserving.
+
+    Args:
+        base: The plan to change.
+
+    Raises:
+        UsageError: The model has a head of its own already.
+    """
+    family = FAMILIES[base.family]
+    head = family.head.tensor
+    if head in base.tensors:
+        raise UsageError(f"the embeddings are not tied: there is a {head} already")
+    tensors = {**base.tensors, head: base.tensors[family.embeddings.tensor]}
+    layers = tuple(LayerSource(i) for i in range(base.num_hidden_layers))
+    return replace(
+        base,
+        config={**base.config, "tie_word_embeddings": False},
+        tensors=tensors,
+        steps=(*base.steps, GrowthStep("untie", {}, layers, True)),
+    )
+
+
+def paper_noise(base: GrowthPlan, *, amount: float, seed: int = 0) -> GrowthPlan:
+    """Move every matrix towards a fresh one: W <- (1 - a) W + a eps.
+
+    eps has the standard deviation of a fresh model's weights. The paper finds 0.2 of it to help a
+    little after growth, and more to harm. Not function preserving.
+
+    Args:
+        base: The plan to change, usually a grown one.
+        amount: a, from 0 to 1.
+        seed: Seeds the noise; the same seed gives the same bytes.
+
+    Raises:
+        UsageError: The amount is not between 0 and 1.
+    """
+    check_amount("amount", amount)
+    check_seed(seed)
+    if any(s.operator == "paper-noise" and s.arguments["seed"] == seed for s in base.steps):
+        raise UsageError(f"noise of the seed {seed} was added before", hint="give another --seed")
+    layers = tuple(LayerSource(i) for i in range(base.num_hidden_layers))
+    step = GrowthStep("paper-noise", {"amount": amount, "seed": seed}, layers, False)
+    noisy = perturbed(base, keep=1 - amount, amount=amount, key=f"{seed}/paper-noise")
+    return replace(noisy, steps=(*base.steps, step))
+
+
+def perturbed(plan: GrowthPlan, *, keep: float, amount: float, key: str) -> GrowthPlan:
+    """Return the plan with `keep W + amount eps` for every matrix and the embeddings.
+
+    Args:
+        plan: Any plan.
+        keep: The factor on what is there.
+        amount: The factor on the noise, which has the spread of a fresh model's weights.
+        key: Seeds the noise.
+    """
+    family = FAMILIES[plan.family]
+    roles = family.roles(plan.config)
+    outer = {role.tensor: role for role in (*family.outer, family.head)}
+
+    def noisy(name: str, tensor: TensorPlan) -> TensorPlan:
+        found = layer_of(name)
+        role = roles[found[1]] if found else outer[name]
+        if role.kind not in (Kind.LINEAR, Kind.EMBEDDING):
+            return tensor
+        std = initial_std(role, tensor.shape[1], plan.num_hidden_layers)
+        noise = Normal(tensor.shape, std, f"{key}/{name}")
+        return replace(tensor, recipe=Blend(((keep, tensor.recipe), (amount, noise))))
+
+    return replace(plan, tensors={n: noisy(n, tensor) for n, tensor in plan.tensors.items()})
+
+
+def branch_scale(base: GrowthPlan, *, exponent: float = 0.5) -> GrowthPlan:
+    """Multiply what every branch adds by (l / L)^A.
+
+    `L` is the depth of the plan and `l` how many different layers of the root stand in it. It
+    follows growth in depth in the same pass, as in steps=[("stack", {"g": 2}),
+    ("branch-scale", {"exponent": 0.5})]. Not function preserving.
+
+    Args:
+        base: The plan whose layers an earlier step repeated.
+        exponent: `A`, above 0 and at most 1: 0.5 keeps the variance of the sum of independent
+            branches, 1 the sum of equal ones.
+
+    Raises:
+        UsageError: The exponent is out of range, no layer is repeated, or it was done before.
+    """
+    if not 0 < exponent <= 1:
+        raise UsageError(f"--exponent must be above 0 and at most 1, not {exponent}")
+    if any(step.operator == "branch-scale" for step in base.steps):
+        raise UsageError("branch-scale stands once, behind the last step that grows in depth")
+    num_layers, num_sources = base.num_hidden_layers, len(set(base.sources))
+    if num_layers == num_sources:
+        raise UsageError(
+            "branch-scale follows a step that repeats layers, and none is repeated here",
+            hint="try hfgrow stack MODEL --g 4 --branch-scale 0.5",
+        )
+    step = GrowthStep(
+        operator="branch-scale",
+        arguments={"exponent": float(exponent)},
+        layer_map=tuple(LayerSource(i) for i in range(num_layers)),
+        preserves_function=False,
+    )
+    factor = (num_sources / num_layers) ** exponent
+    return replace(base, tensors=scale_branches(base, factor), steps=(*base.steps, step))
