@@ -22,12 +22,12 @@ import torch
 
 from benchmarks.measure import table, write_json
 from benchmarks.train import LEARNING_RATE, SIZES, WARM_STEPS, Size
+from hfgrow.data.batches import NO_TARGET
 from hfgrow.growth.loading import filled_config
 from hfgrow.train.attention import preferred_kernels, use_causal_attention
-from hfgrow.train.data.batches import NO_TARGET
+from hfgrow.train.cpu_products import use_fast_products
 from hfgrow.train.flops import arithmetic, peak_flops, utilization
 from hfgrow.train.loss import NextTokenLoss
-from hfgrow.train.products import use_fast_products
 
 ROWS = (
     "eager attention",

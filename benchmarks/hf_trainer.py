@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from hfgrow.train.data.order import BlockOrder
-from hfgrow.train.data.token_files import TokenFiles
-from hfgrow.train.data.views import TokenView
+from hfgrow.data.order import BlockOrder
+from hfgrow.data.token_folder import TokenFiles
+from hfgrow.data.views import TokenView
 
 
 class Blocks(torch.utils.data.Dataset[dict[str, torch.Tensor]]):

@@ -106,7 +106,7 @@ def compare(
         shared_settings,
         tokenised,
     )
-    from hfgrow.train.stop import StoppedError
+    from hfgrow.train.processes import StoppedError
 
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)

@@ -59,8 +59,8 @@ def prepare(
     require("hfgrow data prepare", *_REQUIRED)
     from hfgrow.checkpoint.config import read_config
     from hfgrow.checkpoint.files import LocalFolder
-    from hfgrow.train.data.prepare import prepare as prepare_tokens
-    from hfgrow.train.data.tokenizer import open_tokenizer
+    from hfgrow.data.prepare import prepare as prepare_tokens
+    from hfgrow.data.tokenizer import open_tokenizer
 
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
@@ -89,7 +89,7 @@ def check(
 ) -> None:
     """Compare every file of prepared tokens with the sha256 in its index."""
     require("hfgrow data check", *_REQUIRED)
-    from hfgrow.train.data.token_files import TokenFiles
+    from hfgrow.data.token_folder import TokenFiles
 
     console = Console(as_json=json, quiet=quiet)
     files = TokenFiles(folder)
@@ -105,7 +105,7 @@ def text_source(text: str, text_column: str = "text", split: str = "train") -> A
     Raises:
         UsageError: It is neither a file or folder nor the name of a dataset.
     """
-    from hfgrow.train.data.sources import DEMO, TextSource, has_known_ending
+    from hfgrow.data.sources import DEMO, TextSource, has_known_ending
 
     path = Path(text).expanduser()
     if text == DEMO and not path.exists():

@@ -143,8 +143,7 @@ def evaluate(
         raise UsageError(f"there is no folder {printable(include_path, 200)}")
     max_tokens = int(amount(tokens or _TOKENS, "--tokens"))
     sources = [_source(word, text_column or "text", split, name) for word in text or ()]
-    from hfgrow.train.same_bytes import Candidate
-    from hfgrow.train.side_by_side import device_of, measured, prepared
+    from hfgrow.train.evaluate import Candidate, device_of, measured, prepared
 
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)

@@ -150,7 +150,7 @@ def _work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -
         raise UsageError("there is no text to learn from", hint="add --data demo, or --data FILE")
     column = values["text_column"]
     require("hfgrow learn", *_REQUIRED)
-    from hfgrow.train.learn.run import LearnRequest, learn
+    from hfgrow.train.learn.command import LearnRequest, learn
 
     return learn(
         LearnRequest(

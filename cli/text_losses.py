@@ -10,7 +10,7 @@ from .output import Console
 from .table import table_lines
 
 if TYPE_CHECKING:
-    from hfgrow.train.side_by_side import ModelLoss
+    from hfgrow.train.evaluate import ModelLoss
 
 _COLUMNS = ("model", "parameters", "tokens", "bytes", "nats/token", "perplexity", "bits/byte")
 

@@ -56,12 +56,10 @@ def train(
     What stands behind -- goes to accelerate launch, such as -- --num_machines 2.
     """
     require("hfgrow train", "pydantic", *TRAINING)
-    from hfgrow.train.describe import recipe_lines
-    from hfgrow.train.hints import in_keys
-    from hfgrow.train.launch import launch
-    from hfgrow.train.launch_options import check_launch_options
-    from hfgrow.train.recipe import load_recipe
-    from hfgrow.train.rehearse import rehearse
+    from hfgrow.train.dry_run import recipe_lines, rehearse
+    from hfgrow.train.processes import check_launch_options, launch
+    from hfgrow.train.recipe.hints import in_keys
+    from hfgrow.train.recipe.recipe import load_recipe
 
     console = Console(as_json=json, quiet=quiet)
     extra = _behind_dashes(context.args)

@@ -21,9 +21,8 @@ from pathlib import Path
 
 from hfgrow.console import open_streams
 from hfgrow.errors import GrowthError
-from hfgrow.train.hints import as_keys
-from hfgrow.train.launch import STATUS_VARIABLE, end_with_parent
-from hfgrow.train.stop import StoppedError
+from hfgrow.train.processes import STATUS_VARIABLE, StoppedError, end_with_parent
+from hfgrow.train.recipe.hints import as_keys
 
 # How long a process that failed waits for the first one to say so.
 _PATIENCE_S = 10.0
@@ -43,8 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     if STATUS_VARIABLE in os.environ or "LOCAL_RANK" in os.environ:
         end_with_parent()
     # Only now: it takes seconds to import torch.
-    from hfgrow.train.main import Job, carry_out
-    from hfgrow.train.recipe import load_recipe
+    from hfgrow.train.recipe.recipe import load_recipe
+    from hfgrow.train.run import Job, carry_out
 
     try:
         job = Job(

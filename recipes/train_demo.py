@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from hfgrow.train.data.reading import is_held_out
+from hfgrow.data.prepare import is_held_out
 
 END = "<|endoftext|>"  # its token id is 0
 VOCAB_SIZE = 2048

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from hfgrow.train.recipe_fields import Part, Text, expected, number, refusal
-from hfgrow.train.recipe_parts import NotNegative
+from hfgrow.train.recipe.fields import Part, Text, expected, number, refusal
+from hfgrow.train.recipe.parts import NotNegative
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}", re.ASCII)
 _SHARE = "share"

@@ -13,7 +13,7 @@ from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.errors import printable
 from hfgrow.study.job import StudyRun
 from hfgrow.study.ledgers import recorded
-from hfgrow.train.launch import end_all, launch_command, start, tell
+from hfgrow.train.processes import end_all, launch_command, start, tell
 from hfgrow.train.run_folder import RunFolder
 
 DONE, FAILED, SKIPPED, OPEN = "done", "failed", "not run", "open"

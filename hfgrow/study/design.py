@@ -18,8 +18,8 @@ from hfgrow.study.foresee import check_target, costs_of, foreseen
 from hfgrow.study.job import StudyRun
 from hfgrow.study.recipe import StudyRecipe
 from hfgrow.study.stages import arm_stages, base_stage
-from hfgrow.train.recipe import recipe_of
-from hfgrow.train.recipe_fields import numbers_in
+from hfgrow.train.recipe.fields import numbers_in
+from hfgrow.train.recipe.recipe import recipe_of
 
 _PASSED_ON = (
     "tokenizer",

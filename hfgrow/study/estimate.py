@@ -16,8 +16,8 @@ from hfgrow.study.accounting import total
 from hfgrow.study.child import is_done
 from hfgrow.study.design import Design
 from hfgrow.study.job import StudyRun
-from hfgrow.train.fresh import fresh_model
-from hfgrow.train.recipe_parts import FreshModel
+from hfgrow.train.recipe.parts import FreshModel
+from hfgrow.train.weights import fresh_model
 
 # What may be made for an estimate: on a CPU little, since others may need its memory.
 _MOST_PARAMETERS = {"cpu": 20_000_000, "cuda": 1_000_000_000}

@@ -18,7 +18,7 @@ from hfgrow.checkpoint.locks import LOCK, held
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.study.job import StudyRun
-from hfgrow.train.recipe import load_recipe
+from hfgrow.train.recipe.recipe import load_recipe
 
 STUDY = "study.json"
 _SEED = re.compile(r"(.+)-seed([0-9]{1,20})", re.ASCII)

@@ -5,13 +5,12 @@ from typing import Any
 
 from hfgrow.errors import UsageError
 from hfgrow.study.accounting import StageCost
+from hfgrow.train.dry_run import Foreseen, foresee, stage_cost
 from hfgrow.train.flops import arithmetic
-from hfgrow.train.foresee import Foreseen, foresee
-from hfgrow.train.fresh import fresh_plan
-from hfgrow.train.hints import in_keys
-from hfgrow.train.needs import stage_cost
-from hfgrow.train.recipe import Recipe
-from hfgrow.train.recipe_parts import FreshModel
+from hfgrow.train.recipe.hints import in_keys
+from hfgrow.train.recipe.parts import FreshModel
+from hfgrow.train.recipe.recipe import Recipe
+from hfgrow.train.weights import fresh_plan
 
 
 def foreseen(recipe: Recipe) -> tuple[Foreseen, ...]:

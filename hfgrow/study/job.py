@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hfgrow.plan.plan import LayerSource
 from hfgrow.study.accounting import StageCost, total
-from hfgrow.train.recipe import Recipe
+from hfgrow.train.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ from hfgrow.study.child import (
 from hfgrow.study.folder import StudyFolder
 from hfgrow.study.fork import prepare_folder
 from hfgrow.study.job import StudyRun
-from hfgrow.train.launch import SCRIPT
 from hfgrow.train.metrics import read_metrics
+from hfgrow.train.processes import SCRIPT
 
 _POLL_S = 0.1
 _STOP_S = 120.0

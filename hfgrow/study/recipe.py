@@ -18,10 +18,8 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 from hfgrow.errors import UsageError, printable
 from hfgrow.plan.operators.operator import MAX_SEED
 from hfgrow.study.arms import NO_BASES, NOTHING, Arm, Base, Name, Settings
-from hfgrow.train.overrides import with_overrides
-from hfgrow.train.recipe_errors import refused
-from hfgrow.train.recipe_fields import Part, Text, Tokens, refusal
-from hfgrow.train.recipe_files import read_recipe
+from hfgrow.train.recipe.fields import Part, Text, Tokens, refusal, refused
+from hfgrow.train.recipe.files import read_recipe, with_overrides
 
 FOLDER = "studies"
 _SIZES, _LIKE = "sizes", "like"

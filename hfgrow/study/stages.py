@@ -8,8 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 from hfgrow.errors import UsageError, printable
 from hfgrow.study.arms import Arm, Base
 from hfgrow.study.recipe import StudyRecipe
-from hfgrow.train.recipe_fields import Tokens
-from hfgrow.train.recipe_operators import takes_seed
+from hfgrow.train.recipe.fields import Tokens
+from hfgrow.train.recipe.stages import takes_seed
 
 _COUNT: TypeAdapter[int] = TypeAdapter(Tokens)
 

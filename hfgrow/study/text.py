@@ -6,16 +6,16 @@ from typing import Any
 
 from hfgrow.checkpoint.staging import translated
 from hfgrow.console import Progress, Silent
+from hfgrow.data.corpus import corpus_of, open_sources
+from hfgrow.data.tokenizer import open_tokenizer
+from hfgrow.data.views import TokenView
 from hfgrow.errors import printable
 from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
-from hfgrow.train.data.corpus import corpus_of, open_sources
-from hfgrow.train.data.tokenizer import open_tokenizer
-from hfgrow.train.data.views import TokenView
-from hfgrow.train.fresh import fresh_config
-from hfgrow.train.recipe import Recipe
-from hfgrow.train.recipe_parts import FreshModel, Source
-from hfgrow.train.texts import text_source
+from hfgrow.train.recipe.parts import FreshModel, Source
+from hfgrow.train.recipe.recipe import Recipe
+from hfgrow.train.text import text_source
+from hfgrow.train.weights import fresh_config
 
 
 def tokenise(recipe: Recipe, tokens: Path, progress: Progress) -> dict[str, Any]:

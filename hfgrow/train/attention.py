@@ -12,9 +12,15 @@ the fast kernels. What a layer asks for decides how it is computed, always exact
   else written out, [batch, heads, tokens, tokens] in memory.
 
 A model that sees documents apart is called with `attention_masks=batch_masks(...)`.
+
+Attention masks of a batch, made once and only where a layer needs one.
+
+Source: Dong et al. 2024, "Flex Attention", https://arxiv.org/abs/2412.05496 (block masks)
+
+The attention masks of a model's batches; those that never change are made once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -23,10 +29,81 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from hfgrow.data.batches import MicroBatch
 from hfgrow.errors import UsageError
-from hfgrow.train.masks import Masks, dense_mask
+from hfgrow.train.flops import layer_windows
+
+# Sliding window of a layer, None for none -> its mask, or None where it needs none.
+Masks = Mapping[int | None, Tensor | BlockMask | None]
+
+
+def batch_masks(
+    windows: Collection[int | None],
+    num_tokens: int,
+    device: torch.device,
+    *,
+    segment_ids: Tensor | None = None,
+    is_capped: bool = False,
+) -> Masks | None:
+    """Return the masks of a batch, for the model's argument `attention_masks`.
+
+    Args:
+        windows: The sliding windows of the model's layers; None for layers without.
+        num_tokens: Tokens of a sequence.
+        device: Where the model runs: on CUDA masks are block masks, elsewhere dense ones.
+        segment_ids: For each token the number of its document, [batch, num_tokens]; a token sees
+            its own document only. None packs without masks.
+        is_capped: Whether the model caps its attention logits, which CUDA needs a block mask for.
+
+    Returns:
+        None where no layer needs a mask.
+    """
+    on_cuda = device.type == "cuda"
+    make = block_mask if on_cuda else dense_mask
+    masks: dict[int | None, Tensor | BlockMask | None] = {}
+    for window in windows:
+        is_short = window is not None and window < num_tokens
+        needed = segment_ids is not None or is_short or (is_capped and on_cuda)
+        masks[window] = make(num_tokens, window, device, segment_ids) if needed else None
+    return masks if any(mask is not None for mask in masks.values()) else None
+
+
+def dense_mask(
+    num_tokens: int,
+    window: int | None,
+    device: torch.device,
+    segment_ids: Tensor | None = None,
+) -> Tensor:
+    """Return True where a query sees a key, [batch or 1, 1, num_tokens, num_tokens]."""
+    place = torch.arange(num_tokens, device=device)
+    back = place[:, None] - place[None, :]
+    sees = back >= 0 if window is None else (back >= 0) & (back < window)
+    if segment_ids is None:
+        return sees[None, None]
+    return (sees & (segment_ids[:, :, None] == segment_ids[:, None, :]))[:, None]
+
+
+def block_mask(
+    num_tokens: int,
+    window: int | None,
+    device: torch.device,
+    segment_ids: Tensor | None = None,
+) -> BlockMask:
+    """Return the same for flex attention, which passes over blocks where no query sees a key."""
+
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        seen = query >= key
+        if window is not None:
+            seen = seen & (query - key < window)
+        if segment_ids is not None:
+            seen = seen & (segment_ids[batch, query] == segment_ids[batch, key])
+        return seen
+
+    batch = None if segment_ids is None else segment_ids.shape[0]
+    return create_block_mask(sees, batch, None, num_tokens, num_tokens, device=str(device))
+
 
 NAME = "hfgrow_causal"
 # Where cuDNN was seen faster than flash attention; elsewhere it is slower.
@@ -177,3 +254,35 @@ def _capped(
     weights = functional.dropout(weights, dropout)
     output: Tensor = weights @ value[:, :, None]
     return output.flatten(1, 2)
+
+
+class BatchMasks:
+    """Makes the masks of batch after batch.
+
+    Args:
+        config: The model's transformers config.
+        sequence_length: Tokens of a sequence.
+        device: Where the model runs.
+    """
+
+    def __init__(self, config: Any, sequence_length: int, device: torch.device) -> None:
+        settings = config.to_dict()
+        self._windows = frozenset(layer_windows(settings))
+        self._is_capped = settings.get("attn_logit_softcapping") is not None
+        self._sequence_length, self._device = sequence_length, device
+        self._without_documents = self._make(None)
+
+    def of(self, batch: MicroBatch) -> Masks | None:
+        """Return the masks of a batch on the device; None where no layer needs any."""
+        if batch.segment_ids is None:
+            return self._without_documents
+        return self._make(batch.segment_ids)
+
+    def _make(self, segment_ids: torch.Tensor | None) -> Masks | None:
+        return batch_masks(
+            self._windows,
+            self._sequence_length,
+            self._device,
+            segment_ids=segment_ids,
+            is_capped=self._is_capped,
+        )

@@ -27,11 +27,10 @@ from hfgrow.lineage.describe import describe_step
 from hfgrow.lineage.manifest import Evaluated, TrainingLink
 from hfgrow.lineage.read import manifest_of
 from hfgrow.train.compare_settings import Texts
-from hfgrow.train.main import Job, carry_out
 from hfgrow.train.probe import RECORD, Probe, RecordedProbe, record_probes, recorded_probes
-from hfgrow.train.recipe import Recipe, recipe_of
-from hfgrow.train.run_folder import RunFolder
-from hfgrow.train.same_run import base_identity
+from hfgrow.train.recipe.recipe import Recipe, recipe_of
+from hfgrow.train.run import Job, carry_out
+from hfgrow.train.run_folder import RunFolder, base_identity
 
 WINNER = "winner"
 _RUNS = "runs"

@@ -8,13 +8,13 @@ from typing import Any
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.console import Progress
+from hfgrow.data.corpus import corpus_of, open_sources
+from hfgrow.data.order import BlockOrder, check_sequence_length
+from hfgrow.data.sources import DEMO, VALIDATION, TextSource
+from hfgrow.data.tokenizer import open_tokenizer
+from hfgrow.data.views import TokenView
 from hfgrow.errors import ModelError, TrainingError, UsageError
 from hfgrow.hub.client import HubClient
-from hfgrow.train.data.corpus import corpus_of, open_sources
-from hfgrow.train.data.order import BlockOrder, check_sequence_length
-from hfgrow.train.data.sources import DEMO, VALIDATION, TextSource
-from hfgrow.train.data.tokenizer import open_tokenizer
-from hfgrow.train.data.views import TokenView
 
 _MOST_SEQUENCE_LENGTH, _SEQUENCES = 1024, 8
 _TOKENS = "tokens"

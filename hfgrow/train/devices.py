@@ -1,12 +1,24 @@
 """The processes and devices of a run, and what they do together.
 
 Sharding is torch's own (`fully_shard`), on CPUs as on GPUs: accelerate leaves it out on CPUs.
+
+The world of a run: as many processes, and as joined, as the recipe asked for, or refused.
+
+accelerate starts one process where it cannot start two, and two that know nothing of each other
+where it does not know a strategy. So what it made is compared with the recipe before anything else.
+
+Trackers that a recipe names must be there: accelerate would leave one out and say nothing.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib import import_module
+from importlib.util import find_spec
 from inspect import signature
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -14,8 +26,10 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
-from hfgrow.errors import GrowthError, TrainingError, error_named, printable
-from hfgrow.train.stop import StoppedError, StopRequest
+from hfgrow.errors import GrowthError, TrainingError, UsageError, error_named, printable
+from hfgrow.train.processes import StoppedError, StopRequest
+from hfgrow.train.recipe.recipe import Recipe
+from hfgrow.train.run_folder import RunFolder
 
 T = TypeVar("T")
 
@@ -248,3 +262,110 @@ def lost(error: Exception) -> TrainingError:
         hint="go on from the last checkpoint with --resume",
         details={"is_lost": True},
     )
+
+
+# How long a process waits for the others before it gives up.
+TIMEOUT_VARIABLE = "HFGROW_TIMEOUT_S"
+_TIMEOUT_S = 600.0
+# How long it waits for the main one to tokenise, hash or write.
+_PATIENCE = timedelta(days=7)
+
+
+def open_devices(recipe: Recipe, *, on_cpu: bool = False) -> Devices:
+    """Let accelerate start, and compare what it made with the recipe.
+
+    Args:
+        recipe: What was asked for.
+        on_cpu: Whether to leave accelerators alone.
+
+    Raises:
+        UsageError: accelerate made another number of processes, or shares work in another way.
+        TrainingError: The processes did not find each other.
+    """
+    accelerate: Any = import_module("accelerate")
+    kinds: Any = import_module("accelerate.utils").DistributedType
+
+    world = recipe.world
+    if asked := os.environ.get("ACCELERATE_USE_FSDP") or os.environ.get("ACCELERATE_USE_DEEPSPEED"):
+        raise UsageError(
+            f"accelerate was told to shard by itself ({asked}), which hfgrow does not use",
+            hint="leave --use_fsdp and --use_deepspeed out; say world: {strategy: fsdp2}",
+        )
+    mixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if mixed not in ("no", recipe.precision):
+        raise UsageError(
+            f"accelerate was told to compute in {printable(mixed)}, the recipe says "
+            f"precision: {recipe.precision}",
+            hint=f"leave --mixed_precision out; --set precision={printable(mixed)}"
+            if mixed == "bf16"
+            else "leave --mixed_precision out; precision is bf16 or fp32",
+        )
+    check_trackers(recipe)
+    waiting = accelerate.InitProcessGroupKwargs(timeout=_timeout())
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        accelerator = accelerate.Accelerator(
+            cpu=on_cpu or not torch.cuda.is_available(),
+            mixed_precision="no",
+            dynamo_backend="no",
+            log_with=list(recipe.trackers) or None,
+            project_dir=RunFolder(Path(recipe.output).expanduser()).trackers,
+            kwargs_handlers=[waiting],
+        )
+    except RuntimeError as error:
+        if started == 1:
+            raise
+        raise TrainingError(
+            f"the {started} processes did not find each other: {printable(error, 200)}",
+            hint="see that every machine reaches the main one at its address and port",
+        ) from error
+    shared = accelerator.distributed_type in (kinds.MULTI_CPU, kinds.MULTI_GPU)
+    if accelerator.num_processes != started or shared != (started > 1):
+        raise UsageError(
+            f"{started} processes were started, accelerate made {accelerator.num_processes} of "
+            f"the kind {accelerator.distributed_type.name} of them",
+            hint="start them with `hfgrow train RECIPE.yaml --num-processes N`",
+        )
+    if accelerator.num_processes != world.processes:
+        raise UsageError(
+            f"{accelerator.num_processes} processes were started, the recipe wants "
+            f"{world.processes}",
+            hint=f"hfgrow train RECIPE.yaml --num-processes {world.processes}",
+        )
+    if world.strategy == "fsdp2" and not torch.distributed.is_initialized():
+        backend = "nccl" if accelerator.device.type == "cuda" else "gloo"
+        distributed: Any = torch.distributed
+        store = distributed.HashStore()
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    patient: Any = None
+    if started > 1:
+        patient = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    return Devices(accelerator, world.strategy, recipe.precision == "bf16", patient)
+
+
+def _timeout() -> timedelta:
+    text = os.environ.get(TIMEOUT_VARIABLE, str(_TIMEOUT_S))
+    try:
+        seconds = float(text)
+        if seconds > 0:
+            return timedelta(seconds=seconds)
+    except (ValueError, OverflowError):
+        pass
+    raise UsageError(
+        f"{TIMEOUT_VARIABLE} is {printable(text)}; expected seconds, a number above 0",
+        hint=f"{TIMEOUT_VARIABLE}={_TIMEOUT_S:g}",
+    )
+
+
+def check_trackers(recipe: Recipe) -> None:
+    """Refuse a recipe with a tracker that is not installed.
+
+    Raises:
+        UsageError: There is one.
+    """
+    for tracker in recipe.trackers:
+        if find_spec(tracker) is None:
+            raise UsageError(
+                f"the tracker {tracker} is not installed",
+                hint=f"pip install {tracker}, or --set trackers=[]",
+            )

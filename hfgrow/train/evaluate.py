@@ -1,19 +1,42 @@
-"""The loss of held-out text: nats a token, and bits a byte, which compare across tokenizers."""
+"""The loss of held-out text: nats a token, and bits a byte, which compare across tokenizers.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import log
+Models side by side on the same text: nats a token, perplexity, bits a byte.
+
+Every model has its own tokenizer, so losses a token say little of two models; bits a byte compare
+(Gao et al. 2020, "The Pile", https://arxiv.org/abs/2101.00027, Sec. 3.1). All models are measured
+on the same bytes: as many tokens of the first one's as were asked for, and what the others make of
+that part. Where it ends inside a document, bytes are counted by the tokens' share of it.
+
+The same bytes of texts for several models, each as its own tokenizer makes tokens of them.
+"""
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import exp, isfinite, log
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hfgrow.train.data.evaluation import evaluation_batches, num_evaluation_blocks
-from hfgrow.train.data.views import TokenView
+from hfgrow.checkpoint.config import read_config
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.locks import scratch_folder
+from hfgrow.checkpoint.read import read
+from hfgrow.console import Progress
+from hfgrow.data.batches import evaluation_batches, num_evaluation_blocks
+from hfgrow.data.corpus import open_sources
+from hfgrow.data.order import check_sequence_length
+from hfgrow.data.sources import TextSource
+from hfgrow.data.tokenizer import open_tokenizer
+from hfgrow.data.views import TokenView
+from hfgrow.errors import ModelError, UsageError, printable
+from hfgrow.hub.client import HubClient
+from hfgrow.train.attention import BatchMasks
 from hfgrow.train.devices import Devices, inner_model
 from hfgrow.train.loss import NextTokenLoss
-from hfgrow.train.masking import BatchMasks
-from hfgrow.train.recipe import Recipe
+from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.stage import load_model
 
 
@@ -113,3 +136,279 @@ def evaluate_folder(
         max_tokens=recipe.evaluation.tokens,
         document_mask=recipe.data.document_mask,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model to be measured.
+
+    Attributes:
+        name: How it is called.
+        folder: Where it lies.
+        tokenizer: The folder of its tokenizer.
+    """
+
+    name: str
+    folder: Path
+    tokenizer: Path
+
+
+def same_bytes(
+    candidates: Sequence[Candidate],
+    sources: Sequence[TextSource],
+    *,
+    max_tokens: int,
+    cache: Path,
+    client: HubClient,
+    progress: Progress,
+) -> list[list[TokenView]]:
+    """Return the same part of every text as each model's tokens.
+
+    Args:
+        candidates: The models.
+        sources: The texts.
+        max_tokens: The most tokens of a text, by the first model's tokenizer.
+        cache: Where the tokens are to lie.
+        client: The connection to the Hub, for texts.
+        progress: Told how it goes on.
+
+    Raises:
+        GrowthError: A text or a tokenizer cannot be read.
+    """
+    found: list[list[TokenView]] = []
+    for candidate in candidates:
+        config, _, _ = read_config(LocalFolder(candidate.folder))
+        try:
+            tokenizer = open_tokenizer(candidate.tokenizer)
+        except ModelError as error:
+            hint = "name a model that has one: --tokenizer MODEL"
+            raise ModelError(str(error), hint=hint) from error
+        views = open_sources(
+            sources,
+            tokenizer,
+            cache,
+            vocab_size=int(config["vocab_size"]),
+            client=client,
+            progress=progress,
+        )
+        first = found[0] if found else None
+        found.append(
+            [
+                # One more than is predicted: the first token of a text is only read.
+                view.between(0, min(view.num_tokens, max_tokens + 1))
+                if first is None
+                else _of_bytes(view, first[i].num_bytes)
+                for i, view in enumerate(views)
+            ]
+        )
+    return found
+
+
+def _of_bytes(view: TokenView, num_bytes: int) -> TokenView:
+    """Return the start of a view that stands for so many bytes, as nearly as tokens go."""
+    least, most = 0, view.num_tokens
+    while least < most:
+        middle = (least + most) // 2
+        if view.between(0, middle).num_bytes < num_bytes:
+            least = middle + 1
+        else:
+            most = middle
+    # What has no bytes of its own, such as the token that ends a document, belongs to the text.
+    rest = view.num_tokens - least
+    return view if rest <= 1 else view.between(0, least)
+
+
+_MOST_SEQUENCE_LENGTH = 1024
+# Tokens computed at once, which bounds the memory of activations.
+_MICRO_BATCH_TOKENS = 8192
+_ALL = 1 << 62
+# Their mean depends on the passage more than on the model.
+_FEW_TOKENS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class TextLoss:
+    """What a text cost a model.
+
+    Attributes:
+        loss: Nats a token and bits a byte.
+        num_bytes: Bytes of UTF-8 that were predicted.
+    """
+
+    loss: HeldOutLoss
+    num_bytes: int
+
+    @property
+    def perplexity(self) -> float:
+        """`exp` of the nats a token; infinite where a float does not hold it."""
+        return exp(self.loss.loss) if self.loss.loss < 700 else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoss:
+    """What all texts cost a model.
+
+    Attributes:
+        name: How it is called.
+        num_parameters: All of its parameters.
+        texts: What each text cost, in the order of the texts.
+    """
+
+    name: str
+    num_parameters: int
+    texts: tuple[TextLoss, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """What `Devices` wants to know of accelerate, of one process on one device."""
+
+    device: torch.device
+    process_index: int = 0
+    num_processes: int = 1
+
+
+def device_of(name: str | None) -> torch.device:
+    """Return a device by its name; None takes a GPU if there is one.
+
+    Raises:
+        UsageError: There is no such device.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    # An assertion is what torch says where it was built without CUDA.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"there is no device {printable(name)} here", hint="cpu, cuda or cuda:0"
+        ) from error
+    return device
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Models and their texts, ready to be measured.
+
+    Attributes:
+        candidates: The models.
+        views: For each model the texts, as its tokens.
+        sequence_length: Tokens of a sequence.
+    """
+
+    candidates: tuple[Candidate, ...]
+    views: tuple[tuple[TokenView, ...], ...]
+    sequence_length: int
+
+
+@contextmanager
+def prepared(
+    candidates: Sequence[Candidate],
+    sources: Sequence[TextSource],
+    *,
+    max_tokens: int,
+    sequence_length: int | None,
+    client: HubClient,
+    progress: Progress,
+) -> Iterator[Prepared]:
+    """Check models and texts and tokenise the texts; the tokens stay as long as the block runs.
+
+    Args:
+        candidates: The models.
+        sources: The texts.
+        max_tokens: The most tokens of a text, by the first model's tokenizer.
+        sequence_length: Tokens of a sequence; None takes up to 1024, as far as all models go.
+        client: The connection to the Hub, for texts.
+        progress: Told how it goes on.
+
+    Raises:
+        GrowthError: A model or a text cannot be read or has no token to predict, or a model lacks
+            positions.
+    """
+    configs = [read_config(LocalFolder(found.folder))[0] for found in candidates]
+    positions = [int(config.get("max_position_embeddings") or _ALL) for config in configs]
+    length = sequence_length or min(_MOST_SEQUENCE_LENGTH, *positions)
+    for found, most in zip(candidates, positions, strict=True):
+        try:
+            check_sequence_length(length, most)
+        except UsageError as error:
+            hint = f"--sequence-length {min(positions)}"
+            raise UsageError(f"{printable(found.name)}: {error}", hint=hint) from None
+    with scratch_folder() as scratch:
+        views = same_bytes(
+            candidates,
+            sources,
+            max_tokens=max_tokens,
+            cache=scratch,
+            client=client,
+            progress=progress,
+        )
+        for own in views:
+            for view in own:
+                num_evaluation_blocks(view, length)
+        for view in views[0]:
+            if view.num_tokens <= _FEW_TOKENS:
+                progress.say(
+                    f"Note: tokens to predict of {printable(view.label)}: {view.num_tokens - 1}; "
+                    f"a loss of fewer than {_FEW_TOKENS:,} says little of a model"
+                )
+        yield Prepared(tuple(candidates), tuple(map(tuple, views)), length)
+
+
+def measured(ready: Prepared, device: torch.device, progress: Progress) -> Iterator[ModelLoss]:
+    """Measure models on their texts, one model after the other, in float32; yield what they cost.
+
+    Args:
+        ready: The models and their texts.
+        device: Where they run.
+        progress: Told how it goes on.
+
+    Raises:
+        GrowthError: A model cannot be loaded, or has no finite loss on a text.
+    """
+    for found, views in zip(ready.candidates, ready.views, strict=True):
+        progress.say(f"Measuring {printable(found.name)}")
+        devices = Devices(_Alone(device), "none", False)
+        result = _measured(found, views, ready.sequence_length, devices)
+        for text in result.texts:
+            progress.say(
+                f"{printable(found.name)}: {text.loss.bits_per_byte:.4f} bits per byte of "
+                f"{printable(text.loss.label)}"
+            )
+        yield result
+
+
+def _measured(
+    found: Candidate, views: Sequence[TokenView], length: int, devices: Devices
+) -> ModelLoss:
+    model = load_model(found.folder)
+    module = NextTokenLoss(model).to(devices.device)
+    losses = evaluate(
+        module,
+        views,
+        devices,
+        BatchMasks(model.config, length, devices.device),
+        sequence_length=length,
+        micro_batch_size=max(1, _MICRO_BATCH_TOKENS // length),
+        max_tokens=_ALL,
+        document_mask=False,
+    )
+    for loss in losses:
+        if not isfinite(loss.loss):
+            raise ModelError(
+                f"{printable(found.name)} has no finite loss on {printable(loss.label)}",
+                hint=f"hfgrow check --weights {printable(found.folder, 200)} says where its "
+                "weights are NaN or infinite, if they are",
+            )
+    num_parameters = read(LocalFolder(found.folder)).num_parameters
+    texts = tuple(
+        TextLoss(
+            replace(loss, label=view.label),
+            round(view.num_bytes * loss.num_tokens / view.num_tokens),
+        )
+        for loss, view in zip(losses, views, strict=True)
+    )
+    del model, module
+    gc.collect()
+    return ModelLoss(found.name, num_parameters, texts)

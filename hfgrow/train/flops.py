@@ -15,6 +15,8 @@ nothing goes backward at all: that is taken off.
 Sources: Kaplan et al. 2020, "Scaling Laws for Neural Language Models",
 https://arxiv.org/abs/2001.08361, Sec. 2.1 (6 N); Chowdhery et al. 2022, "PaLM",
 https://arxiv.org/abs/2204.02311, App. B (the share of attention, and MFU; there without the half)
+
+How far back each layer of a model sees.
 """
 
 import time
@@ -25,7 +27,6 @@ from typing import Any
 
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import Kind, layer_of
-from hfgrow.train.windows import layer_windows
 
 # Dense bf16 FLOP/s of one device, from the makers' data sheets: a part of its name -> peak. The
 # first part that fits counts.
@@ -189,7 +190,7 @@ def _mean_keys(window: int | None, num_tokens: int) -> float:
 def _measured_on_cpu() -> float:
     import torch
 
-    from hfgrow.train.products import product
+    from hfgrow.train.cpu_products import product
 
     left = torch.ones(_GEMM_SIZE, _GEMM_SIZE)
     right = torch.ones_like(left)
@@ -199,3 +200,21 @@ def _measured_on_cpu() -> float:
         product(left, right)
         best = min(best, time.perf_counter() - before)
     return float(2 * _GEMM_SIZE**3 / best)
+
+
+# One window for all layers, and no list of layer types.
+_ONE_WINDOW = ("mistral", "phi3")
+
+
+def layer_windows(config: Mapping[str, Any]) -> tuple[int | None, ...]:
+    """Return the sliding window of every layer, in tokens; None for a layer that sees all.
+
+    Args:
+        config: A model's config with all defaults filled in, as transformers' `to_dict` gives it.
+    """
+    window = config.get("sliding_window")
+    num_layers = int(config["num_hidden_layers"])
+    if config["model_type"] in _ONE_WINDOW:
+        return (window,) * num_layers
+    kinds = config.get("layer_types") or ("full_attention",) * num_layers
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)

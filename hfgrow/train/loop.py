@@ -3,6 +3,8 @@
 A step is a pure function of the state before it and of its number: the samples are those of the
 number, and what is random (dropout) is seeded by it. So a run that goes on from a checkpoint ends
 in the same bits as one that was never stopped.
+
+Tokens a second, and the share of the devices' peak that they are.
 """
 
 import math
@@ -16,22 +18,47 @@ from typing import Any
 import torch
 
 from hfgrow.console import duration
+from hfgrow.data.batches import BatchPlan, MicroBatch, micro_batches
+from hfgrow.data.corpus import Corpus
+from hfgrow.data.hashing import key
+from hfgrow.data.order import BlockOrder
 from hfgrow.errors import ModelError, TrainingError, printable
 from hfgrow.lineage.manifest import Model
 from hfgrow.train.attention import preferred_kernels
-from hfgrow.train.data.batches import BatchPlan
-from hfgrow.train.data.corpus import Corpus
-from hfgrow.train.data.loader import MicroBatch, micro_batches
-from hfgrow.train.data.numbers import key
-from hfgrow.train.data.order import BlockOrder
 from hfgrow.train.devices import Devices, clip_gradients
 from hfgrow.train.evaluate import HeldOutLoss, evaluate
-from hfgrow.train.metrics import Metrics
+from hfgrow.train.flops import peak_flops, utilization
+from hfgrow.train.metrics import Metrics, Position
 from hfgrow.train.optimizers import averaged, set_learning_rates
-from hfgrow.train.position import Position
-from hfgrow.train.recipe import Recipe
-from hfgrow.train.speed import Speed
+from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.stage import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What a token costs, and what the devices could do.
+
+    Attributes:
+        flops: FLOPs of a token, forward and backward.
+        peak: FLOP/s of all devices together; None if it is unknown.
+    """
+
+    flops: float
+    peak: float | None
+
+    def of(self, tokens: int, seconds: float) -> dict[str, Any]:
+        """Return `tokens_per_s` and `mfu` of a step, or of several."""
+        rate = tokens / seconds
+        used = self.peak and utilization(rate, self.flops, self.peak)
+        return {"tokens_per_s": rate, "mfu": used}
+
+
+def speed_of(flops: float, devices: Devices) -> Speed:
+    """Return the speed meter of a stage; on CPUs the peak is measured, which takes a moment."""
+    # Processes that share the cores of a machine measure at the same time, each its part.
+    peak = peak_flops(devices.device)
+    return Speed(flops, peak and peak * devices.num_processes)
+
 
 # Steps in a row whose loss or gradient may not be finite.
 MAX_SKIPPED = 3

@@ -6,9 +6,12 @@ chunk is there, so that nothing is computed twice.
 
 Source: Hsu et al. 2024, "Liger Kernel", https://arxiv.org/abs/2410.10989, Sec. 3.2 (gradients of
 head and loss, chunk by chunk, in the forward pass)
+
+The heads of the families: what lies between hidden states and logits beside the matrix.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,10 +21,52 @@ import torch
 from torch import Tensor
 from torch.nn import Module, functional
 
-from hfgrow.train.data.batches import NO_TARGET
-from hfgrow.train.head import Head, head_of
-from hfgrow.train.masks import Masks
-from hfgrow.train.products import product
+from hfgrow.data.batches import NO_TARGET
+from hfgrow.train.attention import Masks
+from hfgrow.train.cpu_products import product
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What lies between the last hidden states and the logits, beside the matrix.
+
+    Attributes:
+        hidden_divisor: Divides the hidden states.
+        logits_divisor: Divides the logits.
+        softcap: The cap `c` of the logits, `c tanh(logit / c)`; None caps nothing.
+    """
+
+    hidden_divisor: float = 1.0
+    logits_divisor: float = 1.0
+    softcap: float | None = None
+
+    @property
+    def divisor(self) -> float:
+        """What hidden states are divided by in all: the division of the logits is one of them."""
+        return self.hidden_divisor * self.logits_divisor
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Return float32 logits, capped where the head caps them.
+
+        Args:
+            logits: The product of divided hidden states and the matrix, [tokens, vocab_size].
+        """
+        scores = logits.float()
+        return scores if self.softcap is None else self.softcap * torch.tanh(scores / self.softcap)
+
+
+def head_of(config: Any) -> Head:
+    """Return the head of a transformers config of a family in `hfgrow.families`."""
+    match config.model_type:
+        case "granite":
+            return Head(logits_divisor=config.logits_scaling)
+        case "minicpm3":
+            return Head(hidden_divisor=config.logits_scaling)
+        case "gemma2" | "gemma3_text":
+            return Head(softcap=config.final_logit_softcapping)
+        case _:
+            return Head()
+
 
 # Memory for the float32 logits of a chunk, in bytes.
 _CHUNK_NBYTES = {"cuda": 1 << 30}

@@ -1,15 +1,273 @@
-"""The optimizer of a recipe over parameter groups, and its learning rates."""
+"""The optimizer of a recipe over parameter groups, and its learning rates.
 
-from collections.abc import Iterator, Sequence
+Muon for the matrices of the layers and AdamW for everything else, as one optimizer.
+
+Muon makes the momentum of a matrix as good as orthogonal before it is a step. Embeddings, head and
+vectors have no use for that and go by AdamW.
+
+Sources: Jordan et al. 2024, "Muon", https://kellerjordan.github.io/posts/muon; Liu et al. 2025,
+"Muon is Scalable for LLM Training", https://arxiv.org/abs/2502.16982, Sec. 2.2 (updates as large
+as AdamW's)
+
+Which parameters a stage trains, and at which learning rates: decided by the layer map.
+
+A layer is new if the last growth did not copy it, or copied it from a layer of the base that an
+earlier layer is a copy of: the blocks that LLaMA-Pro inserts, wherever they stand, and the repeats
+of a stack. Freezing the last layers instead would freeze the wrong ones where the new are
+interleaved.
+
+Source: Wu et al. 2024, "LLaMA Pro: Progressive LLaMA with Block Expansion",
+https://arxiv.org/abs/2401.02415, Sec. 3.2 (train only the inserted blocks)
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+from torch.nn import Module, Parameter
 
-from hfgrow.train.groups import ParameterGroup
-from hfgrow.train.muon import MuonAdamW
-from hfgrow.train.recipe_parts import AdamW, Muon, ScheduleFreeAdamW
+from hfgrow.errors import UsageError, printable
+from hfgrow.plan.families.table import layer_of
+from hfgrow.plan.plan import LayerSource
+from hfgrow.train.recipe.parts import AdamW, Muon, ScheduleFreeAdamW
+from hfgrow.train.recipe.stages import Train
 from hfgrow.train.schedule_free import ScheduleFreeAdamW as ScheduleFree
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """torch.optim.Muon and torch.optim.AdamW over one list of groups and one state.
+
+    Args:
+        muon_groups: Parameter groups of matrices, `[rows, columns]` each; may be empty.
+        adamw_groups: Parameter groups of everything else; may be empty.
+        muon_options: Arguments of torch.optim.Muon.
+        adamw_options: Arguments of torch.optim.AdamW.
+
+    Raises:
+        UsageError: This torch has no Muon.
+    """
+
+    def __init__(
+        self,
+        muon_groups: Sequence[dict[str, Any]],
+        adamw_groups: Sequence[dict[str, Any]],
+        *,
+        muon_options: dict[str, Any],
+        adamw_options: dict[str, Any],
+    ) -> None:
+        if not hasattr(torch.optim, "Muon"):
+            raise UsageError(
+                f"muon needs torch 2.9 or later, not {torch.__version__}",
+                hint="optimizer: {name: adamw}",
+            )
+        self._parts: dict[str, torch.optim.Optimizer] = {}
+        if muon_groups:
+            self._parts["muon"] = torch.optim.Muon(muon_groups, **muon_options)
+        if adamw_groups:
+            self._parts["adamw"] = torch.optim.AdamW(adamw_groups, **adamw_options)
+        groups = []
+        for rule, part in self._parts.items():
+            for group in part.param_groups:
+                group["rule"] = rule
+                groups.append(group)
+        super().__init__(groups, {})
+
+    # torch overloads it by whether there is a closure.
+    @torch.no_grad()
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
+        """Take a step with each rule on its groups."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for rule, part in self._parts.items():
+            # Loading a state replaces groups and state, so the parts are handed them anew.
+            part.param_groups = [group for group in self.param_groups if group["rule"] == rule]
+            part.state = self.state
+            part.step()
+        return loss
+
+
+_EMBEDDINGS = ("model.embed_tokens.", "lm_head.")
+_EXAMPLE = "such as model.layers.0.*, *.self_attn.*, *norm*; hfgrow inspect lists the names"
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterGroup:
+    """Parameters that are optimised alike.
+
+    Attributes:
+        names: Their tensor names.
+        parameters: The parameters, in the same order.
+        learning_rate: The peak of their learning rate.
+        decays: Whether weight decay pulls at them: matrices, embeddings among them.
+        is_inside: Whether they are matrices of layers, which Muon can orthogonalise.
+    """
+
+    names: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    learning_rate: float
+    decays: bool
+    is_inside: bool
+
+
+def new_layers(layer_map: Sequence[LayerSource]) -> list[int]:
+    """Return the 0-based layers that a growth added.
+
+    Args:
+        layer_map: For every layer, the layer of the base it comes from, and its mode.
+    """
+    copied: set[int] = set()
+    new = []
+    for i, source in enumerate(layer_map):
+        if source.mode == "copy" and source.layer not in copied:
+            copied.add(source.layer)
+        else:
+            new.append(i)
+    return new
+
+
+def parameter_groups(
+    model: Module,
+    *,
+    learning_rate: float,
+    trainable: str | Sequence[str] = "all",
+    layer_map: Sequence[LayerSource] | None = None,
+    new_learning_rate: float | None = None,
+    embedding_learning_rate: float | None = None,
+) -> tuple[ParameterGroup, ...]:
+    """Freeze what does not train, and part the rest into groups.
+
+    Args:
+        model: A causal language model of a family in `hfgrow.families`; `requires_grad` of its
+            parameters is set. A head tied to the embeddings counts as embeddings.
+        learning_rate: The peak of what has none of its own.
+        trainable: `all`, `new` (what the last growth added), `new+embeddings` (that, the embeddings
+            and the head), or patterns of tensor names with `*`, `?` and `[...]`.
+        layer_map: The layer map of the last growth; None if nothing has grown.
+        new_learning_rate: The peak of the layers that the last growth added.
+        embedding_learning_rate: The peak of the embeddings and the head.
+
+    Raises:
+        UsageError: Something that was asked for matches nothing.
+    """
+    named = dict(model.named_parameters())
+    trained, new, embeddings = _parted(
+        list(named), trainable, layer_map, new_learning_rate, embedding_learning_rate
+    )
+    parted: dict[tuple[float, bool, bool], list[str]] = {}
+    for name, parameter in named.items():
+        parameter.requires_grad_(name in trained)
+        if name not in trained:
+            continue
+        rate = learning_rate
+        if name in embeddings and embedding_learning_rate is not None:
+            rate = embedding_learning_rate
+        elif name in new and new_learning_rate is not None:
+            rate = new_learning_rate
+        is_matrix = parameter.ndim > 1
+        key = (rate, is_matrix, is_matrix and layer_of(name) is not None)
+        parted.setdefault(key, []).append(name)
+    return tuple(
+        ParameterGroup(tuple(names), tuple(named[name] for name in names), rate, decays, is_inside)
+        for (rate, decays, is_inside), names in parted.items()
+    )
+
+
+def trained_names(
+    names: Iterable[str], train: Train, layer_map: Sequence[LayerSource] | None
+) -> frozenset[str]:
+    """Return the names of the tensors that a stage trains.
+
+    Args:
+        names: The names of the model's tensors.
+        train: The stage.
+        layer_map: The layer map of the last growth; None if nothing has grown.
+
+    Raises:
+        UsageError: Something that was asked for matches nothing.
+    """
+    trained, _, _ = _parted(
+        list(names),
+        train.trainable,
+        layer_map,
+        train.new_learning_rate,
+        train.embedding_learning_rate,
+    )
+    return frozenset(trained)
+
+
+def _parted(
+    names: Sequence[str],
+    trainable: str | Sequence[str],
+    layer_map: Sequence[LayerSource] | None,
+    new_learning_rate: float | None,
+    embedding_learning_rate: float | None,
+) -> tuple[set[str], set[str], set[str]]:
+    """Return the names that train, those of new layers, and those of the embeddings."""
+    new = _new_names(names, layer_map)
+    embeddings = {name for name in names if name.startswith(_EMBEDDINGS)}
+    trained = _trained(names, trainable, new, embeddings, has_grown=layer_map is not None)
+    for what, rate, found in (
+        ("new_learning_rate", new_learning_rate, new),
+        ("embedding_learning_rate", embedding_learning_rate, embeddings),
+    ):
+        if rate is not None and not found & trained:
+            raise UsageError(f"{what} {rate:g} matches nothing that trains", hint="leave it out")
+    return trained, new, embeddings
+
+
+def _new_names(names: Sequence[str], layer_map: Sequence[LayerSource] | None) -> set[str]:
+    if layer_map is None:
+        return set()
+    layers = {name: found[0] for name in names if (found := layer_of(name))}
+    num_layers = max(layers.values(), default=-1) + 1
+    if num_layers != len(layer_map):
+        raise UsageError(
+            f"the layer map of the last growth has {len(layer_map)} layers, the model {num_layers}"
+        )
+    new = set(new_layers(layer_map))
+    return {name for name, layer in layers.items() if layer in new}
+
+
+def _trained(
+    names: Sequence[str],
+    trainable: str | Sequence[str],
+    new: set[str],
+    embeddings: set[str],
+    *,
+    has_grown: bool,
+) -> set[str]:
+    match trainable:
+        case "all":
+            return set(names)
+        case "new" | "new+embeddings":
+            if not new:
+                why = "the last growth added no layers" if has_grown else "nothing has grown"
+                raise UsageError(
+                    f"trainable {trainable} matches nothing: {why}", hint="trainable: all"
+                )
+            return new if trainable == "new" else new | embeddings
+        case str():
+            raise UsageError(
+                f"trainable {printable(trainable)} is not one of all, new, new+embeddings or a "
+                "list of patterns",
+                hint=_EXAMPLE,
+            )
+    matches = {
+        pattern: {name for name in names if fnmatchcase(name, pattern)} for pattern in trainable
+    }
+    idle = [printable(pattern) for pattern, found in matches.items() if not found]
+    if idle or not matches:
+        what = ", ".join(idle) or "an empty list"
+        raise UsageError(f"trainable: no tensor name matches {what}", hint=_EXAMPLE)
+    return set().union(*matches.values())
+
 
 # Where torch has one kernel for a whole step of AdamW.
 _FUSED = ("cuda", "cpu")

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hfgrow.train.recipe_stages import Train
+from hfgrow.train.recipe.stages import Train
 
 Kind = Literal["wsd", "cosine", "constant"]
 

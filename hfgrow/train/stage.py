@@ -7,21 +7,19 @@ from typing import Any
 
 import torch
 
+from hfgrow.data.order import check_sequence_length
 from hfgrow.errors import ModelError, TrainingError, foreign, printable
 from hfgrow.growth.loading import transformers_config
 from hfgrow.growth.mask import GrowthMask, attach_mask
 from hfgrow.lineage.manifest import Link
 from hfgrow.plan.plan import LayerSource
-from hfgrow.train.attention import use_causal_attention
-from hfgrow.train.data.order import check_sequence_length
+from hfgrow.train.attention import BatchMasks, use_causal_attention
+from hfgrow.train.cpu_products import use_fast_products
 from hfgrow.train.devices import Devices
-from hfgrow.train.groups import ParameterGroup, parameter_groups
 from hfgrow.train.loss import NextTokenLoss
-from hfgrow.train.masking import BatchMasks
-from hfgrow.train.optimizers import make_optimizer
-from hfgrow.train.products import use_fast_products
-from hfgrow.train.recipe import Recipe
-from hfgrow.train.recipe_stages import Train
+from hfgrow.train.optimizers import ParameterGroup, make_optimizer, parameter_groups
+from hfgrow.train.recipe.recipe import Recipe
+from hfgrow.train.recipe.stages import Train
 from hfgrow.train.schedules import Schedule, schedule_of
 
 
@@ -175,7 +173,7 @@ def begin_with(stage: Stage, state: Mapping[str, Any], groups: Sequence[Mapping[
     Raises:
         TrainingError: The state is of other parameters.
     """
-    from hfgrow.train.saved import put_optimizer
+    from hfgrow.train.checkpoints import put_optimizer
     from hfgrow.train.schedule_free import ScheduleFreeAdamW
 
     named = dict(stage.model.named_parameters())

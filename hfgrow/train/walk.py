@@ -1,7 +1,13 @@
-"""The walk over the stages of a run: each begins with a model folder and ends with one."""
+"""The walk over the stages of a run: each begins with a model folder and ends with one.
+
+What the models of a run are called: after the base, and what each stage does to it.
+
+The checkpoints of a run: when its state is kept, and what a stage begins with.
+"""
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,25 +15,142 @@ from typing import Any
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import translated
-from hfgrow.console import short_count
+from hfgrow.console import Progress, short_count
 from hfgrow.errors import TrainingError, printable
+from hfgrow.growth.models import base_name
 from hfgrow.growth.steps import suffix_of
 from hfgrow.hub.listing import ModelRef
 from hfgrow.plan.tensors import CONFIG_NAMES
+from hfgrow.train.checkpoints import (
+    MODEL,
+    OPTIMIZER,
+    Checkpoint,
+    flat,
+    group_state,
+    group_state_of,
+    latest_checkpoint,
+    model_tensors,
+    optimizer_state,
+    put_model,
+    put_optimizer,
+    read_optimizer,
+    save_checkpoint,
+)
+from hfgrow.train.devices import Devices
 from hfgrow.train.evaluate import evaluate_folder
 from hfgrow.train.export import Target, export
 from hfgrow.train.flops import arithmetic, spent_flops
-from hfgrow.train.growing import Grown, grow_stage, last_growth
-from hfgrow.train.keeping import Keeper
-from hfgrow.train.learning import Learner
-from hfgrow.train.loop import Run, record_evaluation, train_stage
-from hfgrow.train.pushing import run_name
-from hfgrow.train.recipe_stages import Grow, Train
-from hfgrow.train.run_folder import RunFolder
-from hfgrow.train.speed import speed_of
-from hfgrow.train.stage import make_stage
-from hfgrow.train.stage_names import base_record, stage_name
-from hfgrow.train.stop import StoppedError
+from hfgrow.train.growing import Grown, Learner, carried_state, grow_stage, last_growth
+from hfgrow.train.loop import Run, record_evaluation, speed_of, train_stage
+from hfgrow.train.metrics import Position
+from hfgrow.train.processes import StoppedError
+from hfgrow.train.recipe.stages import Grow, Train
+from hfgrow.train.run_folder import RunFolder, run_name
+from hfgrow.train.stage import Stage, begin_with, make_stage
+
+# The longest name of a stage's folder; those of many growths would grow without end.
+_MAX_NAME = 100
+
+
+def stage_name(base: dict[str, Any], folder_base: dict[str, Any], number: int, suffix: str) -> str:
+    """Return the name of the model after a stage.
+
+    Args:
+        base: The record of the model that the run begins with.
+        folder_base: That of the model that the stage begins with.
+        number: The stage, from 0.
+        suffix: What the stage does.
+    """
+    name = f"{folder_base['name']}-{suffix}"
+    return name if len(name) <= _MAX_NAME else f"{base['name'][:_MAX_NAME]}-stage-{number}"
+
+
+def base_record(folder: Path, base: Path, ref: ModelRef | None) -> dict[str, Any]:
+    """Return how a lineage names a model that a stage begins with.
+
+    Args:
+        folder: Where it lies.
+        base: Where the model lies that the run begins with.
+        ref: Where that comes from; None for a fresh model.
+    """
+    if folder != base:
+        return {"name": folder.name}
+    if ref is None:
+        return {"name": "base"}
+    return {"name": base_name(ref), "repo_id": ref.repo_id, "revision": ref.revision}
+
+
+class Keeper:
+    """Saves the state of a run and puts it back.
+
+    Args:
+        folder: The folder of the run.
+        devices: The processes.
+        progress: Told what is passed over.
+        keep: How many checkpoints stay.
+    """
+
+    def __init__(
+        self, folder: RunFolder, devices: Devices, progress: Progress, *, keep: int
+    ) -> None:
+        self._folder, self._devices, self._progress = folder, devices, progress
+        self._keep = keep
+        self._latest: Checkpoint | None = None
+
+    def latest(self) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole; one process has looked at every byte."""
+        if self._latest is None:
+            self._latest = self._devices.shared(
+                lambda: latest_checkpoint(self._folder.checkpoints, self._progress)
+            )
+        return self._latest
+
+    def save(self, stage: Stage, at: Position) -> None:
+        """Save where a stage stands.
+
+        Raises:
+            OutputError: It cannot be written; older checkpoints are as they were.
+        """
+        is_main = self._devices.is_main
+        files = {
+            MODEL: model_tensors(stage.model, keep=is_main),
+            OPTIMIZER: flat(optimizer_state(stage.model, stage.optimizer, keep=is_main)),
+        }
+        state = {"position": at.to_json(), "groups": group_state(stage.optimizer)}
+        self._devices.on_main(
+            lambda: save_checkpoint(
+                self._folder.checkpoints, at.step, files, state, keep=self._keep
+            )
+        )
+        self._latest = None
+
+    def restore(self, stage: Stage, at: Position, growths: Sequence[Grown]) -> None:
+        """Put a stage where the run stands.
+
+        Args:
+            stage: The stage, as its model folder left it.
+            at: Where the run stands: inside the stage, or just before it.
+            growths: The growths since the last training.
+
+        Raises:
+            TrainingError: What it needs is not there.
+        """
+        is_carried = any(growth.grow.optimizer_state != "reset" for growth in growths)
+        if not at.stage_step and not is_carried:
+            return
+        checkpoint = self.latest()
+        if checkpoint is None or Position.of_json(checkpoint.state.get("position")).step != at.step:
+            raise TrainingError(
+                f"the checkpoint of step {at.step} is gone",
+                hint="begin the run anew in another output",
+            )
+        if at.stage_step:
+            put_model(stage.model, checkpoint.tensors(MODEL))
+            groups = group_state_of(checkpoint)
+            put_optimizer(stage.model, stage.optimizer, read_optimizer(checkpoint), groups)
+        else:
+            state, groups_kept = carried_state(growths, checkpoint)
+            begin_with(stage, state, groups_kept)
 
 
 @dataclass(slots=True, kw_only=True)

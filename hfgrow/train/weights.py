@@ -1,12 +1,29 @@
-"""Weights as the Hub has them: safetensors files, an index where there are several."""
+"""Weights as the Hub has them: safetensors files, an index where there are several.
 
+A model that does not exist yet: random weights after its config, and somebody's tokenizer.
+"""
+
+import difflib
+import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
+
+from hfgrow.checkpoint.files import CONFIG, SINGLE, side_files_of
+from hfgrow.checkpoint.staging import staged
+from hfgrow.errors import UsageError, printable
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
+from hfgrow.plan.tensors import Stored
+from hfgrow.train.recipe.parts import FreshModel
 
 _MAX_SHARD_NBYTES = 50_000_000_000
 _MODE = 0o666
@@ -47,3 +64,122 @@ def as_os_error() -> Iterator[None]:
         if found is None:
             raise
         raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+
+
+# What config.json files of any model may hold beside the fields of their kind.
+_OF_ANY = ("output_attentions", "torchscript", "use_bfloat16", "auto_map", "torch_dtype")
+_MOST_NAMED = 5
+
+
+def write_fresh(fresh: FreshModel, tokenizer: Path, seed: int, target: Path) -> None:
+    """Write a model of random weights, as transformers initialises them.
+
+    Args:
+        fresh: Its config.
+        tokenizer: A model folder whose tokenizer it has.
+        seed: Decides the weights.
+        target: The folder to make.
+
+    Raises:
+        UsageError: transformers refuses the config.
+        OutputError: It cannot be written.
+    """
+    torch.manual_seed(seed)
+    model = fresh_model(fresh.config)
+    content = json.loads(model.config.to_json_string(use_diff=False))
+    content = {key: value for key, value in content.items() if value is not None}
+    content |= {"architectures": [type(model).__name__], "dtype": "float32"}
+    with staged(target) as staging:
+        write_weights(staging, {name: p.detach() for name, p in model.named_parameters()})
+        (staging / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        for name in side_files_of(tokenizer):
+            shutil.copyfile(tokenizer / name, staging / name)
+
+
+def fresh_config(config: Mapping[str, Any]) -> Any:
+    """Return a config with transformers' defaults filled in.
+
+    Args:
+        config: What it says; `model_type` among it.
+
+    Raises:
+        UsageError: transformers refuses it.
+    """
+    from transformers import AutoConfig
+
+    settings = dict(config)
+    model_type = settings.pop("model_type")
+    auto_config: Any = AutoConfig
+    try:
+        found = auto_config.for_model(model_type, **settings)
+    except Exception as error:
+        raise _refused(error) from error
+    _refuse_unknown(settings, found)
+    return found
+
+
+def _refuse_unknown(settings: Mapping[str, Any], found: Any) -> None:
+    """Refuse what no model of the kind has: transformers keeps it, and takes a default instead."""
+    known = {field.name for field in fields(found)} | set(found.attribute_map) | set(_OF_ANY)
+    kept = found.to_dict()
+    # Keys of older files that transformers renames are not kept under their name.
+    unknown = [key for key in settings if key not in known and key in kept and key[0] != "_"]
+    if not unknown:
+        return
+    near = [difflib.get_close_matches(key, known, n=1, cutoff=0.8) for key in unknown]
+    guesses = [found[0] for found in near if found]
+    raise UsageError(
+        f"base.config: {', '.join(map(printable, unknown[:_MOST_NAMED]))} "
+        f"{'is' if len(unknown) == 1 else 'are'} unknown to {found.model_type}",
+        hint=f"did you mean {', '.join(guesses)}?" if guesses else "leave it out",
+    )
+
+
+def fresh_model(config: Mapping[str, Any]) -> Any:
+    """Return a model of random weights, float32, on torch's default device.
+
+    Args:
+        config: As in `fresh_config`.
+
+    Raises:
+        UsageError: transformers refuses the config.
+    """
+    from transformers import AutoModelForCausalLM
+
+    auto_model: Any = AutoModelForCausalLM
+    found = fresh_config(config)
+    try:
+        return auto_model.from_config(found, dtype=torch.float32)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise _refused(error) from error
+
+
+def fresh_plan(config: Mapping[str, Any]) -> GrowthPlan:
+    """Return the plan of a model that does not exist yet.
+
+    Args:
+        config: As in `fresh_config`.
+
+    Raises:
+        UsageError: transformers refuses the config.
+    """
+    content = {key: v for key, v in fresh_config(config).to_dict().items() if v is not None}
+    family = FAMILIES[config["model_type"]]
+    content |= {"model_type": config["model_type"], "architectures": [family.architecture]}
+    return GrowthPlan(
+        folder="",
+        config=content,
+        family=config["model_type"],
+        layer_map=tuple(LayerSource(i) for i in range(content["num_hidden_layers"])),
+        tensors={
+            name: TensorPlan("F32", Stored(SINGLE, name, 0, shape, "F32"))
+            for name, shape in family.shapes(content, tied=family.is_tied(content)).items()
+        },
+        files={},
+    )
+
+
+def _refused(error: Exception) -> UsageError:
+    return UsageError(f"base.config: transformers refuses it: {printable(error, 300)}")

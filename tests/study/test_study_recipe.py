@@ -12,7 +12,7 @@ from hfgrow.study.accounting import total
 from hfgrow.study.design import Design, design, selected
 from hfgrow.study.estimate import estimate
 from hfgrow.study.recipe import load_study
-from hfgrow.train.recipe_files import shipped_recipes
+from hfgrow.train.recipe.files import shipped_recipes
 from tests.study.studies import tiny
 
 STUDIES = tuple(shipped_recipes("studies"))

@@ -16,9 +16,9 @@ from hfgrow.study.folder import StudyFolder
 from hfgrow.study.gradients import dead_gradients
 from hfgrow.study.job import StudyRun
 from hfgrow.study.jobs import Queue
-from hfgrow.train.fresh import write_fresh
-from hfgrow.train.recipe_parts import FreshModel
+from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.run_folder import RunFolder
+from hfgrow.train.weights import write_fresh
 from tests.study.made_up import planned
 
 DEMO = Path(__file__).parents[2] / "hfgrow" / "demo"

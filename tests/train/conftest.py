@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.train.data.tokenizer import TextTokenizer
+from hfgrow.data.tokenizer import TextTokenizer
 from tests.train.corpora import tokenizer
 from tests.train.recipes import MINIMAL
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import hfgrow
+from hfgrow.data.prepare import prepare
+from hfgrow.data.sources import TextSource
+from hfgrow.data.token_folder import TokenFiles
+from hfgrow.data.tokenizer import TextTokenizer, open_tokenizer
 from hfgrow.errors import GrowthError
-from hfgrow.train.data.prepare import prepare
-from hfgrow.train.data.sources import TextSource
-from hfgrow.train.data.token_files import TokenFiles
-from hfgrow.train.data.tokenizer import TextTokenizer, open_tokenizer
 
 DEMO = Path(hfgrow.__file__).parent / "demo"
 VOCAB_SIZE = json.loads((DEMO / "config.json").read_text())["vocab_size"]

@@ -10,11 +10,11 @@ from torch.nn import functional
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.learned_maps import write_maps
 from hfgrow.checkpoint.read import read
+from hfgrow.data.batches import MicroBatch
 from hfgrow.growth.grow import Growth, GrowthRequest, grow
 from hfgrow.plan.operators.learn import LEARN, LearnArguments, learned_growth, learned_plan
-from hfgrow.train.data.loader import MicroBatch
-from hfgrow.train.learn.functional import LearnedModel
-from hfgrow.train.learn.mapping import initial_maps
+from hfgrow.train.learn.fit import initial_maps
+from hfgrow.train.learn.model import LearnedModel
 from tests.checkpoints import load, probe
 
 # Fractions on every axis of the tiny bases, whose heads come in pairs.

@@ -8,7 +8,7 @@ from typing import Any
 
 from hfgrow.errors import TrainingError
 from hfgrow.train import loop as loop_module
-from hfgrow.train import texts as texts_module
+from hfgrow.train import text as texts_module
 from tests.train.runs import SCRIPT
 
 loop: Any = loop_module

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from hfgrow.errors import UsageError
-from hfgrow.train.overrides import with_overrides
-from hfgrow.train.recipe import Recipe, load_recipe, recipe_of
+from hfgrow.train.recipe.files import with_overrides
+from hfgrow.train.recipe.recipe import Recipe, load_recipe, recipe_of
 
 MINIMAL = """\
 base: demo

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from hfgrow.train.main import Job, carry_out
-from hfgrow.train.recipe import recipe_of
+from hfgrow.train.recipe.recipe import recipe_of
+from hfgrow.train.run import Job, carry_out
 from tests.program import program
 
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,15 @@ from torch.nn.functional import scaled_dot_product_attention
 from hfgrow.errors import UsageError
 from hfgrow.plan.families import FAMILIES
 from hfgrow.train import attention
-from hfgrow.train.attention import causal_attention, preferred_kernels, use_causal_attention
-from hfgrow.train.masks import batch_masks, block_mask, dense_mask
-from hfgrow.train.windows import layer_windows
+from hfgrow.train.attention import (
+    batch_masks,
+    block_mask,
+    causal_attention,
+    dense_mask,
+    preferred_kernels,
+    use_causal_attention,
+)
+from hfgrow.train.flops import layer_windows
 from tests.checkpoints import MakeCheckpoint, load, probe
 
 CPU = torch.device("cpu")

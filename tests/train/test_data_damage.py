@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from hfgrow.data.prepare import prepare
+from hfgrow.data.sources import TextSource
+from hfgrow.data.token_folder import TokenFiles
+from hfgrow.data.tokenizer import TextTokenizer
 from hfgrow.errors import TrainingError
-from hfgrow.train.data.prepare import prepare
-from hfgrow.train.data.sources import TextSource
-from hfgrow.train.data.token_files import TokenFiles
-from hfgrow.train.data.tokenizer import TextTokenizer
 from tests.train.corpora import VOCAB_SIZE, prepared, write_stories
 
 

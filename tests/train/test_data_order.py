@@ -9,13 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hfgrow.data.batches import NO_TARGET, BatchPlan, ahead, collate, micro_batches
+from hfgrow.data.order import (
+    MAX_PERIOD,
+    Block,
+    BlockOrder,
+    Mixture,
+    Permutation,
+    check_sequence_length,
+)
+from hfgrow.data.views import TokenView
 from hfgrow.errors import TrainingError, UsageError
-from hfgrow.train.data.batches import NO_TARGET, BatchPlan, collate
-from hfgrow.train.data.loader import ahead, micro_batches
-from hfgrow.train.data.mixture import MAX_PERIOD, Mixture
-from hfgrow.train.data.order import Block, BlockOrder, check_sequence_length
-from hfgrow.train.data.permutation import Permutation
-from hfgrow.train.data.views import TokenView
 from tests.train.corpora import prepared, tokenizer, write_stories
 
 LENGTH = 16

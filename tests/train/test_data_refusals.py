@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from hfgrow.data.sources import TextSource
+from hfgrow.data.tokenizer import TextTokenizer
 from hfgrow.errors import TrainingError, UsageError
-from hfgrow.train.data.sources import TextSource
-from hfgrow.train.data.tokenizer import TextTokenizer
 from tests.train.corpora import documents, expected, prepared, refusal, write_rows
 
 

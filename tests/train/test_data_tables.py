@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from hfgrow.data.documents import pinned, read_dataset
+from hfgrow.data.sources import TextSource
+from hfgrow.data.tokenizer import TextTokenizer
 from hfgrow.errors import GrowthError, TrainingError, UsageError
 from hfgrow.hub.client import HubClient
-from hfgrow.train.data.sources import TextSource
-from hfgrow.train.data.tables import pinned, read_dataset
-from hfgrow.train.data.tokenizer import TextTokenizer
 from tests.train.corpora import documents, prepared, story, write_rows
 
 
@@ -69,7 +69,7 @@ def test_a_dataset_with_a_loading_script_is_refused_and_not_run(
 def test_what_needs_datasets_says_so_where_it_is_missing(
     tmp_path: Path, encoder: TextTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hfgrow.train.data.tables.find_spec", lambda name: None)
+    monkeypatch.setattr("hfgrow.data.documents.find_spec", lambda name: None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError, match="needs datasets, which is not installed") as caught:
         prepared(tmp_path / "a.parquet", tmp_path / "out", encoder)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.train.data.chunks import CHUNK_LENGTH, Chunker
-from hfgrow.train.data.prepare import prepare
-from hfgrow.train.data.sources import TextSource
-from hfgrow.train.data.text_files import read_text
-from hfgrow.train.data.tokenizer import TextTokenizer
+from hfgrow.data.documents import read_text
+from hfgrow.data.prepare import prepare
+from hfgrow.data.sources import TextSource
+from hfgrow.data.tokenise import CHUNK_LENGTH, Chunker
+from hfgrow.data.tokenizer import TextTokenizer
 from tests.train.corpora import (
     VOCAB_SIZE,
     documents,
@@ -85,7 +85,7 @@ def test_how_a_file_is_read_does_not_matter(
     raw = "\n\n\u00e9t\u00e9\r\n\r\n\r\nz\u2028\U0001f600\n\n\n\n\n\nlast\n\n".encode()
     path = tmp_path / "a.txt"
     path.write_bytes(raw)
-    monkeypatch.setattr("hfgrow.train.data.text_files._BLOCK_NBYTES", block)
+    monkeypatch.setattr("hfgrow.data.documents._BLOCK_NBYTES", block)
     text = ""
     with path.open("rb") as stream:
         for piece in read_text(stream, "a.txt", "\n\n\n"):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from hfgrow.data.prepare import prepare
+from hfgrow.data.sources import TextSource
+from hfgrow.data.tokenizer import TextTokenizer, open_tokenizer
 from hfgrow.errors import ModelError, TrainingError
-from hfgrow.train.data.prepare import prepare
-from hfgrow.train.data.sources import TextSource
-from hfgrow.train.data.tokenizer import TextTokenizer, open_tokenizer
 from tests.checkpoints import write_tokenizer
 from tests.train.corpora import DEMO, VOCAB_SIZE, prepared, write_stories
 

@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hfgrow.data.batches import NO_TARGET, evaluation_batches
+from hfgrow.data.corpus import corpus_of, open_sources, token_folders, views_of
+from hfgrow.data.held_out import hold_out, overlaps
+from hfgrow.data.sources import TextSource
+from hfgrow.data.tokenizer import TextTokenizer
+from hfgrow.data.views import TokenView
 from hfgrow.errors import TrainingError
-from hfgrow.train.data.batches import NO_TARGET
-from hfgrow.train.data.corpus import corpus_of, open_sources, token_folders, views_of
-from hfgrow.train.data.evaluation import evaluation_batches
-from hfgrow.train.data.holdout import hold_out
-from hfgrow.train.data.overlap import overlaps
-from hfgrow.train.data.sources import TextSource
-from hfgrow.train.data.tokenizer import TextTokenizer
-from hfgrow.train.data.views import TokenView
 from tests.train.corpora import VOCAB_SIZE, prepared, story, write_rows, write_stories
 
 

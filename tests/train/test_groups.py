@@ -12,7 +12,7 @@ from hfgrow.errors import UsageError
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import apply
 from hfgrow.plan.plan import LayerSource
-from hfgrow.train.groups import ParameterGroup, new_layers, parameter_groups
+from hfgrow.train.optimizers import ParameterGroup, new_layers, parameter_groups
 from tests.checkpoints import MakeCheckpoint, load
 from tests.train import runs
 

@@ -17,7 +17,7 @@ from hfgrow.growth.reproduce import reproduce
 from hfgrow.growth.verify import verify
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators.learn import LEARNABLE, LearnArguments, learned_plan
-from hfgrow.train.learn import functional
+from hfgrow.train.learn import model
 from tests.checkpoints import MakeCheckpoint, tensors_of
 from tests.train.learning import WIDER, batch, lean_loss, loss_of, model_of, shaken, written
 
@@ -125,7 +125,7 @@ def test_the_weights_of_one_grown_layer_exist_at_a_time(
 ) -> None:
     base = make_checkpoint()
     assert most_layers_alive(base, monkeypatch) == (1, 24)
-    monkeypatch.setattr(functional, "checkpoint", lambda run, *args, **_: run(*args))
+    monkeypatch.setattr(model, "checkpoint", lambda run, *args, **_: run(*args))
     assert most_layers_alive(base, monkeypatch) == (12, 12)
 
 

@@ -9,14 +9,13 @@ from torch import Tensor
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Silent
+from hfgrow.data.order import BlockOrder
+from hfgrow.data.views import TokenView
 from hfgrow.errors import TrainingError
 from hfgrow.plan.operators.learn import LearnArguments, learned_growth, learned_plan
-from hfgrow.train.data.order import BlockOrder
-from hfgrow.train.data.views import TokenView
-from hfgrow.train.learn.fit import FitSettings, Fitted, fit
-from hfgrow.train.learn.functional import LearnedModel
-from hfgrow.train.learn.mapping import initial_maps
-from hfgrow.train.learn.maps import batch_plan, completed
+from hfgrow.train.learn.command import batch_plan, completed
+from hfgrow.train.learn.fit import FitSettings, Fitted, fit, initial_maps
+from hfgrow.train.learn.model import LearnedModel
 from tests.train.corpora import DEMO, prepared, tokenizer, write_stories
 from tests.train.learning import CPU
 

@@ -8,7 +8,7 @@ import pytest
 from hfgrow.errors import UsageError
 from hfgrow.lineage.ledger import ledger
 from hfgrow.lineage.read import read_manifest
-from hfgrow.train.recipe import recipe_of
+from hfgrow.train.recipe.recipe import recipe_of
 from tests.train import runs
 
 LEARN: dict[str, Any] = {"operator": "learn", "g": 2, "init": "stack", "steps": 4}

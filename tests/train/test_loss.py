@@ -6,10 +6,16 @@ from typing import Any
 import pytest
 import torch
 
+from hfgrow.data.batches import NO_TARGET
 from hfgrow.plan.families import FAMILIES
-from hfgrow.train.data.batches import NO_TARGET
-from hfgrow.train.head import Head, head_of
-from hfgrow.train.loss import NextTokenLoss, _compiled_slope, _slope, summed_cross_entropy
+from hfgrow.train.loss import (
+    Head,
+    NextTokenLoss,
+    _compiled_slope,
+    _slope,
+    head_of,
+    summed_cross_entropy,
+)
 from tests.checkpoints import MakeCheckpoint, load, probe
 
 HEADS = (Head(), Head(hidden_divisor=1.5), Head(logits_divisor=0.75), Head(softcap=3.0))

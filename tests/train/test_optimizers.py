@@ -10,10 +10,14 @@ import torch
 from torch.nn import Linear, Module, Parameter, Sequential, Tanh
 
 from hfgrow.errors import UsageError
-from hfgrow.train.groups import ParameterGroup
-from hfgrow.train.muon import MuonAdamW
-from hfgrow.train.optimizers import averaged, make_optimizer, set_learning_rates
-from hfgrow.train.recipe_parts import AdamW, Muon, ScheduleFreeAdamW
+from hfgrow.train.optimizers import (
+    MuonAdamW,
+    ParameterGroup,
+    averaged,
+    make_optimizer,
+    set_learning_rates,
+)
+from hfgrow.train.recipe.parts import AdamW, Muon, ScheduleFreeAdamW
 
 Settings = AdamW | ScheduleFreeAdamW | Muon
 SETTINGS: tuple[Settings, ...] = (

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hfgrow.train import products
-from hfgrow.train.products import FastLinear, one_dnn_is_faster, product, use_fast_products
+from hfgrow.train import cpu_products
+from hfgrow.train.cpu_products import FastLinear, one_dnn_is_faster, product, use_fast_products
 
 SIZES = st.integers(1, 40)
 
@@ -22,7 +22,7 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let oneDNN be chosen whatever the processor is."""
-    monkeypatch.setattr(products, "one_dnn_is_faster", lambda: True)
+    monkeypatch.setattr(cpu_products, "one_dnn_is_faster", lambda: True)
 
 
 def pair(num_in: int, num_out: int, *, bias: bool) -> tuple[nn.Linear, nn.Linear]:
@@ -38,7 +38,7 @@ def pair(num_in: int, num_out: int, *, bias: bool) -> tuple[nn.Linear, nn.Linear
 def test_a_product_is_that_of_torch(rows: int, inner: int, columns: int) -> None:
     left, right = numbers(rows, inner), numbers(columns, inner, seed=1)
     for one, other in ((left, right), (left.t().contiguous().t(), right.t().contiguous().t())):
-        found = products._one_dnn(one, other)
+        found = cpu_products._one_dnn(one, other)
         torch.testing.assert_close(found, left @ right.t(), rtol=1e-5, atol=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_autocast_computes_as_ever() -> None:
 def of_amd(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let this machine look like one of AMD's with AVX-512."""
     (folder / "cpuinfo").write_text("vendor_id : AuthenticAMD\n")
-    monkeypatch.setattr(products, "_CPUINFO", folder / "cpuinfo")
+    monkeypatch.setattr(cpu_products, "_CPUINFO", folder / "cpuinfo")
     for backend, name, value in (
         (torch.backends.cpu, "get_cpu_capability", "AVX512"),
         (torch.backends.mkl, "is_available", True),
@@ -109,12 +109,12 @@ def test_a_torch_without_the_operator_keeps_its_own_products(
         raise AttributeError("no such operator")
 
     of_amd(monkeypatch, tmp_path)
-    monkeypatch.setattr(products, "_one_dnn", gone)
+    monkeypatch.setattr(cpu_products, "_one_dnn", gone)
     assert not one_dnn_is_faster.__wrapped__()
 
 
 def test_elsewhere_the_layers_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "one_dnn_is_faster", lambda: False)
+    monkeypatch.setattr(cpu_products, "one_dnn_is_faster", lambda: False)
     layer = nn.Linear(4, 4)
     use_fast_products(layer)
     assert type(layer) is nn.Linear
@@ -128,6 +128,6 @@ def test_other_processors_are_left_to_mkl(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cpuinfo: str, capability: str
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"vendor_id : {cpuinfo}\n")
-    monkeypatch.setattr(products, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu_products, "_CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert not one_dnn_is_faster.__wrapped__()

@@ -5,8 +5,8 @@ import yaml
 
 from hfgrow.errors import UsageError
 from hfgrow.plan.operators import OPERATORS
-from hfgrow.train.recipe import recipe_of
-from hfgrow.train.recipe_parts import FreshModel, Muon, ScheduleFreeAdamW
+from hfgrow.train.recipe.parts import FreshModel, Muon, ScheduleFreeAdamW
+from hfgrow.train.recipe.recipe import recipe_of
 from tests.train.recipes import MINIMAL, loaded
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from hfgrow.errors import UsageError
-from hfgrow.train.recipe import Recipe, load_recipe
-from hfgrow.train.recipe_fields import Part
-from hfgrow.train.recipe_parts import Data
+from hfgrow.train.recipe.fields import Part
+from hfgrow.train.recipe.parts import Data
+from hfgrow.train.recipe.recipe import Recipe, load_recipe
 from tests.train.recipes import message_of
 
 # What is set -> words of the refusal: the key path, the value, what was expected.

@@ -10,9 +10,9 @@ import yaml
 from pydantic import BaseModel
 
 from hfgrow.errors import UsageError
-from hfgrow.train.recipe import Recipe, load_recipe
-from hfgrow.train.recipe_files import shipped_recipes
-from hfgrow.train.recipe_parts import FreshModel
+from hfgrow.train.recipe.files import shipped_recipes
+from hfgrow.train.recipe.parts import FreshModel
+from hfgrow.train.recipe.recipe import Recipe, load_recipe
 from tests.train.recipes import message_of
 
 SHIPPED = shipped_recipes()

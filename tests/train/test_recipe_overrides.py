@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hfgrow.train.overrides import with_overrides
-from hfgrow.train.recipe import load_recipe
-from hfgrow.train.recipe_parts import AdamW
+from hfgrow.train.recipe.files import with_overrides
+from hfgrow.train.recipe.parts import AdamW
+from hfgrow.train.recipe.recipe import load_recipe
 from tests.train.recipes import MINIMAL, message_of
 
 

@@ -9,9 +9,9 @@ import pytest
 from hfgrow.console import Silent
 from hfgrow.errors import GrowthError
 from hfgrow.hub.client import HubClient
-from hfgrow.train import needs
-from hfgrow.train.recipe import recipe_of
-from hfgrow.train.rehearse import rehearse
+from hfgrow.train import dry_run
+from hfgrow.train.dry_run import rehearse
+from hfgrow.train.recipe.recipe import recipe_of
 from tests.train import runs
 
 
@@ -50,13 +50,13 @@ def test_the_flops_and_the_checkpoint_are_those_of_the_run(tmp_path: Path) -> No
         assert line.endswith(f"{cost:.3g} FLOPs")
     checkpoint = runs.last_checkpoint(recipe)
     files = [path for path in checkpoint.iterdir() if path.suffix == ".safetensors"]
-    foreseen = needs.needs_of(recipe_of(recipe), needs_models(recipe))
+    foreseen = dry_run.needs_of(recipe_of(recipe), needs_models(recipe))
     taken = sum(path.stat().st_size for path in files)
     assert foreseen.checkpoint_nbytes == pytest.approx(taken, rel=0.1)
 
 
 def needs_models(recipe: dict[str, Any]) -> Any:
-    from hfgrow.train.foresee import foresee_by_name
+    from hfgrow.train.dry_run import foresee_by_name
 
     return foresee_by_name(recipe_of(recipe), HubClient(), Silent())
 

@@ -7,11 +7,10 @@ import pytest
 
 from hfgrow.console import Silent
 from hfgrow.errors import OutputError, TrainingError
-from hfgrow.train.metrics import read_metrics
-from hfgrow.train.position import Position
-from hfgrow.train.recipe import recipe_of
+from hfgrow.train.checkpoints import latest_checkpoint, save_checkpoint
+from hfgrow.train.metrics import Position, read_metrics
+from hfgrow.train.recipe.recipe import recipe_of
 from hfgrow.train.run_folder import RunFolder
-from hfgrow.train.state import latest_checkpoint, save_checkpoint
 from tests.train import runs
 
 DEEP = "[" * 100_000

@@ -179,9 +179,9 @@ def test_sequences_longer_than_the_models_positions_are_refused(tmp_path: Path) 
 def test_a_checkpoint_that_does_not_fit_leaves_the_older_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hfgrow.train import keeping, state
+    from hfgrow.train import checkpoints, walk
 
-    save = state.save_checkpoint
+    save = checkpoints.save_checkpoint
     calls = iter(range(100))
 
     def full(*arguments: Any, **options: Any) -> Path:
@@ -200,7 +200,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_older_ones(
 
     recipe = runs.recipe(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(keeping, "save_checkpoint", full)
+        patch.setattr(walk, "save_checkpoint", full)
         with pytest.raises(GrowthError) as caught:
             runs.carry(recipe)
     assert caught.value.exit_code == OutputError.exit_code
@@ -229,9 +229,9 @@ def test_what_a_resumed_run_counts_is_what_the_whole_one_counts(
         if name == "broken":
             runs.stop_after(monkeypatch, recipe, 7)
         runs.carry(recipe, resume=name == "broken")
-        state = json.loads((runs.last_checkpoint(recipe) / "state.json").read_text())
-        state["position"].pop("stage_seconds")
-        states.append(state)
+        checkpoints = json.loads((runs.last_checkpoint(recipe) / "state.json").read_text())
+        checkpoints["position"].pop("stage_seconds")
+        states.append(checkpoints)
     assert states[0] == states[1]
     assert states[0]["position"]["tokens"] == 3072
     assert states[0]["position"]["samples"] == 96

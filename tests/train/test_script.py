@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from hfgrow.errors import GrowthError, UsageError
-from hfgrow.train.hints import as_keys
-from hfgrow.train.launch import _outcome
+from hfgrow.train.processes import _outcome
+from hfgrow.train.recipe.hints import as_keys
 from tests.program import CANARY
 from tests.train import runs
 
@@ -27,7 +27,7 @@ def run_with(
     def failing(job: object) -> None:
         raise error
 
-    monkeypatch.setattr("hfgrow.train.main.carry_out", failing)
+    monkeypatch.setattr("hfgrow.train.run.carry_out", failing)
     monkeypatch.setattr(script, "end_with_parent", lambda: None)
     monkeypatch.setenv("HFGROW_STATUS_FILE", str(folder / "status.json"))
     path = folder / "recipe.yaml"

@@ -7,7 +7,7 @@ import torch
 
 from hfgrow.console import Silent
 from hfgrow.errors import TrainingError
-from hfgrow.train.state import latest_checkpoint, save_checkpoint
+from hfgrow.train.checkpoints import latest_checkpoint, save_checkpoint
 
 TENSORS = {"model": {"weight": torch.arange(6.0).view(2, 3)}, "optimizer": {"m": torch.ones(2)}}
 

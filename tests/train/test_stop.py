@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hfgrow.train.stop import StoppedError, StopRequest
+from hfgrow.train.processes import StoppedError, StopRequest
 from tests.train import runs
 
 NUMBERS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -42,7 +42,7 @@ def test_a_signal_in_a_step_saves_a_checkpoint_after_it(
 
 @pytest.mark.case("E12")
 @pytest.mark.parametrize(
-    ("module", "name"), [("texts", "token_folders"), ("walk", "grow_stage"), ("export", "staged")]
+    ("module", "name"), [("text", "token_folders"), ("walk", "grow_stage"), ("export", "staged")]
 )
 def test_a_signal_between_the_steps_stops_the_run_which_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str

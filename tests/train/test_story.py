@@ -3,7 +3,7 @@
 import pytest
 
 from hfgrow.lineage.records import Evaluated
-from hfgrow.train.story import stories, told
+from hfgrow.train.export import stories, told
 
 
 def story(losses: list[float], *, before: float | None) -> Evaluated:

@@ -1,0 +1,326 @@
+"""Tokenise text once, into a folder that appears complete or not at all.
+
+Open sources: what identifies their content, and their documents as a stream.
+"""
+
+import gzip
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from hfgrow.checkpoint.staging import staged
+from hfgrow.console import Progress, Silent, counting
+from hfgrow.data.documents import (
+    Advance,
+    Piece,
+    pinned,
+    read_dataset,
+    read_json_lines,
+    read_parquet,
+    read_text,
+)
+from hfgrow.data.sources import (
+    DEMO,
+    PARQUET,
+    TEXT,
+    VALIDATION,
+    DataFile,
+    TextSource,
+    is_compressed,
+    text_files_of,
+)
+from hfgrow.data.token_folder import (
+    INDEX,
+    MAX_SHARD_NBYTES,
+    Index,
+    ShardWriter,
+    TokenFiles,
+    fingerprint,
+    read_index,
+    refuse_other_tokenizer,
+)
+from hfgrow.data.tokenise import check_token, tokenise
+from hfgrow.data.tokenizer import TextTokenizer
+from hfgrow.errors import HubUnreachableError, OutputError, TrainingError, UsageError, printable
+from hfgrow.hub.client import HubClient
+
+_MAX_VOCAB_SIZE = 1 << 32
+
+
+def prepare(
+    sources: Sequence[TextSource],
+    tokenizer: TextTokenizer,
+    folder: Path,
+    *,
+    vocab_size: int,
+    overwrite: bool = False,
+    verify: bool = False,
+    max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    client: HubClient | None = None,
+    progress: Progress | None = None,
+) -> TokenFiles:
+    """Tokenise sources into a folder, or open the folder if it holds just that already.
+
+    One process at a time; the others of a distributed run open the folder afterwards. Memory does
+    not grow with the text, except 24 bytes or so a document where the tokens are used.
+
+    Args:
+        sources: What to read; the part of a split is not applied here, but by `TokenView.part`.
+        tokenizer: What to tokenise with.
+        folder: The folder to make.
+        vocab_size: The rows of the model's embedding: a token must be below.
+        overwrite: Whether prepared tokens of other text or another tokenizer are replaced.
+        verify: Whether tokens that are there are read and compared with their hashes.
+        max_shard_nbytes: The most bytes of one file of tokens.
+        client: The connection to the Hub; None is the usual one.
+        progress: Told how it goes on; None tells nobody.
+
+    Raises:
+        TrainingError: The text cannot be used, or the folder holds another tokenizer's tokens.
+        ModelError: The tokenizer makes tokens that the model does not have.
+        OutputError: The folder holds something else, or cannot be written.
+    """
+    progress = progress or Silent()
+    if not sources:
+        raise UsageError("there is no source of text")
+    if not 1 <= vocab_size <= _MAX_VOCAB_SIZE:
+        raise UsageError(f"vocab_size {vocab_size} cannot be; expected 1 to {_MAX_VOCAB_SIZE}")
+    for source in sources:
+        _check_outside(folder, source)
+    earlier = _earlier(folder, overwrite=overwrite, verify=verify)
+    if earlier is not None and not overwrite:
+        hint = "choose another folder, or add --overwrite"
+        refuse_other_tokenizer(earlier, tokenizer, folder, hint)
+    identities = _identities(sources, earlier, client, progress)
+    wanted = fingerprint(tokenizer.identity, identities)
+    if earlier is not None:
+        if earlier.fingerprint == wanted:
+            check_token(earlier.max_token, vocab_size, tokenizer)
+            return TokenFiles(folder)
+        if not overwrite:
+            raise TrainingError(
+                f"{printable(folder, 200)} holds the tokens of other text",
+                hint="choose another folder, or add --overwrite",
+            )
+    with (
+        staged(folder, overwrite=overwrite) as staging,
+        ShardWriter(staging, 2 if vocab_size <= 1 << 16 else 4, max_shard_nbytes) as writer,
+    ):
+        records, max_token = [], 0
+        for source, identity in zip(sources, identities, strict=True):
+            with counting(progress, f"Tokenising {source.label}", size_of(source)) as advance:
+                read = documents_of(source, identity, advance, client)
+                pieces = _watched(read, source.label, progress)
+                record, largest = tokenise(source, identity, pieces, tokenizer, writer, vocab_size)
+            records.append(record)
+            max_token = max(max_token, largest)
+        shards, lists = writer.finish()
+        index = Index(
+            dtype="uint16" if vocab_size <= 1 << 16 else "uint32",
+            tokenizer=tokenizer.identity,
+            fingerprint=wanted,
+            max_token=max_token,
+            shards=shards,
+            lists=lists,
+            sources=tuple(records),
+        )
+        (staging / INDEX).write_text(index.to_json(), encoding="utf-8")
+    return TokenFiles(folder)
+
+
+def _earlier(folder: Path, *, overwrite: bool, verify: bool) -> Index | None:
+    """Return what was prepared in the folder; what is damaged counts as nothing to overwrite."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return None
+    if not (folder / INDEX).is_file():
+        raise OutputError(
+            f"{printable(folder, 200)} exists and holds no prepared tokens",
+            hint="choose another folder",
+        )
+    try:
+        index = read_index(folder)
+        if verify:
+            TokenFiles(folder).verify()
+        return index
+    except TrainingError:
+        if overwrite:
+            return None
+        raise
+
+
+def _watched(pieces: Iterator[Piece], label: str, progress: Progress) -> Iterator[Piece]:
+    """Yield pieces of text; note once where they can hardly be text."""
+    is_noted = False
+    for piece in pieces:
+        if "\0" in piece.text and not is_noted:
+            progress.say(f"Note: {label} holds NUL characters, so it may be no text")
+            is_noted = True
+        yield piece
+
+
+def _check_outside(folder: Path, source: TextSource) -> None:
+    """Refuse to write into a folder of text: what is written would be read as text next time."""
+    text = Path(source.path).expanduser() if source.path is not None else None
+    if text is not None and text.is_dir() and text.resolve() in (folder / INDEX).resolve().parents:
+        raise OutputError(
+            f"{printable(folder, 200)} lies in the folder of the text, {printable(text, 200)}",
+            hint="choose a folder beside it",
+        )
+
+
+def _identities(
+    sources: Sequence[TextSource],
+    earlier: Index | None,
+    client: HubClient | None,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Identify every source; a dataset that was prepared is enough where the Hub is not reached."""
+    known = [source.identity for source in earlier.sources] if earlier else []
+    found = []
+    for i, source in enumerate(sources):
+        before = known[i] if i < len(known) else {}
+        try:
+            found.append(identify(source, before, client))
+        except HubUnreachableError:
+            asked = {"dataset": source.dataset, "name": source.name, "split": source.whole_split}
+            asked["text_column"] = source.text_column
+            if source.revision is not None or not asked.items() <= before.items():
+                raise
+            progress.say(f"Note: the Hub does not answer; {source.label} is taken as prepared")
+            found.append(before)
+    return found
+
+
+def identify(
+    source: TextSource, known: Mapping[str, Any], client: HubClient | None = None
+) -> dict[str, Any]:
+    """Return what decides the documents of a source; no path is in it.
+
+    Args:
+        source: The source.
+        known: What was returned earlier: a file of the same size and time is not read again.
+        client: The connection to the Hub; None is the usual one.
+
+    Raises:
+        GrowthError: A file cannot be read, or the Hub does not have the dataset.
+    """
+    identity: dict[str, Any] = {"text_column": source.text_column}
+    if source.dataset == DEMO:
+        split = source.whole_split
+        text = "".join(piece.text for piece in _demo(split))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return {"dataset": DEMO, "split": split, "sha256": digest}
+    if source.dataset is not None:
+        identity |= {"dataset": source.dataset, "name": source.name, "split": source.whole_split}
+        return identity | {"revision": pinned(source, client or HubClient())}
+    files = text_files_of(source)
+    if any(file.kind == TEXT for file in files):
+        identity["document_separator"] = source.document_separator
+    earlier = {file["name"]: file for file in known.get("files", ())}
+    return identity | {"files": [_file(file, earlier.get(file.name, {})) for file in files]}
+
+
+def size_of(source: TextSource) -> int:
+    """Return the bytes that will be read, 0 where that is not known."""
+    return sum(file.path.stat().st_size for file in text_files_of(source))
+
+
+def documents_of(
+    source: TextSource,
+    identity: Mapping[str, Any],
+    advance: Advance,
+    client: HubClient | None = None,
+) -> Iterator[Piece]:
+    """Read the documents of a source.
+
+    Args:
+        source: The source.
+        identity: What `identify` returned for it.
+        advance: Told how many bytes of local files were read.
+        client: The connection to the Hub; None is the usual one.
+
+    Raises:
+        TrainingError: What is read is no text; or a file changed since it was identified.
+        GrowthError: The Hub says no, or does not answer.
+    """
+    if source.dataset == DEMO:
+        yield from _demo(source.whole_split)
+    elif source.dataset is not None:
+        yield from read_dataset(source, identity["revision"], client or HubClient())
+    for file, record in zip(text_files_of(source), identity.get("files", ()), strict=True):
+        yield from _read(file, source, advance)
+        if _stamp(file) != (record["nbytes"], record["mtime_ns"]):
+            raise TrainingError(f"{file.shown} changed while it was read")
+
+
+def _read(file: DataFile, source: TextSource, advance: Advance) -> Iterator[Piece]:
+    if file.kind == PARQUET:
+        yield from read_parquet(file, source.text_column)
+        advance(file.path.stat().st_size)
+        return
+    with _failures(file), file.path.open("rb") as raw:
+        # gzip's stream has all that is used of a binary one.
+        stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if is_compressed(file.path) else raw
+        if file.kind == TEXT:
+            pieces = read_text(stream, file.shown, source.document_separator)
+        else:
+            pieces = read_json_lines(stream, file.shown, source.text_column)
+        done = 0
+        for piece in pieces:
+            yield piece
+            if (position := raw.tell()) != done:
+                advance(position - done)
+                done = position
+
+
+def _file(file: DataFile, earlier: Mapping[str, Any]) -> dict[str, Any]:
+    with _failures(file):
+        nbytes, mtime_ns = _stamp(file)
+        record = {"name": file.name, "nbytes": nbytes, "mtime_ns": mtime_ns}
+        if (nbytes, mtime_ns) == (earlier.get("nbytes"), earlier.get("mtime_ns")):
+            return record | {"sha256": earlier["sha256"]}
+        with file.path.open("rb") as raw:
+            return record | {"sha256": hashlib.file_digest(raw, "sha256").hexdigest()}
+
+
+def _stamp(file: DataFile) -> tuple[int, int]:
+    found = os.stat(file.path)
+    return found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def _failures(file: DataFile) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TrainingError(f"cannot read {file.shown}: {reason}") from error
+
+
+def _demo(split: str) -> Sequence[Piece]:
+    """Return the topics that `help()` of Python shows: those to train on, or those held out.
+
+    Held out are the topics that the demo model was not trained on; paragraphs that stand in these
+    too are not trained on either.
+    """
+    from pydoc_data.topics import topics
+
+    texts = [topics[name].strip() + "\n" for name in sorted(topics)]
+    held_out = [text for text in texts if is_held_out(text)]
+    if split == VALIDATION:
+        return [Piece(text, True) for text in held_out]
+    known = {" ".join(part.split()) for text in held_out for part in text.split("\n\n")}
+    return [
+        Piece("\n\n".join(p for p in text.split("\n\n") if " ".join(p.split()) not in known), True)
+        for text in texts
+        if text not in held_out
+    ]
+
+
+def is_held_out(text: str) -> bool:
+    """Say whether the demo model was never trained on a document: about one in 20, by sha256."""
+    return hashlib.sha256(text.encode()).digest()[0] % 20 == 0

@@ -1,0 +1,107 @@
+"""The text of a run: every source of its recipe, tokenised once, and the order it is read in."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain, count
+from pathlib import Path
+
+from hfgrow.checkpoint.config import read_config
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.console import Progress
+from hfgrow.data.corpus import Corpus, corpus_of, token_folders, views_of
+from hfgrow.data.order import BlockOrder
+from hfgrow.data.sources import TextSource
+from hfgrow.data.tokenizer import open_tokenizer
+from hfgrow.data.views import TokenView
+from hfgrow.hub.client import HubClient
+from hfgrow.train.devices import Devices
+from hfgrow.train.recipe.parts import Source
+from hfgrow.train.recipe.recipe import Recipe
+
+
+def open_texts(
+    recipe: Recipe,
+    base: Path,
+    tokenizer: Path,
+    tokens: Path,
+    devices: Devices,
+    client: HubClient,
+    progress: Progress,
+) -> tuple[Corpus, BlockOrder]:
+    """Open the text of a recipe, which the main process tokenises if nobody has.
+
+    Args:
+        recipe: The recipe.
+        base: The model that the run begins with.
+        tokenizer: A model folder whose tokenizer is used.
+        tokens: Where tokenised text lies.
+        devices: The processes.
+        client: The connection to the Hub, for text that lies there.
+        progress: Told how it goes on.
+
+    Raises:
+        GrowthError: The text or the tokenizer is not there, or cannot be trained on.
+        TrainingError: Not all processes see the same text.
+    """
+    config, _, _ = read_config(LocalFolder(base))
+    opened_tokenizer = open_tokenizer(tokenizer)
+
+    sources = [text_source(s) for s in (*recipe.data.train, *recipe.data.validation)]
+    # The others neither read nor identify text: it may change while the main one reads it.
+    folders = devices.shared(
+        lambda: token_folders(
+            sources,
+            opened_tokenizer,
+            tokens,
+            vocab_size=int(config["vocab_size"]),
+            client=client,
+            progress=progress,
+        )
+    )
+    num_train = len(recipe.data.train)
+
+    def opened() -> Corpus:
+        views = views_of(sources, folders)
+        found = corpus_of(
+            views[:num_train],
+            views[num_train:],
+            sequence_length=recipe.data.sequence_length,
+            seed=recipe.seed,
+        )
+        return replace(found, validation=_distinct(found.validation))
+
+    corpus = devices.on_main(opened) or opened()
+    for note in corpus.notes:
+        progress.say(f"Note: {note}")
+    order = BlockOrder(
+        corpus.train,
+        [source.weight for source in recipe.data.train],
+        sequence_length=recipe.data.sequence_length,
+        seed=recipe.seed,
+    )
+    num_samples = recipe.tokens // recipe.data.sequence_length
+    for view, num_epochs in zip(order.views, order.epochs(num_samples), strict=True):
+        if num_epochs > 1:
+            progress.say(f"Note: {view.label} is read {num_epochs:.1f} times")
+    devices.check_same("text", order.fingerprint)
+    return corpus, order
+
+
+def _distinct(views: Sequence[TokenView]) -> tuple[TokenView, ...]:
+    """Return held-out texts with labels that differ, since losses are recorded by them."""
+    labels: list[str] = []
+    for view in views:
+        numbered = (f"{view.label} ({i})" for i in count(2))
+        labels.append(next(x for x in chain([view.label], numbered) if x not in labels))
+    return tuple(replace(view, label=x) for view, x in zip(views, labels, strict=True))
+
+
+def text_source(source: Source) -> TextSource:
+    """Return a source of a recipe as the data layer takes it."""
+    return TextSource(
+        path=source.path,
+        dataset=source.dataset,
+        name=source.name,
+        split=source.split,
+        text_column=source.text_column,
+    )
