@@ -5,17 +5,28 @@ from typing import Annotated
 
 import typer
 
-from hfgrow.budget import DEFAULT_G, MOST_SHARE, Budget, budget_of, growth_factor_advice
-from hfgrow.budget_picture import check_picture, draw_budget, format_of, write_picture
 from hfgrow.checkpoint.read import read
 from hfgrow.console import amount, shown
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.loading import require
 from hfgrow.growth.models import base_name, files_of, locate
 from hfgrow.hub.client import HubClient
-from hfgrow.law_fit import Fit, fit_files
 from hfgrow.plan.operators.stacking import stack
-from hfgrow.scaling import PAPER, REPORTED, TimingLaw
+from hfgrow.study.budget import (
+    DEFAULT_G,
+    MOST_SHARE,
+    PAPER,
+    REPORTED,
+    Budget,
+    TimingLaw,
+    budget_of,
+    check_picture,
+    draw_budget,
+    format_of,
+    growth_factor_advice,
+    write_picture,
+)
+from hfgrow.study.law_fit import Fit, fit_files
 
 from . import options
 from .output import Console

@@ -1,25 +1,37 @@
-"""The command `hfgrow eval`: models side by side on text, and on benchmarks."""
+"""The command `hfgrow eval`: models side by side on text, and on benchmarks.
 
-from collections.abc import Mapping
+What `hfgrow eval --tasks` does: benchmarks, and what they leave in a model's folder.
+
+What texts cost models, as a table and as JSON.
+
+Several models of one command line, each where it lies.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hfgrow.console import amount
-from hfgrow.errors import GrowthError, UsageError, printable
-from hfgrow.growth.lm_eval import run_tasks
+from hfgrow.console import amount, count
+from hfgrow.errors import GrowthError, ModelError, UsageError, printable
+from hfgrow.growth.lm_eval import PAPER_TASKS, run_tasks
 from hfgrow.growth.loading import TRAINING, require
-from hfgrow.growth.models import local_folder, locate
+from hfgrow.growth.models import base_name, local_folder, locate, nearest_ancestor
+from hfgrow.growth.publish import unchanged, write_benchmarks
 from hfgrow.hub.client import HubClient
+from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.records import Benchmark, recordable
 
 from . import options
-from .data import text_source
-from .named_models import named_models
-from .output import Console
-from .tasks import check_folder, measured_tasks, named_tasks, tasks_measured
-from .text_losses import texts_measured
+from .output import Console, table_lines
+from .train import text_source
+
+if TYPE_CHECKING:
+    from hfgrow.train.evaluate import ModelLoss
+
 
 _TOKENS, _BATCH_SIZE = "1M", "8"
 
@@ -204,3 +216,253 @@ def _source(word: str, text_column: str, split: str | None, name: str | None) ->
             raise UsageError("--name is of a dataset of the Hub; files have no configurations")
         return replace(source, split=split or "train")
     return replace(source, split=split or "validation", name=name)
+
+
+_COLUMNS = ("model", "parameters", "tokens", "bytes", "nats/token", "perplexity", "bits/byte")
+
+
+def texts_measured(
+    results: Iterable["ModelLoss"],
+    sequence_length: int,
+    console: Console,
+    document: dict[str, Any],
+) -> None:
+    """Print what texts cost models, also of some models where another one fails.
+
+    Args:
+        results: The losses, measured as they are asked for.
+        sequence_length: Tokens of a sequence, on which the numbers depend.
+        console: Where they are printed.
+        document: Gets them as `texts`, and `sequence_length`.
+    """
+    document["sequence_length"] = sequence_length
+    done: list[ModelLoss] = []
+    try:
+        for one in results:
+            done.append(one)
+            document["texts"] = [
+                {
+                    "text": first.loss.label,
+                    "models": [{"model": model.name, **_row(model, i)} for model in done],
+                }
+                for i, first in enumerate(done[0].texts)
+            ]
+    finally:
+        for i, first in enumerate(done[0].texts if done else ()):
+            if i:
+                console.part("")
+            console.part(
+                f"text {printable(first.loss.label)}, {sequence_length:,} tokens seen together"
+            )
+            console.part("\n".join(_table(done, i)))
+
+
+def _row(model: "ModelLoss", text: int) -> dict[str, Any]:
+    found = model.texts[text]
+    perplexity = found.perplexity
+    return {
+        "num_parameters": model.num_parameters,
+        "num_tokens": found.loss.num_tokens,
+        "num_bytes": found.num_bytes,
+        "loss": found.loss.loss,
+        "perplexity": perplexity if perplexity != float("inf") else None,
+        "bits_per_byte": found.loss.bits_per_byte,
+    }
+
+
+def _table(losses: Sequence["ModelLoss"], text: int) -> list[str]:
+    rows: list[tuple[str, ...]] = [_COLUMNS]
+    for model in losses:
+        found = model.texts[text]
+        rows.append(
+            (
+                printable(model.name, 60),
+                count(model.num_parameters),
+                f"{found.loss.num_tokens:,}",
+                f"{found.num_bytes:,}",
+                f"{found.loss.loss:.4f}",
+                f"{found.perplexity:.4g}",
+                f"{found.loss.bits_per_byte:.4f}",
+            )
+        )
+    return table_lines(rows, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model that a command was given.
+
+    Attributes:
+        name: How it is called.
+        folder: Where it lies.
+        is_given: Whether it was named as a folder, and may be written to: no base, no cache.
+    """
+
+    name: str
+    folder: Path
+    is_given: bool
+
+
+def named_models(
+    words: Sequence[str],
+    revision: str | None,
+    with_base: bool,
+    client: HubClient,
+    console: Console,
+) -> list[NamedModel]:
+    """Return models in their order, each once, with the base before each if that is wanted.
+
+    Raises:
+        UsageError: A name is none, or a revision is given for several.
+        ModelError: Neither the base of one is to be found nor what that comes from.
+        GrowthError: The Hub refuses or does not answer.
+    """
+    if revision is not None and len(words) > 1:
+        raise UsageError(
+            "--revision is of one model, and there are several", hint="write hf://org/name@rev"
+        )
+    found: dict[Path, NamedModel] = {}
+    for word in words:
+        ref = locate(word, revision, client, console)
+        folder = local_folder(ref, client, console)
+        manifest = read_manifest(folder) if with_base else None
+        if manifest is not None:
+            try:
+                model, base = nearest_ancestor(folder, manifest, client, console)
+            except ModelError as error:
+                hint = "leave out --with-base, and name it as a MODEL"
+                raise ModelError(str(error), hint=hint) from error
+            if model != manifest.link.base:
+                console.say(
+                    f"Note: the base {printable(manifest.link.base.name)} of {printable(word)} is "
+                    f"gone; {printable(model.name)}, which that comes from, stands for it"
+                )
+            named = NamedModel(printable(model.name), base, is_given=False)
+            found.setdefault(base.resolve(), named)
+        elif with_base:
+            console.say(f"Note: {printable(word)} has no lineage, so it has no base")
+        name = word if ref.path else ref.repo_id or base_name(ref)
+        named = NamedModel(name, folder, is_given=ref.path is not None and ref.alias is None)
+        found[folder.resolve()] = named
+    return list(found.values())
+
+
+PAPER = "paper"
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTasks:
+    """What tasks came to on a model.
+
+    Attributes:
+        name: How the model is called.
+        found: The results.
+        is_recorded: Whether all of them are in its lineage.
+    """
+
+    name: str
+    found: tuple[Benchmark, ...]
+    is_recorded: bool
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON has it."""
+        return {
+            "model": self.name,
+            "recorded": self.is_recorded,
+            "benchmarks": [one.to_json() for one in self.found],
+        }
+
+
+def named_tasks(text: str) -> list[str]:
+    """Return the tasks that a list says; `paper` stands for those of 2405.15319."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    tasks = [task for word in words for task in (PAPER_TASKS if word == PAPER else (word,))]
+    if not tasks:
+        raise UsageError("--tasks names none", hint="--tasks paper, or --tasks arc_easy,piqa")
+    return list(dict.fromkeys(tasks))
+
+
+def check_folder(model: NamedModel, console: Console) -> None:
+    """Refuse weights that are not those of the lineage, before anything is measured of them."""
+    manifest = read_manifest(model.folder) if model.is_given else None
+    if manifest is not None:
+        unchanged(model.folder, manifest, console)
+
+
+def measured_tasks(
+    models: Sequence[NamedModel],
+    tasks: Sequence[str],
+    run: Callable[[Path, Sequence[str]], tuple[Benchmark, ...]],
+    console: Console,
+) -> Iterator[MeasuredTasks]:
+    """Run tasks on models; yield what each came to once it is recorded.
+
+    Args:
+        models: The models, whose weights are known to be those of their lineage.
+        tasks: The names of the tasks.
+        run: Runs them on the model of a folder.
+        console: Told how it goes on.
+    """
+    for one in models:
+        name = printable(one.name)
+        console.say(f"Running {', '.join(tasks)} on {name}")
+        found = run(one.folder, tasks)
+        for result in found:
+            console.say(f"{name}: {result.task} {result.metric} {result.value:.4f}")
+        yield MeasuredTasks(one.name, found, _record(one, found, console))
+
+
+def tasks_measured(
+    results: Iterable[MeasuredTasks], console: Console, document: dict[str, Any]
+) -> None:
+    """Print results of tasks, also of some models where another one fails.
+
+    Args:
+        results: The results, measured as they are asked for.
+        console: Where they are printed.
+        document: Gets them as `tasks`.
+    """
+    done: list[MeasuredTasks] = []
+    try:
+        for one in results:
+            done.append(one)
+            document["tasks"] = [model.to_json() for model in done]
+    finally:
+        if done:
+            if "texts" in document:
+                console.part("")
+            console.part("\n".join(_lines(done)))
+
+
+def _record(model: NamedModel, found: Sequence[Benchmark], console: Console) -> bool:
+    """Write results into the lineage and the card of a model; return whether all are there."""
+    name = printable(model.name)
+    manifest = read_manifest(model.folder) if model.is_given else None
+    if manifest is None:
+        console.say(f"Note: {name} is no folder of hfgrow's, so its results are only printed")
+        return False
+    taken = recordable(found, manifest.benchmarks)
+    if len(taken) < len(found):
+        tasks = dict.fromkeys(one.task for one in found if one not in taken)
+        console.say(
+            f"Note: {name} has results of all examples of {', '.join(tasks)}, which those of "
+            "--limit do not replace: they are only printed"
+        )
+    if taken and not write_benchmarks(model.folder, taken, console):
+        console.say(f"Note: README.md of {name} was edited and stays; hfgrow card makes it anew")
+    return len(taken) == len(found)
+
+
+def _lines(measured: Sequence[MeasuredTasks]) -> list[str]:
+    """Return all results as a table, a column for each model."""
+    keys = dict.fromkeys((one.task, one.metric) for model in measured for one in model.found)
+    names = (printable(model.name, 40) for model in measured)
+    rows: list[tuple[str, ...]] = [("task", "metric", *names)]
+    for task, metric in keys:
+        cells = []
+        for model in measured:
+            one = next((b for b in model.found if (b.task, b.metric) == (task, metric)), None)
+            error = "" if one is None or one.stderr is None else f" +- {one.stderr:.4f}"
+            cells.append("-" if one is None else f"{one.value:.4f}{error}")
+        rows.append((task, metric, *cells))
+    return table_lines(rows, 0)

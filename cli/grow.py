@@ -1,6 +1,10 @@
-"""The growing commands: one for each operator, and one for a file of steps."""
+"""The growing commands: one for each operator, and one for a file of steps.
+
+Plans and growths in words, and as JSON.
+"""
 
 import inspect
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +13,19 @@ from typing import Annotated, Any
 import typer
 
 from hfgrow.checkpoint.layout import parse_nbytes
-from hfgrow.errors import UsageError
+from hfgrow.console import count, size
+from hfgrow.errors import UsageError, printable
 from hfgrow.growth.grow import Growth, GrowthRequest, grow
 from hfgrow.growth.steps import read_steps
+from hfgrow.lineage.describe import describe_steps, layer_rows, measured_short
+from hfgrow.lineage.manifest import changes_layers, non_embedding_parameters, widths_of
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.operator import Operator
+from hfgrow.plan.plan import connection_rate, seams
 
 from . import options
-from .extra import Step, extra_parameters, with_extra_steps
+from .options import Step, extra_parameters, own_parameters, parameter_of, with_extra_steps
 from .output import Console
-from .report import growth_document, growth_text, plan_text
-from .signature import own_parameters, parameter_of
 
 _SHARED: dict[str, tuple[Any, Any]] = {
     "out": (options.OutOption, None),
@@ -140,3 +146,169 @@ def _print(growth: Growth, request: GrowthRequest, console: Console) -> None:
 def _help(operator: Operator) -> str:
     promise = "Function preserving." if operator.preserves_function else "Not function preserving."
     return f"{operator.summary} {promise} See: hfgrow operators {operator.name}"
+
+
+_MOST_ROWS = 8
+
+
+def plan_text(growth: Growth) -> str:
+    """Return the plan of a growth, as `--dry-run` prints it."""
+    base, plan = growth.base, growth.plan
+    factor = non_embedding_parameters(plan) / max(non_embedding_parameters(base), 1)
+    deeper = (
+        f": {base.num_hidden_layers} -> {plan.num_hidden_layers} layers"
+        if _changes_layers(growth)
+        else ""
+    )
+    lines = [
+        f"{describe_steps(plan.steps)}{deeper}",
+        *([f"width           {_changed(growth)}"] if _widths(growth) else []),
+        f"parameters      {base.num_parameters:,} -> {plan.num_parameters:,}",
+        f"non-embedding   {non_embedding_parameters(base):,} -> "
+        f"{non_embedding_parameters(plan):,} ({factor:.3g}x)",
+        f"on disk         {growth.layout.nbytes:,} bytes in "
+        f"{', '.join(_few(growth.layout.file_names))}",
+        f"to push         about {size(_unique_nbytes(growth))} of it is new to Xet, "
+        "as long as nothing is trained",
+        f"function        {_promise(growth)}",
+        *_layer_lines(growth),
+        f"output          {printable(growth.out, 200)}",
+    ]
+    if growth.target:
+        visibility = "private" if growth.target.private else "public"
+        lines.append(f"push to         {growth.target.repo_id} ({visibility})")
+    lines += [f"note            {note}" for note in base.notes]
+    return "\n".join(lines)
+
+
+def growth_text(growth: Growth) -> list[str]:
+    """Return what a growth says at its end: at most ten lines, the last the next command."""
+    base, plan, out = growth.base, growth.plan, printable(growth.out, 200)
+    quoted = shlex.quote(out)
+    one, two = count(base.num_parameters), count(plan.num_parameters)
+    grown = (
+        f"{base.num_hidden_layers} layers ({one} parameters) into {plan.num_hidden_layers} ({two})"
+        if _changes_layers(growth)
+        else f"{one} parameters into {two}"
+    )
+    lines = [
+        f"Grew {grown} by {describe_steps(plan.steps)}",
+        f"  where     {out}, {size(growth.layout.nbytes)}{_shared(growth)}",
+        *([f"  layers    {_connections(growth)}"] if _changes_layers(growth) else []),
+        *([f"  width     {_changed(growth)}"] if _widths(growth) else []),
+        f"  function  {_promise(growth)}",
+        *_measured(growth),
+        f"  checked   {len(plan.tensors)} tensors against plan and family{_transformers(growth)}",
+    ]
+    if growth.pushed:
+        state = "already there, nothing to push" if growth.pushed.already else "pushed"
+        lines.append(f"  Hub       {state}: {growth.pushed.pull_request or growth.pushed.url}")
+    following = (
+        f"hfgrow push {quoted}" if growth.manifest and growth.manifest.growth.measured else ""
+    )
+    if not growth.pushed:
+        lines.append(f"Next: {following or f'hfgrow verify {quoted}'}")
+    elif growth.target:
+        lines.append(f"Next: hfgrow lineage {growth.target.repo_id}")
+    return lines
+
+
+def growth_document(growth: Growth, *, dry_run: bool) -> dict[str, Any]:
+    """Return a growth as JSON."""
+    base, plan = growth.base, growth.plan
+    measured = growth.manifest.growth.measured if growth.manifest else None
+    return {
+        "out": str(growth.out),
+        "dry_run": dry_run,
+        "steps": [
+            {"operator": step.operator, "arguments": dict(step.arguments)} for step in plan.steps
+        ],
+        "preserves_function": plan.preserves_function,
+        "num_hidden_layers": {
+            "base": base.num_hidden_layers,
+            "grown": plan.num_hidden_layers,
+        },
+        "num_parameters": {"base": base.num_parameters, "grown": plan.num_parameters},
+        "num_non_embedding_parameters": {
+            "base": non_embedding_parameters(base),
+            "grown": non_embedding_parameters(plan),
+        },
+        "widths": {key: {"base": before, "grown": after} for key, before, after in _widths(growth)},
+        "layer_map": list(plan.sources),
+        "connection_rate": connection_rate(plan.layer_map),
+        "seams": seams(plan.layer_map),
+        "nbytes": growth.layout.nbytes,
+        "push_nbytes_estimate": _unique_nbytes(growth),
+        "files": list(growth.layout.file_names),
+        "notes": list(base.notes),
+        "measured": measured.to_json() if measured else None,
+        "repo": growth.target.repo_id if growth.target else None,
+        "private": growth.target.private if growth.target else None,
+        "url": growth.pushed.url if growth.pushed else None,
+        "commit": growth.pushed.commit if growth.pushed else None,
+        "already_pushed": growth.pushed.already if growth.pushed else None,
+        "pull_request": growth.pushed.pull_request if growth.pushed else None,
+    }
+
+
+def _changes_layers(growth: Growth) -> bool:
+    return changes_layers(growth.plan.layer_map, growth.base.num_hidden_layers)
+
+
+def _widths(growth: Growth) -> list[tuple[str, int, int]]:
+    base, grown = widths_of(growth.base), widths_of(growth.plan)
+    return [(key, base[key], grown[key]) for key in base if base[key] != grown[key]]
+
+
+def _changed(growth: Growth) -> str:
+    return ", ".join(f"{key} {before} -> {after}" for key, before, after in _widths(growth))
+
+
+def _layer_lines(growth: Growth) -> list[str]:
+    if not _changes_layers(growth):
+        return []
+    rows = [f"{left} <- {right}" for left, right in layer_rows(growth.plan.layer_map)]
+    return [
+        f"connections     {_connections(growth)}",
+        "layers          " + "; ".join(_few(rows)),
+    ]
+
+
+def _connections(growth: Growth) -> str:
+    layer_map = growth.plan.layer_map
+    found = seams(layer_map)
+    shown = ", ".join(map(str, found[:_MOST_ROWS])) + (", ..." if len(found) > _MOST_ROWS else "")
+    where = f"seams before layers {shown}" if found else "no seam"
+    return f"Rc {connection_rate(layer_map):.1%}, {where}"
+
+
+def _promise(growth: Growth) -> str:
+    return "preserved" if growth.plan.preserves_function else "not preserved: train on"
+
+
+def _measured(growth: Growth) -> list[str]:
+    measured = growth.manifest.growth.measured if growth.manifest else None
+    return [f"  measured  {measured_short(measured)}"] if measured else []
+
+
+def _transformers(growth: Growth) -> str:
+    tensors = growth.num_transformers_tensors
+    return "" if tensors is None else f"; transformers expects exactly these {tensors}"
+
+
+def _shared(growth: Growth) -> str:
+    if not growth.cloned_nbytes:
+        return ""
+    return f", {growth.cloned_nbytes / growth.layout.nbytes:.0%} shared with the base's blocks"
+
+
+def _unique_nbytes(growth: Growth) -> int:
+    """Return the bytes of the distinct recipes: Xet stores an identical layer once."""
+    recipes = {(t.recipe, t.dtype): t.nbytes for t in growth.plan.tensors.values()}
+    return sum(recipes.values())
+
+
+def _few(items: Any) -> list[str]:
+    listed = list(items)
+    more = [f"... ({len(listed)} in all)"] if len(listed) > _MOST_ROWS else []
+    return listed[:_MOST_ROWS] + more

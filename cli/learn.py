@@ -12,10 +12,10 @@ from hfgrow.growth.grow import Growth, GrowthRequest
 from hfgrow.growth.loading import require
 from hfgrow.plan.operators.learn import LearnArguments
 
-from .data import text_source
 from .grow import MODEL, growing_command
+from .options import parameter_of
 from .output import Console
-from .signature import parameter_of
+from .train import text_source
 
 _REQUIRED = ("torch", "transformers", "safetensors", "numpy", "tokenizers")
 _TEXTS = ("data", "validation", "text_column")

@@ -13,20 +13,7 @@ from hfgrow import __version__
 from hfgrow.console import open_streams, redacted
 from hfgrow.errors import GrowthError, OutputError, UsageError, printable
 
-from . import (
-    budget,
-    compare,
-    data,
-    evaluate,
-    grow,
-    hub,
-    inspect,
-    learn,
-    operators,
-    proof,
-    study,
-    train,
-)
+from . import budget, evaluate, grow, learn, models, proof, study, train
 from .output import Console, moving_bars
 
 _INTERRUPTED = 130
@@ -43,22 +30,22 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_GROUPS = (
-    grow,
-    learn,
-    inspect,
-    budget,
-    operators,
-    proof,
-    hub,
-    train,
-    study,
-    compare,
-    evaluate,
-    data,
-)
-for group in _GROUPS:
-    group.register(app)
+# In the order of `hfgrow --help`.
+for register in (
+    grow.register,
+    learn.register,
+    models.register_inspect,
+    budget.register,
+    models.register_operators,
+    proof.register,
+    models.register_hub,
+    train.register,
+    study.register,
+    study.register_compare,
+    evaluate.register,
+    train.register_data,
+):
+    register(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,18 +1,31 @@
-"""The command `hfgrow study`: several ways to grow and several seeds, compared at equal loss."""
+"""The command `hfgrow study`: several ways to grow and several seeds, compared at equal loss.
+
+The command `hfgrow compare`: which growth to take, by a short training after each.
+"""
 
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfgrow.errors import UsageError
+from hfgrow.console import amount, count
+from hfgrow.errors import UsageError, printable
 from hfgrow.growth.loading import TRAINING, require
+from hfgrow.growth.models import base_name, local_folder, locate
+from hfgrow.growth.steps import Step, takes, typed_step
+from hfgrow.hub.client import HubClient
 
 from . import options
-from .output import Console
+from .output import Console, table_lines
+from .train import text_source
+
+if TYPE_CHECKING:
+    from hfgrow.study.compare import Probe
 
 
 def register(app: typer.Typer) -> None:
@@ -67,16 +80,13 @@ def study(
     require("hfgrow study", "pydantic", *TRAINING)
     if dry_run and report_only:
         raise UsageError("--dry-run and --report-only: one of the two")
-    from hfgrow.study.child import DONE, Outcome
     from hfgrow.study.design import begun, design, selected
     from hfgrow.study.estimate import estimate
-    from hfgrow.study.folder import StudyFolder
-    from hfgrow.study.machine import Machine
+    from hfgrow.study.folder import Machine, StudyFolder
     from hfgrow.study.recipe import load_study
-    from hfgrow.study.report import document_of, write_report
+    from hfgrow.study.report import document_of, lines_of, write_report
     from hfgrow.study.results import results
-    from hfgrow.study.run import run_study
-    from hfgrow.study.sections import lines_of
+    from hfgrow.study.runs import DONE, Outcome, run_study
 
     console = Console(as_json=json, quiet=quiet)
     asked = load_study(recipe, set_ or (), size=size)
@@ -118,3 +128,203 @@ def _seeds(text: str) -> list[int]:
         return [int(word) for word in text.split(",")]
     except ValueError:
         raise UsageError(f"--seeds {text} is no list of numbers", hint="such as 0,1,2") from None
+
+
+_STEPS = 200
+_COLUMNS = ("rank", "operator", "parameters", "before", "just after", "rank then", "after probe")
+
+
+def register_compare(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("compare", rich_help_panel="Train", no_args_is_help=True)(compare)
+
+
+def compare(
+    model: options.ModelArgument,
+    text: Annotated[
+        list[str],
+        typer.Option(
+            "--text",
+            metavar="SOURCE",
+            help="Text to train on, as `hfgrow data prepare` takes it. Can be given several times.",
+        ),
+    ],
+    ops: Annotated[
+        str | None,
+        typer.Option(
+            "--ops", metavar="A,B,...", help="Operators; where they have a factor, --g is it."
+        ),
+    ] = None,
+    op: Annotated[
+        list[str] | None,
+        typer.Option("--op", metavar="'A --g 2'", help="One with its own options; repeatable."),
+    ] = None,
+    g: Annotated[int, typer.Option("--g", help="Growth factor of --ops.")] = 2,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--validation", metavar="SOURCE", help="Held-out text.  [default: a part of --text]"
+        ),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option("--tokens", metavar="T", help="Of each training.  [default: 200 steps]"),
+    ] = None,
+    eval_tokens: Annotated[
+        str, typer.Option("--eval-tokens", metavar="N", help="The most tokens held out.")
+    ] = "200K",
+    learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="Peak.")] = 3e-4,
+    batch_tokens: Annotated[
+        str | None,
+        typer.Option("--batch-tokens", metavar="N", help="Of a step.  [default: 8 sequences]"),
+    ] = None,
+    sequence_length: Annotated[
+        int | None,
+        typer.Option(
+            "--sequence-length", min=2, help="Tokens seen together.  [default: up to 1024]"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the order of the text.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder.  [default: ./BASE-comparison]"),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the winner, trained, in DIR/winner.")
+    ] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave accelerators alone.")] = False,
+    text_column: Annotated[
+        str, typer.Option("--text-column", help="The column of the text.")
+    ] = "text",
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Grow by each of several operators, train each for a little, and rank them by the loss.
+
+    The loss just after growth says little of how a grown model ends; a short training says most of
+    it (Karp et al. 2024, arXiv 2406.02469). The same command goes on where it was stopped.
+    """
+    require("hfgrow compare", "pydantic", *TRAINING)
+    steps = _steps(ops, op or (), g)
+    from hfgrow.study.compare import (
+        WINNER,
+        Comparison,
+        Reading,
+        begun,
+        check_steps,
+        held_out_text,
+        probes,
+        shared_settings,
+        tokenised,
+    )
+    from hfgrow.train.processes import StoppedError
+
+    console = Console(as_json=json, quiet=quiet)
+    client = HubClient(token=token)
+    ref = locate(model, None, client, console)
+    folder = local_folder(ref, client, console)
+    place = (out or Path(f"{base_name(ref)}-comparison")).expanduser().absolute()
+    shared, length = shared_settings(
+        folder,
+        sequence_length=sequence_length,
+        batch_tokens=None if batch_tokens is None else int(amount(batch_tokens, "--batch-tokens")),
+        on_cpu=cpu,
+    )
+    evaluated = int(amount(eval_tokens, "--eval-tokens"))
+    batch = shared["batch_tokens"]
+    wanted = batch * _STEPS if tokens is None else int(amount(tokens, "--tokens"))
+    # Whole batches, as a run trains on.
+    trained = -(-wanted // batch) * batch
+    sources = [text_source(word, text_column) for word in text]
+    held_out = [text_source(word, text_column) for word in validation or ()]
+    with begun(place):
+        texts = tokenised(
+            folder,
+            place,
+            sources,
+            held_out or held_out_text(sources),
+            client,
+            console,
+            plan=Reading(tokens=trained, sequence_length=length, seed=seed),
+        )
+        comparison = Comparison(
+            model=model,
+            name=base_name(ref),
+            folder=folder,
+            out=place,
+            settings={**shared, "evaluation": {"tokens": evaluated}, "seed": seed},
+            train={
+                "tokens": trained,
+                "learning_rate": learning_rate,
+                "schedule": "constant",
+                "warmup": 0.1,
+            },
+            texts=texts,
+            sequence_length=length,
+            on_cpu=cpu,
+            quiet=console.quiet,
+        )
+        check_steps(comparison, steps)
+        try:
+            found = list(probes(comparison, steps, console, keep=keep))
+        except StoppedError as stop:
+            console.stop(f"{stop}. The same command goes on from there", stop.number)
+    order = sorted(found, key=lambda probe: probe.after)
+    at_first = sorted(found, key=lambda probe: probe.just_after)
+    lines = _table(order, at_first)
+    document = {
+        "out": str(place),
+        "winner": order[0].operator,
+        "kept": str(place / WINNER) if keep else None,
+        "trained_tokens": trained,
+        "settings": comparison.to_json(),
+        "notes": texts.notes,
+        "probes": [
+            {**asdict(probe), "rank": i + 1, "rank_just_after": at_first.index(probe) + 1}
+            for i, probe in enumerate(order)
+        ],
+    }
+    lines.append(f"best after {trained:,} tokens: {order[0].operator}")
+    lines.append("of one seed: differences of a few thousandths are noise")
+    if len({probe.num_parameters for probe in found}) > 1:
+        lines.append("the grown models differ in size: equal tokens are not equal compute")
+    lines += texts.notes
+    if keep:
+        lines.append(f"kept: {place / WINNER}")
+    console.result("\n".join(lines), document)
+
+
+def _steps(ops: str | None, op: Sequence[str], g: int) -> list[Step]:
+    """Return the candidates in the order of the command line, those of --ops first."""
+    found = []
+    for text in (part.strip() for part in (ops or "").split(",")):
+        if text:
+            name, arguments = typed_step(text)
+            if not arguments and takes(name, "g"):
+                arguments = {"g": g}
+            found.append((name, arguments))
+    found += [typed_step(text) for text in op]
+    if len(found) < 2:
+        raise UsageError(
+            "a comparison takes two operators or more",
+            hint="--ops stack,interpolate, or --op 'stack --g 2' --op 'solar --overlap 2'",
+        )
+    return found
+
+
+def _table(order: Sequence["Probe"], at_first: Sequence["Probe"]) -> list[str]:
+    rows: list[tuple[str, ...]] = [_COLUMNS]
+    for i, probe in enumerate(order):
+        rows.append(
+            (
+                str(i + 1),
+                printable(probe.operator, 60),
+                count(probe.num_parameters),
+                f"{probe.before:.4f}",
+                f"{probe.just_after:.4f}",
+                str(at_first.index(probe) + 1),
+                f"{probe.after:.4f}",
+            )
+        )
+    return table_lines(rows, 1)

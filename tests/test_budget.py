@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.budget import MOST_SHARE, budget_of
-from hfgrow.scaling import PAPER
+from hfgrow.study.budget import MOST_SHARE, PAPER, budget_of
 from tests.program import call_hfgrow
 
 # The table of 2405.15319: parameters, tokens, and the growth timing in billions of tokens.

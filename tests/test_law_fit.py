@@ -9,9 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hfgrow.errors import UsageError
-from hfgrow.law_fit import fit_files, fit_law
-from hfgrow.law_points import TimingPoint
-from hfgrow.scaling import TimingLaw
+from hfgrow.study.budget import TimingLaw
+from hfgrow.study.law_fit import TimingPoint, fit_files, fit_law
 from tests.program import call_hfgrow
 
 FITTED = {"law": (0.88, 163.27, -5.74), "other": (0.5, 40.0, 1.0)}

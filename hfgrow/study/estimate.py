@@ -13,9 +13,8 @@ from typing import Any
 
 from hfgrow.console import count
 from hfgrow.study.accounting import total
-from hfgrow.study.child import is_done
-from hfgrow.study.design import Design
-from hfgrow.study.job import StudyRun
+from hfgrow.study.design import Design, StudyRun
+from hfgrow.study.runs import is_done
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.weights import fresh_model
 

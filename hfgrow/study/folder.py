@@ -4,21 +4,41 @@ study.json       that this is a study, its text, and by which commands and where
 recipes/NAME.yaml    the recipe of a run
 runs/NAME        the run, NAME.log beside it
 tokens/          the text, tokenised once for all
+
+What a run of a study runs on, and by which command.
+
+Where the runs of a report ran: commands and machines, and which runs were theirs.
+
+The text of a study, tokenised once before runs that begin at the same time would each do it.
 """
 
 import json
+import os
+import platform
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import subprocess
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.locks import LOCK, held
 from hfgrow.checkpoint.staging import replace_text, translated
+from hfgrow.console import Progress, Silent
+from hfgrow.data.corpus import corpus_of, open_sources
+from hfgrow.data.tokenizer import open_tokenizer
+from hfgrow.data.views import TokenView
 from hfgrow.errors import OutputError, UsageError, printable
-from hfgrow.study.job import StudyRun
-from hfgrow.train.recipe.recipe import load_recipe
+from hfgrow.growth.models import local_folder, locate
+from hfgrow.hub.client import HubClient
+from hfgrow.lineage.manifest import PACKAGES, versions_of
+from hfgrow.study.design import Design, StudyRun
+from hfgrow.train.recipe.parts import FreshModel, Source
+from hfgrow.train.recipe.recipe import Recipe, load_recipe
+from hfgrow.train.text import text_source
+from hfgrow.train.weights import fresh_config
 
 STUDY = "study.json"
 _SEED = re.compile(r"(.+)-seed([0-9]{1,20})", re.ASCII)
@@ -184,3 +204,179 @@ class StudyFolder:
 
 def _shown(value: object) -> str:
     return printable(repr(value), 100)
+
+
+_NAMES = "import torch; [print(torch.cuda.get_device_name(i)) for i in range({})]"
+_PATIENCE_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine.
+
+    Attributes:
+        processor: Model of the CPU.
+        num_cores: Cores that this process may use.
+        devices: Names of the GPUs; empty on a CPU.
+        versions: Package -> version.
+    """
+
+    processor: str
+    num_cores: int
+    devices: tuple[str, ...]
+    versions: dict[str, str]
+
+    @classmethod
+    def here(cls, *, on_cpu: bool) -> "Machine":
+        """Return this machine."""
+        num_cores = len(os.sched_getaffinity(0))
+        devices = () if on_cpu else _devices()
+        return cls(_processor(), num_cores, devices, versions_of(*PACKAGES))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields."""
+        return {**asdict(self), "devices": list(self.devices)}
+
+
+def words_of(machine: Mapping[str, Any]) -> str:
+    """Return a machine in one line.
+
+    Args:
+        machine: What `Machine.to_json` gave.
+    """
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    parts = [f"{machine['processor']}, {machine['num_cores']} cores", *machine["devices"]]
+    return "; ".join([*parts, versions])
+
+
+def _devices() -> tuple[str, ...]:
+    """Return the names of the GPUs, asked in another process: here, they would stay open."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return ()
+    words = [sys.executable, "-c", _NAMES.format(torch.cuda.device_count())]
+    with suppress(OSError, subprocess.SubprocessError):
+        found = subprocess.run(
+            words, capture_output=True, text=True, check=True, timeout=_PATIENCE_S
+        )
+        return tuple(printable(line, 100) for line in found.stdout.splitlines())
+    return ("unknown GPU",)
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return printable(line.partition(":")[2].strip(), 100)
+    return printable(platform.processor() or platform.machine(), 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A command on a machine.
+
+    Attributes:
+        command: What was typed.
+        machine: The machine, as `Machine.to_json` has it.
+        runs: The names of the runs that ran there, or did a part of it.
+    """
+
+    command: str
+    machine: Mapping[str, Any]
+    runs: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields."""
+        return asdict(self)
+
+
+def where_ran(design: Design, places: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Ran]:
+    """Return the commands and machines that runs ran by, in the order of the runs.
+
+    Args:
+        design: The runs.
+        places: Where each ran, as the folder of the study has it.
+    """
+    found: list[tuple[Mapping[str, Any], list[str]]] = []
+    for job in design.jobs:
+        for place in places.get(job.name, ()):
+            names = next((names for known, names in found if known == place), None)
+            if names is None:
+                found.append((place, [job.name]))
+            elif job.name not in names:
+                names.append(job.name)
+    return [Ran(place["command"], place["machine"], tuple(names)) for place, names in found]
+
+
+def tokenise(recipe: Recipe, tokens: Path, progress: Progress) -> dict[str, Any]:
+    """Tokenise the text of a study, and return what it is.
+
+    Args:
+        recipe: Of one of its runs.
+        tokens: The folder of tokenised text.
+        progress: Told how it goes on.
+
+    Returns:
+        `train` and `validation`, of each text `label`, `num_tokens` and `fingerprint`; and `notes`,
+        such as that the two share documents.
+
+    Raises:
+        GrowthError: A text or the tokenizer is not there, or cannot be trained on.
+    """
+    assert isinstance(recipe.base, FreshModel)
+    assert recipe.tokenizer is not None
+    client = HubClient()
+    ref = locate(recipe.tokenizer, None, client, progress)
+    tokenizer = open_tokenizer(local_folder(ref, client, Silent()))
+    vocab_size = int(fresh_config(recipe.base.config).vocab_size)
+    with translated(printable(tokens, 200)):
+        tokens.mkdir(parents=True, exist_ok=True)
+
+    def views(sources: Sequence[Source]) -> tuple[TokenView, ...]:
+        return open_sources(
+            [text_source(source) for source in sources],
+            tokenizer,
+            tokens,
+            vocab_size=vocab_size,
+            client=client,
+            progress=progress,
+        )
+
+    train, validation = views(recipe.data.train), views(recipe.data.validation)
+    length = recipe.data.sequence_length
+    corpus = corpus_of(train, validation, sequence_length=length, seed=recipe.seed)
+    for note in corpus.notes:
+        progress.say(f"Note: {note}")
+    return {
+        "train": [_described(view) for view in train],
+        "validation": [_described(view) for view in validation],
+        "notes": list(corpus.notes),
+    }
+
+
+def text_lines(text: dict[str, Any] | None, num_read: int) -> list[str]:
+    """Return what was read, in a few lines.
+
+    Args:
+        text: What `tokenise` returned; None if nobody wrote it down.
+        num_read: Tokens of the longest run.
+    """
+    if text is None:
+        return ["Which text the runs read is not recorded."]
+    parts = {
+        what: ", ".join(f"{one['label']} ({one['num_tokens']:,} tokens)" for one in text[what])
+        for what in ("train", "validation")
+    }
+    num_tokens = sum(one["num_tokens"] for one in text["train"])
+    held_out = parts["validation"] or "a part of that, another one for each seed"
+    return [
+        f"Text: {parts['train']}, of which the longest run read {num_read:,} tokens, "
+        f"{num_read / num_tokens:.2g} times as many as there are. Held out: {held_out}.",
+        *(f"Note: {note}." for note in text["notes"]),
+    ]
+
+
+def _described(view: TokenView) -> dict[str, Any]:
+    label = printable(view.label, 200)
+    return {"label": label, "num_tokens": view.num_tokens, "fingerprint": view.fingerprint}

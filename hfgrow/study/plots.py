@@ -11,8 +11,7 @@ from typing import Any
 
 from hfgrow.errors import printable
 from hfgrow.study.accounting import ALL_IN, TOKENS
-from hfgrow.study.results import Result
-from hfgrow.study.speedup import mean, speedup
+from hfgrow.study.results import Result, mean, speedup
 from hfgrow.study.summary import Summary
 
 _DPI = 130

@@ -1,22 +1,166 @@
-"""The report of a study: `results.json`, `report.md`, `report.html` and the pictures."""
+"""The report of a study: `results.json`, `report.md`, `report.html` and the pictures.
 
+What stands in the report of a study: its paragraphs, tables and pictures, in order.
+
+The tables of a report of a study.
+
+A page of headings, text, tables and pictures, as Markdown or as HTML that needs nothing else.
+"""
+
+import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.staging import replace_bytes, replace_text, translated
+from hfgrow.console import count
 from hfgrow.errors import printable
-from hfgrow.study import page
+from hfgrow.study.accounting import ALL_IN, EXACT, MARGINAL, TOKENS
 from hfgrow.study.design import Design
-from hfgrow.study.folder import StudyFolder
-from hfgrow.study.gradients import dead_gradients
+from hfgrow.study.folder import Ran, StudyFolder, text_lines, where_ran, words_of
 from hfgrow.study.plots import PICTURES, has_matplotlib, pictures
-from hfgrow.study.ran import where_ran
-from hfgrow.study.results import Result, by_arm
-from hfgrow.study.sections import blocks
-from hfgrow.study.summary import Summary, summary
-from hfgrow.study.timings import timings
+from hfgrow.study.results import (
+    CONFIDENCE,
+    LEAST_FOR_INTERVAL,
+    Result,
+    by_arm,
+    dead_gradients,
+    timings,
+)
+from hfgrow.study.runs import DONE
+from hfgrow.study.summary import (
+    AT_GROWTH,
+    AT_LEAST,
+    FALLING,
+    SHARES,
+    ArmSummary,
+    Speedup,
+    Spread,
+    Summary,
+    summary,
+)
+
+_LONGEST = 4096
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #ffffff;
+  max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #dddddd; text-align: right;
+  white-space: nowrap; }
+th { border-bottom: 2px solid #888888; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; height: auto; }
+code { background: #f2f2f2; padding: 0.1rem 0.25rem; overflow-wrap: anywhere; }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading of the second level."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    """A paragraph; `code` sets it as what was typed."""
+
+    text: str
+    code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table: the names of its columns, and its rows."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture: the name of its file, its PNG, and what it shows."""
+
+    name: str
+    png: bytes
+    caption: str
+
+
+Block = Heading | Paragraph | Table | Picture
+
+
+def markdown(title: str, blocks: Iterable[Block], folder: str) -> str:
+    """Return a page as Markdown.
+
+    Args:
+        title: Its title.
+        blocks: What is on it.
+        folder: Where the pictures lie, seen from the page.
+    """
+    parts = [f"# {_plain(title)}", *(_in_markdown(block, folder) for block in blocks)]
+    return "\n\n".join(parts) + "\n"
+
+
+def html(title: str, blocks: Iterable[Block]) -> str:
+    """Return a page as HTML: one file that loads nothing and runs nothing."""
+    head = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "img-src data:; style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_safe(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+    )
+    body = "\n".join(_in_html(block) for block in blocks)
+    return f"{head}<h1>{_safe(title)}</h1>\n{body}\n</body>\n</html>\n"
+
+
+def _in_markdown(block: Block, folder: str) -> str:
+    match block:
+        case Heading(text):
+            return f"## {_plain(text)}"
+        case Paragraph(text, code):
+            return f"    {printable(text, _LONGEST)}" if code else _plain(text)
+        case Table(header, rows):
+            lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+            shown = [[_plain(cell) for cell in row] for row in rows]
+            return "\n".join(f"| {' | '.join(line)} |" for line in [*lines, *shown])
+        case Picture(name, _, caption):
+            return f"![{_plain(caption)}]({folder}/{name})\n\n{_plain(caption)}"
+
+
+def _in_html(block: Block) -> str:
+    match block:
+        case Heading(text):
+            return f"<h2>{_safe(text)}</h2>"
+        case Paragraph(text, code):
+            return f"<p><code>{_safe(text)}</code></p>" if code else f"<p>{_safe(text)}</p>"
+        case Table(header, rows):
+            head = "".join(f"<th>{_safe(cell)}</th>" for cell in header)
+            body = "".join(
+                f"<tr>{''.join(f'<td>{_safe(cell)}</td>' for cell in row)}</tr>\n" for row in rows
+            )
+            table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
+            return f'<div class="wide">{table}</div>'
+        case Picture(_, png, caption):
+            data = base64.b64encode(png).decode()
+            image = f'<img alt="{_safe(caption)}" src="data:image/png;base64,{data}">'
+            return f"<figure>{image}<figcaption>{_safe(caption)}</figcaption></figure>"
+
+
+def _safe(text: str) -> str:
+    return escape(printable(text, _LONGEST))
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown takes for text."""
+    clean = printable(text, _LONGEST)
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in clean)
+
 
 PLOTS = "plots"
 
@@ -33,9 +177,9 @@ def write_report(design: Design, found: Sequence[Result], folder: StudyFolder) -
         OutputError: It cannot be written.
     """
     summed = summary(design, found, dead_gradients(design))
-    drawn: list[page.Picture] = []
+    drawn: list[Picture] = []
     if has_matplotlib():
-        drawn = [page.Picture(*picture) for picture in pictures(by_arm(found), summed)]
+        drawn = [Picture(*picture) for picture in pictures(by_arm(found), summed)]
     ran = where_ran(design, folder.places())
     content = list(blocks(design, found, summed, drawn, ran, folder.text))
     title = f"Study {design.study.name} ({design.study.size})"
@@ -51,12 +195,12 @@ def write_report(design: Design, found: Sequence[Result], folder: StudyFolder) -
     with translated(printable(out, 200)):
         _draw(out / PLOTS, drawn)
         replace_text(out / "results.json", json.dumps(document, indent=1) + "\n")
-        replace_text(out / "report.md", page.markdown(title, content, PLOTS))
-        replace_text(out / "report.html", page.html(title, content))
+        replace_text(out / "report.md", markdown(title, content, PLOTS))
+        replace_text(out / "report.html", html(title, content))
     return summed
 
 
-def _draw(folder: Path, drawn: Sequence[page.Picture]) -> None:
+def _draw(folder: Path, drawn: Sequence[Picture]) -> None:
     """Write the pictures, each complete or not at all; one that is not drawn any more goes."""
     folder.mkdir(exist_ok=True)
     names = {picture.name for picture in drawn}
@@ -70,3 +214,262 @@ def _draw(folder: Path, drawn: Sequence[page.Picture]) -> None:
 def document_of(summed: Summary, out: Path) -> dict[str, Any]:
     """Return what the command prints of a study as JSON."""
     return {"folder": str(out), "report": str(out / "report.html"), "summary": summed.to_json()}
+
+
+def blocks(
+    design: Design,
+    found: Sequence[Result],
+    summed: Summary,
+    drawn: Sequence[Picture],
+    ran: Sequence[Ran],
+    text: dict[str, Any] | None,
+) -> Iterator[Block]:
+    """Yield what stands in a report.
+
+    Args:
+        design: The runs.
+        found: What they measured.
+        summed: What that comes to.
+        drawn: The pictures.
+        ran: Where the runs ran.
+        text: What they read, as the folder of the study has it.
+    """
+    study = design.study
+    if study.question:
+        # The lines of a question are those of a file.
+        yield Paragraph(" ".join(study.question.split()))
+    finished = {result.seed for result in found if result.status == DONE}
+    num_seeds = f"{len(finished)} seed{'' if len(finished) == 1 else 's'}"
+    batch = design.jobs[0].recipe.batch_tokens
+    yield Paragraph(
+        f"{num_seeds}; {count(design.arms[0].costs[-1].num_parameters)} parameters; "
+        f"{batch:,} tokens a step; every arm has the same text in the same order, the same batch, "
+        "schedule and learning rate, unless its recipe says otherwise."
+    )
+    num_read = max(sum(cost.tokens for cost in job.costs) for job in design.jobs)
+    yield from map(Paragraph, text_lines(text, num_read))
+    yield from _ran(ran)
+    if not drawn:
+        why = "matplotlib is missing" if finished else "nothing is finished"
+        yield Paragraph(f"There are no pictures: {why}.")
+    by_name = {picture.name: picture for picture in drawn}
+    yield Heading("Loss and cost")
+    yield losses_table(design, summed)
+    for name in ("loss-flops.png", "loss-tokens.png"):
+        if name in by_name:
+            yield by_name[name]
+    if summed.reference is not None:
+        yield Heading(f"Speed-up over {summed.reference} at equal loss")
+        yield Paragraph(
+            f"FLOPs of {summed.reference} divided by those of the arm, less 1, at the lowest loss "
+            "that both came down to, for each seed that both finished. All-in counts the base, "
+            "marginal does not; the token ratio compares tokens after the base. An arm is counted "
+            "from its last growth on, when it has the size of the target. "
+            + _said_of_intervals(_most_pairs(summed))
+        )
+        yield from map(Paragraph, _said_of_outcomes(summed))
+        yield speedups_table(design, summed)
+        if "speedup.png" in by_name:
+            yield by_name["speedup.png"]
+        if summed.losses:
+            yield Paragraph(
+                f"All-in speed-up at the mean losses that {summed.reference} had after "
+                f"{', '.join(f'{share:.0%}' for share in SHARES)} of its FLOPs:"
+            )
+            yield at_losses_table(summed)
+    if any(arm.jump for arm in summed.arms):
+        yield Heading("What growth did")
+        yield Paragraph(
+            "A function-preserving growth leaves the loss where it was. Rc is the share of "
+            "neighbouring copies of layers that were neighbours in the base. The last column is "
+            "the share of the weights of layers whose gradient is exactly zero in the first step."
+        )
+        yield growth_table(summed)
+        if "growth.png" in by_name:
+            yield by_name["growth.png"]
+    yield Heading("Runs")
+    yield runs_table(found)
+
+
+def _ran(ran: Sequence[Ran]) -> Iterator[Block]:
+    """Yield the machines and commands, with the runs of each where they differ."""
+    machines: dict[str, list[str]] = {}
+    commands: dict[str, list[str]] = {}
+    for one in ran:
+        for key, known in ((words_of(one.machine), machines), (one.command, commands)):
+            known.setdefault(key, []).extend(one.runs)
+    if not ran:
+        yield Paragraph("Where the runs ran is not recorded.")
+    for words, runs in machines.items():
+        of = f" of {', '.join(dict.fromkeys(runs))}" if len(machines) > 1 else ""
+        yield Paragraph(f"Machine{of}: {words}.")
+    for command, runs in commands.items():
+        if len(commands) > 1:
+            yield Paragraph(f"Command of {', '.join(dict.fromkeys(runs))}:")
+        yield Paragraph(command, code=True)
+
+
+def _most_pairs(summed: Summary) -> int:
+    pairs = (gain.num_pairs for arm in summed.arms for gain in arm.all_speedups)
+    return max(pairs, default=0)
+
+
+def _said_of_intervals(num_pairs: int) -> str:
+    if num_pairs < 2:
+        return "With one seed there is no interval."
+    if num_pairs < LEAST_FOR_INTERVAL:
+        return "In parentheses, the lowest and the highest of the seeds."
+    said = f"In brackets, the {CONFIDENCE:.0%} bootstrap interval of the mean over these seeds"
+    few = "; of so few it is too narrow" if num_pairs < 10 else ""
+    return f"{said}{few}."
+
+
+def _said_of_outcomes(summed: Summary) -> Iterator[str]:
+    """Yield what it means where a speed-up is no plain number."""
+    found = {gain.outcome for arm in summed.arms for gain in arm.all_speedups}
+    if found & {AT_LEAST, AT_GROWTH}:
+        yield (
+            f'"{AT_LEAST}" and "{AT_GROWTH}": the arm was down at the loss as soon as it had '
+            "grown. What it had cost by then is the most that the loss can have cost; where that "
+            "is nothing, there is no number."
+        )
+    if FALLING in found:
+        yield (
+            f'"{FALLING}": the learning rate of the arm, or of what it is compared with, falls, so '
+            "that losses before the end are not finished ones. Compare the losses where the runs "
+            "end, above."
+        )
+
+
+def lines_of(found: Summary) -> Iterator[str]:
+    """Yield the outcome of a study in a few lines."""
+    for arm in found.arms:
+        loss = loss_of(arm.loss)
+        more = f", speed-up all-in {speedup_of(arm, ALL_IN)}" if arm.speedups else ""
+        yield f"  {arm.arm}: loss {loss}{more}"
+
+
+_NONE = "-"
+_COLUMNS = {
+    ALL_IN: "all-in",
+    MARGINAL: "marginal",
+    TOKENS: "token ratio",
+    EXACT: "all-in, exact FLOPs",
+}
+
+
+def losses_table(design: Design, summed: Summary) -> Table:
+    """Return the losses of all arms, and what they cost."""
+    header = ["arm", "seeds", "held-out loss (range)", "bits a byte", "parameters"]
+    header += ["tokens after the base", "all-in FLOPs", "of them base"]
+    rows = [
+        [
+            arm.arm,
+            str(arm.num_seeds),
+            loss_of(arm.loss),
+            _NONE if arm.bits_per_byte is None else f"{arm.bits_per_byte.mean:.4f}",
+            count(arm.num_parameters),
+            f"{arm.tokens_after_base:,}",
+            f"{arm.flops:.3g}",
+            f"{arm.base_flops / arm.flops:.1%}",
+        ]
+        for arm in summed.arms
+    ]
+    return Table(header, rows)
+
+
+def speedups_table(design: Design, summed: Summary) -> Table:
+    """Return the speed-ups over the reference at equal loss."""
+    papers = {name: arm.paper for name, arm in design.study.arms.items()}
+    header = ["arm", "seeds", *_COLUMNS.values(), "at loss"]
+    if any(papers.values()):
+        header.append("the paper, at its size")
+    rows = []
+    for arm in summed.arms:
+        pairs = max((gain.num_pairs for gain in arm.speedups.values()), default=0)
+        row = [arm.arm, str(pairs) if pairs else _NONE]
+        row += [speedup_of(arm, key) for key in _COLUMNS]
+        row.append(_NONE if arm.equal_loss is None else f"{arm.equal_loss.mean:.4f}")
+        rows.append([*row, papers[arm.arm] or _NONE] if any(papers.values()) else row)
+    return Table(header, rows)
+
+
+def at_losses_table(summed: Summary) -> Table:
+    """Return the speed-ups at the losses of the reference on its way."""
+    header = ["arm", *(f"loss {loss:.3f}" for loss in summed.losses)]
+    nothing = [_NONE] * len(summed.losses)
+    rows = [
+        [arm.arm, *(map(_percent, arm.at_losses) if arm.at_losses else nothing)]
+        for arm in summed.arms
+        if arm.arm != summed.reference
+    ]
+    return Table(header, rows)
+
+
+def growth_table(summed: Summary) -> Table:
+    """Return what growth did to the loss of every arm that grew."""
+    header = [
+        "arm",
+        "before growth",
+        "just after",
+        "change",
+        "next evaluation",
+        "after tokens",
+        "Rc",
+        "without gradient",
+    ]
+    rows = []
+    for arm in summed.arms:
+        if arm.jump is None:
+            continue
+        before, after, following = arm.jump
+        rows.append(
+            [
+                arm.arm,
+                f"{before.mean:.4f}",
+                f"{after.mean:.4f}",
+                f"{after.mean - before.mean:+.4f}",
+                _NONE if following is None else f"{following.mean:.4f}",
+                _NONE if arm.jump_tokens is None else f"{arm.jump_tokens:,}",
+                _NONE if arm.rc is None else f"{arm.rc:.1%}",
+                _NONE if arm.dead is None else f"{arm.dead:.1%}",
+            ]
+        )
+    return Table(header, rows)
+
+
+def runs_table(found: Sequence[Result]) -> Table:
+    """Return how every run ended."""
+    rows = []
+    for result in found:
+        final = result.final
+        seconds = _NONE if result.seconds is None else f"{result.seconds:,.0f}"
+        loss = _NONE if final is None else f"{final.loss:.4f}"
+        rows.append([result.arm, str(result.seed), result.status, loss, seconds, result.message])
+    header = ["arm", "seed", "status", "held-out loss", "seconds of training", "what was wrong"]
+    return Table(header, rows)
+
+
+def loss_of(spread: Spread | None) -> str:
+    """Return a loss over seeds in words."""
+    if spread is None:
+        return _NONE
+    if spread.num_seeds == 1:
+        return f"{spread.mean:.4f}"
+    return f"{spread.mean:.4f} ({spread.low:.4f} to {spread.high:.4f})"
+
+
+def speedup_of(arm: ArmSummary, accounting: str) -> str:
+    """Return a speed-up over the reference in words."""
+    return _percent(arm.speedups[accounting]) if accounting in arm.speedups else _NONE
+
+
+def _percent(found: Speedup) -> str:
+    if found.spread is None:
+        return found.outcome
+    text = f"{found.spread.mean:+.1%}"
+    if found.spread.interval is not None:
+        text += f" [{found.spread.interval[0]:+.1%}, {found.spread.interval[1]:+.1%}]"
+    elif found.spread.num_seeds > 1:
+        text += f" ({found.spread.low:+.1%} to {found.spread.high:+.1%})"
+    return f"{AT_LEAST} {text}" if found.outcome == AT_LEAST else text

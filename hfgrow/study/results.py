@@ -1,16 +1,43 @@
-"""What the runs of a study measured: every evaluation, with what it had cost by then."""
+"""What the runs of a study measured: every evaluation, with what it had cost by then.
 
+Speed-up at equal loss, and how sure it is.
+
+    speed-up(L) = cost_scratch(L) / cost_grown(L) - 1
+
+with `cost(L)` the first cost at which the held-out loss is down at `L`: between two evaluations the
+loss is taken as linear in the logarithm of the cost. A loss that a run never came down to has no
+cost, and a speed-up there does not exist. Where the grown run was down at `L` as soon as it had
+grown, `L` cost at most what it had cost by then, and the speed-up is at least what that gives.
+
+Sources: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, Sec. 3;
+Efron 1979, "Bootstrap Methods", https://doi.org/10.1214/aos/1176344552 (percentile intervals)
+
+Growth timings that a study tried, as `hfgrow budget --fit` reads them.
+
+Arms that differ in the tokens of their base alone tell at which of these the loss is lowest for
+a budget of compute. Under a constant learning rate every cost on the way is such a budget.
+
+How many weights get no gradient at all in the first step after growth.
+
+Where growth inserts zeros, what reads or feeds them may have a gradient of exactly zero, and starts
+to learn only when they have moved. Embeddings are left out: rows of tokens that are not in the text
+have none in any model.
+"""
+
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import log
+from itertools import pairwise
+from math import exp, inf, log
 from typing import Any
 
-from hfgrow.study.accounting import ACCOUNTINGS, Spent, spent_at
-from hfgrow.study.child import DONE, Outcome, is_done, outcome_of
-from hfgrow.study.design import Design
-from hfgrow.study.job import StudyRun
-from hfgrow.study.ledgers import recorded
+from hfgrow.errors import GrowthError
+from hfgrow.plan.families.table import layer_of
+from hfgrow.study.accounting import ACCOUNTINGS, ALL_IN, Spent, spent_at
+from hfgrow.study.design import Design, StudyRun
+from hfgrow.study.runs import DONE, Outcome, is_done, outcome_of, recorded
 from hfgrow.train.metrics import read_metrics
+from hfgrow.train.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +210,230 @@ def _measures(line: Mapping[str, Any]) -> bool:
     texts = (line.get("validation") or {}).values()
     losses = [(text["loss"], text["bits_per_byte"]) for text in texts]
     return bool(losses) and all(value is not None for pair in losses for value in pair)
+
+
+Curve = Sequence[tuple[float, float]]
+CONFIDENCE = 0.95
+LEAST_FOR_INTERVAL = 5
+_NUM_SAMPLES = 10_000
+
+
+def cost_at(curve: Curve, loss: float) -> float | None:
+    """Return the first cost at which a curve is down at a loss.
+
+    Args:
+        curve: Cost and loss of each evaluation, in the order of rising cost.
+        loss: Nats a token.
+
+    Returns:
+        None if it never is.
+    """
+    if not curve:
+        return None
+    if curve[0][1] <= loss:
+        return curve[0][0]
+    for (cost, high), (next_cost, low) in pairwise(curve):
+        if low <= loss:
+            share = (high - loss) / (high - low)
+            if cost <= 0:
+                return next_cost * share
+            return exp(log(cost) + share * (log(next_cost) - log(cost)))
+    return None
+
+
+def loss_at(curve: Curve, cost: float) -> float | None:
+    """Return the loss of a curve at a cost; None outside of it, or where it begins at nothing."""
+    for (before, high), (after, low) in pairwise(curve):
+        if 0 < before <= cost <= after:
+            share = log(cost / before) / log(after / before) if after > before else 1.0
+            return high + share * (low - high)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A speed-up of one pair of runs at a loss.
+
+    Attributes:
+        value: How much cheaper the loss was.
+        is_bound: Whether the grown run was down at the loss when it had grown: then it is at least
+            so much; infinite where growth is all that is counted.
+    """
+
+    value: float
+    is_bound: bool
+
+
+def speedup(scratch: Curve, grown: Curve, loss: float) -> Gain | None:
+    """Return the speed-up at a loss.
+
+    Args:
+        scratch: The curve of the reference.
+        grown: The curve of the other, from its last growth.
+        loss: Nats a token.
+
+    Returns:
+        None if one of the two did not come down to the loss.
+    """
+    slow, fast = cost_at(scratch, loss), cost_at(grown, loss)
+    if slow is None or fast is None:
+        return None
+    return Gain(slow / fast - 1 if fast else inf, is_bound=grown[0][1] <= loss)
+
+
+def common_loss(scratch: Curve, grown: Curve) -> float | None:
+    """Return the lowest loss that both came down to.
+
+    Returns:
+        None if the reference began there: then there is nothing to compare.
+    """
+    if not scratch or not grown:
+        return None
+    lowest = max(min(loss for _, loss in curve) for curve in (scratch, grown))
+    return lowest if lowest < scratch[0][1] else None
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the bootstrap interval of a mean over seeds; None for fewer than five.
+
+    Of fewer it would be the lowest and the highest: of three, one of 27 samples draws the lowest
+    three times. The same values always give the same interval.
+    """
+    import numpy as np
+
+    if len(values) < LEAST_FOR_INTERVAL:
+        return None
+    generator = np.random.default_rng(0)
+    drawn = generator.choice(np.asarray(values), (_NUM_SAMPLES, len(values)))
+    outside = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(drawn.mean(axis=1), (outside, 1 - outside))
+    return float(low), float(high)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean of at least one value."""
+    return sum(values) / len(values)
+
+
+_LEAST_TIMINGS = 3
+_NUM_BUDGETS = 4
+
+
+def timings(design: Design, found: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return the losses of growth timings at budgets that all of them reached.
+
+    Args:
+        design: The runs.
+        found: What they measured.
+
+    Returns:
+        For each budget `parameters` (N of the target), `flops` (C, 6ND, the base's among them) and
+        `losses`: `base_tokens` (d) and `loss` (nats a token, the mean over seeds) of each timing.
+        Nothing if fewer than three timings were tried, or the learning rate was not constant.
+    """
+    jobs = {job.arm: job for job in design.arms}
+    groups: dict[str, dict[int, list[Result]]] = {}
+    for arm, finished in by_arm(found).items():
+        timing = _base_tokens(jobs[arm])
+        if finished and timing and _is_constant(design, arm):
+            groups.setdefault(_all_but_timing(design, jobs[arm]), {})[timing] = finished
+    return [
+        budget
+        for group in groups.values()
+        if len(group) >= _LEAST_TIMINGS
+        for budget in _budgets(group, design.arms[0].costs[-1].num_parameters)
+    ]
+
+
+def _base_tokens(job: StudyRun) -> int:
+    return sum(cost.tokens for cost in job.costs if cost.is_base)
+
+
+def _is_constant(design: Design, arm: str) -> bool:
+    train = design.study.train | design.study.arms[arm].train
+    return train.get("schedule") == "constant"
+
+
+def _all_but_timing(design: Design, job: StudyRun) -> str:
+    """Return what an arm is, but for how long its base is trained."""
+    arm = design.study.arms[job.arm or ""]
+    base = design.study.bases[design.study.base_of(arm) or ""]
+    alike = (arm.model_dump(exclude={"base", "paper"}), base.model_dump(exclude={"factor"}))
+    return json.dumps(alike, sort_keys=True)
+
+
+def _budgets(group: dict[int, list[Result]], num_parameters: int) -> list[dict[str, Any]]:
+    seeds = set.intersection(*({result.seed for result in found} for found in group.values()))
+    curves = {
+        timing: [result.curve(ALL_IN) for result in found if result.seed in seeds]
+        for timing, found in group.items()
+    }
+    every = [curve for some in curves.values() for curve in some]
+    if not every or min(map(len, every)) < 2:
+        return []
+    # Just after growth, where a curve begins, the loss has jumped.
+    low, high = max(curve[1][0] for curve in every), min(curve[-1][0] for curve in every)
+    if low >= high:
+        return []
+    found = []
+    for i in range(_NUM_BUDGETS):
+        flops = high * (low / high) ** (i / _NUM_BUDGETS)
+        losses = []
+        for timing, some in sorted(curves.items()):
+            at = [loss for curve in some if (loss := loss_at(curve, flops)) is not None]
+            losses.append({"base_tokens": timing, "loss": mean(at)})
+        found.append({"parameters": num_parameters, "flops": flops, "losses": losses})
+    return found
+
+
+_MOST_PARAMETERS = 200_000_000
+_NUM_TOKENS = 512
+
+
+def dead_gradients(design: Design) -> dict[str, float]:
+    """Return the share of dead weights of every arm that grew, by its first finished run.
+
+    What was not kept, or is too large to be loaded for this, is left out.
+    """
+    found: dict[str, float] = {}
+    for job in design.arms:
+        if job.arm is not None and job.arm not in found and job.layer_map and is_done(job):
+            share = _share(job)
+            if share is not None:
+                found[job.arm] = share
+    return found
+
+
+def _share(job: StudyRun) -> float | None:
+    """Return the share of the matrices' weights whose gradient is zero in the first step."""
+    import torch
+
+    from hfgrow.growth.mask import attach_mask
+    from hfgrow.train.growing import last_growth
+    from hfgrow.train.stage import load_model
+
+    number = job.first_grown
+    folders = sorted(RunFolder(job.folder).stage(number - 1, "").glob("*"))
+    train = job.recipe.stages[number].train
+    if len(folders) != 1 or train is None or job.costs[-1].num_parameters > _MOST_PARAMETERS:
+        return None
+    try:
+        model = load_model(folders[0])
+        growth = last_growth(folders[0])
+    except GrowthError:
+        return None
+    if train.mask_ramp is not None and growth is not None:
+        opened = job.recipe.batch_tokens / max(1, train.mask_ramp_tokens)
+        attach_mask(model, growth, min(1.0, opened))
+    length = min(job.recipe.data.sequence_length, _NUM_TOKENS)
+    shape = (max(1, _NUM_TOKENS // length), length)
+    generator = torch.Generator().manual_seed(job.seed)
+    tokens = torch.randint(0, model.config.vocab_size, shape, generator=generator)
+    model(tokens, labels=tokens).loss.backward()
+    num_dead = num_weights = 0
+    for name, parameter in model.named_parameters():
+        if layer_of(name) and parameter.ndim == 2:
+            num_weights += parameter.numel()
+            gradient = parameter.grad
+            num_dead += parameter.numel() if gradient is None else int((gradient == 0).sum().item())
+    return num_dead / num_weights

@@ -7,10 +7,8 @@ from typing import Any
 
 from hfgrow.plan.plan import connection_rate
 from hfgrow.study.accounting import ACCOUNTINGS, ALL_IN, total
-from hfgrow.study.design import Design
-from hfgrow.study.job import StudyRun
-from hfgrow.study.results import Result, by_arm
-from hfgrow.study.speedup import common_loss, interval, loss_at, mean, speedup
+from hfgrow.study.design import Design, StudyRun
+from hfgrow.study.results import Result, by_arm, common_loss, interval, loss_at, mean, speedup
 
 SHARES = (0.25, 0.5, 0.75, 0.9)
 MEASURED, AT_LEAST, AT_GROWTH = "measured", "at least", "at growth"

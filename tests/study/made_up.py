@@ -6,15 +6,13 @@ from typing import Any
 
 import yaml
 
-from hfgrow.study import page
+from hfgrow.study import report
 from hfgrow.study.accounting import spent_at
-from hfgrow.study.design import Design, design
-from hfgrow.study.job import StudyRun
-from hfgrow.study.machine import Machine
-from hfgrow.study.ran import Ran
+from hfgrow.study.design import Design, StudyRun, design
+from hfgrow.study.folder import Machine, Ran
 from hfgrow.study.recipe import load_study
+from hfgrow.study.report import blocks
 from hfgrow.study.results import Point, Result
-from hfgrow.study.sections import blocks
 from hfgrow.study.summary import summary
 from tests.study.studies import tiny
 
@@ -63,4 +61,4 @@ def runs(plan: Design) -> list[Result]:
 
 def text_of(plan: Design, found: list[Result], ran: Sequence[Ran] = RAN) -> str:
     summed = summary(plan, found, {"stack": 0.25})
-    return page.markdown("T", blocks(plan, found, summed, [], ran, None), "plots")
+    return report.markdown("T", blocks(plan, found, summed, [], ran, None), "plots")

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.study import page
-from hfgrow.study.machine import Machine
-from hfgrow.study.ran import where_ran
+from hfgrow.study import report
+from hfgrow.study.folder import Machine, text_lines, where_ran
 from hfgrow.study.summary import summary
-from hfgrow.study.text import text_lines
 from tests.study.made_up import MACHINE, planned, runs, text_of
 
 
@@ -72,8 +70,9 @@ def test_a_run_that_is_not_finished_is_listed_and_not_counted(tmp_path: Path) ->
 
 def test_html_escapes_everything_that_somebody_wrote() -> None:
     evil = '<script>"&\x1b'
-    shown = page.html(
-        evil, [page.Heading(evil), page.Paragraph(evil, code=True), page.Table([evil], [[evil]])]
+    shown = report.html(
+        evil,
+        [report.Heading(evil), report.Paragraph(evil, code=True), report.Table([evil], [[evil]])],
     )
     assert "<script" not in shown
     assert "\x1b" not in shown
@@ -81,5 +80,5 @@ def test_html_escapes_everything_that_somebody_wrote() -> None:
 
 
 def test_a_table_in_markdown_keeps_its_cells() -> None:
-    shown = page.markdown("T", [page.Table(["a", "b"], [["1|2", "x\ny"]])], "plots")
+    shown = report.markdown("T", [report.Table(["a", "b"], [["1|2", "x\ny"]])], "plots")
     assert "| 1\\|2 | x\ufffdy |" in shown

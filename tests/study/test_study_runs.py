@@ -10,12 +10,10 @@ import pytest
 
 from hfgrow.console import Silent
 from hfgrow.growth.grow import GrowthRequest, grow
-from hfgrow.study.child import Child, start_child
-from hfgrow.study.design import Design
+from hfgrow.study.design import Design, StudyRun
 from hfgrow.study.folder import StudyFolder
-from hfgrow.study.gradients import dead_gradients
-from hfgrow.study.job import StudyRun
-from hfgrow.study.jobs import Queue
+from hfgrow.study.results import dead_gradients
+from hfgrow.study.runs import Child, Queue, start_child
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.run_folder import RunFolder
 from hfgrow.train.weights import write_fresh

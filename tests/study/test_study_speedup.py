@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hfgrow.study.speedup import Curve, Gain, common_loss, cost_at, interval, speedup
+from hfgrow.study.results import Curve, Gain, common_loss, cost_at, interval, speedup
 
 FALLING = [(10.0, 5.0), (100.0, 4.0), (1000.0, 3.0)]
 

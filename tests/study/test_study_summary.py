@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hfgrow.study.accounting import ALL_IN, MARGINAL, TOKENS, spent_at
-from hfgrow.study.child import Outcome
 from hfgrow.study.results import Point, results
+from hfgrow.study.runs import Outcome
 from hfgrow.study.summary import Speedup, Spread, summary
 from tests.study.made_up import measured, planned, result_of, runs, text_of
 from tests.study.studies import tiny

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from hfgrow.scaling import TimingLaw
 from hfgrow.study.accounting import spent_at
-from hfgrow.study.design import Design
-from hfgrow.study.job import StudyRun
-from hfgrow.study.results import Point, Result
-from hfgrow.study.timings import timings
+from hfgrow.study.budget import TimingLaw
+from hfgrow.study.design import Design, StudyRun
+from hfgrow.study.results import Point, Result, timings
 from tests.program import call_hfgrow
 from tests.study.made_up import measured, planned, result_of
 

@@ -10,7 +10,7 @@ import pytest
 from hfgrow.errors import OutputError, UsageError
 from hfgrow.growth.steps import typed_step
 from hfgrow.lineage.read import read_manifest
-from hfgrow.train.compare import begun
+from hfgrow.study.compare import begun
 from tests.checkpoints import MakeCheckpoint
 from tests.program import call_hfgrow
 from tests.train.test_side_by_side import TEXT, write_tokenizer

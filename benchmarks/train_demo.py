@@ -3,7 +3,7 @@
 The text is `pydoc_data.topics` and the docstrings of the standard library, so any machine with a
 Python can train the model again, without a network and without an accelerator:
 
-    python recipes/train_demo.py --out DIR [--minutes M] [--seed S]
+    python benchmarks/train_demo.py --out DIR [--minutes M] [--seed S]
 
 The learning rate follows the clock, so two runs agree closely, not bit for bit. Where other work
 runs too, OMP_WAIT_POLICY=PASSIVE keeps the threads from waiting for one another.
@@ -204,7 +204,7 @@ repetitions remain. `probe.txt` begins a held-out topic, to measure the loss aro
 
 **Training.** {num_steps:,} steps, {num_steps * BATCH_TOKENS:,} tokens, float32, AdamW with
 warmup-stable-decay, {60 * options.minutes:,.0f} seconds on {torch.get_num_threads()} CPU cores:
-`python recipes/train_demo.py --out DIR --minutes {options.minutes:g} --seed {options.seed}`
+`python benchmarks/train_demo.py --out DIR --minutes {options.minutes:g} --seed {options.seed}`
 
 **Samples**, drawn as generation_config.json says, seed 0. The prompts: `{"`, `".join(PROMPTS)}`.
 

@@ -1,0 +1,348 @@
+"""Commands that only look: inspect, check, env.
+
+The command `hfgrow operators`: the table of growth operators, or one of them explained.
+
+The two ends of the road, alone: pull and push.
+"""
+
+import inspect
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+
+from hfgrow import __version__
+from hfgrow.checkpoint.compute.chunks import check_finite
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.console import counting, size
+from hfgrow.errors import UsageError, printable
+from hfgrow.growth.loading import require
+from hfgrow.growth.models import base_name, files_of, local_folder, locate
+from hfgrow.growth.publish import publish
+from hfgrow.hub.client import HubClient
+from hfgrow.lineage.describe import describe_step, is_positional
+from hfgrow.lineage.manifest import non_embedding_parameters
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.table import AXIS_KEYS
+from hfgrow.plan.operators import OPERATORS
+from hfgrow.plan.operators.learn import LEARN
+from hfgrow.plan.operators.padding import why_fixed
+from hfgrow.plan.plan import GrowthPlan
+
+from . import options
+from .options import argument_helps
+from .output import Console
+
+_PACKAGES = ("huggingface_hub", "hf-xet", "transformers", "torch", "safetensors", "accelerate")
+
+
+def register_inspect(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    panel = "Look"
+    app.command("inspect", rich_help_panel=panel)(inspect_model)
+    app.command("check", rich_help_panel=panel)(check)
+    app.command("env", rich_help_panel=panel)(env)
+
+
+def inspect_model(
+    model: options.ModelArgument,
+    revision: options.RevisionOption = None,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Show a model's family, size and what can grow; of a Hub model no weight is downloaded."""
+    console = Console(as_json=json, quiet=quiet)
+    name, plan = _read(model, revision, token, console)
+    document = _document(name, plan)
+    sizes = document["sizes"]
+    lines = [
+        f"model        {printable(name)}",
+        f"family       {plan.family} ({FAMILIES[plan.family].architecture})",
+        f"layers       {plan.num_hidden_layers}",
+        f"hidden_size  {sizes['hidden']}   intermediate_size {sizes['ffn']}   "
+        f"vocab_size {sizes['vocab']}",
+        f"heads        {sizes['heads']} query, {sizes['kv_heads']} key-value, "
+        f"head_dim {sizes['head_dim']}",
+        f"parameters   {plan.num_parameters:,} ({document['num_non_embedding_parameters']:,} "
+        "non-embedding)",
+        f"weights      {size(plan.nbytes)} in {len(plan.files)} "
+        f"file{'s' if len(plan.files) > 1 else ''}, {', '.join(document['dtypes'])}",
+        f"head         {'tied to the embeddings' if document['tied'] else 'its own'}",
+        f"can grow     {', '.join(document['can_grow'])}; see hfgrow operators",
+        *(f"note         {note}" for note in plan.notes),
+    ]
+    console.result("\n".join(lines), document)
+
+
+def check(
+    model: options.ModelArgument,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Read every weight too, and refuse NaN and infinity.")
+    ] = False,
+    revision: options.RevisionOption = None,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Run the strict reader alone: config, index and every header, checked together."""
+    console = Console(as_json=json, quiet=quiet)
+    if weights:
+        require("a look at every weight", "torch")
+    client = HubClient(token=token)
+    ref = locate(model, revision, client, console)
+    files = LocalFolder(local_folder(ref, client, console)) if weights else files_of(ref, client)
+    name, plan = ref.repo_id or base_name(ref), read(files)
+    for note in plan.notes:
+        console.say(f"Note: {note}")
+    if weights:
+        with counting(console, f"Reading {printable(name)}", plan.nbytes) as advance:
+            check_finite(files, plan, advance=advance)
+    console.result(
+        f"{printable(name)}: {len(plan.tensors)} tensors in {len(plan.files)} "
+        f"file{'s' if len(plan.files) > 1 else ''} agree with config.json"
+        + (", and every weight is a number" if weights else ""),
+        {
+            "model": name,
+            "num_tensors": len(plan.tensors),
+            "notes": list(plan.notes),
+            "weights_are_finite": True if weights else None,
+            "ok": True,
+        },
+    )
+
+
+def env(json: options.JsonOption = False, quiet: options.QuietOption = False) -> None:
+    """Show versions, the Hub endpoint and what is installed; never the token."""
+    from huggingface_hub import constants, get_token
+
+    console = Console(as_json=json, quiet=quiet)
+    found: dict[str, str] = {"hfgrow": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    found |= {
+        "platform": platform.platform(),
+        "endpoint": constants.ENDPOINT,
+        "logged in": "yes" if get_token() else "no",
+        "offline": "yes" if constants.HF_HUB_OFFLINE else "no",
+    }
+    width = max(map(len, found))
+    console.result("\n".join(f"{key:{width}}  {text}" for key, text in found.items()), dict(found))
+
+
+def _read(
+    model: str, revision: str | None, token: str | None, console: Console
+) -> tuple[str, GrowthPlan]:
+    client = HubClient(token=token)
+    ref = locate(model, revision, client, console)
+    return ref.repo_id or base_name(ref), read(files_of(ref, client))
+
+
+def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:
+    family = FAMILIES[plan.family]
+    fixed = dict(family.fixed_axes)
+    if reason := why_fixed(plan.config):
+        fixed.setdefault("head_dim", reason)
+    return {
+        "model": name,
+        "family": plan.family,
+        "architecture": family.architecture,
+        "num_hidden_layers": plan.num_hidden_layers,
+        "sizes": family.sizes(plan.config),
+        "num_parameters": plan.num_parameters,
+        "num_non_embedding_parameters": non_embedding_parameters(plan),
+        "nbytes": plan.nbytes,
+        "dtypes": sorted({tensor.dtype for tensor in plan.tensors.values()}),
+        "tied": family.head.tensor not in plan.tensors,
+        "files": {name: file.nbytes for name, file in plan.files.items()},
+        "can_grow": [
+            "num_hidden_layers",
+            *(key for axis, key in AXIS_KEYS.items() if axis not in ("vocab", *fixed)),
+        ],
+        "cannot_grow": {
+            AXIS_KEYS[axis]: reason for axis, reason in fixed.items() if axis in AXIS_KEYS
+        },
+        "notes": list(plan.notes),
+    }
+
+
+# Values for an example; an operator takes the first of these that it has.
+_TARGETS = {"g": 2, "block": 2, "factor": 2, "amount": 0.2, "exponent": 0.5}
+
+# What makes sense behind another operator only.
+_EXAMPLES = {"branch-scale": "hfgrow stack MODEL --g 4 --branch-scale 0.5"}
+
+
+def register_operators(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("operators", rich_help_panel="Look")(operators)
+
+
+def operators(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One operator.")] = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """List the growth operators, or explain one."""
+    console = Console(as_json=json, quiet=quiet)
+    if name is None:
+        console.result("\n".join(_table()), {"operators": [_row(key) for key in OPERATORS]})
+        return
+    if name not in OPERATORS:
+        hint = f"one of {', '.join(OPERATORS)}"
+        if name == LEARN:
+            hint = "learn needs text and has a command of its own: hfgrow learn --help"
+        raise UsageError(f"there is no operator {printable(name)}", hint=hint)
+    console.result("\n".join(_explained(name)), _row(name))
+
+
+def _table() -> list[str]:
+    width = max(map(len, OPERATORS))
+    lines = []
+    for axis in dict.fromkeys(row.axis for row in OPERATORS.values()):
+        lines.append(f"{axis:{width}}  function preserving")
+        lines += [
+            f"{row.name:{width}}  {_yes(row.preserves_function):3}  {row.summary}"
+            for row in OPERATORS.values()
+            if row.axis == axis
+        ]
+        lines.append("")
+    return lines[:-1]
+
+
+def _explained(name: str) -> list[str]:
+    row = OPERATORS[name]
+    lines = [
+        f"{row.name}: {row.summary}",
+        f"axis                 {row.axis}",
+        f"formula              {row.formula}",
+        f"function preserving  {_yes(row.preserves_function)}",
+        f"paper                {row.paper}",
+        f"example              {_example(name)}",
+    ]
+    arguments = _arguments(name)
+    if arguments:
+        lines.append("arguments")
+    for argument in arguments.values():
+        default = argument["default"]
+        shown = "" if default is None else f"  [default: {default}]"
+        lines.append(f"  {argument['typed']}: {argument['help']}{shown}")
+    return lines
+
+
+def _row(name: str) -> dict[str, Any]:
+    row = OPERATORS[name]
+    return {
+        "name": row.name,
+        "axis": row.axis,
+        "preserves_function": row.preserves_function,
+        "summary": row.summary,
+        "formula": row.formula,
+        "paper": row.paper,
+        "example": _example(name),
+        "arguments": _arguments(name),
+    }
+
+
+def _arguments(name: str) -> dict[str, dict[str, Any]]:
+    """Return how each argument is typed, its help, and its default; None if it has none."""
+    function = OPERATORS[name].function
+    parameters = inspect.signature(function).parameters
+    found = {}
+    for key, text in argument_helps(function).items():
+        default = parameters[key].default
+        found[key] = {
+            "typed": key.upper() if is_positional(name, key) else f"--{key.replace('_', '-')}",
+            "help": text,
+            "default": None if default is inspect.Parameter.empty else default,
+            "required": default is inspect.Parameter.empty,
+        }
+    return found
+
+
+def _example(name: str) -> str:
+    """Return a command: what must be given, or else a target, with a value of the help or ours."""
+    if name in _EXAMPLES:
+        return _EXAMPLES[name]
+    helps = argument_helps(OPERATORS[name].function)
+    parameters = inspect.signature(OPERATORS[name].function).parameters
+    wanted = [key for key in helps if parameters[key].default is inspect.Parameter.empty]
+    wanted = wanted or [key for key in _TARGETS if key in helps][:1]
+    arguments: dict[str, object] = {}
+    for key in wanted:
+        told = re.search(r"such as ([^\s,;]+)", helps[key])
+        arguments[key] = told[1] if told else _TARGETS.get(key, key.upper())
+    operator, _, more = describe_step(name, arguments).partition(" ")
+    return f"hfgrow {operator} MODEL {more}".rstrip()
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def register_hub(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    panel = "Hub"
+    app.command("pull", rich_help_panel=panel)(pull)
+    app.command("push", rich_help_panel=panel)(push)
+
+
+def pull(
+    model: options.ModelArgument,
+    revision: options.RevisionOption = None,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Download the files of a model that growing needs, checksums compared; print the folder."""
+    console = Console(as_json=json, quiet=quiet)
+    client = HubClient(token=token)
+    ref = locate(model, revision, client, console)
+    folder = local_folder(ref, client, console)
+    document = {"folder": str(folder), "repo": ref.repo_id, "revision": ref.revision}
+    console.result(str(folder), document)
+
+
+def push(
+    folder: options.FolderArgument,
+    repo: Annotated[
+        str | None, typer.Argument(metavar="[REPO]", help="Target.  [default: YOU/NAME]")
+    ] = None,
+    private: options.PrivateOption = None,
+    create_pr: options.CreatePrOption = False,
+    exist_ok: options.ExistOkOption = False,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Push a grown model in one commit; a second push of the same is none."""
+    console = Console(as_json=json, quiet=quiet)
+    client = HubClient(token=token)
+    pushed = publish(
+        folder,
+        repo,
+        client,
+        console,
+        private=private,
+        exist_ok=exist_ok,
+        create_pr=create_pr,
+    )
+    if pushed.already:
+        console.say("Already there: every file is the same, nothing was pushed")
+    for note in pushed.notes:
+        console.say(f"Note: {note}")
+    console.result(
+        pushed.pull_request or pushed.url,
+        {
+            "url": pushed.url,
+            "commit": pushed.commit,
+            "already_pushed": pushed.already,
+            "pull_request": pushed.pull_request,
+        },
+    )
