@@ -2,7 +2,7 @@
 
 The program itself grows random models in float64, whose norms then compute in float64 too: what is
 left is the rounding of float64, or a mistake. Each pair is tried tied and untied, with grouped
-queries and without; `tests/test_growth_matrix.py` holds the same cases to 1e-12.
+queries and without; `tests/growth/test_growth_matrix.py` holds the same cases to 1e-12.
 """
 
 import argparse

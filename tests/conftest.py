@@ -23,10 +23,10 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from tests.checkpoints import MakeCheckpoint, write_checkpoint  # noqa: E402
-from tests.hub.fixtures import empty_hub, module_hub, running_xet_hub  # noqa: E402, F401
-from tests.hub.homes import empty_home  # noqa: E402, F401
-from tests.hub.machine import hub_with_base  # noqa: E402, F401
-from tests.hub.pushes import grown_folder  # noqa: E402, F401
+from tests.hub_server.fixtures import empty_hub, module_hub, running_xet_hub  # noqa: E402, F401
+from tests.hub_server.homes import empty_home  # noqa: E402, F401
+from tests.hub_server.machine import hub_with_base  # noqa: E402, F401
+from tests.hub_server.pushes import grown_folder  # noqa: E402, F401
 from tests.leaks import TOKENS, leaks  # noqa: E402
 from tests.program import CANARY  # noqa: E402
 
@@ -45,7 +45,7 @@ def canary_token(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     if "tmp_path" in request.fixturenames:
         folder = request.getfixturevalue("tmp_path")
     yield
-    if folder is not None and "test_hub" not in request.node.nodeid:
+    if folder is not None and "hub" not in request.node.nodeid:
         for path in folder.rglob("*"):
             if path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 22:
                 assert CANARY.encode() not in path.read_bytes(), f"the token lies in {path}"

@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.hub import ALICE, Hub
-from tests.hub.fixtures import hub_environment
+from tests.hub_server import ALICE, Hub
+from tests.hub_server.fixtures import hub_environment
 
 OUT, TRAINED = Path("demo-out"), Path("demo-trained")
 

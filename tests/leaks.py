@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.hub.access import USERS
+from tests.hub_server.access import USERS
 from tests.program import CANARY
 
 # The tail of a token says enough, and is found in what cuts the prefix off.

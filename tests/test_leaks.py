@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub import ALICE
+from tests.hub_server import ALICE
 from tests.leaks import leaks
 from tests.program import CANARY
 

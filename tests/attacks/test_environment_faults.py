@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import edit_json
-from tests.hub import Hub
+from tests.hub_server import Hub
 from tests.program import CANARY, call_hfgrow, environment, program, run_hfgrow
 
 

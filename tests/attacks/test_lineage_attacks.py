@@ -1,4 +1,7 @@
-"""A hostile hfgrow.json: a base may bring one, and its chain becomes part of ours."""
+"""A hostile hfgrow.json: a base may bring one, and its chain becomes part of ours.
+
+A hostile record of training in hfgrow.json: nothing is believed before it has its shape.
+"""
 
 import copy
 import json
@@ -10,8 +13,9 @@ import pytest
 from hfgrow.errors import ModelError
 from hfgrow.lineage.card import card_files
 from hfgrow.lineage.read import parse_manifest
-from tests.links import DOCUMENT
+from tests.links import DOCUMENT, link
 from tests.program import call_hfgrow, run_hfgrow
+from tests.trained import document_of, then_trained
 
 SHELL = "x'; touch /tmp/evil; echo '"
 HTML = '"><script>alert(1)</script>\n![x](http://evil/)`'
@@ -177,3 +181,224 @@ def test_a_hostile_note_of_the_base_is_no_crash(base: Path, tmp_path: Path, note
     (out / ".hfgrow-base").write_bytes(note)
     finished = call_hfgrow("reproduce", out, cwd=tmp_path)
     assert finished.returncode == 3, finished.stderr
+
+
+TRAINED_DOCUMENT = document_of(then_trained(link(2, [0, 1, 0, 1], card={"license": "mit"})))
+NO_NUMBERS: tuple[Any, ...] = (
+    -1,
+    float("nan"),
+    float("inf"),
+    10**400,
+    True,
+    None,
+    "1",
+    [1],
+    {"a": 1},
+    SHELL,
+)
+NO_TEXTS: tuple[Any, ...] = (None, "", 5, True, [], {}, "x" * 5000, HTML, SHELL, "a\x1b[31mb", "`")
+
+
+def training_document(path: str, value: object) -> dict[str, Any]:
+    """The chain of a growth and a training, with one value of the training replaced."""
+    content = copy.deepcopy(TRAINED_DOCUMENT)
+    place: Any = content["chain"][1]
+    *keys, last = path.split(".")
+    for key in keys:
+        place = place[int(key) if key.isdigit() else key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return content
+
+
+def refused(content: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=r"hfgrow\.json"):
+        parse_manifest(content)
+
+
+def test_the_record_itself_is_good() -> None:
+    assert len(parse_manifest(copy.deepcopy(TRAINED_DOCUMENT)).trainings) == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "stage",
+        "learning_rate",
+        "batch_tokens",
+        "sequence_length",
+        "seed",
+        "data.0.tokens",
+        "data.0.weight",
+        "compute.num_parameters",
+        "compute.num_non_embedding_parameters",
+        "compute.tokens",
+        "compute.flops",
+        "evaluations.0.num_tokens",
+        "evaluations.0.before",
+        "evaluations.0.after",
+        "evaluations.0.bits_per_byte_before",
+        "evaluations.0.bits_per_byte_after",
+    ],
+)
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
+def test_a_number_is_one_and_bounded(path: str, value: object) -> None:
+    refused(training_document(path, value))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "compute.exact_flops",
+        "compute.seconds",
+        "compute.devices",
+        "evaluations.0.before_growth",
+        "evaluations.0.recovered_tokens",
+    ],
+)
+@pytest.mark.parametrize("value", [v for v in NO_NUMBERS if v is not None], ids=repr)
+def test_a_number_that_may_be_unknown_is_one_and_bounded(path: str, value: object) -> None:
+    refused(training_document(path, value))
+    parse_manifest(training_document(path, ...))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "optimizer",
+        "schedule",
+        "precision",
+        "trainable",
+        "compute.source",
+        "data.0.kind",
+        "data.0.split",
+        "data.0.fingerprint",
+    ],
+)
+@pytest.mark.parametrize("value", NO_TEXTS, ids=lambda value: repr(value)[:20])
+def test_a_text_has_its_shape(path: str, value: object) -> None:
+    refused(training_document(path, value))
+
+
+@pytest.mark.parametrize("path", ["compute.device", "data.0.dataset"])
+@pytest.mark.parametrize(
+    "value", [v for v in NO_TEXTS if v is not None], ids=lambda value: repr(value)[:20]
+)
+def test_a_text_that_may_be_absent_has_its_shape(path: str, value: object) -> None:
+    refused(training_document(path, value))
+    parse_manifest(training_document(path, ...))
+
+
+@pytest.mark.parametrize("path", ["data.0.label", "evaluations.0.label"])
+@pytest.mark.parametrize(
+    "value", [None, "", 5, [], "a\x1b[31mb", "a\nb", "\u202eabc", "x" * 5000], ids=repr
+)
+def test_a_label_can_be_printed(path: str, value: object) -> None:
+    refused(training_document(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("kind", "Training"),
+        ("kind", ["training"]),
+        ("kind", None),
+        ("base", None),
+        ("result", ...),
+        ("versions", {HTML: HTML}),
+        ("versions", "1"),
+        ("card", "mit"),
+        ("data", []),
+        ("data", {}),
+        ("data", "org/texts"),
+        ("data", [5]),
+        ("data", [TRAINED_DOCUMENT["chain"][1]["data"][0]] * 1001),
+        ("data.1.dataset", "org/texts"),
+        ("data.1.label", "/home/somebody/texts.txt"),
+        ("data.0.split", "train[:99%"),
+        ("data.0.split", "train[a:b]"),
+        ("data.0.dataset", "a/b/c"),
+        ("data.0.dataset", "../../etc"),
+        ("data.0.dataset", "a)](javascript:alert(1"),
+        ("data.0.fingerprint", "AB" * 32),
+        ("data.0.fingerprint", "ab" * 31),
+        ("compute", ...),
+        ("compute", 5),
+        ("compute.flops", 1e30),
+        ("compute.tokens", 10**15),
+        ("compute.source", "guessed"),
+        ("compute.devices", 0),
+        ("compute.devices", 10**9),
+        ("compute.devices", 1.5),
+        ("evaluations", ...),
+        ("evaluations", None),
+        ("evaluations", [[]]),
+        ("evaluations", [TRAINED_DOCUMENT["chain"][1]["evaluations"][0]] * 1001),
+        ("settings", 5),
+        ("settings", {"a`b": 1}),
+        ("settings", {"eps": "`x`"}),
+        ("settings", {"eps": [1]}),
+        ("settings", {f"key{i}": 1 for i in range(101)}),
+        ("evaluations.0.num_tokens", 0),
+        ("evaluations.0.recovered_tokens", 0.5),
+        ("seed", 1 << 32),
+        ("stage", 10**6),
+        ("batch_tokens", 0),
+        ("sequence_length", 0),
+        ("result.num_parameters", 41),
+        ("result.num_hidden_layers", 5),
+        ("result.files", {}),
+        ("result.files", {"../../etc/passwd": {"nbytes": 1}}),
+        ("base.num_hidden_layers", 5),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_a_training_cannot_say_is_refused(path: str, value: object) -> None:
+    refused(training_document(path, value))
+
+
+def test_training_that_changes_a_width_is_refused() -> None:
+    content = training_document("result.hidden_size", 64)
+    content["chain"][1]["base"]["hidden_size"] = 32
+    refused(content)
+
+
+@pytest.mark.parametrize("value", [5, "much", [], {}, {"tokens": 1}], ids=repr)
+def test_the_declared_cost_of_a_root_has_its_shape(value: object) -> None:
+    refused({**copy.deepcopy(TRAINED_DOCUMENT), "root_compute": value})
+
+
+@pytest.mark.parametrize("label", [HTML.replace("\n", ""), SHELL, "a](http://evil)", "| a | b"])
+def test_a_label_that_can_be_printed_becomes_no_markup(
+    base: Path, tmp_path: Path, label: str
+) -> None:
+    content = training_document("evaluations.0.label", label)
+    text = card_files(parse_manifest(content))["README.md"]
+    for markup in ("<script", "](http://evil", "touch /tmp/evil;", "| a |"):
+        assert markup not in text
+    (base / "hfgrow.json").write_text(json.dumps(content))
+    finished = call_hfgrow("lineage", base)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("key", ["stack", "verify", "reproduce", "card", "lineage"])
+def test_a_bad_record_of_training_ends_a_command_in_one_line(
+    base: Path, tmp_path: Path, key: str
+) -> None:
+    (base / "hfgrow.json").write_text(json.dumps(training_document("compute.flops", -1)))
+    more = {"stack": ("--g", "2", "--out", str(tmp_path / "out"))}.get(key, ())
+    finished = call_hfgrow(key, base, *more)
+    assert finished.returncode == 3, finished.stderr
+    assert "hfgrow.json is damaged: flops" in finished.stderr
+
+
+def test_giant_numbers_take_no_memory(tmp_path: Path) -> None:
+    content = training_document("compute.tokens", 1 << 62)
+    tokens, size = 1 << 62, 40
+    content["chain"][1]["compute"]["flops"] = 6.0 * tokens * size
+    content["chain"][1]["batch_tokens"] = content["chain"][1]["sequence_length"] = 1 << 62
+    (tmp_path / "hfgrow.json").write_text(json.dumps(content))
+    finished = run_hfgrow("lineage", tmp_path, timeout=30, address_space_nbytes=2 << 30)
+    assert finished.returncode == 0, finished.stderr

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.data.tokenizer import TextTokenizer
-from tests.train.corpora import tokenizer
 from tests.train.recipes import MINIMAL
 
 
@@ -15,9 +13,3 @@ def minimal(tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(MINIMAL)
     return path
-
-
-@pytest.fixture(scope="session")
-def encoder() -> TextTokenizer:
-    """The tokenizer of the demo."""
-    return tokenizer()

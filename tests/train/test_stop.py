@@ -1,13 +1,23 @@
-"""Signals: heard wherever a run stands, and what it had saved stays (E12)."""
+"""Signals: heard wherever a run stands, and what it had saved stays (E12).
 
+The bundled script in this process: how it ends, and what it tells whoever launched it.
+"""
+
+import json
 import os
 import signal
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from hfgrow.train.processes import StoppedError, StopRequest
+from hfgrow.errors import GrowthError, UsageError
+from hfgrow.train.processes import StoppedError, StopRequest, _outcome
+from hfgrow.train.recipe.hints import as_keys
+from tests.program import CANARY
 from tests.train import runs
 
 NUMBERS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -99,3 +109,94 @@ def test_a_signal_that_was_ignored_stays_so() -> None:
         assert stop.number == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+script: Any = import_module("hfgrow_recipes.continue_pretraining")
+
+
+def run_with(
+    error: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, dict[str, Any]]:
+    """Run the script where the run ends in an error; return its code and what it told."""
+
+    def failing(job: object) -> None:
+        raise error
+
+    monkeypatch.setattr("hfgrow.train.run.carry_out", failing)
+    monkeypatch.setattr(script, "end_with_parent", lambda: None)
+    monkeypatch.setenv("HFGROW_STATUS_FILE", str(folder / "status.json"))
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(runs.recipe(folder)))
+    code = script.main([str(path)])
+    return code, json.loads((folder / "status.json").read_text())
+
+
+def test_a_bug_is_told_as_one_and_keeps_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, status = run_with(ValueError("odd"), tmp_path, monkeypatch)
+    with pytest.raises(GrowthError, match="a bug in hfgrow: ValueError: odd") as caught:
+        _outcome(status)
+    assert code == caught.value.exit_code == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_error_keeps_its_details_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    details: dict[str, object] = {"candidates": ["a/b"], "error": "mine"}
+    _, status = run_with(UsageError("no", details=details), tmp_path, monkeypatch)
+    with pytest.raises(UsageError) as caught:
+        _outcome(status)
+    assert caught.value.details == details
+
+
+def test_a_hint_names_the_key_of_a_recipe_and_no_option_of_another_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, status = run_with(UsageError("no", hint="another --out DIR"), tmp_path, monkeypatch)
+    assert status["error"]["hint"] == "another --set output=DIR"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("a factor --g or --layers; both were given", "a factor g or layers; both were given"),
+        ("try --hidden-size 512", "try hidden_size: 512"),
+        ("--exponent must be above 0", "exponent must be above 0"),
+        ("use stack: hfgrow stack MODEL --g 4", "use stack: operator: stack, g: 4"),
+        ("choose --dtype bfloat16", "choose --set dtype=bfloat16"),
+        ("--sequence-length 512", "--set data.sequence_length=512"),
+        ("--text-column content", "text_column: content"),
+        ("add --resume, or --set seed=1", "add --resume, or --set seed=1"),
+        ("try hfgrow stack MODEL --g 4 --untie", "try hfgrow stack MODEL --g 4 --untie"),
+        ("hfgrow data prepare A --out DIR", "hfgrow data prepare A --out DIR"),
+    ],
+)
+def test_options_of_operators_are_the_keys_of_their_stage(said: str, told: str) -> None:
+    assert as_keys(said) == told
+
+
+@pytest.mark.parametrize(("is_shared", "code"), [(True, 0), (False, 2)])
+def test_the_main_process_ends_the_others_where_it_failed_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_shared: bool, code: int
+) -> None:
+    details: dict[str, object] = {"is_shared": True} if is_shared else {}
+    found, _ = run_with(UsageError("no", details=details), tmp_path, monkeypatch)
+    assert found == code
+
+
+def test_a_timeout_that_is_no_number_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HFGROW_TIMEOUT_S", "10m")
+    with pytest.raises(UsageError, match="HFGROW_TIMEOUT_S is 10m; expected seconds"):
+        runs.carry(runs.recipe(tmp_path))
+
+
+@pytest.mark.case("G1")
+def test_a_process_that_trains_shows_no_token(tmp_path: Path) -> None:
+    done = runs.finish([sys.executable, str(runs.SCRIPT), f"{CANARY}.yaml"], dict(os.environ))
+    assert done.returncode == 2
+    assert "hf_***" in done.stderr
+    assert CANARY not in done.stdout + done.stderr

@@ -14,8 +14,8 @@ import yaml
 from hfgrow.errors import UsageError
 from hfgrow.lineage.read import read_manifest
 from hfgrow.train.processes import launch_command
-from tests.hub import ALICE, Hub
-from tests.hub.fixtures import hub_environment
+from tests.hub_server import ALICE, Hub
+from tests.hub_server.fixtures import hub_environment
 from tests.program import Finished, call_hfgrow, program, run_hfgrow
 from tests.train import runs
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub import ALICE, Hub
-from tests.hub.fixtures import hub_environment
+from tests.hub_server import ALICE, Hub
+from tests.hub_server.fixtures import hub_environment
 from tests.program import run_hfgrow
 
 PAGE = Path(__file__).parents[2] / "docs" / "walkthrough.md"

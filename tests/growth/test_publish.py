@@ -1,0 +1,48 @@
+"""What is looked at before a folder is pushed, and told: settings that load, a licence."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.hub_server import ALICE, Hub
+from tests.hub_server.fixtures import hub_environment
+from tests.program import Finished, call_hfgrow, run_hfgrow
+
+
+@pytest.fixture
+def grown(base: Path, tmp_path: Path) -> Path:
+    """A model grown from a base under a licence without commerce, not pushed yet."""
+    (base / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Base\n")
+    out = tmp_path / "grown"
+    assert call_hfgrow("stack", base, "--g", "2", "--out", out).returncode == 0
+    return out
+
+
+def push(hub: Hub, folder: Path) -> Finished:
+    home = folder.parent / "home"
+    env = hub_environment(hub, home, token=ALICE) | {"HF_HUB_OFFLINE": "0"}
+    return run_hfgrow("push", folder, "alice/grown", env=env)
+
+
+@pytest.mark.case("G8")
+def test_a_licence_that_asks_for_a_look_is_told_at_the_push(hub: Hub, grown: Path) -> None:
+    finished = push(hub, grown)
+    assert finished.returncode == 0, finished.stderr
+    assert "Note: The base's licence, cc-by-nc-4.0, allows no commercial use" in finished.stderr
+
+
+@pytest.mark.case("C22")
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("{", "generation_config.json is not JSON"), ('{"max_new_tokens": "many"}', "refuses it")],
+    ids=["json", "transformers"],
+)
+def test_settings_of_generation_that_stop_the_model_from_loading_are_not_pushed(
+    hub: Hub, grown: Path, text: str, reason: str
+) -> None:
+    (grown / "generation_config.json").write_text(text)
+    finished = push(hub, grown)
+    assert finished.returncode == 3, finished.stderr
+    assert reason in finished.stderr
+    assert "correct it, or remove it" in finished.stderr
+    assert ("model", "alice/grown") not in hub.store.repos
