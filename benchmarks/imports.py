@@ -40,14 +40,14 @@ def read_house(root: Path) -> House:
             files[".".join([package, *parents, stem]).removesuffix(".__init__")] = path
     trees = {module: ast.parse(path.read_bytes()) for module, path in files.items()}
     homes: dict[str, str] = {}
-    for node, kind in _import_nodes(trees.get(_FRONT_DOOR, ast.Module([], []))):
+    for node, kind in import_nodes(trees.get(_FRONT_DOOR, ast.Module([], []))):
         if kind == "typing" and isinstance(node, ast.ImportFrom):
             homes |= {alias.name: node.module or "" for alias in node.names}
     imports: dict[str, set[str]] = defaultdict(set)
     run_imports: dict[str, set[str]] = defaultdict(set)
     for module, tree in trees.items():
         package = module if files[module].stem == "__init__" else module.rpartition(".")[0]
-        for node, kind in _import_nodes(tree):
+        for node, kind in import_nodes(tree):
             if module == _FRONT_DOOR and kind == "typing":
                 continue
             found_here = set(_targets(node, package, files, homes)) - {module}
@@ -57,7 +57,7 @@ def read_house(root: Path) -> House:
     return House(root, files, trees, imports, run_imports)
 
 
-def _import_nodes(
+def import_nodes(
     node: ast.AST, kind: str = "run"
 ) -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
     """Yield every import and its kind: run at import, lazy in a function, or typing."""
@@ -69,7 +69,7 @@ def _import_nodes(
     if isinstance(node, ast.If) and ast.unparse(node.test) in _CHECKING:
         checked = node.body
     for child in ast.iter_child_nodes(node):
-        yield from _import_nodes(child, "typing" if child in checked else kind)
+        yield from import_nodes(child, "typing" if child in checked else kind)
 
 
 def _targets(

@@ -17,7 +17,7 @@ FILES = {
     "hfgrow/__init__.py": """
         from typing import TYPE_CHECKING
         if TYPE_CHECKING:
-            from hfgrow.growth.grow import run
+            from hfgrow.job import run
         def __getattr__(name):
             from importlib import import_module
             return getattr(import_module("hfgrow.job"), name)
@@ -29,7 +29,7 @@ FILES = {
         def read(): from hfgrow.disk import write
         """,
     "hfgrow/disk/write.py": "import hfgrow.disk.read\nclass Told: ...\n",
-    "hfgrow/growth/grow.py": """
+    "hfgrow/job.py": """
         import typing
         from hfgrow.disk import read
         from hfgrow.ground import tell
@@ -39,7 +39,7 @@ FILES = {
             read.read()
             tell(told)
         """,
-    "hfgrow/plan/plan.py": "import json\n",
+    "hfgrow/plan.py": "import json\n",
     "cli/__init__.py": "",
     "cli/main.py": """
         from hfgrow import run
@@ -81,15 +81,13 @@ def test_a_relative_import_is_of_the_package_it_stands_in(checkout: Path) -> Non
 
 def test_a_lazy_name_of_the_front_door_is_an_import_of_its_home(checkout: Path) -> None:
     house = read_house(checkout)
-    assert house.imports["hfgrow_cli.main"] == {"hfgrow.growth.grow", "hfgrow_cli.read"}
+    assert house.imports["hfgrow_cli.main"] == {"hfgrow.job", "hfgrow_cli.read"}
     assert house.imports["hfgrow"] == set()
 
 
 def test_imports_in_functions_and_for_type_checkers_do_not_run_at_import(checkout: Path) -> None:
     house = read_house(checkout)
-    assert house.imports["hfgrow.growth.grow"] - house.run_imports["hfgrow.growth.grow"] == {
-        "hfgrow.plan.plan"
-    }
+    assert house.imports["hfgrow.job"] - house.run_imports["hfgrow.job"] == {"hfgrow.plan"}
     assert house.run_imports["hfgrow.disk.read"] == {"hfgrow.ground"}
 
 
@@ -129,7 +127,7 @@ def test_the_figures_are_those_of_the_checkout(checkout: Path) -> None:
 
 
 def test_a_call_that_goes_up_is_a_climb_and_a_room_come_back_to_a_return(checkout: Path) -> None:
-    main, job, ground = "hfgrow_cli.main", "hfgrow.growth.grow", "hfgrow.ground"
+    main, job, ground = "hfgrow_cli.main", "hfgrow.job", "hfgrow.ground"
     calls = [(None, main), (main, job), (job, ground), *[(ground, "hfgrow_cli.read")] * 2]
     text = route(read_house(checkout), calls)
     for row in ("files | 4", "climbs | 2 calls, 1 pairs of files", "steps up | 1", "returns | 1"):
@@ -142,7 +140,7 @@ def test_a_walk_lists_the_files_whose_functions_a_command_calls(checkout: Path) 
     assert walked.stdout.splitlines()[:6] == [
         "floor  file",
         "  4  cli/main.py",
-        "  3  hfgrow/growth/grow.py",
+        "  3  hfgrow/job.py",
         "  2  hfgrow/disk/read.py",
         "  1  hfgrow/ground.py",
         "  4  cli/read.py",

@@ -1,35 +1,136 @@
-"""What is imported when: the core needs the standard library only, plain commands no torch."""
+"""The map of the house: its rooms, who stands on whose shoulders, and what costs start-up.
+
+`ROOMS` is the architecture. A room imports itself and what stands on a floor below its own:
+nothing goes up, nothing goes round in a circle. docs/architecture.md walks through it.
+"""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import hfgrow
+from benchmarks.imports import circles, import_nodes, read_house, room_of
 from tests.program import environment, program
 
 ROOT = Path(hfgrow.__file__).parent
-CORE = ("errors", "plan")
-HEAVY = ("torch", "transformers", "huggingface_hub", "safetensors", "accelerate", "numpy", "yaml")
+HOUSE = read_house(ROOT.parent)
+# Each takes longer to import than a small growth takes in all.
+HEAVY = frozenset(
+    (
+        "accelerate",
+        "huggingface_hub",
+        "matplotlib",
+        "numpy",
+        "pydantic",
+        "safetensors",
+        "tokenizers",
+        "torch",
+        "transformers",
+        "yaml",
+    )
+)
+# Where it is installed, typer imports it itself.
+OF_TYPER = {"pydantic"}
 
 
-def modules_of(part: str) -> list[Path]:
-    single = ROOT / f"{part}.py"
-    return [single] if single.is_file() else sorted((ROOT / part).rglob("*.py"))
+@dataclass(frozen=True)
+class Room:
+    """A floor, and what no file of the room may import at its top."""
+
+    floor: int
+    not_at_the_top: frozenset[str] = HEAVY
+    only_the_standard_library: bool = False
 
 
-def imports_of(path: Path) -> set[str]:
-    """Every module that a file imports, wherever in the file."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+ROOMS = {
+    "demo": Room(1),
+    "errors": Room(1, only_the_standard_library=True),
+    "console": Room(2),
+    "plan": Room(2, only_the_standard_library=True),
+    "checkpoint": Room(3),
+    "hub": Room(4),
+    "lineage": Room(4),
+    "growth": Room(5),
+    "data": Room(5, HEAVY - {"numpy"}),
+    "train": Room(6, HEAVY - {"numpy", "pydantic", "safetensors", "torch", "transformers", "yaml"}),
+    "study": Room(7, HEAVY - {"numpy", "pydantic"}),
+    "cli": Room(8),
+}
+
+
+def arrows() -> Iterator[tuple[str, str]]:
+    """Every import of one module of the house by another, the front door left out."""
+    for module, others in sorted(HOUSE.imports.items()):
+        for other in sorted(others):
+            if room_of(module) and room_of(other):
+                yield module, other
+
+
+def packages_of(module: str, *, at_the_top: bool = False) -> Iterator[str]:
+    """The packages that a module imports, wherever in it or when it is imported itself."""
+    for node, kind in import_nodes(HOUSE.trees[module]):
+        if at_the_top and kind != "run":
+            continue
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            found.add(node.module or "")
-    return found
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif not node.level:
+            yield (node.module or "").partition(".")[0]
+
+
+def test_every_module_has_a_room() -> None:
+    rooms = {room_of(module) for module in HOUSE.files} - {None}
+    assert rooms == set(ROOMS)
+
+
+def test_no_import_goes_up_or_across() -> None:
+    wrong = [
+        f"{module} (floor {ROOMS[room].floor}) imports {other} (floor {ROOMS[below].floor})"
+        for module, other in arrows()
+        if (room := room_of(module)) != (below := room_of(other))
+        and room is not None
+        and below is not None
+        and ROOMS[below].floor >= ROOMS[room].floor
+    ]
+    assert wrong == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circles(HOUSE.imports) == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_nothing_at_its_top_that_costs_start_up(room: str) -> None:
+    wrong = [
+        f"{module} imports {top} at its top"
+        for module in HOUSE.files
+        if room_of(module) == room
+        for top in packages_of(module, at_the_top=True)
+        if top in ROOMS[room].not_at_the_top
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("room", [name for name, r in ROOMS.items() if r.only_the_standard_library])
+def test_the_core_needs_the_standard_library_only(room: str) -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module in HOUSE.files
+        if room_of(module) == room
+        for name in packages_of(module)
+        if name != "hfgrow" and name not in sys.stdlib_module_names
+    ]
+    assert wrong == []
+
+
+def test_nothing_in_the_library_imports_the_command_line() -> None:
+    for module in HOUSE.files:
+        if room_of(module) != "cli":
+            assert not {"cli", "hfgrow_cli", "typer"} & set(packages_of(module)), module
 
 
 def loaded_by(*words: str, cwd: Path) -> set[str]:
@@ -42,35 +143,10 @@ def loaded_by(*words: str, cwd: Path) -> set[str]:
     return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
 
 
-@pytest.mark.parametrize("part", CORE)
-def test_the_core_imports_only_the_standard_library_and_itself(part: str) -> None:
-    for path in modules_of(part):
-        for name in imports_of(path):
-            top, _, rest = name.partition(".")
-            if top == "hfgrow":
-                assert rest.partition(".")[0] in CORE, f"{path} imports {name}"
-            else:
-                assert top in sys.stdlib_module_names, f"{path} imports {name}"
-
-
-def test_the_checkpoint_package_knows_nothing_of_what_stands_above_it() -> None:
-    below = {*CORE, "checkpoint", "console"}
-    for path in modules_of("checkpoint"):
-        for name in imports_of(path):
-            if name.startswith("hfgrow."):
-                assert name.split(".")[1] in below, f"{path} imports {name}"
-
-
-def test_nothing_in_the_library_imports_the_command_line() -> None:
-    for path in ROOT.rglob("*.py"):
-        for name in imports_of(path):
-            assert name.partition(".")[0] not in ("cli", "hfgrow_cli", "typer"), path
-
-
 @pytest.mark.case("I7")
 @pytest.mark.parametrize("words", [("--help",), ("--version",), ("stack", "--help")], ids=str)
 def test_help_and_version_load_nothing_heavy(words: tuple[str, ...], tmp_path: Path) -> None:
-    assert not loaded_by(*words, cwd=tmp_path) & set(HEAVY)
+    assert not loaded_by(*words, cwd=tmp_path) & (HEAVY - OF_TYPER)
 
 
 @pytest.mark.case("E18", "I7")
@@ -100,7 +176,7 @@ def test_importing_the_library_costs_nothing(tmp_path: Path) -> None:
     )
     ours = {name for name in finished.stdout.split() if name.startswith("hfgrow")}
     assert ours == {"hfgrow"}
-    assert not set(finished.stdout.split()) & set(HEAVY)
+    assert not set(finished.stdout.split()) & HEAVY
 
 
 def test_every_public_name_can_be_imported() -> None:
