@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test lint fuzz clean
+.PHONY: setup demo test lint release-check fuzz clean
 .DEFAULT_GOAL := test
 
 setup: $(VENV)/.done
@@ -24,11 +24,15 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # What shares a fixture that takes time is marked as a group, and a group is not parted.
 test: lint
 	$(BIN)/pytest --numprocesses auto --dist loadgroup
+
+# Before a release: a second type checker, and the tests that take minutes.
+release-check: test
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pytest --numprocesses auto --dist loadgroup -m slow
 
 # Without atheris, which not every machine can install, the changes are random.
 FUZZ_S ?= 60

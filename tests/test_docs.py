@@ -1,5 +1,6 @@
 """README.md and docs/ say what is true: commands run, tables are complete."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from tests.growths import REFUSED
 pytestmark = pytest.mark.xdist_group("docs")
 
 ROOT = Path(__file__).parents[1]
+ALL_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 README = (ROOT / "README.md").read_text()
 PAGES = ("budget.md", "evaluation.md", "walkthrough.md")
 ALGEBRA = (ROOT / "docs" / "operators.md").read_text()
@@ -72,6 +74,26 @@ def test_every_file_of_the_code_tree_exists() -> None:
     for line in tree[1].splitlines():
         inside, name = re.match(r"( *)([\w./]+)", line).groups()  # type: ignore[union-attr]
         assert (ROOT / ("hfgrow" if inside else "") / name).exists(), name
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(
+        r"`((?:hfgrow|cli|recipes|tests|benchmarks|docs)/[\w./-]*)", page.read_text()
+    )
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_function_that_the_walks_name_stands_in_its_file() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:hfgrow|cli|recipes)/[\w/]+\.py)::([\w.]+)`", page)
+    assert len(named) > 20
+    for path, name in named:
+        body = ast.parse((ROOT / path).read_text()).body
+        for part in name.split("."):
+            found = [node for node in body if getattr(node, "name", None) == part]
+            assert found, f"{path} has no {name}"
+            body = getattr(found[0], "body", [])
 
 
 def test_the_first_commands_are_the_two_that_set_up_everything() -> None:
