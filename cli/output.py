@@ -12,11 +12,18 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from hfgrow.console import redacted, size
-from hfgrow.errors import GrowthError, printable
+from hfgrow.errors import GrowthError, Speech, command, printable
 
 _SMALL_NBYTES = 64 << 20
 _PLAIN_INTERVAL_S = 30.0
 _TRUE = ("1", "ON", "YES", "TRUE")
+
+
+def _option(name: str, value: str) -> str:
+    return f"--{name.replace('_', '-')}" + (f" {value}" if value else "")
+
+
+OPTIONS = Speech(_option, lambda operator, given: command(f"{operator} MODEL", **given))
 
 
 class Console:
@@ -35,7 +42,7 @@ class Console:
         """Tell a line on stderr."""
         if not self.quiet:
             with suppress(OSError):
-                print(redacted(text), file=sys.stderr, flush=True)
+                print(redacted(OPTIONS.spell(text)), file=sys.stderr, flush=True)
 
     def stop(self, text: str, number: int) -> NoReturn:
         """Tell where work stands that a signal ended, and end with the code of the signal."""
@@ -55,6 +62,7 @@ class Console:
 
     def fail(self, error: GrowthError) -> None:
         """Print an error: one line and a hint on stderr, or a JSON document on stdout."""
+        error.speak(OPTIONS)
         if self.as_json:
             document: dict[str, object] = {"message": str(error)}
             document |= {"hint": error.hint, "exit_code": error.exit_code}

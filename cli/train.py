@@ -64,8 +64,8 @@ def train(
     require("hfgrow train", "pydantic", *TRAINING)
     from hfgrow.train.dry_run import recipe_lines, rehearse
     from hfgrow.train.processes import check_launch_options, launch
-    from hfgrow.train.recipe.hints import in_keys
     from hfgrow.train.recipe.recipe import load_recipe
+    from hfgrow.train.recipe.speech import in_keys
 
     console = Console(as_json=json, quiet=quiet)
     extra = _behind_dashes(context.args)

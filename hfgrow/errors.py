@@ -13,16 +13,113 @@ GrowthError                  1  a bug, or the base of the tree
 The command line turns these, and only these, into one line and an exit code. A message says what
 is wrong, with the offending name and value and what was expected; the hint is what to do next.
 
-Calls into libraries that parse what a stranger wrote: whatever they raise becomes one error.
+What a message calls an argument, `argument("hidden_size", 512)`, is written by whoever prints it:
+`--hidden-size 512` on the command line, `hidden_size: 512` in a recipe, `hidden_size=512` in
+Python, where nothing else is said.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
 
 _UNPRINTABLE = re.compile(
     r"[^\x20-\x7e\u00a1-\u061b\u061d-\u1fff\u2010-\u2027\u2030-\u205e\u2070-\ud7ff\uf900-\ufdcf]"
 )
+
+
+# A token lies between two of what `printable` takes out of foreign text, its parts behind others.
+_TOKEN = re.compile("\0([^\0]*)\0")
+
+
+def argument(name: str, value: object = "") -> str:
+    """Return what a message writes for an argument, and a value to give it."""
+    return f"\0{name}\2{_plain(value)}\0"
+
+
+def one_of(*arguments: str) -> str:
+    """Return what a message writes for several arguments, of which one will do."""
+    return f"\0\1{chr(3).join(token.strip(chr(0)) for token in arguments)}\0"
+
+
+def growth(operator: str, **arguments: object) -> str:
+    """Return what a message writes for a growth that is to be asked for."""
+    given = "".join(f"\3{key}\2{_plain(value)}" for key, value in arguments.items())
+    return f"\0{operator}{given}\0"
+
+
+def command(words: str, **options: object) -> str:
+    """Return a command of hfgrow as it is typed in a shell, whoever speaks; None leaves one out."""
+    given = (
+        f" --{key.replace('_', '-')} {value}" for key, value in options.items() if value is not None
+    )
+    return " ".join(f"hfgrow {words}{''.join(given)}".split())
+
+
+def _plain(value: object) -> str:
+    return printable(value, 200)
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """How a front end writes an argument, and a growth; None for an argument that it lacks.
+
+    Attributes:
+        argument: From the name, and the value or an empty string.
+        growth: From the operator, and its arguments by name.
+    """
+
+    argument: Callable[[str, str], str | None]
+    growth: Callable[[str, Mapping[str, str]], str]
+
+    def spell(self, text: str) -> str:
+        """Return a text of tokens as the front end writes it."""
+        return _TOKEN.sub(lambda found: self._token(found[1]), text).replace("\0", "\ufffd")
+
+    def _token(self, token: str) -> str:
+        if token.startswith("\1"):
+            words = [self.argument(*_pair(part)) for part in token[1:].split("\3")]
+            *others, last = [word for word in words if word is not None] or [""]
+            return f"{', '.join(others)}, or {last}" if others else last
+        name, *given = token.split("\3")
+        if "\2" in name:
+            return self.argument(*_pair(name)) or name.partition("\2")[0]
+        return self.growth(name, dict(map(_pair, given)))
+
+
+def _pair(part: str) -> tuple[str, str]:
+    key, _, value = part.partition("\2")
+    return key, value
+
+
+def _step(operator: str, given: Mapping[str, str]) -> str:
+    """Return a growth as one of `GrowthRequest.steps`."""
+    arguments = ", ".join(f'"{name}": {value}' for name, value in given.items())
+    return f'("{operator}", {{{arguments}}})'
+
+
+PYTHON = Speech(lambda name, value: f"{name}={value}" if value else name, _step)
+
+
+class Text(str):
+    """A text in the words of Python, which keeps its tokens where it goes into another.
+
+    Attributes:
+        tokens: The text as it was written.
+    """
+
+    tokens: str
+
+    def __new__(cls, text: str) -> Self:
+        """Read the tokens of a text, or keep those that it has."""
+        tokens = text.tokens if isinstance(text, Text) else text
+        made = super().__new__(cls, PYTHON.spell(tokens))
+        made.tokens = tokens
+        return made
+
+    def __format__(self, spec: str) -> str:
+        return format(self.tokens, spec)
 
 
 class GrowthError(Exception):
@@ -39,9 +136,27 @@ class GrowthError(Exception):
     def __init__(
         self, message: str, *, hint: str = "", details: dict[str, object] | None = None
     ) -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(Text(message))
+        self.hint: str = Text(hint)
         self.details = details or {}
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of the arguments that the message is about."""
+        tokens = _TOKEN.findall(Text(self.args[0]).tokens)
+        parts = (part for token in tokens for part in token.lstrip("\1").split("\3"))
+        return tuple(_pair(part)[0] for part in parts if "\2" in part)
+
+    def speak(self, speech: Speech) -> None:
+        """Write the message and the hint as a front end writes them, for good."""
+        message, hint = (Text(text).tokens for text in (self.args[0], self.hint))
+        self.args, self.hint = (Text(speech.spell(message)),), Text(speech.spell(hint))
+
+    def __str__(self) -> str:
+        return self.args[0] if isinstance(self.args[0], Text) else Text(self.args[0])
+
+    def __format__(self, spec: str) -> str:
+        return format(Text(self.args[0]), spec)
 
 
 class UsageError(GrowthError):

@@ -22,7 +22,7 @@ from pathlib import Path
 from hfgrow.console import open_streams
 from hfgrow.errors import GrowthError
 from hfgrow.train.processes import STATUS_VARIABLE, StoppedError, end_with_parent
-from hfgrow.train.recipe.hints import as_keys
+from hfgrow.train.recipe.speech import KEYS
 
 # How long a process that failed waits for the first one to say so.
 _PATIENCE_S = 10.0
@@ -72,7 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _fail(error: GrowthError) -> int:
     details = dict(error.details)
     flags = {flag: bool(details.pop(flag, False)) for flag in ("is_shared", "is_lost")}
-    message, hint = as_keys(str(error)), as_keys(error.hint)
+    error.speak(KEYS)
+    message, hint = str(error), error.hint
     told = {"name": type(error).__name__, "message": message, "hint": hint}
     said = f"Error: {message}" + (f"\nHint: {hint}" if hint else "")
     return _end({"error": {**told, "details": details}, **flags}, error.exit_code, said)

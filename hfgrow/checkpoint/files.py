@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-from hfgrow.errors import ModelError, UsageError, printable
+from hfgrow.errors import ModelError, UsageError, command, printable
 
 _CHUNK_NBYTES = 8 << 20
 
@@ -266,5 +266,5 @@ def refuse_run(folder: Path) -> None:
     known = shlex.quote(printable(recipe, 200)) if recipe.is_file() else "RECIPE"
     raise UsageError(
         f"{shown} is the folder of a run that is not finished, so it has no model in {TRAINED} yet",
-        hint=f"hfgrow train {known} --resume",
+        hint=command(f"train {known}", resume=""),
     )

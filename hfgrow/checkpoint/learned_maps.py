@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hfgrow.checkpoint.files import LEARNED_MAPS, LocalFolder, file_stamp, hash_file, open_regular
 from hfgrow.checkpoint.header import read_header
-from hfgrow.errors import ModelError, UsageError, printable
+from hfgrow.errors import ModelError, UsageError, command, printable
 from hfgrow.plan.plan import SourceFile
 from hfgrow.plan.tensors import Stored
 
@@ -45,7 +45,7 @@ def open_maps(
     """
     if folder is None or name is None:
         raise UsageError(
-            "a learned growth needs the file of its maps", hint="hfgrow learn MODEL --data TEXT"
+            "a learned growth needs the file of its maps", hint=command("learn MODEL", data="TEXT")
         )
     if not is_maps_name(name):
         raise ModelError(f"{printable(name)} is not the name of a file of learned maps")

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hfgrow.errors import OutputError, printable
+from hfgrow.errors import OutputError, argument, printable
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -122,7 +122,7 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
             f"cannot write to {shown}: {error.strerror or printable(error)}",
             hint="TMPDIR names a folder for temporary files"
             if parent is None
-            else "choose a folder you can write to: --out DIR",
+            else f"choose a folder you can write to: {argument('out', 'DIR')}",
         ) from error
     try:
         yield folder

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hfgrow.checkpoint.files import CONFIG, MANIFEST
 from hfgrow.checkpoint.locks import acquire, lock_at, release, undisturbed
-from hfgrow.errors import GrowthError, OutputError, printable
+from hfgrow.errors import GrowthError, OutputError, argument, printable
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -43,7 +43,7 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         with translated(shown):
             target.parent.mkdir(parents=True, exist_ok=True)
-            acquire(lock, target, hint="wait for it, or choose another --out DIR")
+            acquire(lock, target, hint=f"wait for it, or choose another {argument('out', 'DIR')}")
             _restore(_aside(staging), target)
             _sweep(staging)
             if not overwrite and _is_taken(target):
@@ -167,8 +167,10 @@ def _explain(error: OSError, shown: str) -> str:
 
 def _hint(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "free some space, or choose another --out DIR; nothing was left behind"
-    return "choose a folder you can write to: --out DIR"
+        return (
+            f"free some space, or choose another {argument('out', 'DIR')}; nothing was left behind"
+        )
+    return f"choose a folder you can write to: {argument('out', 'DIR')}"
 
 
 def check_target(target: Path, base: Path | None, *, overwrite: bool) -> None:
@@ -196,13 +198,17 @@ def check_target(target: Path, base: Path | None, *, overwrite: bool) -> None:
     home = Path(os.path.realpath(Path.home()))
     if real in (real.parent, here, home, *here.parents, *home.parents):
         raise OutputError(
-            f"{shown} cannot be an output folder", hint="name a new folder: --out DIR"
+            f"{shown} cannot be an output folder",
+            hint=f"name a new folder: {argument('out', 'DIR')}",
         )
     if base is not None:
         check_apart(target, base)
     try:
         if target.is_symlink() or (target.exists() and not target.is_dir()):
-            raise OutputError(f"{shown} exists and is not a folder", hint="name another: --out DIR")
+            raise OutputError(
+                f"{shown} exists and is not a folder",
+                hint=f"name another: {argument('out', 'DIR')}",
+            )
         found = os.listdir(target) if target.is_dir() else []
     except OSError as error:
         raise OutputError(f"cannot look into {shown}: {error.strerror}") from error
@@ -211,7 +217,8 @@ def check_target(target: Path, base: Path | None, *, overwrite: bool) -> None:
     if found and CONFIG not in found and MANIFEST not in found:
         raise OutputError(
             f"{shown} exists and holds no model ({len(found)} entries, no {CONFIG})",
-            hint="--overwrite replaces models only; choose another --out DIR",
+            hint=f"{argument('overwrite')} replaces models only; choose another "
+            f"{argument('out', 'DIR')}",
         )
 
 
@@ -226,7 +233,7 @@ def check_apart(target: Path, base: Path) -> None:
         raise OutputError(
             f"the output {printable(target, 200)} and the base {printable(base, 200)} must be "
             "apart",
-            hint="name a folder outside the base: --out DIR",
+            hint=f"name a folder outside the base: {argument('out', 'DIR')}",
         )
 
 
@@ -234,7 +241,7 @@ def exists(target: Path) -> OutputError:
     """Return the error for an output that is there already."""
     return OutputError(
         f"the output folder {printable(target, 200)} exists",
-        hint="add --overwrite, or choose another --out DIR",
+        hint=f"add {argument('overwrite')}, or choose another {argument('out', 'DIR')}",
     )
 
 

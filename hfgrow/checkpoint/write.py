@@ -24,7 +24,7 @@ from hfgrow.checkpoint.header import BLOCK_NBYTES
 from hfgrow.checkpoint.layout import Layout, Placed, Run, Shard, runs
 from hfgrow.checkpoint.staging import staged
 from hfgrow.console import size
-from hfgrow.errors import ModelError, OutputError, printable
+from hfgrow.errors import ModelError, OutputError, argument, printable
 from hfgrow.plan.plan import GrowthPlan, SourceFile, is_zero
 from hfgrow.plan.tensors import leaves, predictor_of
 
@@ -319,8 +319,8 @@ def check_free_space(
         wide = any(tensor.dtype in ("F32", "F64") for tensor in plan.tensors.values())
         raise OutputError(
             f"the output takes {size(need)}, but {printable(parent, 200)} has {size(free)} free",
-            hint="choose another disk with --out DIR"
-            + (", or halve it with --dtype bfloat16" if wide else ""),
+            hint=f"choose another disk with {argument('out', 'DIR')}"
+            + (f", or halve it with {argument('dtype', 'bfloat16')}" if wide else ""),
         )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from hfgrow.data.order import Block, BlockOrder
 from hfgrow.data.token_folder import Tokens
 from hfgrow.data.views import TokenView
-from hfgrow.errors import TrainingError, UsageError
+from hfgrow.errors import TrainingError, UsageError, argument
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ class BatchPlan:
             raise UsageError(
                 f"batch_tokens {batch_tokens} is no multiple of sequence_length {sequence_length} "
                 f"x micro_batch_size {micro_batch_size} x {world_size} processes = {unit}",
-                hint=" or ".join(f"--batch-tokens {n}" for n in (below, above) if n),
+                hint=" or ".join(argument("batch_tokens", n) for n in (below, above) if n),
             )
         return cls(
             world_size=world_size,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from hfgrow.data.sources import DataFile, TextSource
-from hfgrow.errors import GrowthError, TrainingError, UsageError, printable
+from hfgrow.errors import GrowthError, TrainingError, UsageError, argument, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import is_sha
 from hfgrow.hub.names import check_repo_id, check_revision
@@ -187,7 +187,7 @@ def no_column(
         text_columns: Those of them that hold text.
     """
     known = ", ".join(printable(name) for name in columns[:_MOST_COLUMNS_SHOWN]) or "none"
-    hint = f"--text-column {printable(text_columns[0])}" if text_columns else ""
+    hint = argument("text_column", printable(text_columns[0])) if text_columns else ""
     return TrainingError(
         f"{where} has no column {printable(column)}; the columns are {known}", hint=hint
     )

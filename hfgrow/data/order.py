@@ -37,7 +37,7 @@ import numpy.typing as npt
 from hfgrow.data.hashing import key, mix
 from hfgrow.data.token_folder import Positions, Tokens
 from hfgrow.data.views import TokenView
-from hfgrow.errors import TrainingError, UsageError
+from hfgrow.errors import TrainingError, UsageError, argument
 
 # Shares that need a longer period are rounded to this many slots.
 MAX_PERIOD = 1 << 16
@@ -267,5 +267,5 @@ def check_sequence_length(sequence_length: int, max_position_embeddings: int) ->
         raise UsageError(
             f"sequence_length {sequence_length} is above the model's max_position_embeddings "
             f"{max_position_embeddings}",
-            hint=f"--sequence-length {max_position_embeddings}",
+            hint=argument("sequence_length", max_position_embeddings),
         )

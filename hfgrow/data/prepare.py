@@ -45,7 +45,14 @@ from hfgrow.data.token_folder import (
 )
 from hfgrow.data.tokenise import check_token, tokenise
 from hfgrow.data.tokenizer import TextTokenizer
-from hfgrow.errors import HubUnreachableError, OutputError, TrainingError, UsageError, printable
+from hfgrow.errors import (
+    HubUnreachableError,
+    OutputError,
+    TrainingError,
+    UsageError,
+    argument,
+    printable,
+)
 from hfgrow.hub.client import HubClient
 
 _MAX_VOCAB_SIZE = 1 << 32
@@ -93,7 +100,7 @@ def prepare(
         _check_outside(folder, source)
     earlier = _earlier(folder, overwrite=overwrite, verify=verify)
     if earlier is not None and not overwrite:
-        hint = "choose another folder, or add --overwrite"
+        hint = f"choose another folder, or add {argument('overwrite')}"
         refuse_other_tokenizer(earlier, tokenizer, folder, hint)
     identities = _identities(sources, earlier, client, progress)
     wanted = fingerprint(tokenizer.identity, identities)
@@ -104,7 +111,7 @@ def prepare(
         if not overwrite:
             raise TrainingError(
                 f"{printable(folder, 200)} holds the tokens of other text",
-                hint="choose another folder, or add --overwrite",
+                hint=f"choose another folder, or add {argument('overwrite')}",
             )
     with (
         staged(folder, overwrite=overwrite) as staging,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from hfgrow.data.sketch import Hashes, Sketch
 from hfgrow.data.tokenizer import TextTokenizer
-from hfgrow.errors import TrainingError, printable
+from hfgrow.errors import TrainingError, argument, command, printable
 
 INDEX = "index.json"
 SCHEMA = 1
@@ -124,7 +124,8 @@ def read_index(folder: Path) -> Index:
         what = "holds no prepared tokens" if folder.is_dir() else "does not exist"
         raise TrainingError(
             f"{printable(folder, 200)} {what}",
-            hint="hfgrow data prepare SOURCE --tokenizer MODEL --out DIR makes such a folder",
+            hint=command("data prepare SOURCE", tokenizer="MODEL", out="DIR")
+            + " makes such a folder",
         ) from error
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise TrainingError(
@@ -144,7 +145,8 @@ def read_index(folder: Path) -> Index:
 
 def prepare_again(folder: Path) -> str:
     """Return what to do about a damaged folder."""
-    return f"prepare the text again with --overwrite, or remove {printable(folder, 200)} first"
+    shown = printable(folder, 200)
+    return f"prepare the text again with {argument('overwrite')}, or remove {shown} first"
 
 
 def _index(content: dict[str, Any]) -> Index:

@@ -12,7 +12,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target
 from hfgrow.checkpoint.write import check_free_space, config_with, write
 from hfgrow.console import Progress, Silent, counting
-from hfgrow.errors import OutputError, printable
+from hfgrow.errors import OutputError, argument, printable
 from hfgrow.growth.behaviour import (
     TRANSFORMERS,
     check_transformers_view,
@@ -135,7 +135,9 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     """
     progress = progress or Silent()
     if request.wants_proof:
-        require("the check with transformers (--no-verify leaves it out)", *TRANSFORMERS)
+        require(
+            f"the check with transformers ({argument('no_verify')} leaves it out)", *TRANSFORMERS
+        )
     client = HubClient(token=request.token)
     ref = locate(request.model, request.revision, client, progress)
     name = f"{base_name(ref)}-{suffix_of_steps(request.steps)}"
@@ -175,7 +177,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         raise OutputError(
             f"the output folder {printable(out, 200)} exists",
             hint=f"to push what lies there: hfgrow push {printable(out, 200)}; to grow it again "
-            "add --overwrite",
+            f"add {argument('overwrite')}",
         )
     check_target(out, ref.path, overwrite=request.overwrite)
     if missing(*COMPUTING):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hfgrow.checkpoint.files import LOCAL_BASE, TRAINED, Files, LocalFolder, open_regular
 from hfgrow.console import Progress
-from hfgrow.errors import ModelError, printable
+from hfgrow.errors import ModelError, argument, printable
 from hfgrow.hub.cache import cached_snapshot
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
@@ -121,7 +121,7 @@ def base_folder(
     where = f", where it lay ({printable(noted, 200)}) lies another model" if noted else ""
     raise ModelError(
         f"the {word} {printable(wanted.name)} is not to be found on this machine{where}",
-        hint=f"name it: --{word} MODEL",
+        hint=f"name it: {argument(word, 'MODEL')}",
     )
 
 

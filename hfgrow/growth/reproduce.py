@@ -14,7 +14,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target, translated
 from hfgrow.checkpoint.write import config_with, write
 from hfgrow.console import Progress, Silent, counting
-from hfgrow.errors import ModelError, UsageError, VerificationError, printable
+from hfgrow.errors import ModelError, UsageError, VerificationError, command, printable
 from hfgrow.growth.loading import COMPUTING, missing, require_for
 from hfgrow.growth.models import base_folder, files_of, locate
 from hfgrow.growth.steps import apply_step
@@ -101,10 +101,10 @@ def _instead(manifest: Manifest, ref: ModelRef) -> str:
         return f"what its weights must be is the sha256 in {MANIFEST}"
     base = manifest.trainings[0].base
     where = "FOLDER" if base.repo_id is None else base.repo_id
-    at = f" --revision {base.revision}" if base.revision else ""
+    again = command(f"reproduce {where}", revision=base.revision)
     return (
         f"reproduce the growth that was trained first, {printable(base.name)}, where that lies: "
-        f"hfgrow reproduce {where}{at}"
+        f"{again}"
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hfgrow.errors import HubUnreachableError, printable
+from hfgrow.errors import HubUnreachableError, argument, printable
 from hfgrow.hub.listing import RemoteFile, is_sha
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def pin_cached(ref: "ModelRef") -> "ModelRef":
         raise HubUnreachableError(
             f"{ref.repo_id} at {ref.revision or 'main'} is not in the cache{known}, and offline "
             "mode is on",
-            hint="name one with --revision" if snapshots else "unset HF_HUB_OFFLINE",
+            hint=f"name one with {argument('revision')}" if snapshots else "unset HF_HUB_OFFLINE",
         )
     files = _cached_files(ref.repo_id, sha, folder / "snapshots" / sha)
     note = f"offline: {ref.repo_id} at {sha} as it is in the cache"

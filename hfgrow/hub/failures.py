@@ -17,6 +17,7 @@ from hfgrow.errors import (
     ModelError,
     OutputError,
     UsageError,
+    argument,
     printable,
 )
 
@@ -93,7 +94,7 @@ def translated(
         changed = ", the repository changed meanwhile" if repo_id else ""
         return HubConflictError(
             f"{what}: the Hub answered {status}{changed}{_said(error)}",
-            hint="run the same command again" + ", or add --create-pr" * _writes(what),
+            hint="run the same command again" + f", or add {argument('create_pr')}" * _writes(what),
         )
     if status == 408 or status == 429 or status >= 500:
         wait = retry_after_s(error)
@@ -154,7 +155,7 @@ def _refusal(
     if status == 404:
         step = f"check the name, and that {endpoint} is the Hub you mean"
     elif status == 413 and _writes(what):
-        step = "smaller files may pass: --max-shard-size SIZE"
+        step = f"smaller files may pass: {argument('max_shard_size', 'SIZE')}"
     else:
         step = f"look at {page}; if nothing is wrong there, report the answer to the Hub"
     return HubRefusedError(f"{what}: the Hub answered {status}{_said(error)}", hint=step)

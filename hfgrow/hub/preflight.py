@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hfgrow.checkpoint.files import MANIFEST
-from hfgrow.errors import HubConflictError, HubRefusedError, UsageError, printable
+from hfgrow.errors import HubConflictError, HubRefusedError, UsageError, argument, one_of, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import Listing, ModelRef, list_commit
 from hfgrow.hub.names import check_repo_id
 
+_ANOTHER = one_of(
+    argument("repo", "NAME"), argument("create_pr"), argument("exist_ok", "to add to it")
+)
 _LOGIN = "hf auth login"
 
 
@@ -64,7 +67,7 @@ def preflight(
     if base.repo_id is not None and repo_id.casefold() == base.repo_id.casefold():
         raise UsageError(
             f"{repo_id} is the base itself, which a push would overwrite",
-            hint=f"--repo {name}/{default_name}",
+            hint=argument("repo", f"{name}/{default_name}"),
         )
     existing = _existing(client, repo_id)
     if not (create_pr and existing):
@@ -105,7 +108,9 @@ def may_write_somewhere(token: dict[str, Any]) -> bool:
 def _target_id(repo: str | None, default_name: str, name: str) -> str:
     repo_id = repo if repo and "/" in repo else f"{name}/{repo or default_name}"
     if repo_id.startswith("-") or "/-" in repo_id:
-        raise UsageError(f"{printable(repo_id)!r} is no name of a repository", hint="--repo NAME")
+        raise UsageError(
+            f"{printable(repo_id)!r} is no name of a repository", hint=argument("repo", "NAME")
+        )
     check_repo_id(repo_id)
     return repo_id
 
@@ -128,7 +133,7 @@ def _check_namespace(caller: dict[str, Any], repo_id: str) -> None:
             raise HubRefusedError(f"you may only read in {org['name']}, so not push to {repo_id}")
     raise HubRefusedError(
         f"{repo_id} is neither yours ({caller['name']}) nor of one of your organisations",
-        hint="--repo NAME pushes to your own namespace",
+        hint=f"{argument('repo', 'NAME')} pushes to your own namespace",
     )
 
 
@@ -139,7 +144,7 @@ def _check_ours(existing: Listing, exist_ok: bool) -> None:
         return
     raise HubConflictError(
         f"{existing.repo_id} exists and was not made by hfgrow: it has no {MANIFEST}",
-        hint="another --repo NAME, --create-pr, or --exist-ok to add to it; nothing is deleted",
+        hint=f"another {_ANOTHER}; nothing is deleted",
     )
 
 
@@ -149,10 +154,12 @@ def _check_visibility(existing: Listing, base: ModelRef, private: bool | None) -
         kind = "private" if base.private else "gated"
         raise UsageError(
             f"{existing.repo_id} is public, and {base.label} is {kind}",
-            hint="another --repo NAME, or --public if everybody may see it",
+            hint=f"another {argument('repo', 'NAME')}, or {argument('public')} if everybody may "
+            f"see it",
         )
     if private is not None and private != existing.private:
         raise UsageError(
             f"{existing.repo_id} exists and is {now}; a push does not change that",
-            hint=f"change it in its settings, or leave out --{'private' if private else 'public'}",
+            hint=f"change it in its settings, or leave out "
+            f"{argument('private' if private else 'public')}",
         )

@@ -21,7 +21,14 @@ from hfgrow.checkpoint.files import (
 )
 from hfgrow.checkpoint.strict import MAX_JSON_NBYTES, parse_json_object
 from hfgrow.console import size
-from hfgrow.errors import HubUnreachableError, ModelError, OutputError, VerificationError, printable
+from hfgrow.errors import (
+    HubUnreachableError,
+    ModelError,
+    OutputError,
+    VerificationError,
+    argument,
+    printable,
+)
 from hfgrow.hub.cache import forget, missing_from, repo_folder
 from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
 from hfgrow.hub.listing import ModelRef, RemoteFile
@@ -125,7 +132,8 @@ def _no_weights(ref: ModelRef) -> ModelError:
     found = ", ".join(f"{suffix} ({_FORMATS[suffix]})" for suffix in suffixes)
     return ModelError(
         f"{ref.label} has no {SINGLE}, only {found}; other formats are not read",
-        hint=f"{_CONVERTER} opens a pull request with safetensors: then --revision refs/pr/N",
+        hint=f"{_CONVERTER} opens a pull request with safetensors: then "
+        f"{argument('revision', 'refs/pr/N')}",
     )
 
 

@@ -17,6 +17,7 @@ from hfgrow.errors import (
     HubUnreachableError,
     ModelError,
     VerificationError,
+    argument,
     printable,
 )
 from hfgrow.hub.client import HubClient
@@ -86,7 +87,7 @@ def push(
     if target.head not in (None, head.sha) and not target.create_pr:
         raise HubConflictError(
             f"pushing to {target.repo_id}: its main branch changed meanwhile",
-            hint="run the same command again, or add --create-pr",
+            hint=f"run the same command again, or add {argument('create_pr')}",
         )
     try:
         info = _commit(paths, target.repo_id, head.sha, target.create_pr, client, message)
@@ -125,7 +126,8 @@ def _refuse_other_weights(head: Listing, paths: Mapping[str, Path], repo_id: str
         raise HubConflictError(
             f"{repo_id} holds weights that this model does not have ({printable(others[0])}): "
             "both together would be two models in one",
-            hint="another --repo NAME, the same --max-shard-size as before, or delete them there",
+            hint=f"another {argument('repo', 'NAME')}, the same {argument('max_shard_size')} as "
+            f"before, or delete them there",
         )
 
 
@@ -170,7 +172,7 @@ def _head(target: PushTarget, client: HubClient) -> Listing:
     if raced is not None and (head.files or head.num_files > 1):
         raise HubConflictError(
             f"{repo_id} did not exist a moment ago, and holds files of somebody now",
-            hint="another --repo NAME, or --exist-ok to add to it",
+            hint=f"another {argument('repo', 'NAME')}, or {argument('exist_ok')} to add to it",
         ) from raced
     return head
 

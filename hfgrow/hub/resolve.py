@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hfgrow.checkpoint.files import is_run, refuse_run
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, argument, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef, list_commit
 from hfgrow.hub.names import check_repo_id, check_revision, edit_distance, shown
@@ -122,7 +122,9 @@ def _folder(path: Path, revision: str | None) -> ModelRef:
     except RuntimeError as error:
         raise UsageError(f"{shown(str(path))} has no home folder to start from") from error
     if revision is not None:
-        raise UsageError(f"--revision is for models on the Hub; {shown(str(path))} is a folder")
+        raise UsageError(
+            f"{argument('revision')} is for models on the Hub; {shown(str(path))} is a folder"
+        )
     if not path.is_dir():
         found = "is not a folder" if path.exists() else "does not exist"
         raise UsageError(f"{shown(str(path))} {found}")
@@ -163,7 +165,9 @@ def _uri(uri: str, revision: str | None) -> ModelRef:
     if parsed.revision is not None:
         check_revision(parsed.revision)
         if revision not in (None, parsed.revision):
-            raise UsageError(f"{shown(uri)} names another revision than --revision {revision}")
+            raise UsageError(
+                f"{shown(uri)} names another revision than {argument('revision', revision)}"
+            )
     return _repository(parsed.id, parsed.revision or revision)
 
 

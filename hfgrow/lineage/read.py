@@ -15,7 +15,7 @@ from typing import Any
 
 from hfgrow.checkpoint.files import MANIFEST, Files, LocalFolder, refuse_run
 from hfgrow.checkpoint.strict import is_int, read_json_object
-from hfgrow.errors import ModelError, printable
+from hfgrow.errors import ModelError, growth, printable
 from hfgrow.lineage.card_metadata import checked_metadata
 from hfgrow.lineage.fields import (
     checked,
@@ -95,7 +95,7 @@ def manifest_of(files: Files) -> Manifest:
     if MANIFEST not in files.names():
         raise ModelError(
             f"{files.label} has no {MANIFEST}: it was not grown by hfgrow",
-            hint="grow a model first: hfgrow stack MODEL --g 4",
+            hint=f"grow a model first: {growth('stack', g=4)}",
         )
     return parse_manifest(read_json_object(files, MANIFEST))
 

@@ -21,7 +21,7 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import sqrt
 
-from hfgrow.errors import UsageError
+from hfgrow.errors import UsageError, argument
 
 # In place of a source: the index is new.
 FRESH = -1
@@ -305,7 +305,8 @@ def _smaller_groups(
         raise UsageError(
             f"{new_heads} query heads on {new_kv_heads} key-value heads cannot hold "
             f"{heads} on {kv_heads}",
-            hint=f"with {new_heads} query heads, --kv-heads can be {', '.join(map(str, possible))}"
+            hint=f"with {new_heads} query heads, {argument('kv_heads')} can be "
+            f"{', '.join(map(str, possible))}"
             if possible
             else f"take a multiple of {kv_heads} query heads, from {heads}",
         )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from hfgrow.errors import VerificationError
+from hfgrow.errors import VerificationError, argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def check_promise(measured: Measured) -> None:
             "the growth promises the same function as its base, but on "
             f"{measured.num_tokens} tokens in {measured.dtype} {' and '.join(broken)}",
             hint="do not use this model as one that computes what its base does; grow it again, "
-            "with --dtype float32 to rule out rounding, and report it if it stays",
+            f"with {argument('dtype', 'float32')} to rule out rounding, and report it if it stays",
             details={"measured": measured.to_json()},
         )
 

@@ -17,7 +17,7 @@ from functools import cache
 from math import sqrt
 from typing import Any
 
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, argument, printable
 from hfgrow.plan.axes import FRESH, AxisMap, Span, identity, joined, product
 from hfgrow.plan.depth import HIDDEN, initial_std
 from hfgrow.plan.families import FAMILIES
@@ -236,7 +236,7 @@ def _check_axes(family: Family, maps: Mapping[str, AxisMap]) -> None:
             raise UsageError(
                 f"{AXIS_KEYS.get(axis, axis)} of {family.model_type} cannot grow: "
                 f"{family.fixed_axes[axis]}",
-                hint="grow --hidden-size or --ffn alone",
+                hint=f"grow {argument('hidden_size')} or {argument('ffn')} alone",
             )
 
 
@@ -248,13 +248,14 @@ def _wider_config(base: GrowthPlan, family: Family, maps: Mapping[str, AxisMap])
         raise UsageError(
             f"hidden_size {sizes['hidden']} is no multiple of num_attention_heads "
             f"{sizes['heads']}, which transformers wants of a {family.model_type}",
-            hint=f"try --hidden-size {possible}",
+            hint=f"try {argument('hidden_size', possible)}",
         )
     if sizes["heads"] % sizes["kv_heads"]:
         raise UsageError(
             f"num_attention_heads {sizes['heads']} is no multiple of num_key_value_heads "
             f"{sizes['kv_heads']}",
-            hint=f"try --heads {sizes['kv_heads'] * -(-sizes['heads'] // sizes['kv_heads'])}",
+            hint=f"try "
+            f"{argument('heads', sizes['kv_heads'] * -(-sizes['heads'] // sizes['kv_heads']))}",
         )
     config = dict(base.config)
     for axis in maps:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, argument, printable
 from hfgrow.plan.axes import (
     FRESH,
     AxisMap,
@@ -19,7 +19,7 @@ from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.plan.width import MAX_WIDTH
 
-_OPTIONS = {"hidden": "hidden-size", "ffn": "ffn", "heads": "heads", "kv_heads": "kv-heads"}
+_ARGUMENTS = {"hidden": "hidden_size", "ffn": "ffn", "heads": "heads", "kv_heads": "kv_heads"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +52,17 @@ def target_widths(
         UsageError: Nothing was asked for, or both ways at once, or a target is not wider.
     """
     sizes = FAMILIES[base.family].sizes(base.config)
-    before = {axis: sizes[axis] for axis in _OPTIONS}
+    before = {axis: sizes[axis] for axis in _ARGUMENTS}
     asked = {
         axis: target
-        for axis, target in zip(_OPTIONS, (hidden_size, ffn, heads, kv_heads), strict=True)
+        for axis, target in zip(_ARGUMENTS, (hidden_size, ffn, heads, kv_heads), strict=True)
         if target is not None
     }
     if g is not None:
         if asked:
             raise UsageError(
-                f"--g multiplies every width; leave out --{_OPTIONS[next(iter(asked))]}, or --g"
+                f"{argument('g')} multiplies every width; leave out "
+                f"{argument(_ARGUMENTS[next(iter(asked))])}, or {argument('g')}"
             )
         most = MAX_WIDTH // max(before.values())
         if not 2 <= g <= most:
@@ -71,26 +72,28 @@ def target_widths(
         asked = {axis: g * size for axis, size in before.items()}
     if not asked:
         raise UsageError(
-            "there is no target width: --g, --hidden-size, --ffn, --heads or --kv-heads",
-            hint="try --g 2",
+            f"there is no target width: {argument('g')}, {argument('hidden_size')}, "
+            f"{argument('ffn')}, {argument('heads')} or {argument('kv_heads')}",
+            hint=f"try {argument('g', 2)}",
         )
     for axis, target in asked.items():
         if not before[axis] <= target <= MAX_WIDTH:
             raise UsageError(
-                f"--{_OPTIONS[axis]} {printable(target, 40)} is not between the base's "
+                f"{argument(_ARGUMENTS[axis], printable(target, 40))} is not between the base's "
                 f"{before[axis]} and {MAX_WIDTH}",
-                hint=f"try --{_OPTIONS[axis]} {2 * before[axis]}",
+                hint=f"try {argument(_ARGUMENTS[axis], 2 * before[axis])}",
             )
     if before["heads"] == before["kv_heads"] and "kv_heads" not in asked:
         # Without grouped queries each new query head has a key-value head of its own.
         asked["kv_heads"] = asked.get("heads", before["heads"])
     after = before | asked
     if after == before:
-        raise UsageError("the base has these widths already", hint="try --g 2")
+        raise UsageError("the base has these widths already", hint=f"try {argument('g', 2)}")
     if after["heads"] % after["kv_heads"]:
         raise UsageError(
             f"{after['heads']} query heads are no multiple of {after['kv_heads']} key-value heads",
-            hint=f"try --heads {after['kv_heads'] * -(-after['heads'] // after['kv_heads'])}",
+            hint=f"try "
+            f"{argument('heads', after['kv_heads'] * -(-after['heads'] // after['kv_heads']))}",
         )
     return Widths(before, after)
 

@@ -26,9 +26,9 @@ from hfgrow.study.recipe import Arm, Base, StudyRecipe
 from hfgrow.train.dry_run import Foreseen, foresee, stage_cost
 from hfgrow.train.flops import arithmetic
 from hfgrow.train.recipe.fields import Tokens, numbers_in
-from hfgrow.train.recipe.hints import in_keys
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.recipe.recipe import Recipe, recipe_of
+from hfgrow.train.recipe.speech import in_keys
 from hfgrow.train.recipe.stages import takes_seed
 from hfgrow.train.weights import fresh_plan
 

@@ -31,7 +31,7 @@ from hfgrow.data.order import check_sequence_length
 from hfgrow.data.sources import TextSource
 from hfgrow.data.tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
-from hfgrow.errors import ModelError, UsageError, printable
+from hfgrow.errors import ModelError, UsageError, argument, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.train.attention import BatchMasks
 from hfgrow.train.devices import Devices, inner_model
@@ -181,7 +181,7 @@ def same_bytes(
         try:
             tokenizer = open_tokenizer(candidate.tokenizer)
         except ModelError as error:
-            hint = "name a model that has one: --tokenizer MODEL"
+            hint = f"name a model that has one: {argument('tokenizer', 'MODEL')}"
             raise ModelError(str(error), hint=hint) from error
         views = open_sources(
             sources,
@@ -333,7 +333,7 @@ def prepared(
         try:
             check_sequence_length(length, most)
         except UsageError as error:
-            hint = f"--sequence-length {min(positions)}"
+            hint = argument("sequence_length", min(positions))
             raise UsageError(f"{printable(found.name)}: {error}", hint=hint) from None
     with scratch_folder() as scratch:
         views = same_bytes(

@@ -38,6 +38,7 @@ from hfgrow.train.loop import Run
 from hfgrow.train.metrics import Metrics, Position, recorded_evaluations
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.recipe.recipe import Recipe
+from hfgrow.train.recipe.speech import KEYS
 from hfgrow.train.run_folder import RunFolder, base_identity, run_name, text_identity
 from hfgrow.train.text import open_texts
 from hfgrow.train.walk import Keeper, Walk
@@ -278,7 +279,7 @@ class _Stderr(Silent):
     """Says lines on stderr."""
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(KEYS.spell(text), file=sys.stderr, flush=True)
 
 
 def carry_out(job: Job) -> dict[str, Any]:

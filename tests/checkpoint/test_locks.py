@@ -127,7 +127,7 @@ def test_a_scratch_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> Non
         scratch_folder(tmp_path / "file"),
     ):
         pass
-    assert "--out DIR" in caught.value.hint
+    assert "out=DIR" in caught.value.hint
 
 
 def test_runs_that_begin_and_end_beside_each_other_do_not_stop_each_other(tmp_path: Path) -> None:

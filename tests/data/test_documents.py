@@ -176,7 +176,7 @@ def test_parquet_without_text_is_refused(tmp_path: Path, encoder: TextTokenizer)
         TrainingError, match="no column text; the columns are id, content"
     ) as caught:
         prepared(path, tmp_path / "out", encoder)
-    assert caught.value.hint == "--text-column content"
+    assert caught.value.hint == "text_column=content"
     with pytest.raises(TrainingError, match=r"row 1: the column id holds 1 \(int\), not text"):
         prepared(path, tmp_path / "out", encoder, text_column="id")
     (tmp_path / "b.parquet").write_bytes(b"PAR1 is not all")

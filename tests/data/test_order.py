@@ -209,7 +209,7 @@ def test_a_step_of_tokens_that_cannot_be_parted_is_refused() -> None:
     assert (plan.accumulation, plan.num_samples) == (8, 64)
     with pytest.raises(UsageError, match="no multiple of sequence_length 64") as caught:
         BatchPlan.of_tokens(1000, sequence_length=64, micro_batch_size=4, world_size=2)
-    assert caught.value.hint == "--batch-tokens 512 or --batch-tokens 1024"
+    assert caught.value.hint == "batch_tokens=512 or batch_tokens=1024"
 
 
 def test_documents_that_do_not_see_each_other_are_segments_of_their_own() -> None:

@@ -146,7 +146,7 @@ def test_broken_text_is_refused_with_its_place(
 @pytest.mark.case("H10")
 def test_a_missing_column_suggests_one_with_text(tmp_path: Path, encoder: TextTokenizer) -> None:
     path = write_rows(tmp_path / "a.jsonl", [{"id": 1, "content": "x"}])
-    assert refusal(path, encoder).hint == "--text-column content"
+    assert refusal(path, encoder).hint == "text_column=content"
     files = prepared(path, tmp_path / "out", encoder, text_column="content")
     assert documents(files) == expected(encoder, "x")
 
@@ -212,7 +212,7 @@ def test_what_is_damaged_is_prepared_again_as_its_hint_says(
         shard.write_bytes(damaged)
         with pytest.raises(TrainingError) as caught:
             TokenFiles(out).verify()
-        assert f"--overwrite, or remove {out} first" in caught.value.hint
+        assert f"overwrite, or remove {out} first" in caught.value.hint
         source = TextSource(path=text)
         prepare([source], encoder, out, vocab_size=VOCAB_SIZE, overwrite=True, verify=True)
         assert shard.read_bytes() == whole

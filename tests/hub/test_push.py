@@ -164,7 +164,7 @@ def test_a_moved_branch_is_a_conflict_and_a_new_run_goes_through(hub: Hub, grown
     theirs = hub.seed(TARGET, {"other.txt": b"theirs"})
     with pytest.raises(HubConflictError, match="changed") as caught:
         send(grown, target, client)
-    assert "--create-pr" in caught.value.hint
+    assert "create_pr" in caught.value.hint
     assert hub.head(TARGET) == theirs
     send(grown, check(client), client)
     assert content(hub, TARGET)["other.txt"] == b"theirs"

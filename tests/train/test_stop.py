@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from hfgrow.errors import GrowthError, UsageError
+from hfgrow.errors import GrowthError, UsageError, argument, command, growth, one_of
 from hfgrow.train.processes import StoppedError, StopRequest, _outcome
-from hfgrow.train.recipe.hints import as_keys
+from hfgrow.train.recipe.speech import KEYS
 from tests.program import CANARY
 from tests.train import runs
 
@@ -154,27 +154,32 @@ def test_an_error_keeps_its_details_on_the_way(
 def test_a_hint_names_the_key_of_a_recipe_and_no_option_of_another_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, status = run_with(UsageError("no", hint="another --out DIR"), tmp_path, monkeypatch)
+    _, status = run_with(
+        UsageError("no", hint=f"another {argument('out', 'DIR')}"), tmp_path, monkeypatch
+    )
     assert status["error"]["hint"] == "another --set output=DIR"
 
 
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ("a factor --g or --layers; both were given", "a factor g or layers; both were given"),
-        ("try --hidden-size 512", "try hidden_size: 512"),
-        ("--exponent must be above 0", "exponent must be above 0"),
-        ("use stack: hfgrow stack MODEL --g 4", "use stack: operator: stack, g: 4"),
-        ("choose --dtype bfloat16", "choose --set dtype=bfloat16"),
-        ("--sequence-length 512", "--set data.sequence_length=512"),
-        ("--text-column content", "text_column: content"),
-        ("add --resume, or --set seed=1", "add --resume, or --set seed=1"),
-        ("try hfgrow stack MODEL --g 4 --untie", "try hfgrow stack MODEL --g 4 --untie"),
-        ("hfgrow data prepare A --out DIR", "hfgrow data prepare A --out DIR"),
+        (f"a factor {argument('g')} or {argument('layers')}", "a factor g or layers"),
+        (f"try {argument('hidden_size', 512)}", "try hidden_size: 512"),
+        (f"use stack: {growth('stack', g=4)}", "use stack: operator: stack, g: 4"),
+        (f"choose {argument('dtype', 'bfloat16')}", "choose --set dtype=bfloat16"),
+        (argument("sequence_length", 512), "--set data.sequence_length=512"),
+        (argument("text_column", "content"), "text_column: content"),
+        (f"add {argument('resume')}, or --set seed=1", "add --resume, or --set seed=1"),
+        (growth("stack", g=4, untie=True), "hfgrow stack MODEL --g 4 --untie True"),
+        (command("data prepare A", out="DIR"), "hfgrow data prepare A --out DIR"),
+        (
+            f"another {one_of(argument('repo', 'NAME'), argument('create_pr'))}",
+            "another --set push.repo=NAME",
+        ),
     ],
 )
-def test_options_of_operators_are_the_keys_of_their_stage(said: str, told: str) -> None:
-    assert as_keys(said) == told
+def test_arguments_of_operators_are_the_keys_of_their_stage(said: str, told: str) -> None:
+    assert KEYS.spell(said) == told
 
 
 @pytest.mark.parametrize(("is_shared", "code"), [(True, 0), (False, 2)])

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from hfgrow.checkpoint.compute.evaluate import Evaluator, ReadRows, torch_dtype
 from hfgrow.checkpoint.files import Files
-from hfgrow.errors import ModelError, printable
+from hfgrow.errors import ModelError, argument, printable
 from hfgrow.plan.plan import GrowthPlan, TensorPlan, stored_in
 from hfgrow.plan.tensors import (
     CONFIG_NAMES,
@@ -100,7 +100,7 @@ def computed(chunk: Chunk, evaluator: Evaluator, *, allow_nonfinite: bool = True
             raise ModelError(
                 f"{chunk.name}: {overflown} values are too large for "
                 f"{CONFIG_NAMES[chunk.tensor.dtype]}",
-                hint="choose --dtype bfloat16",
+                hint=f"choose {argument('dtype', 'bfloat16')}",
             )
         if not allow_nonfinite:
             raise _source_not_finite(chunk, evaluator, count_nonfinite(rounded))
@@ -184,7 +184,7 @@ def not_finite(stored: Stored, num_bad: int, num_others: int = 0) -> ModelError:
     return ModelError(
         f"{printable(stored.file, 200)}: {stored.name} holds {num_bad} values that are NaN or "
         f"infinite, of {prod(stored.shape)}{more}",
-        hint="such a model computes nothing; --allow-nonfinite grows it all the same",
+        hint=f"such a model computes nothing; {argument('allow_nonfinite')} grows it all the same",
     )
 
 

@@ -21,7 +21,7 @@ Source: Yang et al. 2025, "LESA: Learnable LLM Layer Scaling-Up", https://arxiv.
 there they stand in the upper half only, and training keeps the other layers as they are
 """
 
-from hfgrow.errors import UsageError
+from hfgrow.errors import UsageError, argument, growth
 from hfgrow.plan.depth import apply_layer_map
 from hfgrow.plan.operators.operator import (
     check_amount,
@@ -55,9 +55,13 @@ def zero_depth(
     """
     num_layers = base.num_hidden_layers
     if sum(value is not None for value in (g, layers, every)) != 1:
-        raise UsageError("zero-depth takes one of --g, --layers and --every", hint="try --g 2")
+        raise UsageError(
+            f"zero-depth takes one of {argument('g')}, {argument('layers')} and "
+            f"{argument('every')}",
+            hint=f"try {argument('g', 2)}",
+        )
     if every is not None:
-        check_divides(base, "--every", every)
+        check_divides(base, "every", every)
         sources = [i for i in range(num_layers) for _ in range(1 + ((i + 1) % every == 0))]
         arguments: dict[str, object] = {"every": every}
     else:
@@ -131,7 +135,7 @@ def average(base: GrowthPlan, *, layers: int | None = None) -> GrowthPlan:
     if base.num_hidden_layers < 2:
         raise UsageError(
             "average needs at least 2 layers, the base has 1",
-            hint="use progressive: hfgrow progressive MODEL --layers 12",
+            hint=f"use progressive: {growth('progressive', layers=12)}",
         )
     layer_map = between(base, layers, "average")
     return apply_layer_map(
@@ -150,7 +154,8 @@ def between(base: GrowthPlan, layers: int | None, mode: str) -> list[LayerSource
     target = num_layers + num_gaps if layers is None else layers
     if not num_layers < target <= num_layers + num_gaps:
         raise UsageError(
-            f"--layers must be from {num_layers + 1} to {num_layers + num_gaps}, one layer in "
+            f"{argument('layers')} must be from {num_layers + 1} to {num_layers + num_gaps}, "
+            f"one layer in "
             f"a gap between {num_layers}, not {target}"
         )
     num_new = target - num_layers
@@ -185,7 +190,7 @@ def lesa(base: GrowthPlan, *, layers: int | None = None, seed: int = 0) -> Growt
     if num_layers < MIN_LAYERS:
         raise UsageError(
             f"lesa learns from at least {MIN_LAYERS} layers, the base has {num_layers}",
-            hint=f"use stack: hfgrow stack MODEL --layers {2 * num_layers}",
+            hint=f"use stack: {growth('stack', layers=2 * num_layers)}",
         )
     check_seed(seed)
     layer_map = between(base, layers, "predicted")

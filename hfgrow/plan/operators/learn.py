@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, argument, printable
 from hfgrow.plan.axes import AxisMap
 from hfgrow.plan.depth import apply_layer_map
 from hfgrow.plan.families import FAMILIES
@@ -111,9 +111,14 @@ class LearnArguments:
 
     def __post_init__(self) -> None:
         if self.init not in INITS:
-            raise UsageError(f"--init must be one of {', '.join(INITS)}, not {self.init}")
+            raise UsageError(
+                f"{argument('init')} must be one of {', '.join(INITS)}, not {self.init}"
+            )
         if self.width_g is not None and (given := self._other_widths):
-            raise UsageError(f"--width-g multiplies every width; leave out --{given[0]}, or it")
+            raise UsageError(
+                f"{argument('width_g')} multiplies every width; leave out {argument(given[0])}, "
+                f"or it"
+            )
 
     @classmethod
     def of(cls, arguments: Mapping[str, object]) -> "LearnArguments":
@@ -140,15 +145,15 @@ class LearnArguments:
         """
         check_seed(self.seed or 0)
         if self.steps is not None and not 0 <= self.steps <= 1_000_000:
-            raise UsageError(f"--steps must be from 0 to 1000000, not {self.steps}")
+            raise UsageError(f"{argument('steps')} must be from 0 to 1000000, not {self.steps}")
         if self.lr is not None and not 0 < self.lr <= 1:
-            raise UsageError(f"--lr must be above 0 and at most 1, not {self.lr}")
-        for option, value in (
-            ("batch-tokens", self.batch_tokens),
-            ("sequence-length", self.sequence_length),
+            raise UsageError(f"{argument('lr')} must be above 0 and at most 1, not {self.lr}")
+        for name, value in (
+            ("batch_tokens", self.batch_tokens),
+            ("sequence_length", self.sequence_length),
         ):
             if value is not None and value < 1:
-                raise UsageError(f"--{option} must be at least 1, not {value}")
+                raise UsageError(f"{argument(name)} must be at least 1, not {value}")
 
     @property
     def grows_depth(self) -> bool:
@@ -281,9 +286,10 @@ def learned_growth(base: GrowthPlan, arguments: LearnArguments) -> LearnedGrowth
         )
     if target == num_layers and widths is None:
         raise UsageError(
-            "there is no target: --g or --layers for depth, --width-g, --hidden-size, --ffn, "
-            "--heads or --kv-heads for width",
-            hint="try --g 2",
+            f"there is no target: {argument('g')} or {argument('layers')} for depth, "
+            f"{argument('width_g')}, {argument('hidden_size')}, {argument('ffn')}, "
+            f"{argument('heads')} or {argument('kv_heads')} for width",
+            hint=f"try {argument('g', 2)}",
         )
     return LearnedGrowth(
         sources=_first_sources(arguments.init, num_layers, target),

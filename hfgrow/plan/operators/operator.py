@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, argument, printable
 from hfgrow.plan.depth import check_num_layers
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.plan.width_maps import Widths
@@ -58,7 +58,7 @@ def check_amount(name: str, value: float) -> None:
         UsageError: It is not.
     """
     if not 0 <= value <= 1:
-        raise UsageError(f"--{name} must be from 0 to 1, not {printable(value, 40)}")
+        raise UsageError(f"{argument(name)} must be from 0 to 1, not {printable(value, 40)}")
 
 
 def check_seed(seed: int) -> None:
@@ -68,7 +68,9 @@ def check_seed(seed: int) -> None:
         UsageError: It is negative or takes more than 32 bits.
     """
     if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"--seed must be from 0 to {MAX_SEED}, not {printable(seed, 40)}")
+        raise UsageError(
+            f"{argument('seed')} must be from 0 to {MAX_SEED}, not {printable(seed, 40)}"
+        )
 
 
 def target_layers(base: GrowthPlan, g: int | None, layers: int | None) -> int:
@@ -81,7 +83,9 @@ def target_layers(base: GrowthPlan, g: int | None, layers: int | None) -> int:
     if (g is None) == (layers is None):
         given = "both were given" if g is not None else "neither was given"
         raise UsageError(
-            f"the target depth is either a growth factor --g or --layers; {given}", hint="try --g 4"
+            f"the target depth is either a growth factor {argument('g')} or "
+            f"{argument('layers')}; {given}",
+            hint=f"try {argument('g', 4)}",
         )
     if g is not None:
         if g < 2:
@@ -90,8 +94,9 @@ def target_layers(base: GrowthPlan, g: int | None, layers: int | None) -> int:
     assert layers is not None
     if layers <= num_layers:
         raise UsageError(
-            f"--layers {layers} is not deeper than the base, which has {num_layers} layers",
-            hint=f"try --layers {2 * num_layers}",
+            f"{argument('layers', layers)} is not deeper than the base, which has {num_layers} "
+            f"layers",
+            hint=f"try {argument('layers', 2 * num_layers)}",
         )
     check_num_layers(layers)
     return layers
@@ -102,7 +107,7 @@ def target_arguments(g: int | None, layers: int | None) -> dict[str, object]:
     return {"g": g} if g is not None else {"layers": layers}
 
 
-def check_divides(base: GrowthPlan, option: str, size: int | None) -> int:
+def check_divides(base: GrowthPlan, name: str, size: int | None) -> int:
     """Return the size of the groups that the layers fall into.
 
     Raises:
@@ -113,7 +118,8 @@ def check_divides(base: GrowthPlan, option: str, size: int | None) -> int:
         fitting = ", ".join(str(k) for k in range(1, num_layers + 1) if num_layers % k == 0)
         wrong = "is not given" if size is None else f"{size} does not divide them"
         raise UsageError(
-            f"{option} must divide the {num_layers} layers of the base ({fitting}), but {wrong}"
+            f"{argument(name)} must divide the {num_layers} layers of the base ({fitting}), but "
+            f"{wrong}"
         )
     return size
 

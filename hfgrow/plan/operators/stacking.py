@@ -43,7 +43,7 @@ https://arxiv.org/abs/2511.04981
 import re
 from typing import Literal
 
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, argument, growth, printable
 from hfgrow.plan.depth import apply_layer_map, check_num_layers
 from hfgrow.plan.operators.operator import check_divides, target_arguments, target_layers
 from hfgrow.plan.plan import GrowthPlan
@@ -73,7 +73,9 @@ def stack(
             g leaves none.
     """
     if g is not None and remainder != "tail":
-        raise UsageError("--remainder goes with --layers: a growth factor leaves none")
+        raise UsageError(
+            f"{argument('remainder')} goes with {argument('layers')}: a growth factor leaves none"
+        )
     num_layers = base.num_hidden_layers
     target = target_layers(base, g, layers)
     full, rest = divmod(target, num_layers)
@@ -187,7 +189,7 @@ def solar(base: GrowthPlan, *, overlap: int = 8) -> GrowthPlan:
     if overlap < 0 or 2 * overlap >= num_layers:
         raise UsageError(
             f"overlap must be from 0 to below half of the {num_layers} layers, not {overlap}",
-            hint=f"try --overlap {num_layers // 4}",
+            hint=f"try {argument('overlap', num_layers // 4)}",
         )
     layer_map = [*range(num_layers - overlap), *range(overlap, num_layers)]
     return apply_layer_map(base, layer_map, operator="solar", arguments={"overlap": overlap})
@@ -212,7 +214,7 @@ def append_top(base: GrowthPlan, *, g: int | None = None, layers: int | None = N
     if target > 2 * num_layers:
         raise UsageError(
             f"append-top at most doubles the {num_layers} layers, it cannot make {target}",
-            hint=f"use stack: hfgrow stack MODEL --layers {target}",
+            hint=f"use stack: {growth('stack', layers=target)}",
         )
     return apply_layer_map(
         base,
@@ -237,7 +239,7 @@ def midas(base: GrowthPlan, *, block: int | None = None) -> GrowthPlan:
     Raises:
         UsageError: No block, or one that does not divide the number of layers.
     """
-    num_layers, size = base.num_hidden_layers, check_divides(base, "--block", block)
+    num_layers, size = base.num_hidden_layers, check_divides(base, "block", block)
     middle = (num_layers // size + 1) // 2
     layer_map = [*range(middle * size), *range((middle - 1) * size, num_layers)]
     return apply_layer_map(base, layer_map, operator="midas", arguments={"block": size})
@@ -259,11 +261,13 @@ def lidas(base: GrowthPlan, *, block: int | None = None) -> GrowthPlan:
     num_layers = base.num_hidden_layers
     if block is None:
         raise UsageError(
-            "lidas needs the number of layers to repeat, --block",
-            hint=f"try --block {max(num_layers // 4, 1)}",
+            f"lidas needs the number of layers to repeat, {argument('block')}",
+            hint=f"try {argument('block', max(num_layers // 4, 1))}",
         )
     if not 1 <= block <= num_layers:
-        raise UsageError(f"--block must be from 1 to the {num_layers} layers, not {block}")
+        raise UsageError(
+            f"{argument('block')} must be from 1 to the {num_layers} layers, not {block}"
+        )
     start = (num_layers - block) // 2
     layer_map = [*range(start + block), *range(start, num_layers)]
     return apply_layer_map(base, layer_map, operator="lidas", arguments={"block": block})
@@ -287,7 +291,7 @@ def progressive(base: GrowthPlan, *, g: int | None = None, layers: int | None = 
     if base.num_hidden_layers != 1:
         raise UsageError(
             f"progressive grows models of 1 layer, the base has {base.num_hidden_layers}",
-            hint="use stack: hfgrow stack MODEL --g 4",
+            hint=f"use stack: {growth('stack', g=4)}",
         )
     target = target_layers(base, g, layers)
     return apply_layer_map(

@@ -16,7 +16,7 @@ https://arxiv.org/abs/2310.02244 (a block multiplier of 1/sqrt(L)), as a rule fo
 
 from dataclasses import replace
 
-from hfgrow.errors import UsageError
+from hfgrow.errors import UsageError, argument, growth
 from hfgrow.plan.depth import initial_std, scale_branches
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import Kind, layer_of
@@ -68,7 +68,9 @@ def paper_noise(base: GrowthPlan, *, amount: float, seed: int = 0) -> GrowthPlan
     check_amount("amount", amount)
     check_seed(seed)
     if any(s.operator == "paper-noise" and s.arguments["seed"] == seed for s in base.steps):
-        raise UsageError(f"noise of the seed {seed} was added before", hint="give another --seed")
+        raise UsageError(
+            f"noise of the seed {seed} was added before", hint=f"give another {argument('seed')}"
+        )
     layers = tuple(LayerSource(i) for i in range(base.num_hidden_layers))
     step = GrowthStep("paper-noise", {"amount": amount, "seed": seed}, layers, False)
     noisy = perturbed(base, keep=1 - amount, amount=amount, key=f"{seed}/paper-noise")
@@ -116,14 +118,14 @@ def branch_scale(base: GrowthPlan, *, exponent: float = 0.5) -> GrowthPlan:
         UsageError: The exponent is out of range, no layer is repeated, or it was done before.
     """
     if not 0 < exponent <= 1:
-        raise UsageError(f"--exponent must be above 0 and at most 1, not {exponent}")
+        raise UsageError(f"{argument('exponent')} must be above 0 and at most 1, not {exponent}")
     if any(step.operator == "branch-scale" for step in base.steps):
         raise UsageError("branch-scale stands once, behind the last step that grows in depth")
     num_layers, num_sources = base.num_hidden_layers, len(set(base.sources))
     if num_layers == num_sources:
         raise UsageError(
             "branch-scale follows a step that repeats layers, and none is repeated here",
-            hint="try hfgrow stack MODEL --g 4 --branch-scale 0.5",
+            hint=f"try {growth('stack', g=4, branch_scale=0.5)}",
         )
     step = GrowthStep(
         operator="branch-scale",

@@ -24,7 +24,7 @@ from hfgrow.data.corpus import Corpus, corpus_of, open_sources
 from hfgrow.data.order import BlockOrder, check_sequence_length
 from hfgrow.data.sources import TextSource
 from hfgrow.data.tokenizer import open_tokenizer
-from hfgrow.errors import OutputError, UsageError, printable
+from hfgrow.errors import OutputError, UsageError, argument, printable
 from hfgrow.growth.grow import Growth, GrowthRequest, grow
 from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
@@ -79,7 +79,7 @@ def learn(request: LearnRequest, progress: Progress | None = None) -> Growth:
     if arguments.maps is not None:
         return grow(growth, once)
     if not request.text:
-        raise UsageError("there is no text to learn from", hint="--data demo")
+        raise UsageError("there is no text to learn from", hint=argument("data", "demo"))
     client = HubClient(token=growth.token)
     ref = locate(growth.model, growth.revision, client, once)
     check_target(shown.out, ref.path, overwrite=growth.overwrite)
@@ -88,7 +88,8 @@ def learn(request: LearnRequest, progress: Progress | None = None) -> Growth:
     given, arguments = arguments, completed(arguments, base)
     if given.sequence_length is None and (arguments.sequence_length or 0) < usual_length(base):
         once.say(
-            f"Note: a step of --batch-tokens {given.batch_tokens} is one sequence, so sequences "
+            f"Note: a step of {argument('batch_tokens', given.batch_tokens)} is one sequence, "
+            f"so sequences "
             f"have {arguments.sequence_length} tokens; they would have {usual_length(base)}"
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -117,8 +118,9 @@ def _keeping(scratch: Path, maps: str, parent: Path, error: OutputError) -> Outp
     shown = shlex.quote(printable(kept, 400))
     return OutputError(
         str(error),
-        hint=f"the maps were kept; grow by them with the same targets, --maps {shown} instead of "
-        "--data, and another --out DIR",
+        hint=f"the maps were kept; grow by them with the same targets, "
+        f"{argument('maps', shown)} instead of "
+        f"{argument('data')}, and another {argument('out', 'DIR')}",
     )
 
 

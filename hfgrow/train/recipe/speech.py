@@ -1,0 +1,65 @@
+"""How the errors of a run are worded: what commands take as an option, a recipe has as a key.
+
+On the command line `--hidden-size 512` and `hfgrow stack MODEL --g 4`, inside a run
+`hidden_size: 512` and `operator: stack, g: 4`.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import cache
+from inspect import signature
+
+from hfgrow.errors import GrowthError, Speech, command
+from hfgrow.plan.operators import OPERATORS
+from hfgrow.plan.operators.learn import LearnArguments
+
+# What `--set` puts in for arguments that are no operator's.
+_PATHS = {
+    "dtype": "dtype",
+    "out": "output",
+    "repo": "push.repo",
+    "sequence_length": "data.sequence_length",
+}
+_FLAGS = {"public": "--set push.private=false", "private": "--set push.private=true"}
+# A recipe pushes to a repository of its own.
+_LACKING = ("create_pr", "exist_ok")
+
+
+def _argument(name: str, value: str) -> str | None:
+    if name in _LACKING:
+        return None
+    if name in _FLAGS:
+        return _FLAGS[name]
+    if name in _PATHS:
+        return f"--set {_PATHS[name]}={value}" if value else _PATHS[name]
+    if name in _arguments() or name == "text_column":
+        return f"{name}: {value}" if value else name
+    return f"--{name.replace('_', '-')}" + (f" {value}" if value else "")
+
+
+def _growth(operator: str, given: Mapping[str, str]) -> str:
+    if operator not in OPERATORS or not _arguments().issuperset(given):
+        return command(f"{operator} MODEL", **given)
+    return ", ".join(f"{key}: {value}" for key, value in {"operator": operator, **given}.items())
+
+
+@cache
+def _arguments() -> frozenset[str]:
+    """Return what the operators take, by name."""
+    taken = [list(signature(operator.function).parameters)[1:] for operator in OPERATORS.values()]
+    learned = [field.name for field in fields(LearnArguments)]
+    return frozenset(name for names in (*taken, learned) for name in names)
+
+
+KEYS = Speech(_argument, _growth)
+
+
+@contextmanager
+def in_keys() -> Iterator[None]:
+    """Let the errors of the block speak of keys."""
+    try:
+        yield
+    except GrowthError as error:
+        error.speak(KEYS)
+        raise

@@ -1,0 +1,107 @@
+"""Errors: they carry the names of arguments, and whoever prints them knows how those are typed."""
+
+import ast
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hfgrow
+from cli.output import OPTIONS
+from hfgrow.errors import UsageError, argument, command, growth, one_of, printable
+
+ROOT = Path(hfgrow.__file__).parent
+# Steps as one types them are a notation of their own; lm_eval's options are lm_eval's.
+TYPED = ("growth/steps.py", "growth/lm_eval.py", "lineage/describe.py", "errors.py")
+CORE = ("plan", "checkpoint", "hub", "lineage", "growth", "data")
+
+
+def test_an_error_reads_in_the_words_of_python() -> None:
+    error = UsageError(
+        f"{argument('layers', 24)} is not deeper than {argument('g')}",
+        hint=f"use {growth('stack', layers=48)}",
+    )
+    assert str(error) == "layers=24 is not deeper than g"
+    assert error.hint == 'use ("stack", {"layers": 48})'
+
+
+def test_an_error_carries_the_names_of_its_arguments() -> None:
+    error = UsageError(f"{argument('layers', 24)}, or {one_of(argument('g'), argument('every'))}")
+    assert error.arguments == ("layers", "g", "every")
+
+
+def test_the_command_line_types_options() -> None:
+    error = UsageError(
+        f"{argument('hidden_size', 512)} is not wider", hint=f"try {growth('stack', g=4)}"
+    )
+    error.speak(OPTIONS)
+    assert (str(error), error.hint) == (
+        "--hidden-size 512 is not wider",
+        "try hfgrow stack MODEL --g 4",
+    )
+
+
+def test_several_that_would_do_are_an_alternative() -> None:
+    either = one_of(argument("repo", "NAME"), argument("create_pr"), argument("exist_ok"))
+    assert OPTIONS.spell(either) == "--repo NAME, --create-pr, or --exist-ok"
+
+
+def test_an_error_told_inside_another_is_still_written_by_whoever_prints_it() -> None:
+    inner = UsageError(f"{argument('kv_heads')} cannot be", hint=f"try {argument('kv_heads', 4)}")
+    outer = UsageError(f"step 2: {inner}", hint=inner.hint)
+    again = UsageError(str(outer), hint=outer.hint)
+    again.speak(OPTIONS)
+    assert (str(again), again.hint) == ("step 2: --kv-heads cannot be", "try --kv-heads 4")
+
+
+def test_an_error_goes_to_another_process_with_its_arguments() -> None:
+    told = pickle.loads(pickle.dumps(UsageError(f"{argument('kv_heads')} cannot be")))
+    told.speak(OPTIONS)
+    assert str(told) == "--kv-heads cannot be"
+
+
+def test_a_command_is_what_a_shell_takes_whoever_speaks() -> None:
+    wanted = "hfgrow data prepare A --out DIR --text-column body"
+    assert command("data prepare A", out="DIR", text_column="body", split=None) == wanted
+
+
+@given(text=st.text(max_size=60), value=st.text(max_size=20))
+def test_foreign_text_is_never_taken_for_an_argument(text: str, value: str) -> None:
+    error = UsageError(f"{printable(text)} in {argument('dtype', value)}")
+    assert error.arguments == ("dtype",)
+    error.speak(OPTIONS)
+    assert str(error).startswith(f"{printable(text)} in --dtype")
+    assert not re.search(r"[\x00-\x1f]", str(error))
+
+
+@given(text=st.text(alphabet="\0\1\2\3ab=", max_size=30))
+def test_control_characters_of_a_message_are_never_printed(text: str) -> None:
+    error = UsageError(text)
+    assert "\0" not in str(error)
+    error.speak(OPTIONS)
+    assert "\0" not in str(error)
+
+
+def strings(tree: ast.AST) -> Iterator[str]:
+    """Every text of a file that is no docstring."""
+    bodies = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    heads = [node.body[0] for node in ast.walk(tree) if isinstance(node, bodies) and node.body]
+    docs = [head.value for head in heads if isinstance(head, ast.Expr)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docs:
+            yield node.value
+
+
+@pytest.mark.parametrize("room", CORE)
+def test_the_core_knows_no_option(room: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {text}"
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for text in strings(ast.parse(path.read_text()))
+        if re.search(r"(?<![\w-])--[a-z]", text)
+    ]
+    assert [line for line in found if not line.startswith(TYPED)] == []
