@@ -80,10 +80,10 @@ def study(
     require("hfgrow study", "pydantic", *TRAINING)
     if dry_run and report_only:
         raise UsageError("--dry-run and --report-only: one of the two")
+    from hfgrow.study.arms import load_study
     from hfgrow.study.design import begun, design, selected
     from hfgrow.study.estimate import estimate
     from hfgrow.study.folder import Machine, StudyFolder
-    from hfgrow.study.recipe import load_study
     from hfgrow.study.report import document_of, lines_of, write_report
     from hfgrow.study.results import results
     from hfgrow.study.runs import DONE, Outcome, run_study

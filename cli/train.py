@@ -176,7 +176,7 @@ def prepare(
     from hfgrow.checkpoint.config import read_config
     from hfgrow.checkpoint.files import LocalFolder
     from hfgrow.data.prepare import prepare as prepare_tokens
-    from hfgrow.data.tokenizer import open_tokenizer
+    from hfgrow.data.text_tokenizer import open_tokenizer
 
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)

@@ -26,7 +26,7 @@ from hfgrow.hub.names import check_repo_id, check_revision
 Advance = Callable[[int], None]
 
 
-class Piece(NamedTuple):
+class TextPiece(NamedTuple):
     """A part of a document; a document that stands in memory anyway is one piece."""
 
     text: str
@@ -58,7 +58,7 @@ _BLOCK_NBYTES = 1 << 20
 _MOST_HELD = 1024
 
 
-def read_text(stream: BinaryIO, shown: str, separator: str | None) -> Iterator[Piece]:
+def read_text(stream: BinaryIO, shown: str, separator: str | None) -> Iterator[TextPiece]:
     """Read the documents of a text file. Line ends become one newline, a byte order mark goes.
 
     Args:
@@ -90,7 +90,7 @@ def _decoded(stream: BinaryIO, shown: str) -> Iterator[str]:
         pending, offset = raw[consumed:], offset + consumed
 
 
-def _documents(blocks: Iterable[str], separator: str | None) -> Iterator[Piece]:
+def _documents(blocks: Iterable[str], separator: str | None) -> Iterator[TextPiece]:
     rest, is_begun = "", False
     for block in blocks:
         rest += block
@@ -99,7 +99,7 @@ def _documents(blocks: Iterable[str], separator: str | None) -> Iterator[Piece]:
             for text in whole:
                 text = text.rstrip("\n") if is_begun else text.strip("\n")
                 if text or is_begun:
-                    yield Piece(text, True)
+                    yield TextPiece(text, True)
                 is_begun = False
         # The end may be the first half of a separator, or newlines that end the document.
         tail = rest[-_MOST_HELD:]
@@ -107,11 +107,11 @@ def _documents(blocks: Iterable[str], separator: str | None) -> Iterator[Piece]:
         text, rest = rest[: len(rest) - num_held], rest[max(0, len(rest) - num_held) :]
         text = text if is_begun else text.lstrip("\n")
         if text:
-            yield Piece(text, False)
+            yield TextPiece(text, False)
             is_begun = True
     rest = rest.rstrip("\n") if is_begun else rest.strip("\n")
     if rest or is_begun:
-        yield Piece(rest, True)
+        yield TextPiece(rest, True)
 
 
 # An object must be parsed whole; far above any document.
@@ -119,7 +119,7 @@ _MAX_LINE_NBYTES = 1 << 28
 _MOST_COLUMNS_SHOWN = 20
 
 
-def read_json_lines(stream: BinaryIO, shown: str, column: str) -> Iterator[Piece]:
+def read_json_lines(stream: BinaryIO, shown: str, column: str) -> Iterator[TextPiece]:
     """Read the documents of a file of JSON lines; a null text is an empty document.
 
     Args:
@@ -142,7 +142,7 @@ def read_json_lines(stream: BinaryIO, shown: str, column: str) -> Iterator[Piece
         row = _row(line, offset, shown, where)
         offset += len(line)
         if row is not None:
-            yield Piece(text_of(row, column, where), True)
+            yield TextPiece(text_of(row, column, where), True)
 
 
 def text_of(row: Mapping[str, Any], column: str, where: str) -> str:
@@ -218,7 +218,7 @@ def _row(line: bytes, offset: int, shown: str, where: str) -> Mapping[str, Any] 
 _FIRST_WITHOUT_SCRIPTS = 4
 
 
-def read_parquet(file: DataFile, column: str) -> Iterator[Piece]:
+def read_parquet(file: DataFile, column: str) -> Iterator[TextPiece]:
     """Read the documents of a parquet file.
 
     Args:
@@ -261,7 +261,7 @@ def pinned(source: TextSource, client: HubClient) -> str:
     return sha
 
 
-def read_dataset(source: TextSource, sha: str, client: HubClient) -> Iterator[Piece]:
+def read_dataset(source: TextSource, sha: str, client: HubClient) -> Iterator[TextPiece]:
     """Read the documents of a split of a dataset on the Hub.
 
     Args:
@@ -300,7 +300,7 @@ def read_dataset(source: TextSource, sha: str, client: HubClient) -> Iterator[Pi
             ) from error
 
 
-def _documents_of_rows(rows: Any, shown: str, column: str) -> Iterator[Piece]:
+def _documents_of_rows(rows: Any, shown: str, column: str) -> Iterator[TextPiece]:
     features = rows.features
     if features is not None:
         if column not in features:
@@ -308,7 +308,7 @@ def _documents_of_rows(rows: Any, shown: str, column: str) -> Iterator[Piece]:
             raise no_column(column, list(features), shown, is_text)
         rows = rows.select_columns([column])
     for i, row in enumerate(rows, 1):
-        yield Piece(text_of(row, column, f"{shown} row {i}"), True)
+        yield TextPiece(text_of(row, column, f"{shown} row {i}"), True)
 
 
 def _loader(what: str) -> Any:

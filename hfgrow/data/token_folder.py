@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hfgrow.data.sketch import Hashes, Sketch
-from hfgrow.data.tokenizer import TextTokenizer
+from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.errors import TrainingError, printable
 
 INDEX = "index.json"
@@ -62,7 +62,7 @@ class SourceRecord:
 
 
 @dataclass(frozen=True)
-class Index:
+class TokenIndex:
     """The content of index.json; `fingerprint` stands for everything that decides the tokens."""
 
     dtype: str
@@ -105,7 +105,7 @@ def fingerprint(tokenizer: dict[str, Any], identities: list[dict[str, Any]]) -> 
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def read_index(folder: Path) -> Index:
+def read_index(folder: Path) -> TokenIndex:
     """Read index.json and compare it with the sizes of the files beside it.
 
     Raises:
@@ -147,8 +147,8 @@ def prepare_again(folder: Path) -> str:
     return f"prepare the text again with --overwrite, or remove {printable(folder, 200)} first"
 
 
-def _index(content: dict[str, Any]) -> Index:
-    index = Index(
+def _index(content: dict[str, Any]) -> TokenIndex:
+    index = TokenIndex(
         dtype=content["dtype"],
         tokenizer=dict(content["tokenizer"]),
         fingerprint=content["fingerprint"],
@@ -232,7 +232,7 @@ class TokenFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.index: Index = read_index(folder)
+        self.index: TokenIndex = read_index(folder)
         dtype = np.dtype(self.index.dtype).newbyteorder("<")
         self._shards = [
             np.memmap(folder / shard.file, dtype, mode="r") for shard in self.index.shards
@@ -344,7 +344,9 @@ class TokenFiles:
         return np.memmap(path, "<u8", mode="r")
 
 
-def refuse_other_tokenizer(index: Index, tokenizer: TextTokenizer, folder: Path, hint: str) -> None:
+def refuse_other_tokenizer(
+    index: TokenIndex, tokenizer: TextTokenizer, folder: Path, hint: str
+) -> None:
     """Refuse tokens of a folder that another tokenizer made.
 
     Raises:

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hfgrow.data.documents import Piece
+from hfgrow.data.documents import TextPiece
 from hfgrow.data.sketch import Sketcher
 from hfgrow.data.sources import TextSource
+from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.data.token_folder import SKETCHES, ShardWriter, SourceRecord
-from hfgrow.data.tokenizer import TextTokenizer
 from hfgrow.errors import ModelError, TrainingError, printable
 
 CHUNK_LENGTH = 1 << 16
@@ -32,7 +32,7 @@ class DocumentEnd(NamedTuple):
     nbytes: int
 
 
-class Chunk(NamedTuple):
+class TextChunk(NamedTuple):
     """A part of a document to tokenise on its own."""
 
     text: str
@@ -55,7 +55,7 @@ class Chunker:
         self._skipped = 0 if keeps_space else 1
         self.num_blank = 0
 
-    def chunks(self, pieces: Iterable[Piece]) -> Iterator[Chunk]:
+    def chunks(self, pieces: Iterable[TextPiece]) -> Iterator[TextChunk]:
         """Yield the chunks of all documents, in order."""
         rest, digest, nbytes, is_first = "", hashlib.blake2b(digest_size=8), 0, True
         for piece in pieces:
@@ -66,7 +66,7 @@ class Chunker:
             while len(text) - start > CHUNK_LENGTH:
                 stop, after = self._cut(text, start)
                 if not is_first or not text[start:stop].isspace():
-                    yield Chunk(text[start:stop], is_first, None)
+                    yield TextChunk(text[start:stop], is_first, None)
                     is_first = False
                 start = after
             rest = text[start:]
@@ -76,7 +76,7 @@ class Chunker:
                 self.num_blank += 1
             else:
                 end = DocumentEnd(int.from_bytes(digest.digest(), "little"), nbytes)
-                yield Chunk(rest, is_first, end)
+                yield TextChunk(rest, is_first, end)
             rest, digest, nbytes, is_first = "", hashlib.blake2b(digest_size=8), 0, True
 
     def _cut(self, text: str, start: int) -> tuple[int, int]:
@@ -98,7 +98,7 @@ _BATCH_CHUNKS = 1 << 14
 def tokenise(
     source: TextSource,
     identity: dict[str, Any],
-    pieces: Iterator[Piece],
+    pieces: Iterator[TextPiece],
     tokenizer: TextTokenizer,
     writer: ShardWriter,
     vocab_size: int,
@@ -163,8 +163,8 @@ def tokenise(
 
 
 def _encoded(
-    chunks: Iterator[Chunk], encode: Callable[[Sequence[str]], list[list[int]]]
-) -> Iterator[tuple[list[Chunk], list[list[int]]]]:
+    chunks: Iterator[TextChunk], encode: Callable[[Sequence[str]], list[list[int]]]
+) -> Iterator[tuple[list[TextChunk], list[list[int]]]]:
     """Yield batches of chunks with their tokens; the next batch is encoded meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         before = None
@@ -177,8 +177,8 @@ def _encoded(
             yield before[0], before[1].result()
 
 
-def _batches(chunks: Iterator[Chunk]) -> Iterator[list[Chunk]]:
-    batch: list[Chunk] = []
+def _batches(chunks: Iterator[TextChunk]) -> Iterator[list[TextChunk]]:
+    batch: list[TextChunk] = []
     length = 0
     for chunk in chunks:
         batch.append(chunk)

@@ -29,7 +29,7 @@ from hfgrow.console import Progress
 from hfgrow.data.corpus import corpus_of, open_sources
 from hfgrow.data.order import BlockOrder, check_sequence_length
 from hfgrow.data.sources import DEMO, VALIDATION, TextSource
-from hfgrow.data.tokenizer import open_tokenizer
+from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
 from hfgrow.errors import GrowthError, ModelError, OutputError, TrainingError, UsageError, printable
 from hfgrow.growth.steps import Step, planned, suffix_of

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from hfgrow.errors import GrowthError, UsageError, printable
 from hfgrow.plan.plan import LayerSource
 from hfgrow.study.accounting import StageCost, total
-from hfgrow.study.recipe import Arm, Base, StudyRecipe
+from hfgrow.study.arms import Arm, Base, StudyRecipe
 from hfgrow.train.dry_run import Foreseen, foresee, stage_cost
 from hfgrow.train.flops import arithmetic
 from hfgrow.train.recipe.fields import Tokens, numbers_in
@@ -108,7 +108,7 @@ def _tokens(train: Mapping[str, Any]) -> int:
         raise UsageError(f"train.tokens is {shown}; expected {fault['msg']}") from None
 
 
-def foreseen(recipe: Recipe) -> tuple[Foreseen, ...]:
+def planned_stages(recipe: Recipe) -> tuple[Foreseen, ...]:
     """Return the model after each stage of a recipe that begins with a fresh one.
 
     Raises:
@@ -391,7 +391,7 @@ def _job(
 ) -> StudyRun:
     recipe = recipe_of(numbers_in(content), _where(study, label))
     with _named(study, label):
-        models = foreseen(recipe)
+        models = planned_stages(recipe)
         if arm is not None:
             check_target(numbers_in(study.model), models[-1].plan.config)
     costs = tuple(costs_of(recipe, models, num_base_stages=1 if base else 0))

@@ -28,7 +28,7 @@ from hfgrow.checkpoint.locks import LOCK, held
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import Progress, Silent
 from hfgrow.data.corpus import corpus_of, open_sources
-from hfgrow.data.tokenizer import open_tokenizer
+from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
 from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.growth.models import local_folder, locate
