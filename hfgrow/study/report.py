@@ -18,10 +18,11 @@ from typing import Any
 from hfgrow.checkpoint.staging import replace_bytes, replace_text, translated
 from hfgrow.console import count
 from hfgrow.errors import printable
+from hfgrow.lineage.canvas import has_matplotlib
 from hfgrow.study.accounting import ALL_IN, EXACT, MARGINAL, TOKENS
 from hfgrow.study.design import Design
 from hfgrow.study.folder import Ran, StudyFolder, text_lines, where_ran, words_of
-from hfgrow.study.plots import PICTURES, has_matplotlib, pictures
+from hfgrow.study.plots import PICTURES, pictures
 from hfgrow.study.results import (
     CONFIDENCE,
     LEAST_FOR_INTERVAL,
