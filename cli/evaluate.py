@@ -24,9 +24,10 @@ from hfgrow.growth.publish import unchanged, write_benchmarks
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.read import read_manifest
 from hfgrow.lineage.records import Benchmark, recordable
+from hfgrow.lineage.tables import text_table
 
 from . import options
-from .output import Console, table_lines
+from .output import Console
 from .train import text_source
 
 if TYPE_CHECKING:
@@ -285,7 +286,7 @@ def _table(losses: Sequence["ModelLoss"], text: int) -> list[str]:
                 f"{found.loss.bits_per_byte:.4f}",
             )
         )
-    return table_lines(rows, 0)
+    return text_table(rows, left=[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,4 +466,4 @@ def _lines(measured: Sequence[MeasuredTasks]) -> list[str]:
             error = "" if one is None or one.stderr is None else f" +- {one.stderr:.4f}"
             cells.append("-" if one is None else f"{one.value:.4f}{error}")
         rows.append((task, metric, *cells))
-    return table_lines(rows, 0)
+    return text_table(rows, left=[0])

@@ -19,9 +19,10 @@ from hfgrow.growth.loading import TRAINING, require
 from hfgrow.growth.models import base_name, local_folder, locate
 from hfgrow.growth.steps import Step, takes, typed_step
 from hfgrow.hub.client import HubClient
+from hfgrow.lineage.tables import text_table
 
 from . import options
-from .output import Console, table_lines
+from .output import Console
 from .train import text_source
 
 if TYPE_CHECKING:
@@ -327,4 +328,4 @@ def _table(order: Sequence["Probe"], at_first: Sequence["Probe"]) -> list[str]:
                 f"{probe.after:.4f}",
             )
         )
-    return table_lines(rows, 1)
+    return text_table(rows, left=[1])

@@ -3,7 +3,7 @@
 import io
 import warnings
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from hfgrow.errors import printable
 
@@ -13,7 +13,9 @@ def has_matplotlib() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def canvas(width: float, height: float, *, dpi: int, grid: str = "major") -> tuple[Any, Any]:
+def canvas(
+    width: float, height: float, *, dpi: int, grid: Literal["major", "both"] = "major"
+) -> tuple[Any, Any]:
     """Return a figure with its axes, a pale grid behind them.
 
     Args:

@@ -19,6 +19,7 @@ from hfgrow.checkpoint.staging import replace_bytes, replace_text, translated
 from hfgrow.console import count
 from hfgrow.errors import printable
 from hfgrow.lineage.canvas import has_matplotlib
+from hfgrow.lineage.tables import markdown_table
 from hfgrow.study.accounting import ALL_IN, EXACT, MARGINAL, TOKENS
 from hfgrow.study.design import Design
 from hfgrow.study.folder import Ran, StudyFolder, text_lines, where_ran, words_of
@@ -127,9 +128,8 @@ def _in_markdown(block: Block, folder: str) -> str:
         case Paragraph(text, code):
             return f"    {printable(text, _LONGEST)}" if code else _plain(text)
         case Table(header, rows):
-            lines = [header, ["---", *["---:"] * (len(header) - 1)]]
             shown = [[_plain(cell) for cell in row] for row in rows]
-            return "\n".join(f"| {' | '.join(line)} |" for line in [*lines, *shown])
+            return "\n".join(markdown_table(header, shown, of_numbers=True))
         case Picture(name, _, caption):
             return f"![{_plain(caption)}]({folder}/{name})\n\n{_plain(caption)}"
 
