@@ -1,6 +1,6 @@
 """Tokenise text once, into a folder that appears complete or not at all.
 
-Open sources: what identifies their content, and their documents as a stream.
+Sources are identified by their content first: what is there already is opened, not made again.
 """
 
 import gzip
