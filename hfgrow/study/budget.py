@@ -1,9 +1,6 @@
-"""A budget of compute parted between a base and the model that it grows to.
+"""When to grow: a budget of compute parted between a base and the model that it grows to.
 
-Source: Du et al. 2024, "Stacking Your Transformers: A Closer Look at Model Growth for Efficient LLM
-Pre-Training", https://arxiv.org/abs/2405.15319, Sec. 4.2
-
-When to grow: the law of the growth timing, its constants, and where they were fitted.
+The law of the growth timing, with its constants and where they were fitted:
 
     log10 d = a log10 N + b / log10 C + c
 
@@ -12,8 +9,6 @@ model, and `C` the FLOPs of everything, `6 N D` for `D` tokens of the grown mode
 
 Source: Du et al. 2024, "Stacking Your Transformers: A Closer Look at Model Growth for Efficient LLM
 Pre-Training", https://arxiv.org/abs/2405.15319, Sec. 4.2
-
-A budget as a picture: the tokens of the base against compute, and where the law was fitted.
 """
 
 from dataclasses import asdict, dataclass
@@ -29,6 +24,12 @@ from hfgrow.lineage.canvas import canvas, picture_bytes
 _MOST_EXPONENT = 300.0
 # Values that were typed or read are no less inside than those that were fitted.
 _SLACK = 1e-9
+_INCHES = (8.0, 4.5)
+_LAW, _BOUND, _HERE = "#1f5fa8", "#d1495b", "#222222"
+_NUM_POINTS = 240
+_DECADES = 1.0
+FORMATS = {".png": "png", ".svg": "svg"}
+_ELSEWHERE = "choose another --plot FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,11 @@ REPORTED = (
 )
 
 DEFAULT_G = 4
+
 # The most tokens of the base, as a share of those from scratch: our bound, not the paper's.
 # Where the law is far from home it asks for more than there are: 24B of 2B at 135M parameters.
 MOST_SHARE = 0.15
+
 MAX_G = 1000
 
 
@@ -289,14 +292,6 @@ def growth_factor_advice(g: int) -> str:
         "above the paper's optimum, which lies between 2 and 4: the shallower the base, the less "
         "it learns; one of a single layer did worse than training from scratch"
     )
-
-
-_INCHES = (8.0, 4.5)
-_LAW, _BOUND, _HERE = "#1f5fa8", "#d1495b", "#222222"
-_NUM_POINTS = 240
-_DECADES = 1.0
-FORMATS = {".png": "png", ".svg": "svg"}
-_ELSEWHERE = "choose another --plot FILE"
 
 
 def format_of(path: Path) -> str:
