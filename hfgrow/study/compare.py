@@ -19,7 +19,6 @@ from typing import Any
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LOCAL_BASE, LocalFolder
-from hfgrow.checkpoint.locks import LOCK, held
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import Progress
@@ -28,12 +27,13 @@ from hfgrow.data.order import BlockOrder, check_sequence_length
 from hfgrow.data.sources import DEMO, VALIDATION, TextSource
 from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
-from hfgrow.errors import GrowthError, ModelError, OutputError, TrainingError, UsageError, printable
+from hfgrow.errors import GrowthError, ModelError, TrainingError, UsageError, printable
 from hfgrow.growth.steps import Step, planned, suffix_of
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.describe import describe_step
 from hfgrow.lineage.manifest import Evaluated, TrainingLink
 from hfgrow.lineage.read import manifest_of
+from hfgrow.study.folder import held_for
 from hfgrow.train.recipe.recipe import Recipe, recipe_of
 from hfgrow.train.run import Job, carry_out
 from hfgrow.train.run_folder import RunFolder, base_identity
@@ -165,14 +165,8 @@ def begun(out: Path) -> Iterator[None]:
     Raises:
         OutputError: Something else lies there, or another process writes it.
     """
-    with held(out, hint="wait for it, or choose another --out"):
+    with held_for(out, "comparison", is_one=(out / RECORD).is_file):
         if not (out / RECORD).is_file():
-            with translated(printable(out, 200)):
-                if any(path.name != LOCK for path in out.iterdir()):
-                    raise OutputError(
-                        f"{printable(out, 200)} exists and is no comparison",
-                        hint="choose another --out",
-                    )
             record_probes(out, {}, None)
         yield
 
@@ -203,12 +197,6 @@ def probes(
 
     A run that was stopped goes on where it stood. The trained models are removed once they are
     measured; with `keep` that of the best so far stays, and in the end becomes `winner`.
-
-    Args:
-        comparison: What to compare.
-        steps: The candidates, checked.
-        progress: Told how it goes on.
-        keep: Whether the winner stays.
 
     Raises:
         GrowthError: A run ends in an error.

@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,14 +77,8 @@ class StudyFolder:
         Raises:
             OutputError: Something else lies there, or another process writes it.
         """
-        shown = printable(self.path, 200)
-        with held(self.path, hint="wait for it, or choose another --out"):
-            with translated(shown):
-                is_empty = all(entry.name == LOCK for entry in self.path.iterdir())
-                if not is_empty and not self.is_study:
-                    raise OutputError(
-                        f"{shown} exists and is no study", hint="choose another --out"
-                    )
+        with held_for(self.path, "study", is_one=lambda: self.is_study):
+            with translated(printable(self.path, 200)):
                 self.runs.mkdir(exist_ok=True)
                 self.recipes.mkdir(exist_ok=True)
             if not (self.path / STUDY).is_file():
@@ -200,6 +194,27 @@ class StudyFolder:
 
 def _shown(value: object) -> str:
     return printable(repr(value), 100)
+
+
+@contextmanager
+def held_for(path: Path, kind: str, *, is_one: Callable[[], bool]) -> Iterator[None]:
+    """Hold a folder in the block, made if it is not there; one of something else is refused.
+
+    Args:
+        path: The folder.
+        kind: What it is of: a study, or a comparison.
+        is_one: Whether that is what lies in it.
+
+    Raises:
+        OutputError: Something else lies there, or another process writes it.
+    """
+    shown = printable(path, 200)
+    with held(path, hint="wait for it, or choose another --out"):
+        with translated(shown):
+            is_empty = all(entry.name == LOCK for entry in path.iterdir())
+            if not is_empty and not is_one():
+                raise OutputError(f"{shown} exists and is no {kind}", hint="choose another --out")
+        yield
 
 
 def tokenise(recipe: Recipe, tokens: Path, progress: Progress) -> dict[str, Any]:
