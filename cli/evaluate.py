@@ -1,11 +1,4 @@
-"""The command `hfgrow eval`: models side by side on text, and on benchmarks.
-
-What `hfgrow eval --tasks` does: benchmarks, and what they leave in a model's folder.
-
-What texts cost models, as a table and as JSON.
-
-Several models of one command line, each where it lies.
-"""
+"""The command `hfgrow eval`: models side by side on text, and on benchmarks."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hfgrow.console import amount, count
+from hfgrow.data.sources import named_source
 from hfgrow.errors import GrowthError, ModelError, UsageError, printable
 from hfgrow.growth.lm_eval import PAPER_TASKS, run_tasks
 from hfgrow.growth.loading import TRAINING, require
@@ -28,7 +22,6 @@ from hfgrow.lineage.tables import text_table
 
 from . import options
 from .output import Console
-from .train import text_source
 
 if TYPE_CHECKING:
     from hfgrow.train.evaluate import ModelLoss
@@ -211,7 +204,7 @@ def _refuse_idle(what: str, given: object, options_of: Mapping[str, object]) -> 
 def _source(word: str, text_column: str, split: str | None, name: str | None) -> Any:
     from dataclasses import replace
 
-    source = text_source(word, text_column)
+    source = named_source(word, text_column)
     if source.path is not None:
         if name is not None:
             raise UsageError("--name is of a dataset of the Hub; files have no configurations")

@@ -1,7 +1,4 @@
-"""The command `hfgrow study`: several ways to grow and several seeds, compared at equal loss.
-
-The command `hfgrow compare`: which growth to take, by a short training after each.
-"""
+"""The commands `hfgrow study`, arms and seeds at equal loss, and `hfgrow compare`, by a probe."""
 
 import shlex
 import sys
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hfgrow.console import amount, count
+from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.loading import TRAINING, require
 from hfgrow.growth.models import base_name, local_folder, locate
@@ -23,7 +21,6 @@ from hfgrow.lineage.tables import text_table
 
 from . import options
 from .output import Console
-from .train import text_source
 
 if TYPE_CHECKING:
     from hfgrow.study.compare import Probe
@@ -237,8 +234,8 @@ def compare(
     wanted = batch * _STEPS if tokens is None else int(amount(tokens, "--tokens"))
     # Whole batches, as a run trains on.
     trained = -(-wanted // batch) * batch
-    sources = [text_source(word, text_column) for word in text]
-    held_out = [text_source(word, text_column) for word in validation or ()]
+    sources = [named_source(word, text_column) for word in text]
+    held_out = [named_source(word, text_column) for word in validation or ()]
     with begun(place):
         texts = tokenised(
             folder,

@@ -99,9 +99,6 @@ class TokenIndex:
 class TokenFiles:
     """Tokens that `prepare` wrote.
 
-    Args:
-        folder: The folder.
-
     Raises:
         TrainingError: It holds no tokens, or is damaged.
 

@@ -104,11 +104,6 @@ Block = Heading | Paragraph | Table | Picture
 def write_report(design: Design, found: Sequence[Result], folder: StudyFolder) -> Summary:
     """Write the report of a study into its folder, and return its numbers.
 
-    Args:
-        design: The runs.
-        found: What they measured.
-        folder: The folder.
-
     Raises:
         OutputError: It cannot be written.
     """

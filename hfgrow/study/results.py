@@ -310,10 +310,6 @@ def timings(design: Design, found: Sequence[Result]) -> list[dict[str, Any]]:
     a budget of compute, as `hfgrow budget --fit` reads it. Under a constant learning rate every
     cost on the way is such a budget.
 
-    Args:
-        design: The runs.
-        found: What they measured.
-
     Returns:
         For each budget `parameters` (N of the target), `flops` (C, 6ND, the base's among them) and
         `losses`: `base_tokens` (d) and `loss` (nats a token, the mean over seeds) of each timing.
