@@ -1,7 +1,7 @@
 """What a study will take: parameters, tokens and FLOPs of every run, and about how long.
 
 The time is that of a few steps of the target here and now; where that model is too large to make
-for an estimate, it is not told.
+for an estimate, there is no time.
 """
 
 import os

@@ -181,10 +181,10 @@ class Queue:
             scratch_folder() as scratch,
         ):
             try:
-                told = time.monotonic()
+                last_said = time.monotonic()
                 while waiting or self._running:
-                    if time.monotonic() - told > _QUIET_S:
-                        told = time.monotonic()
+                    if time.monotonic() - last_said > _QUIET_S:
+                        last_said = time.monotonic()
                         self.progress.say(f"Running: {', '.join(map(_stand, self._running))}")
                     self._collect(len(jobs))
                     for job in self._ready(waiting, len(jobs)):
