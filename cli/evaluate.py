@@ -1,11 +1,4 @@
-"""The command `hfgrow eval`: models side by side on text, and on benchmarks.
-
-What `hfgrow eval --tasks` does: benchmarks, and what they leave in a model's folder.
-
-What texts cost models, as a table and as JSON.
-
-Several models of one command line, each where it lies.
-"""
+"""The command `hfgrow eval`: models side by side on text, and on benchmarks."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hfgrow.console import amount, count
+from hfgrow.data.sources import named_source
 from hfgrow.errors import GrowthError, ModelError, UsageError, printable
 from hfgrow.growth.lm_eval import PAPER_TASKS, run_tasks
 from hfgrow.growth.loading import TRAINING, require
@@ -24,10 +18,10 @@ from hfgrow.growth.publish import unchanged, write_benchmarks
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.read import read_manifest
 from hfgrow.lineage.records import Benchmark, recordable
+from hfgrow.lineage.tables import text_table
 
 from . import options
-from .output import Console, table_lines
-from .train import text_source
+from .output import Console
 
 if TYPE_CHECKING:
     from hfgrow.train.evaluate import ModelLoss
@@ -210,7 +204,7 @@ def _refuse_idle(what: str, given: object, options_of: Mapping[str, object]) -> 
 def _source(word: str, text_column: str, split: str | None, name: str | None) -> Any:
     from dataclasses import replace
 
-    source = text_source(word, text_column)
+    source = named_source(word, text_column)
     if source.path is not None:
         if name is not None:
             raise UsageError("--name is of a dataset of the Hub; files have no configurations")
@@ -285,7 +279,7 @@ def _table(losses: Sequence["ModelLoss"], text: int) -> list[str]:
                 f"{found.loss.bits_per_byte:.4f}",
             )
         )
-    return table_lines(rows, 0)
+    return text_table(rows, left=[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,4 +459,4 @@ def _lines(measured: Sequence[MeasuredTasks]) -> list[str]:
             error = "" if one is None or one.stderr is None else f" +- {one.stderr:.4f}"
             cells.append("-" if one is None else f"{one.value:.4f}{error}")
         rows.append((task, metric, *cells))
-    return table_lines(rows, 0)
+    return text_table(rows, left=[0])

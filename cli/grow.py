@@ -1,7 +1,4 @@
-"""The growing commands: one for each operator, and one for a file of steps.
-
-Plans and growths in words, and as JSON.
-"""
+"""The growing commands, one for each operator and one for a file of steps, and what they print."""
 
 import inspect
 import shlex

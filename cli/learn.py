@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError
 from hfgrow.growth.grow import Growth, GrowthRequest
 from hfgrow.growth.loading import require
@@ -15,7 +16,6 @@ from hfgrow.plan.operators.learn import LearnArguments
 from .grow import MODEL, growing_command
 from .options import parameter_of
 from .output import Console
-from .train import text_source
 
 _REQUIRED = ("torch", "transformers", "safetensors", "numpy", "tokenizers")
 _TEXTS = ("data", "validation", "text_column")
@@ -156,8 +156,8 @@ def _work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -
         LearnRequest(
             growth=request,
             arguments=arguments,
-            text=[text_source(word, column) for word in values["data"] or ()],
-            validation=[text_source(word, column) for word in values["validation"] or ()],
+            text=[named_source(word, column) for word in values["data"] or ()],
+            validation=[named_source(word, column) for word in values["validation"] or ()],
         ),
         console,
     )

@@ -1,9 +1,4 @@
-"""Commands that only look: inspect, check, env.
-
-The command `hfgrow operators`: the table of growth operators, or one of them explained.
-
-The two ends of the road, alone: pull and push.
-"""
+"""Commands that look, inspect, check, env and operators, and the two to the Hub, pull and push."""
 
 import inspect
 import platform

@@ -1,8 +1,6 @@
-"""The options that commands share, declared once so that they read the same everywhere.
+"""The options of commands: those that many share, those of an operator, and those that add a step.
 
-From an operator's signature to its arguments on the command line, with their help.
-
-Options that add a step to a growth: what often goes with it, without a file of steps.
+They are declared once, so that they read the same everywhere.
 """
 
 import inspect

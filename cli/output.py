@@ -1,13 +1,9 @@
-"""What a command prints: the result on stdout, everything else on stderr, escaped.
-
-Rows of cells as lines of text.
-"""
+"""What a command prints: the result on stdout, everything else on stderr, escaped."""
 
 import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -115,20 +111,3 @@ def moving_bars() -> bool:
     """Say whether stderr is a place for bars that move: a terminal where nobody said no."""
     disabled = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in _TRUE
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not disabled
-
-
-def table_lines(rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Return lines whose cells stand below each other, numbers to the right.
-
-    Args:
-        rows: The rows, the header first.
-        left: The column of words, from 0.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -1,7 +1,4 @@
-"""The command `hfgrow study`: several ways to grow and several seeds, compared at equal loss.
-
-The command `hfgrow compare`: which growth to take, by a short training after each.
-"""
+"""The commands `hfgrow study`, arms and seeds at equal loss, and `hfgrow compare`, by a probe."""
 
 import shlex
 import sys
@@ -14,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hfgrow.console import amount, count
+from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.loading import TRAINING, require
 from hfgrow.growth.models import base_name, local_folder, locate
 from hfgrow.growth.steps import Step, takes, typed_step
 from hfgrow.hub.client import HubClient
+from hfgrow.lineage.tables import text_table
 
 from . import options
-from .output import Console, table_lines
-from .train import text_source
+from .output import Console
 
 if TYPE_CHECKING:
     from hfgrow.study.compare import Probe
@@ -80,10 +78,10 @@ def study(
     require("hfgrow study", "pydantic", *TRAINING)
     if dry_run and report_only:
         raise UsageError("--dry-run and --report-only: one of the two")
+    from hfgrow.study.arms import load_study
     from hfgrow.study.design import begun, design, selected
     from hfgrow.study.estimate import estimate
     from hfgrow.study.folder import Machine, StudyFolder
-    from hfgrow.study.recipe import load_study
     from hfgrow.study.report import document_of, lines_of, write_report
     from hfgrow.study.results import results
     from hfgrow.study.runs import DONE, Outcome, run_study
@@ -236,8 +234,8 @@ def compare(
     wanted = batch * _STEPS if tokens is None else int(amount(tokens, "--tokens"))
     # Whole batches, as a run trains on.
     trained = -(-wanted // batch) * batch
-    sources = [text_source(word, text_column) for word in text]
-    held_out = [text_source(word, text_column) for word in validation or ()]
+    sources = [named_source(word, text_column) for word in text]
+    held_out = [named_source(word, text_column) for word in validation or ()]
     with begun(place):
         texts = tokenised(
             folder,
@@ -327,4 +325,4 @@ def _table(order: Sequence["Probe"], at_first: Sequence["Probe"]) -> list[str]:
                 f"{probe.after:.4f}",
             )
         )
-    return table_lines(rows, 1)
+    return text_table(rows, left=[1])

@@ -1,7 +1,4 @@
-"""The command `hfgrow train`: `accelerate launch` of the bundled script with a recipe.
-
-Text made ready for training: tokenised once, then read where it lies.
-"""
+"""The commands `hfgrow train`, which launches a run by a recipe, and `hfgrow data`."""
 
 import shlex
 import sys
@@ -11,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hfgrow.console import size
+from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.loading import TRAINING, require
 from hfgrow.growth.models import local_folder, locate
@@ -131,7 +129,6 @@ def _behind_dashes(words: list[str]) -> list[str]:
 
 
 _REQUIRED = ("numpy", "tokenizers")
-_DATASETS = "hf://datasets/"
 
 
 def register_data(app: typer.Typer) -> None:
@@ -176,7 +173,7 @@ def prepare(
     from hfgrow.checkpoint.config import read_config
     from hfgrow.checkpoint.files import LocalFolder
     from hfgrow.data.prepare import prepare as prepare_tokens
-    from hfgrow.data.tokenizer import open_tokenizer
+    from hfgrow.data.text_tokenizer import open_tokenizer
 
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
@@ -184,7 +181,7 @@ def prepare(
     folder = local_folder(ref, client, console)
     config, _, _ = read_config(LocalFolder(folder))
     files = prepare_tokens(
-        [text_source(text, text_column, split) for text in sources],
+        [named_source(text, text_column, split) for text in sources],
         open_tokenizer(folder),
         out,
         vocab_size=int(config["vocab_size"]),
@@ -211,33 +208,6 @@ def check(
     files = TokenFiles(folder)
     files.verify()
     console.result(f"{_summary(files)}, every file as it was prepared", _document(folder, files))
-
-
-def text_source(text: str, text_column: str = "text", split: str = "train") -> Any:
-    """Return the source of text that a word on the command line names.
-
-    What has the ending of a text file, or lies in a folder that is here, was meant as a file.
-
-    Raises:
-        UsageError: It is neither a file or folder nor the name of a dataset.
-    """
-    from hfgrow.data.sources import DEMO, TextSource, has_known_ending
-
-    path = Path(text).expanduser()
-    if text == DEMO and not path.exists():
-        return TextSource(dataset=DEMO)
-    if path.exists() or any(character in text for character in "*?["):
-        return TextSource(path=path, text_column=text_column)
-    dataset = text.removeprefix(_DATASETS)
-    is_id = dataset.count("/") == 1 and not dataset.startswith((".", "/", "~"))
-    is_file = dataset == text and (has_known_ending(path) or path.parent.is_dir())
-    if not is_id or is_file:
-        name = f"{_DATASETS}{printable(text, 200)}" if is_id else "org/name"
-        raise UsageError(
-            f"there is no file or folder {printable(text, 200)}",
-            hint=f"name a file, a folder, or a dataset of the Hub as {name}",
-        )
-    return TextSource(dataset=dataset, text_column=text_column, split=split)
 
 
 def _document(folder: Path, files: Any) -> dict[str, object]:

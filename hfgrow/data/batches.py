@@ -1,8 +1,7 @@
-"""Which samples a rank takes at a step, and samples as the numbers that a model is given.
+"""Samples as the numbers that a model is given: a rank's micro-batches, read ahead by threads.
 
-Micro-batches as tensors, read ahead by threads; their order does not depend on the threads.
-
-Held-out text in order, every token of it predicted once, the same work for every rank.
+Their order does not depend on the threads. Held-out text comes in order, every token of it
+predicted once, the same work for every rank.
 """
 
 from collections import deque
@@ -21,9 +20,10 @@ from hfgrow.errors import TrainingError, UsageError, argument
 if TYPE_CHECKING:
     import torch
 
-
 # What torch's cross-entropy leaves out.
 NO_TARGET = -100
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,34 +111,6 @@ class Arrays:
         return int((self.targets != NO_TARGET).sum())
 
 
-def collate(blocks: Sequence[Block], *, document_mask: bool) -> Arrays:
-    """Put samples together.
-
-    Args:
-        blocks: Samples of one length.
-        document_mask: Whether documents do not see each other. Then the first token of a document
-            is no target. Else a sample counts as one document, whatever is in it.
-    """
-    tokens = np.stack([block.tokens for block in blocks])
-    inputs, targets = tokens[:, :-1], tokens[:, 1:].copy()
-    is_start = np.zeros(tokens.shape, bool)
-    if document_mask:
-        for row, block in zip(is_start, blocks, strict=True):
-            row[block.starts] = True
-        targets[is_start[:, 1:]] = NO_TARGET
-    is_start[:, 0] = False
-    is_start = is_start[:, :-1]
-    return Arrays(
-        input_ids=np.ascontiguousarray(inputs),
-        targets=targets,
-        segment_ids=np.cumsum(is_start, axis=1, dtype=np.int32),
-    )
-
-
-Item = TypeVar("Item")
-Done = TypeVar("Done")
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MicroBatch:
     """What a model is given at once; tensors of the shape [micro_batch_size, sequence_length].
@@ -215,66 +187,6 @@ def micro_batches(
     return ahead(steps(), load, num_workers)
 
 
-def ahead(items: Iterator[Item], work: Callable[[Item], Done], num_workers: int) -> Generator[Done]:
-    """Yield the results of some work in the order of its items, done ahead by threads.
-
-    Args:
-        items: What to work on.
-        work: What to do.
-        num_workers: Threads, with two items each under way; 0 works when asked.
-    """
-    if num_workers < 1:
-        yield from map(work, items)
-        return
-    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="hfgrow-data")
-    futures: deque[Future[Done]] = deque()
-    try:
-        for item in items:
-            futures.append(pool.submit(work, item))
-            if len(futures) > 2 * num_workers:
-                yield futures.popleft().result()
-        while futures:
-            yield futures.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def as_tensors(
-    arrays: Arrays, samples: range, *, document_mask: bool, pin_memory: bool = False
-) -> MicroBatch:
-    """Return arrays as tensors."""
-    import torch
-
-    def tensor(array: object) -> "torch.Tensor":
-        made = torch.as_tensor(array)
-        return made.pin_memory() if pin_memory else made
-
-    return MicroBatch(
-        input_ids=tensor(arrays.input_ids),
-        targets=tensor(arrays.targets),
-        segment_ids=tensor(arrays.segment_ids) if document_mask else None,
-        num_targets=arrays.num_targets,
-        samples=samples,
-    )
-
-
-def num_evaluation_blocks(
-    view: TokenView, sequence_length: int, max_tokens: int | None = None
-) -> int:
-    """Return how many sequences the evaluation of a text has, the last one perhaps short.
-
-    Raises:
-        TrainingError: The text has no token to predict.
-    """
-    num_targets = view.num_tokens - 1
-    if num_targets < 1:
-        raise TrainingError(f"{view.label} has {view.num_tokens} usable tokens to validate on")
-    num_blocks = -(-num_targets // sequence_length)
-    if max_tokens is None:
-        return num_blocks
-    return max(1, min(num_blocks, max_tokens // sequence_length))
-
-
 def evaluation_batches(
     view: TokenView,
     *,
@@ -320,8 +232,92 @@ def evaluation_batches(
     return ahead(iter(starts), load, 1)
 
 
+def num_evaluation_blocks(
+    view: TokenView, sequence_length: int, max_tokens: int | None = None
+) -> int:
+    """Return how many sequences the evaluation of a text has, the last one perhaps short.
+
+    Raises:
+        TrainingError: The text has no token to predict.
+    """
+    num_targets = view.num_tokens - 1
+    if num_targets < 1:
+        raise TrainingError(f"{view.label} has {view.num_tokens} usable tokens to validate on")
+    num_blocks = -(-num_targets // sequence_length)
+    if max_tokens is None:
+        return num_blocks
+    return max(1, min(num_blocks, max_tokens // sequence_length))
+
+
 def _block(view: TokenView, number: int, sequence_length: int) -> Block:
     first = number * sequence_length
     tokens, starts = view.read(first, min(first + sequence_length + 1, view.num_tokens))
     padding = np.zeros(sequence_length + 1 - len(tokens), np.int64)
     return Block(np.concatenate((tokens, padding)), starts, 0)
+
+
+def collate(blocks: Sequence[Block], *, document_mask: bool) -> Arrays:
+    """Put samples together.
+
+    Args:
+        blocks: Samples of one length.
+        document_mask: Whether documents do not see each other. Then the first token of a document
+            is no target. Else a sample counts as one document, whatever is in it.
+    """
+    tokens = np.stack([block.tokens for block in blocks])
+    inputs, targets = tokens[:, :-1], tokens[:, 1:].copy()
+    is_start = np.zeros(tokens.shape, bool)
+    if document_mask:
+        for row, block in zip(is_start, blocks, strict=True):
+            row[block.starts] = True
+        targets[is_start[:, 1:]] = NO_TARGET
+    is_start[:, 0] = False
+    is_start = is_start[:, :-1]
+    return Arrays(
+        input_ids=np.ascontiguousarray(inputs),
+        targets=targets,
+        segment_ids=np.cumsum(is_start, axis=1, dtype=np.int32),
+    )
+
+
+def as_tensors(
+    arrays: Arrays, samples: range, *, document_mask: bool, pin_memory: bool = False
+) -> MicroBatch:
+    """Return arrays as tensors."""
+    import torch
+
+    def tensor(array: object) -> "torch.Tensor":
+        made = torch.as_tensor(array)
+        return made.pin_memory() if pin_memory else made
+
+    return MicroBatch(
+        input_ids=tensor(arrays.input_ids),
+        targets=tensor(arrays.targets),
+        segment_ids=tensor(arrays.segment_ids) if document_mask else None,
+        num_targets=arrays.num_targets,
+        samples=samples,
+    )
+
+
+def ahead(items: Iterator[Item], work: Callable[[Item], Done], num_workers: int) -> Generator[Done]:
+    """Yield the results of some work in the order of its items, done ahead by threads.
+
+    Args:
+        items: What to work on.
+        work: What to do.
+        num_workers: Threads, with two items each under way; 0 works when asked.
+    """
+    if num_workers < 1:
+        yield from map(work, items)
+        return
+    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="hfgrow-data")
+    futures: deque[Future[Done]] = deque()
+    try:
+        for item in items:
+            futures.append(pool.submit(work, item))
+            if len(futures) > 2 * num_workers:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -10,8 +10,8 @@ from hfgrow.data.hashing import key
 from hfgrow.data.held_out import hold_out, overlaps
 from hfgrow.data.prepare import prepare
 from hfgrow.data.sources import TextSource
+from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.data.token_folder import INDEX, TokenFiles
-from hfgrow.data.tokenizer import TextTokenizer
 from hfgrow.data.views import TokenView
 from hfgrow.hub.client import HubClient
 

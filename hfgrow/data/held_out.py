@@ -1,7 +1,4 @@
-"""Validation text taken out of the training text by documents, where none is named.
-
-Validation text that stands in the training text: found by hashes, without reading either.
-"""
+"""Validation text: taken out of the training text by documents, and what it shares with that."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +10,9 @@ from hfgrow.data.hashing import mixed
 from hfgrow.data.sketch import WINDOW_TOKENS
 from hfgrow.data.views import Ranges, TokenView
 from hfgrow.errors import TrainingError
+
+# Two texts may quote the same sentence now and then.
+_HARMLESS_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,6 @@ def _joined(ranges: Ranges) -> Ranges:
     begins = np.concatenate(([True], ranges[1:, 0] != ranges[:-1, 1]))
     ends = np.concatenate((begins[1:], [True]))
     return np.stack((ranges[begins, 0], ranges[ends, 1]), axis=1)
-
-
-# Two texts may quote the same sentence now and then.
-_HARMLESS_SHARE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)

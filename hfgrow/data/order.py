@@ -1,25 +1,7 @@
 """The order of training: sample n is a pure function of n, the seed and the text.
 
 Neither ranks nor workers nor what was read before have a part in it, so that to resume is to go on
-at a number.
-
-Which source each sample comes from: every source always within one sample of its share.
-
-Shares are whole numbers of a period, and the period's slots are given out like processor time:
-the j-th sample of a source with k slots of a period of D may come from slot floor(j D / k) on and
-must have come by slot ceil((j + 1) D / k); whichever is due first is next. So after any number n of
-samples a source has had more than n k / D - 1 and fewer than n k / D + 1.
-
-Source: Baruah, Cohen, Plaxton and Varvel 1996, "Proportionate progress: a notion of fairness in
-resource allocation", Sec. 2; for one processor, the earliest deadline first keeps all of them.
-
-A seeded order of n things in which the place of each is computed on its own.
-
-A Feistel network permutes the numbers below the next power of four; a result of n or more is put
-through it again until one is below n ("cycle walking"), which makes a permutation of the numbers
-below n. The order takes no memory, and has no state.
-
-Source: Black and Rogaway 2002, "Ciphers with arbitrary finite domains", Sec. 3 and 4.
+at a number. A sample's source comes from the mixture, its block from a permutation of the source.
 """
 
 import hashlib
@@ -41,123 +23,7 @@ from hfgrow.errors import TrainingError, UsageError, argument
 
 # Shares that need a longer period are rounded to this many slots.
 MAX_PERIOD = 1 << 16
-
-
-class Mixture:
-    """The sources of all samples, by weight.
-
-    Args:
-        weights: The share of every source, relative to the others'. Decimals such as 0.7 are
-            exact; shares that are no fractions of at most 65,536 are rounded to such.
-
-    Raises:
-        UsageError: A weight is not above 0, or there are too many.
-    """
-
-    def __init__(self, weights: Sequence[float]) -> None:
-        self.slots = _slots(weights)
-        self.period = sum(self.slots)
-        self._sources = _schedule(self.slots)
-        one_hot = self._sources[:, None] == np.arange(len(self.slots))
-        self._before = np.zeros((self.period + 1, len(self.slots)), np.int32)
-        np.cumsum(one_hot, axis=0, out=self._before[1:])
-
-    def source(self, sample: int) -> int:
-        """Return the source of a sample, both from 0."""
-        return int(self._sources[sample % self.period])
-
-    def counts(self, num_samples: int) -> tuple[int, ...]:
-        """Return how many of the first samples come from each source."""
-        periods, rest = divmod(num_samples, self.period)
-        before = self._before[rest].tolist()
-        return tuple(periods * slots + n for slots, n in zip(self.slots, before, strict=True))
-
-    def place(self, sample: int) -> tuple[int, int]:
-        """Return the source of a sample, and how many samples of that source come before it."""
-        source = self.source(sample)
-        return source, self.counts(sample)[source]
-
-
-def _slots(weights: Sequence[float]) -> tuple[int, ...]:
-    if not 1 <= len(weights) <= MAX_PERIOD:
-        raise UsageError(f"{len(weights)} sources cannot be mixed; expected 1 to {MAX_PERIOD}")
-    for weight in weights:
-        if not (isfinite(weight) and weight > 0):
-            raise UsageError(f"the weight {weight} of a source must be above 0")
-    # The decimal that a float was written as, not the binary number that it is.
-    exact = [Fraction(repr(float(weight))) for weight in weights]
-    scale = lcm(*(share.denominator for share in exact))
-    whole = [int(share * scale) for share in exact]
-    divisor = gcd(*whole)
-    whole = [number // divisor for number in whole]
-    total = sum(whole)
-    if total <= MAX_PERIOD:
-        return tuple(whole)
-    return _rounded(whole, total)
-
-
-def _rounded(whole: Sequence[int], total: int) -> tuple[int, ...]:
-    """Round shares to slots of the longest period, the largest remainders up, each at least 1."""
-    spare = MAX_PERIOD - len(whole)
-    floors = [number * spare // total for number in whole]
-    by_remainder = sorted(range(len(whole)), key=lambda i: -(whole[i] * spare % total))
-    for i in by_remainder[: spare - sum(floors)]:
-        floors[i] += 1
-    return tuple(1 + floor for floor in floors)
-
-
-def _schedule(slots: Sequence[int]) -> npt.NDArray[np.int32]:
-    period = sum(slots)
-    released: list[list[int]] = [[] for _ in range(period)]
-    for source in range(len(slots)):
-        released[0].append(source)
-    done = [0] * len(slots)
-    due: list[tuple[int, int]] = []
-    schedule = np.zeros(period, np.int32)
-    for slot in range(period):
-        for source in released[slot]:
-            heappush(due, (-(-(done[source] + 1) * period // slots[source]), source))
-        _, source = heappop(due)
-        schedule[slot] = source
-        done[source] += 1
-        if done[source] < slots[source]:
-            # Released by now at the earliest, or a source could have two slots at once.
-            next_slot = max(slot + 1, done[source] * period // slots[source])
-            released[next_slot].append(source)
-    return schedule
-
-
 _ROUNDS = 6
-
-
-class Permutation:
-    """An order of the numbers 0 to size - 1.
-
-    Args:
-        size: How many there are, at least 1.
-        seeds: What decides the order.
-    """
-
-    def __init__(self, size: int, *seeds: int | str) -> None:
-        self.size = size
-        self._half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
-        self._keys = [key("permutation", *seeds, i) for i in range(_ROUNDS)]
-
-    def __getitem__(self, place: int) -> int:
-        """Return the number at a place, from 0."""
-        if not 0 <= place < self.size:
-            raise IndexError(f"place {place} of {self.size}")
-        number = self._network(place)
-        while number >= self.size:
-            number = self._network(number)
-        return number
-
-    def _network(self, number: int) -> int:
-        mask = (1 << self._half_bits) - 1
-        left, right = number >> self._half_bits, number & mask
-        for round_key in self._keys:
-            left, right = right, left ^ (mix(right ^ round_key) & mask)
-        return left << self._half_bits | right
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +119,7 @@ class BlockOrder:
         counts = self.mixture.counts(num_samples)
         return tuple(n / blocks for n, blocks in zip(counts, self.num_blocks, strict=True))
 
-    def _make_permutation(self, source: int, epoch: int) -> Permutation:
+    def _make_permutation(self, source: int, epoch: int) -> "Permutation":
         return Permutation(self.num_blocks[source], self.seed, source, epoch)
 
 
@@ -269,3 +135,131 @@ def check_sequence_length(sequence_length: int, max_position_embeddings: int) ->
             f"{max_position_embeddings}",
             hint=argument("sequence_length", max_position_embeddings),
         )
+
+
+class Mixture:
+    """The sources of all samples, by weight: every source always within one sample of its share.
+
+    Shares are whole numbers of a period, and the period's slots are given out like processor time:
+    the j-th sample of a source with k slots of a period of D may come from slot floor(j D / k) on
+    and must have come by slot ceil((j + 1) D / k); whichever is due first is next. So after any
+    number n of samples a source has had more than n k / D - 1 and fewer than n k / D + 1.
+
+    Source: Baruah, Cohen, Plaxton and Varvel 1996, "Proportionate progress: a notion of fairness in
+    resource allocation", Sec. 2; for one processor, the earliest deadline first keeps all of them.
+
+    Args:
+        weights: The share of every source, relative to the others'. Decimals such as 0.7 are
+            exact; shares that are no fractions of at most 65,536 are rounded to such.
+
+    Raises:
+        UsageError: A weight is not above 0, or there are too many.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self.slots = _slots(weights)
+        self.period = sum(self.slots)
+        self._sources = _schedule(self.slots)
+        one_hot = self._sources[:, None] == np.arange(len(self.slots))
+        self._before = np.zeros((self.period + 1, len(self.slots)), np.int32)
+        np.cumsum(one_hot, axis=0, out=self._before[1:])
+
+    def source(self, sample: int) -> int:
+        """Return the source of a sample, both from 0."""
+        return int(self._sources[sample % self.period])
+
+    def counts(self, num_samples: int) -> tuple[int, ...]:
+        """Return how many of the first samples come from each source."""
+        periods, rest = divmod(num_samples, self.period)
+        before = self._before[rest].tolist()
+        return tuple(periods * slots + n for slots, n in zip(self.slots, before, strict=True))
+
+    def place(self, sample: int) -> tuple[int, int]:
+        """Return the source of a sample, and how many samples of that source come before it."""
+        source = self.source(sample)
+        return source, self.counts(sample)[source]
+
+
+def _slots(weights: Sequence[float]) -> tuple[int, ...]:
+    if not 1 <= len(weights) <= MAX_PERIOD:
+        raise UsageError(f"{len(weights)} sources cannot be mixed; expected 1 to {MAX_PERIOD}")
+    for weight in weights:
+        if not (isfinite(weight) and weight > 0):
+            raise UsageError(f"the weight {weight} of a source must be above 0")
+    # The decimal that a float was written as, not the binary number that it is.
+    exact = [Fraction(repr(float(weight))) for weight in weights]
+    scale = lcm(*(share.denominator for share in exact))
+    whole = [int(share * scale) for share in exact]
+    divisor = gcd(*whole)
+    whole = [number // divisor for number in whole]
+    total = sum(whole)
+    if total <= MAX_PERIOD:
+        return tuple(whole)
+    return _rounded(whole, total)
+
+
+def _rounded(whole: Sequence[int], total: int) -> tuple[int, ...]:
+    """Round shares to slots of the longest period, the largest remainders up, each at least 1."""
+    spare = MAX_PERIOD - len(whole)
+    floors = [number * spare // total for number in whole]
+    by_remainder = sorted(range(len(whole)), key=lambda i: -(whole[i] * spare % total))
+    for i in by_remainder[: spare - sum(floors)]:
+        floors[i] += 1
+    return tuple(1 + floor for floor in floors)
+
+
+def _schedule(slots: Sequence[int]) -> npt.NDArray[np.int32]:
+    period = sum(slots)
+    released: list[list[int]] = [[] for _ in range(period)]
+    for source in range(len(slots)):
+        released[0].append(source)
+    done = [0] * len(slots)
+    due: list[tuple[int, int]] = []
+    schedule = np.zeros(period, np.int32)
+    for slot in range(period):
+        for source in released[slot]:
+            heappush(due, (-(-(done[source] + 1) * period // slots[source]), source))
+        _, source = heappop(due)
+        schedule[slot] = source
+        done[source] += 1
+        if done[source] < slots[source]:
+            # Released by now at the earliest, or a source could have two slots at once.
+            next_slot = max(slot + 1, done[source] * period // slots[source])
+            released[next_slot].append(source)
+    return schedule
+
+
+class Permutation:
+    """An order of the numbers 0 to size - 1, in which the place of each is computed on its own.
+
+    A Feistel network permutes the numbers below the next power of four; a result of `size` or more
+    is put through it again until one is below ("cycle walking"). The order takes no memory, and has
+    no state.
+
+    Source: Black and Rogaway 2002, "Ciphers with arbitrary finite domains", Sec. 3 and 4.
+
+    Args:
+        size: How many there are, at least 1.
+        seeds: What decides the order.
+    """
+
+    def __init__(self, size: int, *seeds: int | str) -> None:
+        self.size = size
+        self._half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
+        self._keys = [key("permutation", *seeds, i) for i in range(_ROUNDS)]
+
+    def __getitem__(self, place: int) -> int:
+        """Return the number at a place, from 0."""
+        if not 0 <= place < self.size:
+            raise IndexError(f"place {place} of {self.size}")
+        number = self._network(place)
+        while number >= self.size:
+            number = self._network(number)
+        return number
+
+    def _network(self, number: int) -> int:
+        mask = (1 << self._half_bits) - 1
+        left, right = number >> self._half_bits, number & mask
+        for round_key in self._keys:
+            left, right = right, left ^ (mix(right ^ round_key) & mask)
+        return left << self._half_bits | right

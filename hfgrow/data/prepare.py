@@ -1,6 +1,6 @@
 """Tokenise text once, into a folder that appears complete or not at all.
 
-Open sources: what identifies their content, and their documents as a stream.
+Sources are identified by their content first: what is there already is opened, not made again.
 """
 
 import gzip
@@ -16,7 +16,7 @@ from hfgrow.checkpoint.staging import staged
 from hfgrow.console import Progress, Silent, counting
 from hfgrow.data.documents import (
     Advance,
-    Piece,
+    TextPiece,
     pinned,
     read_dataset,
     read_json_lines,
@@ -33,18 +33,18 @@ from hfgrow.data.sources import (
     is_compressed,
     text_files_of,
 )
+from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.data.token_folder import (
     INDEX,
     MAX_SHARD_NBYTES,
-    Index,
     ShardWriter,
     TokenFiles,
+    TokenIndex,
     fingerprint,
     read_index,
     refuse_other_tokenizer,
 )
 from hfgrow.data.tokenise import check_token, tokenise
-from hfgrow.data.tokenizer import TextTokenizer
 from hfgrow.errors import (
     HubUnreachableError,
     OutputError,
@@ -126,7 +126,7 @@ def prepare(
             records.append(record)
             max_token = max(max_token, largest)
         shards, lists = writer.finish()
-        index = Index(
+        index = TokenIndex(
             dtype="uint16" if vocab_size <= 1 << 16 else "uint32",
             tokenizer=tokenizer.identity,
             fingerprint=wanted,
@@ -139,7 +139,7 @@ def prepare(
     return TokenFiles(folder)
 
 
-def _earlier(folder: Path, *, overwrite: bool, verify: bool) -> Index | None:
+def _earlier(folder: Path, *, overwrite: bool, verify: bool) -> TokenIndex | None:
     """Return what was prepared in the folder; what is damaged counts as nothing to overwrite."""
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
@@ -159,7 +159,7 @@ def _earlier(folder: Path, *, overwrite: bool, verify: bool) -> Index | None:
         raise
 
 
-def _watched(pieces: Iterator[Piece], label: str, progress: Progress) -> Iterator[Piece]:
+def _watched(pieces: Iterator[TextPiece], label: str, progress: Progress) -> Iterator[TextPiece]:
     """Yield pieces of text; note once where they can hardly be text."""
     is_noted = False
     for piece in pieces:
@@ -181,7 +181,7 @@ def _check_outside(folder: Path, source: TextSource) -> None:
 
 def _identities(
     sources: Sequence[TextSource],
-    earlier: Index | None,
+    earlier: TokenIndex | None,
     client: HubClient | None,
     progress: Progress,
 ) -> list[dict[str, Any]]:
@@ -241,7 +241,7 @@ def documents_of(
     identity: Mapping[str, Any],
     advance: Advance,
     client: HubClient | None = None,
-) -> Iterator[Piece]:
+) -> Iterator[TextPiece]:
     """Read the documents of a source.
 
     Args:
@@ -264,7 +264,7 @@ def documents_of(
             raise TrainingError(f"{file.shown} changed while it was read")
 
 
-def _read(file: DataFile, source: TextSource, advance: Advance) -> Iterator[Piece]:
+def _read(file: DataFile, source: TextSource, advance: Advance) -> Iterator[TextPiece]:
     if file.kind == PARQUET:
         yield from read_parquet(file, source.text_column)
         advance(file.path.stat().st_size)
@@ -308,7 +308,7 @@ def _failures(file: DataFile) -> Iterator[None]:
         raise TrainingError(f"cannot read {file.shown}: {reason}") from error
 
 
-def _demo(split: str) -> Sequence[Piece]:
+def _demo(split: str) -> Sequence[TextPiece]:
     """Return the topics that `help()` of Python shows: those to train on, or those held out.
 
     Held out are the topics that the demo model was not trained on; paragraphs that stand in these
@@ -319,10 +319,12 @@ def _demo(split: str) -> Sequence[Piece]:
     texts = [topics[name].strip() + "\n" for name in sorted(topics)]
     held_out = [text for text in texts if is_held_out(text)]
     if split == VALIDATION:
-        return [Piece(text, True) for text in held_out]
+        return [TextPiece(text, True) for text in held_out]
     known = {" ".join(part.split()) for text in held_out for part in text.split("\n\n")}
     return [
-        Piece("\n\n".join(p for p in text.split("\n\n") if " ".join(p.split()) not in known), True)
+        TextPiece(
+            "\n\n".join(p for p in text.split("\n\n") if " ".join(p.split()) not in known), True
+        )
         for text in texts
         if text not in held_out
     ]

@@ -21,6 +21,7 @@ KINDS = {
 }
 # Paragraphs end in a blank line, so two blank lines end a document.
 TWO_BLANK_LINES = "\n\n\n"
+_DATASET_URL = "hf://datasets/"
 _SPLIT = re.compile(r"([\w.-]+)(?:\[(?:(\d{1,3})%)?:(?:(\d{1,3})%)?\])?", re.ASCII)
 
 
@@ -159,3 +160,28 @@ def _parsed_split(split: str) -> tuple[str, int, int]:
             f"the split {printable(split)} is not understood; expected such as train or train[:99%]"
         )
     return match[1], int(match[2] or 0), int(match[3] or 100)
+
+
+def named_source(text: str, text_column: str = "text", split: str = TRAIN) -> TextSource:
+    """Return the source of text that one word names: a file, a folder, a pattern or a dataset.
+
+    What has the ending of a text file, or lies in a folder that is here, was meant as a file.
+
+    Raises:
+        UsageError: It is neither a file or folder nor the name of a dataset.
+    """
+    path = Path(text).expanduser()
+    if text == DEMO and not path.exists():
+        return TextSource(dataset=DEMO)
+    if path.exists() or any(character in text for character in "*?["):
+        return TextSource(path=path, text_column=text_column)
+    dataset = text.removeprefix(_DATASET_URL)
+    is_id = dataset.count("/") == 1 and not dataset.startswith((".", "/", "~"))
+    is_file = dataset == text and (has_known_ending(path) or path.parent.is_dir())
+    if not is_id or is_file:
+        name = f"{_DATASET_URL}{printable(text, 200)}" if is_id else "org/name"
+        raise UsageError(
+            f"there is no file or folder {printable(text, 200)}",
+            hint=f"name a file, a folder, or a dataset of the Hub as {name}",
+        )
+    return TextSource(dataset=dataset, text_column=text_column, split=split)

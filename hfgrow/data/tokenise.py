@@ -1,6 +1,6 @@
-"""Documents to tokens: in batches, the next one encoded while the last one is written.
+"""Documents to tokens: in chunks of bounded length, the next batch encoded while one is written.
 
-Documents in chunks of bounded length, cut where no tokenizer joins what stands on both sides.
+A document is cut where no tokenizer joins what stands on both sides.
 """
 
 import hashlib
@@ -12,17 +12,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hfgrow.data.documents import Piece
+from hfgrow.data.documents import TextPiece
 from hfgrow.data.sketch import Sketcher
 from hfgrow.data.sources import TextSource
+from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.data.token_folder import SKETCHES, ShardWriter, SourceRecord
-from hfgrow.data.tokenizer import TextTokenizer
 from hfgrow.errors import ModelError, TrainingError, printable
 
 CHUNK_LENGTH = 1 << 16
 _WINDOW_LENGTH = 1 << 12
 # Between two words, and not beside digits, marks or other spaces, which some tokenizers join.
 _BETWEEN_WORDS = re.compile(r"(?<=[^\W\d_]) (?=[^\W\d_])")
+_BATCH_LENGTH = 1 << 21
+_BATCH_CHUNKS = 1 << 14
 
 
 class DocumentEnd(NamedTuple):
@@ -32,7 +34,7 @@ class DocumentEnd(NamedTuple):
     nbytes: int
 
 
-class Chunk(NamedTuple):
+class TextChunk(NamedTuple):
     """A part of a document to tokenise on its own."""
 
     text: str
@@ -40,65 +42,10 @@ class Chunk(NamedTuple):
     end: DocumentEnd | None
 
 
-class Chunker:
-    """Turns pieces of documents into chunks.
-
-    A cut depends on the document alone, not on how it was read. Documents that are empty or only
-    space are left out and counted.
-
-    Args:
-        keeps_space: Whether the space at a cut begins the next chunk, or is dropped because the
-            tokenizer adds it.
-    """
-
-    def __init__(self, *, keeps_space: bool) -> None:
-        self._skipped = 0 if keeps_space else 1
-        self.num_blank = 0
-
-    def chunks(self, pieces: Iterable[Piece]) -> Iterator[Chunk]:
-        """Yield the chunks of all documents, in order."""
-        rest, digest, nbytes, is_first = "", hashlib.blake2b(digest_size=8), 0, True
-        for piece in pieces:
-            raw = piece.text.encode()
-            digest.update(raw)
-            nbytes += len(raw)
-            text, start = rest + piece.text, 0
-            while len(text) - start > CHUNK_LENGTH:
-                stop, after = self._cut(text, start)
-                if not is_first or not text[start:stop].isspace():
-                    yield Chunk(text[start:stop], is_first, None)
-                    is_first = False
-                start = after
-            rest = text[start:]
-            if not piece.is_last:
-                continue
-            if is_first and not rest.strip():
-                self.num_blank += 1
-            else:
-                end = DocumentEnd(int.from_bytes(digest.digest(), "little"), nbytes)
-                yield Chunk(rest, is_first, end)
-            rest, digest, nbytes, is_first = "", hashlib.blake2b(digest_size=8), 0, True
-
-    def _cut(self, text: str, start: int) -> tuple[int, int]:
-        """Return where the chunk ends and the next one begins."""
-        limit = start + CHUNK_LENGTH
-        spaces = [m.start() for m in _BETWEEN_WORDS.finditer(text, limit - _WINDOW_LENGTH, limit)]
-        if spaces:
-            return spaces[-1], spaces[-1] + self._skipped
-        for i in range(limit - 1, limit - _WINDOW_LENGTH, -1):
-            if text[i].isspace() and not text[i - 1].isspace():
-                return i, i
-        return limit, limit
-
-
-_BATCH_LENGTH = 1 << 21
-_BATCH_CHUNKS = 1 << 14
-
-
 def tokenise(
     source: TextSource,
     identity: dict[str, Any],
-    pieces: Iterator[Piece],
+    pieces: Iterator[TextPiece],
     tokenizer: TextTokenizer,
     writer: ShardWriter,
     vocab_size: int,
@@ -162,34 +109,6 @@ def tokenise(
     return record, max_token
 
 
-def _encoded(
-    chunks: Iterator[Chunk], encode: Callable[[Sequence[str]], list[list[int]]]
-) -> Iterator[tuple[list[Chunk], list[list[int]]]]:
-    """Yield batches of chunks with their tokens; the next batch is encoded meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        before = None
-        for batch in _batches(chunks):
-            future = pool.submit(encode, [chunk.text for chunk in batch])
-            if before is not None:
-                yield before[0], before[1].result()
-            before = batch, future
-        if before is not None:
-            yield before[0], before[1].result()
-
-
-def _batches(chunks: Iterator[Chunk]) -> Iterator[list[Chunk]]:
-    batch: list[Chunk] = []
-    length = 0
-    for chunk in chunks:
-        batch.append(chunk)
-        length += len(chunk.text)
-        if length >= _BATCH_LENGTH or len(batch) >= _BATCH_CHUNKS:
-            yield batch
-            batch, length = [], 0
-    if batch:
-        yield batch
-
-
 def check_token(token: int, vocab_size: int, tokenizer: TextTokenizer) -> None:
     """Refuse a token that the model does not have.
 
@@ -203,3 +122,82 @@ def check_token(token: int, vocab_size: int, tokenizer: TextTokenizer) -> None:
             f"{vocab_size}",
             hint="use the tokenizer of the base, or a base with a larger embedding",
         )
+
+
+def _encoded(
+    chunks: Iterator[TextChunk], encode: Callable[[Sequence[str]], list[list[int]]]
+) -> Iterator[tuple[list[TextChunk], list[list[int]]]]:
+    """Yield batches of chunks with their tokens; the next batch is encoded meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        before = None
+        for batch in _batches(chunks):
+            future = pool.submit(encode, [chunk.text for chunk in batch])
+            if before is not None:
+                yield before[0], before[1].result()
+            before = batch, future
+        if before is not None:
+            yield before[0], before[1].result()
+
+
+def _batches(chunks: Iterator[TextChunk]) -> Iterator[list[TextChunk]]:
+    batch: list[TextChunk] = []
+    length = 0
+    for chunk in chunks:
+        batch.append(chunk)
+        length += len(chunk.text)
+        if length >= _BATCH_LENGTH or len(batch) >= _BATCH_CHUNKS:
+            yield batch
+            batch, length = [], 0
+    if batch:
+        yield batch
+
+
+class Chunker:
+    """Turns pieces of documents into chunks.
+
+    A cut depends on the document alone, not on how it was read. Documents that are empty or only
+    space are left out and counted.
+
+    Args:
+        keeps_space: Whether the space at a cut begins the next chunk, or is dropped because the
+            tokenizer adds it.
+    """
+
+    def __init__(self, *, keeps_space: bool) -> None:
+        self._skipped = 0 if keeps_space else 1
+        self.num_blank = 0
+
+    def chunks(self, pieces: Iterable[TextPiece]) -> Iterator[TextChunk]:
+        """Yield the chunks of all documents, in order."""
+        rest, digest, nbytes, is_first = "", hashlib.blake2b(digest_size=8), 0, True
+        for piece in pieces:
+            raw = piece.text.encode()
+            digest.update(raw)
+            nbytes += len(raw)
+            text, start = rest + piece.text, 0
+            while len(text) - start > CHUNK_LENGTH:
+                stop, after = self._cut(text, start)
+                if not is_first or not text[start:stop].isspace():
+                    yield TextChunk(text[start:stop], is_first, None)
+                    is_first = False
+                start = after
+            rest = text[start:]
+            if not piece.is_last:
+                continue
+            if is_first and not rest.strip():
+                self.num_blank += 1
+            else:
+                end = DocumentEnd(int.from_bytes(digest.digest(), "little"), nbytes)
+                yield TextChunk(rest, is_first, end)
+            rest, digest, nbytes, is_first = "", hashlib.blake2b(digest_size=8), 0, True
+
+    def _cut(self, text: str, start: int) -> tuple[int, int]:
+        """Return where the chunk ends and the next one begins."""
+        limit = start + CHUNK_LENGTH
+        spaces = [m.start() for m in _BETWEEN_WORDS.finditer(text, limit - _WINDOW_LENGTH, limit)]
+        if spaces:
+            return spaces[-1], spaces[-1] + self._skipped
+        for i in range(limit - 1, limit - _WINDOW_LENGTH, -1):
+            if text[i].isspace() and not text[i - 1].isspace():
+                return i, i
+        return limit, limit

@@ -1,7 +1,4 @@
-"""What the card of a trained model says of its training: text, settings, losses, cost.
-
-What the card says of a growth: layers, operators, sizes, and what was measured.
-"""
+"""The sections of a card: what a growth changed, what a training did and cost, and benchmarks."""
 
 import re
 from collections.abc import Sequence
@@ -25,6 +22,7 @@ from hfgrow.lineage.ledger import ledger, rows
 from hfgrow.lineage.manifest import Evaluated, Link, Manifest, TrainingLink, TrainingSource
 from hfgrow.lineage.pictures import layer_picture
 from hfgrow.lineage.records import DATASET, DEMO_TEXT, Benchmark
+from hfgrow.lineage.tables import markdown_table
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.plan import connection_rate, seams
 from hfgrow.plan.promise import Measured
@@ -80,9 +78,7 @@ def compute_section(manifest: Manifest) -> list[str]:
     return [
         "## Compute",
         "",
-        f"| {' | '.join(header)} |",
-        f"|{'---|' * len(header)}",
-        *(f"| {' | '.join(plain(cell) for cell in row)} |" for row in table),
+        *markdown_table(header, [[plain(cell) for cell in row] for row in table]),
         "",
         "6ND is 6 FLOPs for each parameter and token; the exact count is that of matrices and "
         "attention, forward and backward. A growth trains nothing, unless its maps were learned.",
@@ -128,15 +124,15 @@ def _losses(evaluations: Sequence[Evaluated], has_grown: bool) -> list[str]:
     header += [f"loss {before}", "loss after training"]
     header += ["tokens to recover"] if knows_growth else []
     header += [f"bits per byte {before}", "after training"]
-    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    table: list[list[str]] = []
     for found in evaluations:
         cells = [_code(found.label), f"{found.num_tokens:,}"]
         cells += [_real(found.before_growth)] if knows_growth else []
         cells += [_real(found.before), _real(found.after)]
         cells += [_recovered(found)] if knows_growth else []
         cells += [_real(found.bits_per_byte_before), _real(found.bits_per_byte_after)]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "Losses are in nats per token."]
+        table.append(cells)
+    lines = [*markdown_table(header, table), "", "Losses are in nats per token."]
     if knows_growth:
         lines[-1] += (
             " Tokens to recover: trained on after growth until the loss was back at what it was "
@@ -218,9 +214,7 @@ def _layers(link: Link) -> list[str]:
     return [
         f"![layer map]({PICTURE})",
         "",
-        "| layers | come from the base's layers |",
-        "|---|---|",
-        *(f"| {left} | {right} |" for left, right in layer_rows(link.layer_sources)),
+        *markdown_table(("layers", "come from the base's layers"), layer_rows(link.layer_sources)),
         "",
         f"Layers are counted from 0. Connection rate Rc {connection_rate(layer_map):.1%}; "
         + (f"seams before layers {shown}." if found else "no seam."),
@@ -315,19 +309,24 @@ def model_index(benchmarks: tuple[Benchmark, ...], name: str) -> list[dict[str, 
 
 def benchmark_section(benchmarks: tuple[Benchmark, ...]) -> list[str]:
     """Return the section of the card about them."""
-    rows = [
-        f"| `{found.task}` | `{found.metric}` | {found.value:.4f} | "
-        f"{'-' if found.stderr is None else f'{found.stderr:.4f}'} | {found.num_fewshot} | "
-        f"{found.num_samples:,}{_of_all(found)} |"
+    table = [
+        (
+            f"`{found.task}`",
+            f"`{found.metric}`",
+            f"{found.value:.4f}",
+            "-" if found.stderr is None else f"{found.stderr:.4f}",
+            str(found.num_fewshot),
+            f"{found.num_samples:,}{_of_all(found)}",
+        )
         for found in benchmarks
     ]
     harnesses = ", ".join(dict.fromkeys(found.harness for found in benchmarks))
     return [
         "## Benchmarks",
         "",
-        "| task | metric | value | standard error | few-shot | examples |",
-        "|---|---|---|---|---|---|",
-        *rows,
+        *markdown_table(
+            ("task", "metric", "value", "standard error", "few-shot", "examples"), table
+        ),
         "",
         f"Measured on these weights by {harnesses}.",
     ]

@@ -16,6 +16,7 @@ from hfgrow.console import count
 from hfgrow.errors import printable
 from hfgrow.lineage.ledger import Ledger, rows
 from hfgrow.lineage.manifest import Link, Model, TrainingLink
+from hfgrow.lineage.tables import text_table
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.learn import LEARN, OUTCOMES
 from hfgrow.plan.plan import GrowthStep, LayerSource
@@ -222,8 +223,4 @@ def training_lines(link: TrainingLink) -> list[str]:
 def ledger_lines(found: Ledger) -> list[str]:
     """Return a ledger as a table."""
     table = [[printable(cell, 40) for cell in row] for row in rows(found)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
+    return text_table(table, left=range(len(table[0])))

@@ -1,20 +1,21 @@
-"""The layer map as a picture: base layers on the left, grown layers on the right.
+"""The pictures of a card: the layer map as an SVG, and the loss of a training by matplotlib.
 
-The loss of a training as a picture: against tokens, with every growth marked.
-
-Drawn by matplotlib, which is not needed for anything else: without it there is no picture.
+Matplotlib is needed for nothing else: without it there is no picture of the loss.
 """
 
-import io
-import warnings
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.util import find_spec
 from itertools import cycle
 
 from hfgrow.checkpoint.files import LOSS_PICTURE
 from hfgrow.console import Progress
-from hfgrow.errors import printable
+from hfgrow.lineage.canvas import (
+    canvas,
+    has_matplotlib,
+    open_corner,
+    picture_bytes,
+    plain_label,
+)
 
 _HEIGHT = 420
 _TOP = 34
@@ -107,7 +108,7 @@ def loss_curve(
     Returns:
         A PNG, or None without matplotlib.
     """
-    if find_spec("matplotlib") is None:
+    if not has_matplotlib():
         if progress is not None:
             progress.say(
                 f"Note: no {LOSS_PICTURE}: that needs matplotlib, pip install 'hfgrow[plots]'"
@@ -121,13 +122,10 @@ def _draw(
     growths: Sequence[tuple[float, str]],
     validation: Mapping[str, Sequence[Point]],
 ) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = canvas(*_INCHES, dpi=_DPI)
+    open_corner(axes)
     smooth = len(points) >= _SMOOTHED_FROM
     for i, part in enumerate(_parts(points, growths)):
         xs, ys = [x for x, _ in part], [y for _, y in part]
@@ -147,12 +145,12 @@ def _draw(
                 linewidth=1.2,
                 marker="o",
                 markersize=3.5,
-                label=f"validation: {_plain(name)}" if i == 0 else "_",
+                label=f"validation: {plain_label(name)}" if i == 0 else "_",
             )
     for tokens, name in growths[:_MOST_GROWTHS]:
         axes.axvline(tokens, color=_GROWTH, linestyle="--", linewidth=1)
         axes.annotate(
-            _plain(name),
+            plain_label(name),
             (tokens, 0.98),
             xycoords=("data", "axes fraction"),
             xytext=(3, 0),
@@ -166,20 +164,10 @@ def _draw(
     axes.set_ylabel("loss, nats per token")
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.margins(x=0.02)
-    axes.grid(color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
     if points or shown:
         # Above the axes: inside them it would lie over the last losses, which are the result.
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9)
-    out = io.BytesIO()
-    with warnings.catch_warnings():
-        # A name in letters that the font lacks is drawn as boxes.
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)
-        # Nothing of the machine, nor the version: the same losses give the same bytes.
-        figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
+    return picture_bytes(figure)
 
 
 def _parts(
@@ -212,8 +200,3 @@ def _smoothed(losses: Sequence[float]) -> list[float]:
     reach = max(1, len(losses) // 50)
     windows = (losses[max(0, i - reach) : i + reach + 1] for i in range(len(losses)))
     return [sum(window) / len(window) for window in windows]
-
-
-def _plain(name: str) -> str:
-    """Return a name that matplotlib does not take for a formula."""
-    return printable(name, 60).replace("$", "_")

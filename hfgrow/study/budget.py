@@ -1,9 +1,6 @@
-"""A budget of compute parted between a base and the model that it grows to.
+"""When to grow: a budget of compute parted between a base and the model that it grows to.
 
-Source: Du et al. 2024, "Stacking Your Transformers: A Closer Look at Model Growth for Efficient LLM
-Pre-Training", https://arxiv.org/abs/2405.15319, Sec. 4.2
-
-When to grow: the law of the growth timing, its constants, and where they were fitted.
+The law of the growth timing, with its constants and where they were fitted:
 
     log10 d = a log10 N + b / log10 C + c
 
@@ -12,11 +9,8 @@ model, and `C` the FLOPs of everything, `6 N D` for `D` tokens of the grown mode
 
 Source: Du et al. 2024, "Stacking Your Transformers: A Closer Look at Model Growth for Efficient LLM
 Pre-Training", https://arxiv.org/abs/2405.15319, Sec. 4.2
-
-A budget as a picture: the tokens of the base against compute, and where the law was fitted.
 """
 
-import io
 from dataclasses import asdict, dataclass
 from math import log10
 from pathlib import Path
@@ -24,11 +18,18 @@ from pathlib import Path
 from hfgrow.checkpoint.staging import replace_bytes
 from hfgrow.console import shown
 from hfgrow.errors import OutputError, UsageError, printable
+from hfgrow.lineage.canvas import canvas, picture_bytes
 
 # A power of ten that a float holds, and no budget reaches.
 _MOST_EXPONENT = 300.0
 # Values that were typed or read are no less inside than those that were fitted.
 _SLACK = 1e-9
+_INCHES = (8.0, 4.5)
+_LAW, _BOUND, _HERE = "#1f5fa8", "#d1495b", "#222222"
+_NUM_POINTS = 240
+_DECADES = 1.0
+FORMATS = {".png": "png", ".svg": "svg"}
+_ELSEWHERE = "choose another --plot FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,11 @@ REPORTED = (
 )
 
 DEFAULT_G = 4
+
 # The most tokens of the base, as a share of those from scratch: our bound, not the paper's.
 # Where the law is far from home it asks for more than there are: 24B of 2B at 135M parameters.
 MOST_SHARE = 0.15
+
 MAX_G = 1000
 
 
@@ -291,14 +294,6 @@ def growth_factor_advice(g: int) -> str:
     )
 
 
-_INCHES = (8.0, 4.5)
-_LAW, _BOUND, _HERE = "#1f5fa8", "#d1495b", "#222222"
-_NUM_POINTS = 240
-_DECADES = 1.0
-FORMATS = {".png": "png", ".svg": "svg"}
-_ELSEWHERE = "choose another --plot FILE"
-
-
 def format_of(path: Path) -> str:
     """Return the format of a picture by its name.
 
@@ -349,10 +344,7 @@ def draw_budget(budget: Budget, kind: str) -> bytes:
         budget: The budget.
         kind: `png` or `svg`.
     """
-    import matplotlib
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
     law, n = budget.law, budget.num_parameters
@@ -360,9 +352,7 @@ def draw_budget(budget: Budget, kind: str) -> bytes:
     low, high = min(least, budget.flops), max(most, budget.flops)
     flops = np.logspace(np.log10(low) - _DECADES, np.log10(high) + _DECADES, _NUM_POINTS)
     said = np.array([law.base_tokens(n, value) for value in flops])
-    figure = Figure(figsize=_INCHES, dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = canvas(*_INCHES, dpi=150)
     fitted = np.array([not law.outside(n, value) for value in flops])
     axes.plot(flops, said, color=_LAW, linewidth=1.4, linestyle="--", label="law, extrapolated")
     if fitted.any():
@@ -382,15 +372,8 @@ def draw_budget(budget: Budget, kind: str) -> bytes:
     axes.set_xlabel("compute C, FLOPs")
     axes.set_ylabel("tokens of the base d")
     axes.set_title(f"When to grow to {shown(n)} parameters", loc="left", fontsize=11)
-    axes.grid(color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
     axes.legend(frameon=False, fontsize=9)
-    out = io.BytesIO()
-    # Nothing of the machine or the day: the same budget gives the same picture.
-    metadata: dict[str, None] = {"Software": None} if kind == "png" else {"Date": None}
-    with matplotlib.rc_context({"svg.hashsalt": "hfgrow"}):
-        figure.savefig(out, format=kind, metadata=metadata)
-    return out.getvalue()
+    return picture_bytes(figure, kind)
 
 
 def _tick(value: float, _: int | None) -> str:

@@ -1,14 +1,11 @@
 """Growths compared by a short training of each: the same text, order, batches and settings.
 
 The loss just after growth is a poor predictor of how a grown model ends; a few hundred steps later
-the order is mostly there. So candidates are ranked by the loss after such a probe.
+the order is mostly there. So candidates are ranked by the loss after such a probe. What was
+measured is written down, so that a comparison that was stopped goes on.
 
 Source: Karp et al. 2024, "Landscape-Aware Growing: The Power of a Little LAG",
 https://arxiv.org/abs/2406.02469, Sec. 3
-
-What the probes of a comparison have in common: their batches, and their text, tokenised once.
-
-Short trainings that were made for a comparison, and the file that remembers them.
 """
 
 import hashlib
@@ -22,27 +19,56 @@ from typing import Any
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LOCAL_BASE, LocalFolder
-from hfgrow.checkpoint.locks import LOCK, held
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import Progress
 from hfgrow.data.corpus import corpus_of, open_sources
 from hfgrow.data.order import BlockOrder, check_sequence_length
 from hfgrow.data.sources import DEMO, VALIDATION, TextSource
-from hfgrow.data.tokenizer import open_tokenizer
+from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
-from hfgrow.errors import GrowthError, ModelError, OutputError, TrainingError, UsageError, printable
+from hfgrow.errors import GrowthError, ModelError, TrainingError, UsageError, printable
 from hfgrow.growth.steps import Step, planned, suffix_of
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.describe import describe_step
 from hfgrow.lineage.manifest import Evaluated, TrainingLink
 from hfgrow.lineage.read import manifest_of
+from hfgrow.study.folder import held_for
 from hfgrow.train.recipe.recipe import Recipe, recipe_of
 from hfgrow.train.run import Job, carry_out
 from hfgrow.train.run_folder import RunFolder, base_identity
 
 _MOST_SEQUENCE_LENGTH, _SEQUENCES = 1024, 8
 _TOKENS = "tokens"
+RECORD = "comparison.json"
+WINNER = "winner"
+_RUNS = "runs"
+_MOST_NAME = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a short training after growth said.
+
+    Attributes:
+        operator: The growth as one types it.
+        num_parameters: Of the grown model.
+        num_hidden_layers: Of the grown model.
+        before: Loss on held-out text before growth, in nats a token.
+        just_after: Just after growth.
+        after: After the probe.
+        bits_per_byte: The last of these, in bits a byte.
+        flops: What the probe cost: 6 for each parameter and token.
+    """
+
+    operator: str
+    num_parameters: int
+    num_hidden_layers: int
+    before: float
+    just_after: float
+    after: float
+    bits_per_byte: float
+    flops: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +101,237 @@ class Texts:
     fingerprints: tuple[str, ...]
     labels: Mapping[str, Sequence[str]]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is compared, and how.
+
+    Attributes:
+        model: The base as the user names it.
+        name: What it is called.
+        folder: Where it lies.
+        out: The folder of the comparison.
+        settings: The keys of a recipe that all probes share, without base, output, data and stages.
+        train: The stage of training.
+        texts: The texts, tokenised.
+        sequence_length: Tokens of a sequence.
+        on_cpu: Whether accelerators are left alone.
+        quiet: Whether the trainings say nothing.
+    """
+
+    model: str
+    name: str
+    folder: Path
+    out: Path
+    settings: Mapping[str, Any]
+    train: Mapping[str, Any]
+    texts: Texts
+    sequence_length: int
+    on_cpu: bool = False
+    quiet: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what all probes have in common, as people read it."""
+        return {
+            "model": self.model,
+            "text": self.texts.labels,
+            **self.train,
+            **self.settings,
+            "sequence_length": self.sequence_length,
+        }
+
+    def recipe(self, step: Step) -> Recipe:
+        """Return the recipe of a candidate."""
+        operator, arguments = step
+        content = {
+            "base": self.model,
+            "output": str(self.out / _RUNS / _place(step) / self._result(step)),
+            **self.settings,
+            "data": {**self.texts.data, "sequence_length": self.sequence_length},
+            "stages": [{"grow": {"operator": operator, **arguments}}, {"train": dict(self.train)}],
+        }
+        return recipe_of(content, f"the probe of {describe_step(*step)}")
+
+    def _result(self, step: Step) -> str:
+        """Return the name of a trained candidate, which stands above its card."""
+        return f"{self.name}-{suffix_of(*step)}"[:_MOST_NAME] + "-probe"
+
+
+@contextmanager
+def begun(out: Path) -> Iterator[None]:
+    """Make the folder of a comparison or take up the one that is there, and hold it in the block.
+
+    Raises:
+        OutputError: Something else lies there, or another process writes it.
+    """
+    with held_for(out, "comparison", is_one=(out / RECORD).is_file):
+        if not (out / RECORD).is_file():
+            record_probes(out, {}, None)
+        yield
+
+
+def check_steps(comparison: Comparison, steps: Sequence[Step]) -> None:
+    """Make sure that every candidate can grow and be trained, before any is.
+
+    Raises:
+        UsageError: One cannot, or two are the same.
+    """
+    names = [describe_step(*step) for step in steps]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice} is named twice")
+    plan = read(LocalFolder(comparison.folder))
+    for step, name in zip(steps, names, strict=True):
+        try:
+            planned(plan, [step])
+        except GrowthError as error:
+            raise UsageError(f"{name}: {error}", hint=error.hint) from error
+        comparison.recipe(step)
+
+
+def probes(
+    comparison: Comparison, steps: Sequence[Step], progress: Progress, *, keep: bool
+) -> Iterator[Probe]:
+    """Grow and train every candidate that is not recorded yet; yield what each came to.
+
+    A run that was stopped goes on where it stood. The trained models are removed once they are
+    measured; with `keep` that of the best so far stays, and in the end becomes `winner`.
+
+    Raises:
+        GrowthError: A run ends in an error.
+        StoppedError: A signal stopped one, and its checkpoint is saved.
+    """
+    out = comparison.out
+    recorded, winner = recorded_probes(out)
+    identity = {**base_identity(comparison.folder), "text": list(comparison.texts.fingerprints)}
+    found: dict[str, tuple[Probe, Step]] = {}
+    for step in steps:
+        name, recipe = describe_step(*step), comparison.recipe(step)
+        key = _key(recipe, identity)
+        if key in recorded:
+            progress.say(f"{name}: measured already")
+            probe = recorded[key].probe
+        else:
+            probe = _run(comparison, step, progress)
+            recorded[key] = RecordedProbe(probe, comparison.to_json())
+            record_probes(out, recorded, winner)
+        found[key] = probe, step
+        best = _best(found)
+        for other, (_, its_step) in found.items():
+            if not keep or other != best:
+                shutil.rmtree(out / _RUNS / _place(its_step), ignore_errors=True)
+        yield probe
+    best = _best(found)
+    if keep and not (winner == best and (out / WINNER).is_dir()):
+        step = found[best][1]
+        final = RunFolder(Path(comparison.recipe(step).output)).final
+        if not final.is_dir():
+            _run(comparison, step, progress)
+        with translated(printable(out / WINNER, 200)):
+            # The grown model that it was trained from goes with the run; what that grew from stays.
+            replace_text(final / LOCAL_BASE, f"{comparison.folder.absolute()}\n")
+            shutil.rmtree(out / WINNER, ignore_errors=True)
+            final.rename(out / WINNER)
+        record_probes(out, recorded, best)
+    elif (out / WINNER).is_dir() and winner != best:
+        progress.say(f"Note: {printable(out / WINNER, 200)} is of another comparison")
+    shutil.rmtree(out / _RUNS, ignore_errors=True)
+
+
+def _run(comparison: Comparison, step: Step, progress: Progress) -> Probe:
+    name, recipe = describe_step(*step), comparison.recipe(step)
+    progress.say(f"{name}: growing, then training on {recipe.tokens:,} tokens")
+    job = Job(
+        recipe=recipe,
+        resume=RunFolder(Path(recipe.output)).holds_a_run,
+        on_cpu=comparison.on_cpu,
+        quiet=comparison.quiet,
+    )
+    result = carry_out(job)
+    manifest = manifest_of(LocalFolder(Path(result["folder"])))
+    link = manifest.link
+    if not isinstance(link, TrainingLink) or not link.evaluations:
+        raise ModelError(f"the run of {name} recorded no loss on held-out text")
+    texts = link.evaluations
+    count = sum(text.num_tokens for text in texts)
+
+    def mean(values: Sequence[float]) -> float:
+        pairs = zip(values, texts, strict=True)
+        return sum(value * text.num_tokens for value, text in pairs) / count
+
+    probe = Probe(
+        operator=name,
+        num_parameters=link.result.num_parameters,
+        num_hidden_layers=link.result.num_hidden_layers,
+        before=mean([_before(text) for text in texts]),
+        just_after=mean([text.before for text in texts]),
+        after=mean([text.after for text in texts]),
+        bits_per_byte=mean([text.bits_per_byte_after for text in texts]),
+        flops=link.compute.flops,
+    )
+    progress.say(
+        f"{name}: {probe.before:.4f} before growth, {probe.just_after:.4f} just after, "
+        f"{probe.after:.4f} after the probe"
+    )
+    return probe
+
+
+def _best(found: Mapping[str, tuple[Probe, Step]]) -> str:
+    return min(found, key=lambda key: found[key][0].after)
+
+
+def _before(text: Evaluated) -> float:
+    return text.before if text.before_growth is None else text.before_growth
+
+
+def _place(step: Step) -> str:
+    """Return the name of a candidate's folder: another one for other arguments."""
+    return hashlib.sha256(json.dumps(step, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _key(recipe: Recipe, identity: Mapping[str, Any]) -> str:
+    text = json.dumps([recipe.fingerprint, dict(identity)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedProbe:
+    """A probe, and how it was made: model, texts, tokens, learning rate, seed."""
+
+    probe: Probe
+    settings: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as the file has it."""
+        return {**asdict(self.probe), "settings": dict(self.settings)}
+
+
+def recorded_probes(out: Path) -> tuple[dict[str, RecordedProbe], str | None]:
+    """Return the probes that were made, by what they depend on, and which of them is kept."""
+    fields = set(Probe.__dataclass_fields__)
+    try:
+        content = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        known = {
+            key: RecordedProbe(Probe(**{name: found[name] for name in fields}), found["settings"])
+            for key, found in content["probes"].items()
+            if found.keys() == {*fields, "settings"}
+        }
+        return known, content["winner"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}, None
+
+
+def record_probes(out: Path, probes: Mapping[str, RecordedProbe], winner: str | None) -> None:
+    """Write down the probes that were made.
+
+    Raises:
+        OutputError: The folder cannot be written to.
+    """
+    found = {key: recorded.to_json() for key, recorded in probes.items()}
+    content = {"winner": winner, "probes": found}
+    with translated(printable(out, 200)):
+        replace_text(out / RECORD, json.dumps(content, indent=2) + "\n")
 
 
 def shared_settings(
@@ -194,279 +451,3 @@ def tokenised(
         labels={what: [view.label for view in found] for what, found in views.items()},
         notes=tuple(notes),
     )
-
-
-RECORD = "comparison.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What a short training after growth said.
-
-    Attributes:
-        operator: The growth as one types it.
-        num_parameters: Of the grown model.
-        num_hidden_layers: Of the grown model.
-        before: Loss on held-out text before growth, in nats a token.
-        just_after: Just after growth.
-        after: After the probe.
-        bits_per_byte: The last of these, in bits a byte.
-        flops: What the probe cost: 6 for each parameter and token.
-    """
-
-    operator: str
-    num_parameters: int
-    num_hidden_layers: int
-    before: float
-    just_after: float
-    after: float
-    bits_per_byte: float
-    flops: float
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedProbe:
-    """A probe, and how it was made: model, texts, tokens, learning rate, seed."""
-
-    probe: Probe
-    settings: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as the file has it."""
-        return {**asdict(self.probe), "settings": dict(self.settings)}
-
-
-def recorded_probes(out: Path) -> tuple[dict[str, RecordedProbe], str | None]:
-    """Return the probes that were made, by what they depend on, and which of them is kept."""
-    fields = set(Probe.__dataclass_fields__)
-    try:
-        content = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        known = {
-            key: RecordedProbe(Probe(**{name: found[name] for name in fields}), found["settings"])
-            for key, found in content["probes"].items()
-            if found.keys() == {*fields, "settings"}
-        }
-        return known, content["winner"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}, None
-
-
-def record_probes(out: Path, probes: Mapping[str, RecordedProbe], winner: str | None) -> None:
-    """Write down the probes that were made.
-
-    Raises:
-        OutputError: The folder cannot be written to.
-    """
-    found = {key: recorded.to_json() for key, recorded in probes.items()}
-    content = {"winner": winner, "probes": found}
-    with translated(printable(out, 200)):
-        replace_text(out / RECORD, json.dumps(content, indent=2) + "\n")
-
-
-WINNER = "winner"
-_RUNS = "runs"
-_MOST_NAME = 90
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What is compared, and how.
-
-    Attributes:
-        model: The base as the user names it.
-        name: What it is called.
-        folder: Where it lies.
-        out: The folder of the comparison.
-        settings: The keys of a recipe that all probes share, without base, output, data and stages.
-        train: The stage of training.
-        texts: The texts, tokenised.
-        sequence_length: Tokens of a sequence.
-        on_cpu: Whether accelerators are left alone.
-        quiet: Whether the trainings say nothing.
-    """
-
-    model: str
-    name: str
-    folder: Path
-    out: Path
-    settings: Mapping[str, Any]
-    train: Mapping[str, Any]
-    texts: Texts
-    sequence_length: int
-    on_cpu: bool = False
-    quiet: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what all probes have in common, as people read it."""
-        return {
-            "model": self.model,
-            "text": self.texts.labels,
-            **self.train,
-            **self.settings,
-            "sequence_length": self.sequence_length,
-        }
-
-    def recipe(self, step: Step) -> Recipe:
-        """Return the recipe of a candidate."""
-        operator, arguments = step
-        content = {
-            "base": self.model,
-            "output": str(self.out / _RUNS / _place(step) / self._result(step)),
-            **self.settings,
-            "data": {**self.texts.data, "sequence_length": self.sequence_length},
-            "stages": [{"grow": {"operator": operator, **arguments}}, {"train": dict(self.train)}],
-        }
-        return recipe_of(content, f"the probe of {describe_step(*step)}")
-
-    def _result(self, step: Step) -> str:
-        """Return the name of a trained candidate, which stands above its card."""
-        return f"{self.name}-{suffix_of(*step)}"[:_MOST_NAME] + "-probe"
-
-
-def check_steps(comparison: Comparison, steps: Sequence[Step]) -> None:
-    """Make sure that every candidate can grow and be trained, before any is.
-
-    Raises:
-        UsageError: One cannot, or two are the same.
-    """
-    names = [describe_step(*step) for step in steps]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(f"{twice} is named twice")
-    plan = read(LocalFolder(comparison.folder))
-    for step, name in zip(steps, names, strict=True):
-        try:
-            planned(plan, [step])
-        except GrowthError as error:
-            raise UsageError(f"{name}: {error}", hint=error.hint) from error
-        comparison.recipe(step)
-
-
-def probes(
-    comparison: Comparison, steps: Sequence[Step], progress: Progress, *, keep: bool
-) -> Iterator[Probe]:
-    """Grow and train every candidate that is not recorded yet; yield what each came to.
-
-    A run that was stopped goes on where it stood. The trained models are removed once they are
-    measured; with `keep` that of the best so far stays, and in the end becomes `winner`.
-
-    Args:
-        comparison: What to compare.
-        steps: The candidates, checked.
-        progress: Told how it goes on.
-        keep: Whether the winner stays.
-
-    Raises:
-        GrowthError: A run ends in an error.
-        StoppedError: A signal stopped one, and its checkpoint is saved.
-    """
-    out = comparison.out
-    recorded, winner = recorded_probes(out)
-    identity = {**base_identity(comparison.folder), "text": list(comparison.texts.fingerprints)}
-    found: dict[str, tuple[Probe, Step]] = {}
-    for step in steps:
-        name, recipe = describe_step(*step), comparison.recipe(step)
-        key = _key(recipe, identity)
-        if key in recorded:
-            progress.say(f"{name}: measured already")
-            probe = recorded[key].probe
-        else:
-            probe = _run(comparison, step, progress)
-            recorded[key] = RecordedProbe(probe, comparison.to_json())
-            record_probes(out, recorded, winner)
-        found[key] = probe, step
-        best = _best(found)
-        for other, (_, its_step) in found.items():
-            if not keep or other != best:
-                shutil.rmtree(out / _RUNS / _place(its_step), ignore_errors=True)
-        yield probe
-    best = _best(found)
-    if keep and not (winner == best and (out / WINNER).is_dir()):
-        step = found[best][1]
-        final = RunFolder(Path(comparison.recipe(step).output)).final
-        if not final.is_dir():
-            _run(comparison, step, progress)
-        with translated(printable(out / WINNER, 200)):
-            # The grown model that it was trained from goes with the run; what that grew from stays.
-            replace_text(final / LOCAL_BASE, f"{comparison.folder.absolute()}\n")
-            shutil.rmtree(out / WINNER, ignore_errors=True)
-            final.rename(out / WINNER)
-        record_probes(out, recorded, best)
-    elif (out / WINNER).is_dir() and winner != best:
-        progress.say(f"Note: {printable(out / WINNER, 200)} is of another comparison")
-    shutil.rmtree(out / _RUNS, ignore_errors=True)
-
-
-@contextmanager
-def begun(out: Path) -> Iterator[None]:
-    """Make the folder of a comparison or take up the one that is there, and hold it in the block.
-
-    Raises:
-        OutputError: Something else lies there, or another process writes it.
-    """
-    with held(out, hint="wait for it, or choose another --out"):
-        if not (out / RECORD).is_file():
-            with translated(printable(out, 200)):
-                if any(path.name != LOCK for path in out.iterdir()):
-                    raise OutputError(
-                        f"{printable(out, 200)} exists and is no comparison",
-                        hint="choose another --out",
-                    )
-            record_probes(out, {}, None)
-        yield
-
-
-def _run(comparison: Comparison, step: Step, progress: Progress) -> Probe:
-    name, recipe = describe_step(*step), comparison.recipe(step)
-    progress.say(f"{name}: growing, then training on {recipe.tokens:,} tokens")
-    job = Job(
-        recipe=recipe,
-        resume=RunFolder(Path(recipe.output)).holds_a_run,
-        on_cpu=comparison.on_cpu,
-        quiet=comparison.quiet,
-    )
-    result = carry_out(job)
-    manifest = manifest_of(LocalFolder(Path(result["folder"])))
-    link = manifest.link
-    if not isinstance(link, TrainingLink) or not link.evaluations:
-        raise ModelError(f"the run of {name} recorded no loss on held-out text")
-    texts = link.evaluations
-    count = sum(text.num_tokens for text in texts)
-
-    def mean(values: Sequence[float]) -> float:
-        pairs = zip(values, texts, strict=True)
-        return sum(value * text.num_tokens for value, text in pairs) / count
-
-    probe = Probe(
-        operator=name,
-        num_parameters=link.result.num_parameters,
-        num_hidden_layers=link.result.num_hidden_layers,
-        before=mean([_before(text) for text in texts]),
-        just_after=mean([text.before for text in texts]),
-        after=mean([text.after for text in texts]),
-        bits_per_byte=mean([text.bits_per_byte_after for text in texts]),
-        flops=link.compute.flops,
-    )
-    progress.say(
-        f"{name}: {probe.before:.4f} before growth, {probe.just_after:.4f} just after, "
-        f"{probe.after:.4f} after the probe"
-    )
-    return probe
-
-
-def _best(found: Mapping[str, tuple[Probe, Step]]) -> str:
-    return min(found, key=lambda key: found[key][0].after)
-
-
-def _before(text: Evaluated) -> float:
-    return text.before if text.before_growth is None else text.before_growth
-
-
-def _place(step: Step) -> str:
-    """Return the name of a candidate's folder: another one for other arguments."""
-    return hashlib.sha256(json.dumps(step, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _key(recipe: Recipe, identity: Mapping[str, Any]) -> str:
-    text = json.dumps([recipe.fingerprint, dict(identity)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

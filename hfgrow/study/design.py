@@ -1,14 +1,8 @@
-"""From a study to its runs: the training recipe of every base and arm for every seed.
+"""From a study to its runs: the training recipe of every base and arm for every seed, and its cost.
 
 An arm is a fork of its base's run: the same first stage, then growth and training. So it goes on
 with the base's optimizer and with the text where the base stopped, and its ledger holds what the
-base has cost.
-
-The stages of a run of a study: those of its base, then growth and training to the target.
-
-What a run of a study will cost, stage by stage, and what it ends as: no weight is made.
-
-One run of a study: what it does, what it costs, and what it is a fork of.
+base has cost. No weight is made here.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -22,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from hfgrow.errors import GrowthError, UsageError, printable
 from hfgrow.plan.plan import LayerSource
 from hfgrow.study.accounting import StageCost, total
-from hfgrow.study.recipe import Arm, Base, StudyRecipe
+from hfgrow.study.arms import Arm, Base, StudyRecipe
 from hfgrow.train.dry_run import Foreseen, foresee, stage_cost
 from hfgrow.train.flops import arithmetic
 from hfgrow.train.recipe.fields import Tokens, numbers_in
@@ -33,141 +27,18 @@ from hfgrow.train.recipe.stages import takes_seed
 from hfgrow.train.weights import fresh_plan
 
 _COUNT: TypeAdapter[int] = TypeAdapter(Tokens)
-
-
-def arm_stages(study: StudyRecipe, arm: Arm, seed: int) -> list[dict[str, Any]]:
-    """Return what an arm does after its base: growths, and training that adds up to `D`.
-
-    Args:
-        study: The study.
-        arm: One of its arms that grow.
-        seed: The seed of the run; growths that draw at random take it unless they name their own.
-
-    Raises:
-        UsageError: The trainings do not add up to `D`, or the last stage is none.
-    """
-    common = study.train | arm.train
-    if arm.grow is not None:
-        grows = [arm.grow] if isinstance(arm.grow, dict) else arm.grow
-        return [*({"grow": _seeded(grow, seed)} for grow in grows), {"train": common}]
-    whole = left = _tokens(common)
-    stages: list[dict[str, Any]] = []
-    given = arm.stages or ()
-    for number, stage in enumerate(given):
-        if stage.grow is not None:
-            stages.append({"grow": _seeded(stage.grow, seed)})
-            continue
-        tokens = left
-        if "tokens" in stage.settings:
-            tokens = _tokens(stage.settings)
-        elif stage.share is not None:
-            tokens = round(stage.share * whole)
-        if tokens < 1:
-            raise UsageError(f"stages.{number}.train: nothing is left of the {whole:,} tokens")
-        left -= tokens
-        stages.append({"train": common | stage.settings | {"tokens": tokens}})
-    if not given or given[-1].train is None:
-        raise UsageError(
-            "its stages do not end in training, so that nothing would measure what it ends as",
-            hint="add - train: {} at the end",
-        )
-    # Shares are rounded one by one.
-    if abs(left) > len(stages):
-        raise UsageError(
-            f"its stages train on {whole - left:,} tokens, not on the {whole:,} of train.tokens",
-            hint="shares add up to 1, or the last training has none and takes what is left",
-        )
-    return stages
-
-
-def base_stage(study: StudyRecipe, base: Base) -> dict[str, Any]:
-    """Return the stage that trains a base."""
-    assert study.base_tokens is not None
-    tokens = max(1, round(study.base_tokens * base.factor))
-    return {"train": study.base_train | base.train | {"tokens": tokens}}
-
-
-def _seeded(grow: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Return a growth whose random parts differ from seed to seed."""
-    takes = takes_seed(grow.get("operator"))
-    return {**grow, "seed": seed} if takes and "seed" not in grow else dict(grow)
-
-
-def _tokens(train: Mapping[str, Any]) -> int:
-    """Return the tokens of a training, which may be written 2M.
-
-    Raises:
-        UsageError: They are no number of tokens.
-    """
-    value = train.get("tokens")
-    try:
-        return _COUNT.validate_python(value)
-    except ValidationError as error:
-        (fault,) = error.errors(include_url=False)
-        shown = "null" if value is None else printable(repr(value))
-        raise UsageError(f"train.tokens is {shown}; expected {fault['msg']}") from None
-
-
-def foreseen(recipe: Recipe) -> tuple[Foreseen, ...]:
-    """Return the model after each stage of a recipe that begins with a fresh one.
-
-    Raises:
-        GrowthError: A stage cannot be.
-    """
-    assert isinstance(recipe.base, FreshModel)
-    with in_keys():
-        return tuple(foresee(recipe, fresh_plan(recipe.base.config), None))
-
-
-def costs_of(
-    recipe: Recipe, models: tuple[Foreseen, ...], *, num_base_stages: int
-) -> Iterator[StageCost]:
-    """Yield what every stage of training costs, and of growth that learns.
-
-    Args:
-        recipe: The recipe.
-        models: The model after each stage.
-        num_base_stages: How many of its first stages are those of the base.
-    """
-    length = recipe.data.sequence_length
-    for number, (stage, model) in enumerate(zip(recipe.stages, models, strict=True)):
-        cost = stage_cost(recipe, model)
-        if cost is None:
-            continue
-        tokens, exact_flops = cost
-        found = arithmetic(model.plan.config, length)
-        yield StageCost(
-            number=number,
-            tokens=tokens,
-            num_parameters=found.num_parameters,
-            flops=float(found.headline_flops),
-            exact_flops=exact_flops,
-            is_base=number < num_base_stages,
-            is_growth=stage.train is None,
-        )
-
-
-def check_target(model: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Refuse a run that ends as something else than the target.
-
-    Args:
-        model: The config of the target as a study says it.
-        config: That of the model that the run ends as, every default in it.
-
-    Raises:
-        UsageError: They differ.
-    """
-    target = fresh_plan(model).config
-    wrong = [
-        f"{key} is {config.get(key)}, not {target.get(key)}"
-        for key in sorted(target.keys() | config.keys())
-        if config.get(key) != target.get(key)
-    ]
-    if wrong:
-        raise UsageError(
-            f"it does not end as the target: {', '.join(wrong)}",
-            hint="the base times its growth must give `model`",
-        )
+_PASSED_ON = (
+    "tokenizer",
+    "data",
+    "batch_tokens",
+    "micro_batch_size",
+    "precision",
+    "checkpoint",
+    "evaluation",
+    "activation_checkpointing",
+    "compile",
+    "world",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,20 +94,6 @@ class StudyRun:
     def _next_training(self, number: int) -> int:
         trains = (i for i, stage in enumerate(self.recipe.stages) if stage.train)
         return next(i for i in trains if i > number)
-
-
-_PASSED_ON = (
-    "tokenizer",
-    "data",
-    "batch_tokens",
-    "micro_batch_size",
-    "precision",
-    "checkpoint",
-    "evaluation",
-    "activation_checkpointing",
-    "compile",
-    "world",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,7 +248,7 @@ def _job(
 ) -> StudyRun:
     recipe = recipe_of(numbers_in(content), _where(study, label))
     with _named(study, label):
-        models = foreseen(recipe)
+        models = planned_stages(recipe)
         if arm is not None:
             check_target(numbers_in(study.model), models[-1].plan.config)
     costs = tuple(costs_of(recipe, models, num_base_stages=1 if base else 0))
@@ -411,3 +268,138 @@ def _named(study: StudyRecipe, label: str) -> Iterator[None]:
         yield
     except GrowthError as error:
         raise UsageError(f"{_where(study, label)}: {error}", hint=error.hint) from error
+
+
+def base_stage(study: StudyRecipe, base: Base) -> dict[str, Any]:
+    """Return the stage that trains a base."""
+    assert study.base_tokens is not None
+    tokens = max(1, round(study.base_tokens * base.factor))
+    return {"train": study.base_train | base.train | {"tokens": tokens}}
+
+
+def arm_stages(study: StudyRecipe, arm: Arm, seed: int) -> list[dict[str, Any]]:
+    """Return what an arm does after its base: growths, and training that adds up to `D`.
+
+    Args:
+        study: The study.
+        arm: One of its arms that grow.
+        seed: The seed of the run; growths that draw at random take it unless they name their own.
+
+    Raises:
+        UsageError: The trainings do not add up to `D`, or the last stage is none.
+    """
+    common = study.train | arm.train
+    if arm.grow is not None:
+        grows = [arm.grow] if isinstance(arm.grow, dict) else arm.grow
+        return [*({"grow": _seeded(grow, seed)} for grow in grows), {"train": common}]
+    whole = left = _tokens(common)
+    stages: list[dict[str, Any]] = []
+    given = arm.stages or ()
+    for number, stage in enumerate(given):
+        if stage.grow is not None:
+            stages.append({"grow": _seeded(stage.grow, seed)})
+            continue
+        tokens = left
+        if "tokens" in stage.settings:
+            tokens = _tokens(stage.settings)
+        elif stage.share is not None:
+            tokens = round(stage.share * whole)
+        if tokens < 1:
+            raise UsageError(f"stages.{number}.train: nothing is left of the {whole:,} tokens")
+        left -= tokens
+        stages.append({"train": common | stage.settings | {"tokens": tokens}})
+    if not given or given[-1].train is None:
+        raise UsageError(
+            "its stages do not end in training, so that nothing would measure what it ends as",
+            hint="add - train: {} at the end",
+        )
+    # Shares are rounded one by one.
+    if abs(left) > len(stages):
+        raise UsageError(
+            f"its stages train on {whole - left:,} tokens, not on the {whole:,} of train.tokens",
+            hint="shares add up to 1, or the last training has none and takes what is left",
+        )
+    return stages
+
+
+def _seeded(grow: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return a growth whose random parts differ from seed to seed."""
+    takes = takes_seed(grow.get("operator"))
+    return {**grow, "seed": seed} if takes and "seed" not in grow else dict(grow)
+
+
+def _tokens(train: Mapping[str, Any]) -> int:
+    """Return the tokens of a training, which may be written 2M.
+
+    Raises:
+        UsageError: They are no number of tokens.
+    """
+    value = train.get("tokens")
+    try:
+        return _COUNT.validate_python(value)
+    except ValidationError as error:
+        (fault,) = error.errors(include_url=False)
+        shown = "null" if value is None else printable(repr(value))
+        raise UsageError(f"train.tokens is {shown}; expected {fault['msg']}") from None
+
+
+def planned_stages(recipe: Recipe) -> tuple[Foreseen, ...]:
+    """Return the model after each stage of a recipe that begins with a fresh one.
+
+    Raises:
+        GrowthError: A stage cannot be.
+    """
+    assert isinstance(recipe.base, FreshModel)
+    with in_keys():
+        return tuple(foresee(recipe, fresh_plan(recipe.base.config), None))
+
+
+def costs_of(
+    recipe: Recipe, models: tuple[Foreseen, ...], *, num_base_stages: int
+) -> Iterator[StageCost]:
+    """Yield what every stage of training costs, and of growth that learns.
+
+    Args:
+        recipe: The recipe.
+        models: The model after each stage.
+        num_base_stages: How many of its first stages are those of the base.
+    """
+    length = recipe.data.sequence_length
+    for number, (stage, model) in enumerate(zip(recipe.stages, models, strict=True)):
+        cost = stage_cost(recipe, model)
+        if cost is None:
+            continue
+        tokens, exact_flops = cost
+        found = arithmetic(model.plan.config, length)
+        yield StageCost(
+            number=number,
+            tokens=tokens,
+            num_parameters=found.num_parameters,
+            flops=float(found.headline_flops),
+            exact_flops=exact_flops,
+            is_base=number < num_base_stages,
+            is_growth=stage.train is None,
+        )
+
+
+def check_target(model: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse a run that ends as something else than the target.
+
+    Args:
+        model: The config of the target as a study says it.
+        config: That of the model that the run ends as, every default in it.
+
+    Raises:
+        UsageError: They differ.
+    """
+    target = fresh_plan(model).config
+    wrong = [
+        f"{key} is {config.get(key)}, not {target.get(key)}"
+        for key in sorted(target.keys() | config.keys())
+        if config.get(key) != target.get(key)
+    ]
+    if wrong:
+        raise UsageError(
+            f"it does not end as the target: {', '.join(wrong)}",
+            hint="the base times its growth must give `model`",
+        )

@@ -1,7 +1,7 @@
 """What a study will take: parameters, tokens and FLOPs of every run, and about how long.
 
 The time is that of a few steps of the target here and now; where that model is too large to make
-for an estimate, it is not told.
+for an estimate, there is no time.
 """
 
 import os
@@ -27,7 +27,7 @@ _STARTUP_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
+class RunEstimate:
     """A run before it runs.
 
     Attributes:
@@ -60,7 +60,7 @@ class Estimate:
     """
 
     name: str
-    runs: tuple[Foreseen, ...]
+    runs: tuple[RunEstimate, ...]
     flops_per_s: float | None
     seconds: float | None
     num_parallel: int
@@ -101,7 +101,7 @@ def estimate(design: Design, *, num_parallel: int, on_cpu: bool) -> Estimate:
     import torch
 
     runs = tuple(
-        Foreseen(
+        RunEstimate(
             name=job.name,
             num_parameters=job.costs[-1].num_parameters,
             tokens=sum(cost.tokens for cost in job.costs if not cost.is_base),

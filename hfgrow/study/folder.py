@@ -1,15 +1,9 @@
-"""The folder of a study: that it is one, what its runs were begun with, and where they ran.
+"""The folder of a study: its text, what its runs were begun with, and where they ran.
 
-study.json       that this is a study, its text, and by which commands and where each run ran
+study.json           that this is a study, its text, and by which commands and where each run ran
 recipes/NAME.yaml    the recipe of a run
-runs/NAME        the run, NAME.log beside it
-tokens/          the text, tokenised once for all
-
-What a run of a study runs on, and by which command.
-
-Where the runs of a report ran: commands and machines, and which runs were theirs.
-
-The text of a study, tokenised once before runs that begin at the same time would each do it.
+runs/NAME            the run, NAME.log beside it
+tokens/              the text, tokenised once: runs that begin at the same time would each do it
 """
 
 import json
@@ -18,7 +12,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +22,7 @@ from hfgrow.checkpoint.locks import LOCK, held
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import Progress, Silent
 from hfgrow.data.corpus import corpus_of, open_sources
-from hfgrow.data.tokenizer import open_tokenizer
+from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
 from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.growth.models import local_folder, locate
@@ -42,6 +36,8 @@ from hfgrow.train.weights import fresh_config
 
 STUDY = "study.json"
 _SEED = re.compile(r"(.+)-seed([0-9]{1,20})", re.ASCII)
+_NAMES = "import torch; [print(torch.cuda.get_device_name(i)) for i in range({})]"
+_PATIENCE_S = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +77,8 @@ class StudyFolder:
         Raises:
             OutputError: Something else lies there, or another process writes it.
         """
-        shown = printable(self.path, 200)
-        with held(self.path, hint="wait for it, or choose another --out"):
-            with translated(shown):
-                is_empty = all(entry.name == LOCK for entry in self.path.iterdir())
-                if not is_empty and not self.is_study:
-                    raise OutputError(
-                        f"{shown} exists and is no study", hint="choose another --out"
-                    )
+        with held_for(self.path, "study", is_one=lambda: self.is_study):
+            with translated(printable(self.path, 200)):
                 self.runs.mkdir(exist_ok=True)
                 self.recipes.mkdir(exist_ok=True)
             if not (self.path / STUDY).is_file():
@@ -206,8 +196,98 @@ def _shown(value: object) -> str:
     return printable(repr(value), 100)
 
 
-_NAMES = "import torch; [print(torch.cuda.get_device_name(i)) for i in range({})]"
-_PATIENCE_S = 120
+@contextmanager
+def held_for(path: Path, kind: str, *, is_one: Callable[[], bool]) -> Iterator[None]:
+    """Hold a folder in the block, made if it is not there; one of something else is refused.
+
+    Args:
+        path: The folder.
+        kind: What it is of: a study, or a comparison.
+        is_one: Whether that is what lies in it.
+
+    Raises:
+        OutputError: Something else lies there, or another process writes it.
+    """
+    shown = printable(path, 200)
+    with held(path, hint="wait for it, or choose another --out"):
+        with translated(shown):
+            is_empty = all(entry.name == LOCK for entry in path.iterdir())
+            if not is_empty and not is_one():
+                raise OutputError(f"{shown} exists and is no {kind}", hint="choose another --out")
+        yield
+
+
+def tokenise(recipe: Recipe, tokens: Path, progress: Progress) -> dict[str, Any]:
+    """Tokenise the text of a study, and return what it is.
+
+    Args:
+        recipe: Of one of its runs.
+        tokens: The folder of tokenised text.
+        progress: Told how it goes on.
+
+    Returns:
+        `train` and `validation`, of each text `label`, `num_tokens` and `fingerprint`; and `notes`,
+        such as that the two share documents.
+
+    Raises:
+        GrowthError: A text or the tokenizer is not there, or cannot be trained on.
+    """
+    assert isinstance(recipe.base, FreshModel)
+    assert recipe.tokenizer is not None
+    client = HubClient()
+    ref = locate(recipe.tokenizer, None, client, progress)
+    tokenizer = open_tokenizer(local_folder(ref, client, Silent()))
+    vocab_size = int(fresh_config(recipe.base.config).vocab_size)
+    with translated(printable(tokens, 200)):
+        tokens.mkdir(parents=True, exist_ok=True)
+
+    def views(sources: Sequence[Source]) -> tuple[TokenView, ...]:
+        return open_sources(
+            [text_source(source) for source in sources],
+            tokenizer,
+            tokens,
+            vocab_size=vocab_size,
+            client=client,
+            progress=progress,
+        )
+
+    train, validation = views(recipe.data.train), views(recipe.data.validation)
+    length = recipe.data.sequence_length
+    corpus = corpus_of(train, validation, sequence_length=length, seed=recipe.seed)
+    for note in corpus.notes:
+        progress.say(f"Note: {note}")
+    return {
+        "train": [_described(view) for view in train],
+        "validation": [_described(view) for view in validation],
+        "notes": list(corpus.notes),
+    }
+
+
+def text_lines(text: dict[str, Any] | None, num_read: int) -> list[str]:
+    """Return what was read, in a few lines.
+
+    Args:
+        text: What `tokenise` returned; None if nobody wrote it down.
+        num_read: Tokens of the longest run.
+    """
+    if text is None:
+        return ["Which text the runs read is not recorded."]
+    parts = {
+        what: ", ".join(f"{one['label']} ({one['num_tokens']:,} tokens)" for one in text[what])
+        for what in ("train", "validation")
+    }
+    num_tokens = sum(one["num_tokens"] for one in text["train"])
+    held_out = parts["validation"] or "a part of that, another one for each seed"
+    return [
+        f"Text: {parts['train']}, of which the longest run read {num_read:,} tokens, "
+        f"{num_read / num_tokens:.2g} times as many as there are. Held out: {held_out}.",
+        *(f"Note: {note}." for note in text["notes"]),
+    ]
+
+
+def _described(view: TokenView) -> dict[str, Any]:
+    label = printable(view.label, 200)
+    return {"label": label, "num_tokens": view.num_tokens, "fingerprint": view.fingerprint}
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,76 +387,3 @@ def where_ran(design: Design, places: Mapping[str, Sequence[Mapping[str, Any]]])
             elif job.name not in names:
                 names.append(job.name)
     return [Ran(place["command"], place["machine"], tuple(names)) for place, names in found]
-
-
-def tokenise(recipe: Recipe, tokens: Path, progress: Progress) -> dict[str, Any]:
-    """Tokenise the text of a study, and return what it is.
-
-    Args:
-        recipe: Of one of its runs.
-        tokens: The folder of tokenised text.
-        progress: Told how it goes on.
-
-    Returns:
-        `train` and `validation`, of each text `label`, `num_tokens` and `fingerprint`; and `notes`,
-        such as that the two share documents.
-
-    Raises:
-        GrowthError: A text or the tokenizer is not there, or cannot be trained on.
-    """
-    assert isinstance(recipe.base, FreshModel)
-    assert recipe.tokenizer is not None
-    client = HubClient()
-    ref = locate(recipe.tokenizer, None, client, progress)
-    tokenizer = open_tokenizer(local_folder(ref, client, Silent()))
-    vocab_size = int(fresh_config(recipe.base.config).vocab_size)
-    with translated(printable(tokens, 200)):
-        tokens.mkdir(parents=True, exist_ok=True)
-
-    def views(sources: Sequence[Source]) -> tuple[TokenView, ...]:
-        return open_sources(
-            [text_source(source) for source in sources],
-            tokenizer,
-            tokens,
-            vocab_size=vocab_size,
-            client=client,
-            progress=progress,
-        )
-
-    train, validation = views(recipe.data.train), views(recipe.data.validation)
-    length = recipe.data.sequence_length
-    corpus = corpus_of(train, validation, sequence_length=length, seed=recipe.seed)
-    for note in corpus.notes:
-        progress.say(f"Note: {note}")
-    return {
-        "train": [_described(view) for view in train],
-        "validation": [_described(view) for view in validation],
-        "notes": list(corpus.notes),
-    }
-
-
-def text_lines(text: dict[str, Any] | None, num_read: int) -> list[str]:
-    """Return what was read, in a few lines.
-
-    Args:
-        text: What `tokenise` returned; None if nobody wrote it down.
-        num_read: Tokens of the longest run.
-    """
-    if text is None:
-        return ["Which text the runs read is not recorded."]
-    parts = {
-        what: ", ".join(f"{one['label']} ({one['num_tokens']:,} tokens)" for one in text[what])
-        for what in ("train", "validation")
-    }
-    num_tokens = sum(one["num_tokens"] for one in text["train"])
-    held_out = parts["validation"] or "a part of that, another one for each seed"
-    return [
-        f"Text: {parts['train']}, of which the longest run read {num_read:,} tokens, "
-        f"{num_read / num_tokens:.2g} times as many as there are. Held out: {held_out}.",
-        *(f"Note: {note}." for note in text["notes"]),
-    ]
-
-
-def _described(view: TokenView) -> dict[str, Any]:
-    label = printable(view.label, 200)
-    return {"label": label, "num_tokens": view.num_tokens, "fingerprint": view.fingerprint}

@@ -4,12 +4,10 @@ Drawn by matplotlib; without it a report has no pictures. Lines are means over s
 from the lowest to the highest.
 """
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
-from hfgrow.errors import printable
+from hfgrow.lineage.canvas import canvas, open_corner, picture_bytes, plain_label
 from hfgrow.study.accounting import ALL_IN, TOKENS
 from hfgrow.study.results import Result, mean, speedup
 from hfgrow.study.summary import Summary
@@ -36,9 +34,36 @@ PICTURES = ("loss-flops.png", "loss-tokens.png", "speedup.png", "growth.png")
 _GAP = 0.045
 
 
-def has_matplotlib() -> bool:
-    """Say whether pictures can be drawn."""
-    return find_spec("matplotlib") is not None
+def pictures(
+    arms: Mapping[str, Sequence[Result]], found: Summary
+) -> Iterator[tuple[str, bytes, str]]:
+    """Yield the file name, PNG and caption of every picture that there is something for."""
+    finished = {arm: results for arm, results in arms.items() if results}
+    reference = found.reference if found.reference in finished else None
+    band = "Lines are means over seeds, bands reach from the lowest to the highest."
+    if finished:
+        yield (
+            "loss-flops.png",
+            loss_picture(finished, reference, ALL_IN),
+            f"Held-out loss against all FLOPs, those of the base included. {band}",
+        )
+        yield (
+            "loss-tokens.png",
+            loss_picture(finished, reference, TOKENS),
+            f"Held-out loss against the tokens after the base. {band}",
+        )
+    if reference is not None and len(finished) > 1:
+        yield (
+            "speedup.png",
+            speedup_picture(finished, reference),
+            f"Speed-up in FLOPs at equal loss, base included, over {reference}. {band}",
+        )
+    if any(arm.jump for arm in found.arms):
+        yield (
+            "growth.png",
+            spike_picture(found),
+            "What growth did to the held-out loss; means over seeds.",
+        )
 
 
 def loss_picture(arms: Mapping[str, Sequence[Result]], reference: str | None, by: str) -> bytes:
@@ -84,7 +109,7 @@ def loss_picture(arms: Mapping[str, Sequence[Result]], reference: str | None, by
     axes.set_xlabel(what)
     axes.set_ylabel("held-out loss, nats a token")
     _name_ends(axes, ends)
-    return _png(figure)
+    return picture_bytes(figure)
 
 
 def speedup_picture(arms: Mapping[str, Sequence[Result]], reference: str) -> bytes:
@@ -123,9 +148,9 @@ def speedup_picture(arms: Mapping[str, Sequence[Result]], reference: str) -> byt
         room = 0.02 * (max(seen) - min(seen))
         axes.set_xlim(max(seen) + room, min(seen) - room)
     axes.set_xlabel("held-out loss, nats a token (training goes on to the right)")
-    axes.set_ylabel(f"speed-up over {_plain(reference)}, % of FLOPs, all-in")
+    axes.set_ylabel(f"speed-up over {plain_label(reference)}, % of FLOPs, all-in")
     _name_ends(axes, ends)
-    return _png(figure)
+    return picture_bytes(figure)
 
 
 def spike_picture(found: Summary) -> bytes:
@@ -148,43 +173,11 @@ def spike_picture(found: Summary) -> bytes:
             size = 160 if marker == "|" else 42
             shown = label if row == 0 else "_"
             axes.scatter(spread.mean, row, s=size, c=colour, marker=marker, label=shown, zorder=2)
-    axes.set_yticks(range(len(grown)), [_plain(arm.arm) for arm in reversed(grown)])
+    axes.set_yticks(range(len(grown)), [plain_label(arm.arm) for arm in reversed(grown)])
     axes.set_ylim(-0.6, len(grown) - 0.4)
     axes.set_xlabel("held-out loss, nats a token")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9)
-    return _png(figure)
-
-
-def pictures(
-    arms: Mapping[str, Sequence[Result]], found: Summary
-) -> Iterator[tuple[str, bytes, str]]:
-    """Yield the file name, PNG and caption of every picture that there is something for."""
-    finished = {arm: results for arm, results in arms.items() if results}
-    reference = found.reference if found.reference in finished else None
-    band = "Lines are means over seeds, bands reach from the lowest to the highest."
-    if finished:
-        yield (
-            "loss-flops.png",
-            loss_picture(finished, reference, ALL_IN),
-            f"Held-out loss against all FLOPs, those of the base included. {band}",
-        )
-        yield (
-            "loss-tokens.png",
-            loss_picture(finished, reference, TOKENS),
-            f"Held-out loss against the tokens after the base. {band}",
-        )
-    if reference is not None and len(finished) > 1:
-        yield (
-            "speedup.png",
-            speedup_picture(finished, reference),
-            f"Speed-up in FLOPs at equal loss, base included, over {reference}. {band}",
-        )
-    if any(arm.jump for arm in found.arms):
-        yield (
-            "growth.png",
-            spike_picture(found),
-            "What growth did to the held-out loss; means over seeds.",
-        )
+    return picture_bytes(figure)
 
 
 def _styles(
@@ -202,16 +195,8 @@ def _styles(
 
 
 def _canvas(height: float = 5.2) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.0, height), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.grid(color="#e6e6e6", linewidth=0.7, which="both")
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    figure, axes = canvas(9.0, height, dpi=_DPI, grid="both")
+    open_corner(axes)
     return figure, axes
 
 
@@ -223,7 +208,7 @@ def _name_ends(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None
         wanted = (y - low) / (high - low)
         at = max(wanted, at + _GAP)
         axes.annotate(
-            _plain(name),
+            plain_label(name),
             xy=(x, y),
             xytext=(1.03, at),
             textcoords="axes fraction",
@@ -233,14 +218,3 @@ def _name_ends(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6},
         )
-
-
-def _png(figure: Any) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
-
-
-def _plain(name: str) -> str:
-    """Return a name that matplotlib does not take for a formula."""
-    return printable(name, 60).replace("$", "_")

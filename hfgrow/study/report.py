@@ -1,10 +1,7 @@
 """The report of a study: `results.json`, `report.md`, `report.html` and the pictures.
 
-What stands in the report of a study: its paragraphs, tables and pictures, in order.
-
-The tables of a report of a study.
-
-A page of headings, text, tables and pictures, as Markdown or as HTML that needs nothing else.
+First what stands in it, paragraph by paragraph, then its tables, then the page as Markdown or as
+HTML that needs nothing else.
 """
 
 import base64
@@ -18,10 +15,12 @@ from typing import Any
 from hfgrow.checkpoint.staging import replace_bytes, replace_text, translated
 from hfgrow.console import count
 from hfgrow.errors import printable
+from hfgrow.lineage.canvas import has_matplotlib
+from hfgrow.lineage.tables import markdown_table
 from hfgrow.study.accounting import ALL_IN, EXACT, MARGINAL, TOKENS
 from hfgrow.study.design import Design
 from hfgrow.study.folder import Ran, StudyFolder, text_lines, where_ran, words_of
-from hfgrow.study.plots import PICTURES, has_matplotlib, pictures
+from hfgrow.study.plots import PICTURES, pictures
 from hfgrow.study.results import (
     CONFIDENCE,
     LEAST_FOR_INTERVAL,
@@ -57,6 +56,14 @@ th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; height: auto; }
 code { background: #f2f2f2; padding: 0.1rem 0.25rem; overflow-wrap: anywhere; }
 """
+PLOTS = "plots"
+_NONE = "-"
+_COLUMNS = {
+    ALL_IN: "all-in",
+    MARGINAL: "marginal",
+    TOKENS: "token ratio",
+    EXACT: "all-in, exact FLOPs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,84 +101,8 @@ class Picture:
 Block = Heading | Paragraph | Table | Picture
 
 
-def markdown(title: str, blocks: Iterable[Block], folder: str) -> str:
-    """Return a page as Markdown.
-
-    Args:
-        title: Its title.
-        blocks: What is on it.
-        folder: Where the pictures lie, seen from the page.
-    """
-    parts = [f"# {_plain(title)}", *(_in_markdown(block, folder) for block in blocks)]
-    return "\n\n".join(parts) + "\n"
-
-
-def html(title: str, blocks: Iterable[Block]) -> str:
-    """Return a page as HTML: one file that loads nothing and runs nothing."""
-    head = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "img-src data:; style-src 'unsafe-inline'\">\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_safe(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-    )
-    body = "\n".join(_in_html(block) for block in blocks)
-    return f"{head}<h1>{_safe(title)}</h1>\n{body}\n</body>\n</html>\n"
-
-
-def _in_markdown(block: Block, folder: str) -> str:
-    match block:
-        case Heading(text):
-            return f"## {_plain(text)}"
-        case Paragraph(text, code):
-            return f"    {printable(text, _LONGEST)}" if code else _plain(text)
-        case Table(header, rows):
-            lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-            shown = [[_plain(cell) for cell in row] for row in rows]
-            return "\n".join(f"| {' | '.join(line)} |" for line in [*lines, *shown])
-        case Picture(name, _, caption):
-            return f"![{_plain(caption)}]({folder}/{name})\n\n{_plain(caption)}"
-
-
-def _in_html(block: Block) -> str:
-    match block:
-        case Heading(text):
-            return f"<h2>{_safe(text)}</h2>"
-        case Paragraph(text, code):
-            return f"<p><code>{_safe(text)}</code></p>" if code else f"<p>{_safe(text)}</p>"
-        case Table(header, rows):
-            head = "".join(f"<th>{_safe(cell)}</th>" for cell in header)
-            body = "".join(
-                f"<tr>{''.join(f'<td>{_safe(cell)}</td>' for cell in row)}</tr>\n" for row in rows
-            )
-            table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
-            return f'<div class="wide">{table}</div>'
-        case Picture(_, png, caption):
-            data = base64.b64encode(png).decode()
-            image = f'<img alt="{_safe(caption)}" src="data:image/png;base64,{data}">'
-            return f"<figure>{image}<figcaption>{_safe(caption)}</figcaption></figure>"
-
-
-def _safe(text: str) -> str:
-    return escape(printable(text, _LONGEST))
-
-
-def _plain(text: str) -> str:
-    """Return text that Markdown takes for text."""
-    clean = printable(text, _LONGEST)
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in clean)
-
-
-PLOTS = "plots"
-
-
 def write_report(design: Design, found: Sequence[Result], folder: StudyFolder) -> Summary:
     """Write the report of a study into its folder, and return its numbers.
-
-    Args:
-        design: The runs.
-        found: What they measured.
-        folder: The folder.
 
     Raises:
         OutputError: It cannot be written.
@@ -214,6 +145,14 @@ def _draw(folder: Path, drawn: Sequence[Picture]) -> None:
 def document_of(summed: Summary, out: Path) -> dict[str, Any]:
     """Return what the command prints of a study as JSON."""
     return {"folder": str(out), "report": str(out / "report.html"), "summary": summed.to_json()}
+
+
+def lines_of(found: Summary) -> Iterator[str]:
+    """Yield the outcome of a study in a few lines."""
+    for arm in found.arms:
+        loss = loss_of(arm.loss)
+        more = f", speed-up all-in {speedup_of(arm, ALL_IN)}" if arm.speedups else ""
+        yield f"  {arm.arm}: loss {loss}{more}"
 
 
 def blocks(
@@ -341,23 +280,6 @@ def _said_of_outcomes(summed: Summary) -> Iterator[str]:
         )
 
 
-def lines_of(found: Summary) -> Iterator[str]:
-    """Yield the outcome of a study in a few lines."""
-    for arm in found.arms:
-        loss = loss_of(arm.loss)
-        more = f", speed-up all-in {speedup_of(arm, ALL_IN)}" if arm.speedups else ""
-        yield f"  {arm.arm}: loss {loss}{more}"
-
-
-_NONE = "-"
-_COLUMNS = {
-    ALL_IN: "all-in",
-    MARGINAL: "marginal",
-    TOKENS: "token ratio",
-    EXACT: "all-in, exact FLOPs",
-}
-
-
 def losses_table(design: Design, summed: Summary) -> Table:
     """Return the losses of all arms, and what they cost."""
     header = ["arm", "seeds", "held-out loss (range)", "bits a byte", "parameters"]
@@ -473,3 +395,70 @@ def _percent(found: Speedup) -> str:
     elif found.spread.num_seeds > 1:
         text += f" ({found.spread.low:+.1%} to {found.spread.high:+.1%})"
     return f"{AT_LEAST} {text}" if found.outcome == AT_LEAST else text
+
+
+def markdown(title: str, blocks: Iterable[Block], folder: str) -> str:
+    """Return a page as Markdown.
+
+    Args:
+        title: Its title.
+        blocks: What is on it.
+        folder: Where the pictures lie, seen from the page.
+    """
+    parts = [f"# {_plain(title)}", *(_in_markdown(block, folder) for block in blocks)]
+    return "\n\n".join(parts) + "\n"
+
+
+def html(title: str, blocks: Iterable[Block]) -> str:
+    """Return a page as HTML: one file that loads nothing and runs nothing."""
+    head = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "img-src data:; style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_safe(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+    )
+    body = "\n".join(_in_html(block) for block in blocks)
+    return f"{head}<h1>{_safe(title)}</h1>\n{body}\n</body>\n</html>\n"
+
+
+def _in_markdown(block: Block, folder: str) -> str:
+    match block:
+        case Heading(text):
+            return f"## {_plain(text)}"
+        case Paragraph(text, code):
+            return f"    {printable(text, _LONGEST)}" if code else _plain(text)
+        case Table(header, rows):
+            shown = [[_plain(cell) for cell in row] for row in rows]
+            return "\n".join(markdown_table(header, shown, of_numbers=True))
+        case Picture(name, _, caption):
+            return f"![{_plain(caption)}]({folder}/{name})\n\n{_plain(caption)}"
+
+
+def _in_html(block: Block) -> str:
+    match block:
+        case Heading(text):
+            return f"<h2>{_safe(text)}</h2>"
+        case Paragraph(text, code):
+            return f"<p><code>{_safe(text)}</code></p>" if code else f"<p>{_safe(text)}</p>"
+        case Table(header, rows):
+            head = "".join(f"<th>{_safe(cell)}</th>" for cell in header)
+            body = "".join(
+                f"<tr>{''.join(f'<td>{_safe(cell)}</td>' for cell in row)}</tr>\n" for row in rows
+            )
+            table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
+            return f'<div class="wide">{table}</div>'
+        case Picture(_, png, caption):
+            data = base64.b64encode(png).decode()
+            image = f'<img alt="{_safe(caption)}" src="data:image/png;base64,{data}">'
+            return f"<figure>{image}<figcaption>{_safe(caption)}</figcaption></figure>"
+
+
+def _safe(text: str) -> str:
+    return escape(printable(text, _LONGEST))
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown takes for text."""
+    clean = printable(text, _LONGEST)
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in clean)

@@ -1,28 +1,4 @@
-"""What the runs of a study measured: every evaluation, with what it had cost by then.
-
-Speed-up at equal loss, and how sure it is.
-
-    speed-up(L) = cost_scratch(L) / cost_grown(L) - 1
-
-with `cost(L)` the first cost at which the held-out loss is down at `L`: between two evaluations the
-loss is taken as linear in the logarithm of the cost. A loss that a run never came down to has no
-cost, and a speed-up there does not exist. Where the grown run was down at `L` as soon as it had
-grown, `L` cost at most what it had cost by then, and the speed-up is at least what that gives.
-
-Sources: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, Sec. 3;
-Efron 1979, "Bootstrap Methods", https://doi.org/10.1214/aos/1176344552 (percentile intervals)
-
-Growth timings that a study tried, as `hfgrow budget --fit` reads them.
-
-Arms that differ in the tokens of their base alone tell at which of these the loss is lowest for
-a budget of compute. Under a constant learning rate every cost on the way is such a budget.
-
-How many weights get no gradient at all in the first step after growth.
-
-Where growth inserts zeros, what reads or feeds them may have a gradient of exactly zero, and starts
-to learn only when they have moved. Embeddings are left out: rows of tokens that are not in the text
-have none in any model.
-"""
+"""What the runs of a study measured, and what follows: speed-ups, timings, dead gradients."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +14,15 @@ from hfgrow.study.design import Design, StudyRun
 from hfgrow.study.runs import DONE, Outcome, is_done, outcome_of, recorded
 from hfgrow.train.metrics import read_metrics
 from hfgrow.train.run_folder import RunFolder
+
+Curve = Sequence[tuple[float, float]]
+CONFIDENCE = 0.95
+LEAST_FOR_INTERVAL = 5
+_NUM_SAMPLES = 10_000
+_LEAST_TIMINGS = 3
+_NUM_BUDGETS = 4
+_MOST_PARAMETERS = 200_000_000
+_NUM_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,14 +197,46 @@ def _measures(line: Mapping[str, Any]) -> bool:
     return bool(losses) and all(value is not None for pair in losses for value in pair)
 
 
-Curve = Sequence[tuple[float, float]]
-CONFIDENCE = 0.95
-LEAST_FOR_INTERVAL = 5
-_NUM_SAMPLES = 10_000
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A speed-up of one pair of runs at a loss.
+
+    Attributes:
+        value: How much cheaper the loss was.
+        is_bound: Whether the grown run was down at the loss when it had grown: then it is at least
+            so much; infinite where growth is all that is counted.
+    """
+
+    value: float
+    is_bound: bool
+
+
+def speedup(scratch: Curve, grown: Curve, loss: float) -> Gain | None:
+    """Return the speed-up at a loss: cost_scratch(L) / cost_grown(L) - 1.
+
+    A loss that a run never came down to has no cost, and a speed-up there does not exist. Where the
+    grown run was down at L as soon as it had grown, L cost at most what it had cost by then.
+
+    Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, Sec. 3
+
+    Args:
+        scratch: The curve of the reference.
+        grown: The curve of the other, from its last growth.
+        loss: Nats a token.
+
+    Returns:
+        None if one of the two did not come down to the loss.
+    """
+    slow, fast = cost_at(scratch, loss), cost_at(grown, loss)
+    if slow is None or fast is None:
+        return None
+    return Gain(slow / fast - 1 if fast else inf, is_bound=grown[0][1] <= loss)
 
 
 def cost_at(curve: Curve, loss: float) -> float | None:
     """Return the first cost at which a curve is down at a loss.
+
+    Between two evaluations the loss is taken as linear in the logarithm of the cost.
 
     Args:
         curve: Cost and loss of each evaluation, in the order of rising cost.
@@ -250,37 +267,6 @@ def loss_at(curve: Curve, cost: float) -> float | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Gain:
-    """A speed-up of one pair of runs at a loss.
-
-    Attributes:
-        value: How much cheaper the loss was.
-        is_bound: Whether the grown run was down at the loss when it had grown: then it is at least
-            so much; infinite where growth is all that is counted.
-    """
-
-    value: float
-    is_bound: bool
-
-
-def speedup(scratch: Curve, grown: Curve, loss: float) -> Gain | None:
-    """Return the speed-up at a loss.
-
-    Args:
-        scratch: The curve of the reference.
-        grown: The curve of the other, from its last growth.
-        loss: Nats a token.
-
-    Returns:
-        None if one of the two did not come down to the loss.
-    """
-    slow, fast = cost_at(scratch, loss), cost_at(grown, loss)
-    if slow is None or fast is None:
-        return None
-    return Gain(slow / fast - 1 if fast else inf, is_bound=grown[0][1] <= loss)
-
-
 def common_loss(scratch: Curve, grown: Curve) -> float | None:
     """Return the lowest loss that both came down to.
 
@@ -298,6 +284,8 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
 
     Of fewer it would be the lowest and the highest: of three, one of 27 samples draws the lowest
     three times. The same values always give the same interval.
+
+    Source: Efron 1979, "Bootstrap Methods", https://doi.org/10.1214/aos/1176344552 (percentiles)
     """
     import numpy as np
 
@@ -315,16 +303,12 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-_LEAST_TIMINGS = 3
-_NUM_BUDGETS = 4
-
-
 def timings(design: Design, found: Sequence[Result]) -> list[dict[str, Any]]:
     """Return the losses of growth timings at budgets that all of them reached.
 
-    Args:
-        design: The runs.
-        found: What they measured.
+    Arms that differ in the tokens of their base alone tell at which of these the loss is lowest for
+    a budget of compute, as `hfgrow budget --fit` reads it. Under a constant learning rate every
+    cost on the way is such a budget.
 
     Returns:
         For each budget `parameters` (N of the target), `flops` (C, 6ND, the base's among them) and
@@ -386,14 +370,13 @@ def _budgets(group: dict[int, list[Result]], num_parameters: int) -> list[dict[s
     return found
 
 
-_MOST_PARAMETERS = 200_000_000
-_NUM_TOKENS = 512
-
-
 def dead_gradients(design: Design) -> dict[str, float]:
     """Return the share of dead weights of every arm that grew, by its first finished run.
 
-    What was not kept, or is too large to be loaded for this, is left out.
+    Where growth inserts zeros, what reads or feeds them may have a gradient of exactly zero in the
+    first step, and starts to learn only when they have moved. Embeddings are not counted: rows of
+    tokens that are not in the text have none in any model. What was not kept, or is too large to be
+    loaded for this, is left out.
     """
     found: dict[str, float] = {}
     for job in design.arms:

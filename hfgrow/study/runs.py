@@ -1,18 +1,8 @@
-"""The runs of a study: so many at a time, each after its base.
+"""The runs of a study as processes: so many at a time, each after its base.
 
-A run that fails is told, and the others go on. What is finished is not done again, and what was
-stopped goes on from its last checkpoint.
-
-A study from its recipe to its report.
-
-A run of a study as a process of its own.
-
-A run that goes on from where another one ended, in a folder of its own.
-
-The fork holds what the run held after its last stage: its model as that of a stage, its last
-checkpoint, its metrics. Large files are linked, not copied: none of them is ever written again.
-
-What the ledger of a finished run says that it has cost, against what was planned.
+A run that fails is reported, and the others go on. What is finished is not done again, and what was
+stopped goes on from its last checkpoint. An arm begins in a fork of its base's folder: the model,
+the last checkpoint and the metrics, large files linked and never written again.
 """
 
 import json
@@ -43,6 +33,12 @@ from hfgrow.train.processes import SCRIPT, end_all, launch_command, start, tell
 from hfgrow.train.run_folder import METRICS, RunFolder
 
 DONE, FAILED, SKIPPED, OPEN = "done", "failed", "not run", "open"
+_POLL_S = 0.1
+_STOP_S = 120.0
+_QUIET_S = 30.0
+_LINKED = (".safetensors",)
+# How far the ledger may be from what was planned: roundings of decimals.
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +52,49 @@ class Outcome:
 
     status: str
     message: str = ""
+
+
+def run_study(
+    design: Design,
+    folder: StudyFolder,
+    place: Mapping[str, Any],
+    *,
+    num_parallel: int,
+    on_cpu: bool,
+    progress: Progress,
+) -> dict[str, Outcome]:
+    """Carry out all runs of a study that are not done.
+
+    Args:
+        design: The runs.
+        folder: The folder of the study, which we hold.
+        place: The command and the machine, for the record.
+        num_parallel: How many run at a time.
+        on_cpu: Whether accelerators are left alone.
+        progress: Told how it goes on.
+
+    Returns:
+        How each run ended, by its name.
+
+    Raises:
+        GrowthError: The study cannot begin.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    devices = () if on_cpu or num_parallel == 1 else _gpus()
+    queue = Queue(folder, place, num_parallel, on_cpu, progress, devices)
+    if not all(map(is_done, design.jobs)):
+        folder.note_text(tokenise(design.jobs[0].recipe, folder.tokens, progress))
+    return queue.run(design.jobs)
+
+
+def _gpus() -> tuple[str, ...]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return tuple(filter(None, given.split(",")))
+    return tuple(map(str, range(torch.cuda.device_count())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,79 +142,6 @@ class Child:
         self.process.wait()
 
 
-def start_child(
-    job: StudyRun,
-    recipe: Path,
-    script: Path,
-    scratch: Path,
-    *,
-    num_parallel: int,
-    on_cpu: bool,
-    device: str | None,
-) -> Child:
-    """Start a run whose folder is prepared.
-
-    Args:
-        job: The run.
-        recipe: Where its recipe is written to.
-        script: The script that carries it out.
-        scratch: Where it says how it ended.
-        num_parallel: How many run at a time.
-        on_cpu: Whether accelerators are left alone.
-        device: The GPU that it is given; None leaves that to it.
-
-    Raises:
-        OutputError: Its recipe or its log cannot be written.
-    """
-    with translated(printable(recipe, 200)):
-        replace_text(recipe, job.recipe.to_yaml())
-    arguments = [str(recipe), "--resume", *(["--cpu"] if on_cpu else [])]
-    world = job.recipe.world.processes
-    status = scratch / f"{job.name}.json"
-    with translated(printable(log_of(job), 200)):
-        log = log_of(job).open("ab")
-    with log:
-        process = start(
-            launch_command(script, arguments, num_processes=world),
-            status,
-            num_processes=world,
-            on_cpu=on_cpu,
-            num_runs=num_parallel,
-            more={} if device is None else {"CUDA_VISIBLE_DEVICES": device},
-            log=log,
-        )
-    return Child(job, process, status, time.monotonic(), device)
-
-
-def outcome_of(job: StudyRun) -> Outcome:
-    """Return how a run stands by what lies in its folder: done, failed by its ledger, or open."""
-    if not is_done(job):
-        return Outcome(OPEN)
-    fault = recorded(job).fault
-    return Outcome(FAILED, fault) if fault else Outcome(DONE)
-
-
-def is_done(job: StudyRun) -> bool:
-    """Say whether a run is finished."""
-    return RunFolder(job.folder).final.is_dir()
-
-
-def log_of(job: StudyRun) -> Path:
-    """Return the file that a run tells its words to."""
-    return job.folder.with_name(f"{job.folder.name}.log")
-
-
-def remove_state(job: StudyRun) -> None:
-    """Remove what a finished run could go on from: nothing grows from an arm."""
-    if job.arm is not None:
-        shutil.rmtree(RunFolder(job.folder).checkpoints, ignore_errors=True)
-
-
-_POLL_S = 0.1
-_STOP_S = 120.0
-_QUIET_S = 30.0
-
-
 @dataclass
 class Queue:
     """Carries out the runs of a study.
@@ -215,10 +181,10 @@ class Queue:
             scratch_folder() as scratch,
         ):
             try:
-                told = time.monotonic()
+                last_said = time.monotonic()
                 while waiting or self._running:
-                    if time.monotonic() - told > _QUIET_S:
-                        told = time.monotonic()
+                    if time.monotonic() - last_said > _QUIET_S:
+                        last_said = time.monotonic()
                         self.progress.say(f"Running: {', '.join(map(_stand, self._running))}")
                     self._collect(len(jobs))
                     for job in self._ready(waiting, len(jobs)):
@@ -304,50 +270,72 @@ def _stand(child: Child) -> str:
     return f"{child.job.name} ({tokens / whole:.0%})"
 
 
-def run_study(
-    design: Design,
-    folder: StudyFolder,
-    place: Mapping[str, Any],
+def start_child(
+    job: StudyRun,
+    recipe: Path,
+    script: Path,
+    scratch: Path,
     *,
     num_parallel: int,
     on_cpu: bool,
-    progress: Progress,
-) -> dict[str, Outcome]:
-    """Carry out all runs of a study that are not done.
+    device: str | None,
+) -> Child:
+    """Start a run whose folder is prepared.
 
     Args:
-        design: The runs.
-        folder: The folder of the study, which we hold.
-        place: The command and the machine, for the record.
+        job: The run.
+        recipe: Where its recipe is written to.
+        script: The script that carries it out.
+        scratch: Where it says how it ended.
         num_parallel: How many run at a time.
         on_cpu: Whether accelerators are left alone.
-        progress: Told how it goes on.
-
-    Returns:
-        How each run ended, by its name.
+        device: The GPU that it is given; None leaves that to it.
 
     Raises:
-        GrowthError: The study cannot begin.
+        OutputError: Its recipe or its log cannot be written.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    devices = () if on_cpu or num_parallel == 1 else _gpus()
-    queue = Queue(folder, place, num_parallel, on_cpu, progress, devices)
-    if not all(map(is_done, design.jobs)):
-        folder.note_text(tokenise(design.jobs[0].recipe, folder.tokens, progress))
-    return queue.run(design.jobs)
+    with translated(printable(recipe, 200)):
+        replace_text(recipe, job.recipe.to_yaml())
+    arguments = [str(recipe), "--resume", *(["--cpu"] if on_cpu else [])]
+    world = job.recipe.world.processes
+    status = scratch / f"{job.name}.json"
+    with translated(printable(log_of(job), 200)):
+        log = log_of(job).open("ab")
+    with log:
+        process = start(
+            launch_command(script, arguments, num_processes=world),
+            status,
+            num_processes=world,
+            on_cpu=on_cpu,
+            num_runs=num_parallel,
+            more={} if device is None else {"CUDA_VISIBLE_DEVICES": device},
+            log=log,
+        )
+    return Child(job, process, status, time.monotonic(), device)
 
 
-def _gpus() -> tuple[str, ...]:
-    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return tuple(filter(None, given.split(",")))
-    return tuple(map(str, range(torch.cuda.device_count())))
+def outcome_of(job: StudyRun) -> Outcome:
+    """Return how a run stands by what lies in its folder: done, failed by its ledger, or open."""
+    if not is_done(job):
+        return Outcome(OPEN)
+    fault = recorded(job).fault
+    return Outcome(FAILED, fault) if fault else Outcome(DONE)
 
 
-_LINKED = (".safetensors",)
+def is_done(job: StudyRun) -> bool:
+    """Say whether a run is finished."""
+    return RunFolder(job.folder).final.is_dir()
+
+
+def log_of(job: StudyRun) -> Path:
+    """Return the file that a run tells its words to."""
+    return job.folder.with_name(f"{job.folder.name}.log")
+
+
+def remove_state(job: StudyRun) -> None:
+    """Remove what a finished run could go on from: nothing grows from an arm."""
+    if job.arm is not None:
+        shutil.rmtree(RunFolder(job.folder).checkpoints, ignore_errors=True)
 
 
 def prepare_folder(job: StudyRun, tokens: Path) -> None:
@@ -410,10 +398,6 @@ def _link_or_copy(source: str, target: str) -> None:
         else:
             return
     shutil.copy2(source, target)
-
-
-# How far the ledger may be from what was planned: roundings of decimals.
-_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from hfgrow.data.batches import evaluation_batches, num_evaluation_blocks
 from hfgrow.data.corpus import open_sources
 from hfgrow.data.order import check_sequence_length
 from hfgrow.data.sources import TextSource
-from hfgrow.data.tokenizer import open_tokenizer
+from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
 from hfgrow.errors import ModelError, UsageError, argument, printable
 from hfgrow.hub.client import HubClient

@@ -11,7 +11,7 @@ from hfgrow.console import Progress
 from hfgrow.data.corpus import Corpus, corpus_of, token_folders, views_of
 from hfgrow.data.order import BlockOrder
 from hfgrow.data.sources import TextSource
-from hfgrow.data.tokenizer import open_tokenizer
+from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
 from hfgrow.hub.client import HubClient
 from hfgrow.train.devices import Devices

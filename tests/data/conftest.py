@@ -2,7 +2,7 @@
 
 import pytest
 
-from hfgrow.data.tokenizer import TextTokenizer
+from hfgrow.data.text_tokenizer import TextTokenizer
 from tests.data.corpora import tokenizer
 
 

@@ -12,8 +12,8 @@ import pytest
 import hfgrow
 from hfgrow.data.prepare import prepare
 from hfgrow.data.sources import TextSource
+from hfgrow.data.text_tokenizer import TextTokenizer, open_tokenizer
 from hfgrow.data.token_folder import TokenFiles
-from hfgrow.data.tokenizer import TextTokenizer, open_tokenizer
 from hfgrow.errors import GrowthError
 
 DEMO = Path(hfgrow.__file__).parent / "demo"

@@ -14,8 +14,8 @@ import pytest
 from hfgrow.data.documents import pinned, read_dataset, read_text
 from hfgrow.data.prepare import prepare
 from hfgrow.data.sources import TextSource
+from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.data.tokenise import CHUNK_LENGTH, Chunker
-from hfgrow.data.tokenizer import TextTokenizer
 from hfgrow.errors import GrowthError, TrainingError, UsageError
 from hfgrow.hub.client import HubClient
 from tests.data.corpora import (

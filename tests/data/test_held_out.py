@@ -11,7 +11,7 @@ from hfgrow.data.batches import NO_TARGET, evaluation_batches
 from hfgrow.data.corpus import corpus_of, open_sources, token_folders, views_of
 from hfgrow.data.held_out import hold_out, overlaps
 from hfgrow.data.sources import TextSource
-from hfgrow.data.tokenizer import TextTokenizer
+from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.data.views import TokenView
 from hfgrow.errors import TrainingError
 from tests.data.corpora import VOCAB_SIZE, prepared, story, write_rows, write_stories

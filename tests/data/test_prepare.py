@@ -16,8 +16,8 @@ import pytest
 
 from hfgrow.data.prepare import prepare
 from hfgrow.data.sources import TextSource
+from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.data.token_folder import TokenFiles
-from hfgrow.data.tokenizer import TextTokenizer
 from hfgrow.errors import OutputError, TrainingError, UsageError
 from tests.data.corpora import (
     VOCAB_SIZE,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hfgrow.lineage import pictures
+from hfgrow.lineage import canvas, pictures
 from hfgrow.lineage.pictures import loss_curve
 from tests.program import environment
 
@@ -91,7 +91,7 @@ def test_whatever_was_measured_can_be_drawn(points: Any, growths: Any, validatio
 def test_without_matplotlib_there_is_no_picture_but_a_note(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
+    monkeypatch.setattr(canvas, "find_spec", lambda name: None)
     told = Told()
     assert loss_curve(POINTS, GROWTHS, VALIDATION, told) is None
     assert loss_curve(POINTS, GROWTHS, VALIDATION) is None

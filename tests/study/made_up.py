@@ -8,9 +8,9 @@ import yaml
 
 from hfgrow.study import report
 from hfgrow.study.accounting import spent_at
+from hfgrow.study.arms import load_study
 from hfgrow.study.design import Design, StudyRun, design
 from hfgrow.study.folder import Machine, Ran
-from hfgrow.study.recipe import load_study
 from hfgrow.study.report import blocks
 from hfgrow.study.results import Point, Result
 from hfgrow.study.summary import summary

@@ -17,8 +17,8 @@ import yaml
 from hfgrow.checkpoint.locks import held
 from hfgrow.lineage.ledger import ledger
 from hfgrow.lineage.read import read_manifest
+from hfgrow.study.arms import load_study
 from hfgrow.study.design import design
-from hfgrow.study.recipe import load_study
 from hfgrow.study.runs import outcome_of
 from tests.program import Finished, call_hfgrow, program
 from tests.study.studies import tiny

@@ -23,7 +23,7 @@ from hfgrow.data.batches import BatchPlan
 from hfgrow.data.corpus import Corpus, corpus_of, open_sources
 from hfgrow.data.order import BlockOrder, check_sequence_length
 from hfgrow.data.sources import TextSource
-from hfgrow.data.tokenizer import open_tokenizer
+from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.errors import OutputError, UsageError, argument, printable
 from hfgrow.growth.grow import Growth, GrowthRequest, grow
 from hfgrow.growth.models import local_folder, locate

@@ -8,7 +8,7 @@ import pytest
 
 from hfgrow.data.prepare import prepare
 from hfgrow.data.sources import TextSource
-from hfgrow.data.tokenizer import TextTokenizer, open_tokenizer
+from hfgrow.data.text_tokenizer import TextTokenizer, open_tokenizer
 from hfgrow.errors import ModelError, TrainingError
 from tests.checkpoints import write_tokenizer
 from tests.data.corpora import DEMO, VOCAB_SIZE, prepared, write_stories

@@ -1,17 +1,11 @@
-"""A study: arms and seeds that share one target, one text and one schedule, in one YAML file.
+"""A study as its YAML file says it: arms and seeds with one target, one text and one schedule.
 
 `like: OTHER` takes everything but name, question and arms from another study; `sizes` are what
-changes with the machine, one of which is put in.
-
-What an arm has in common with every training recipe (`data`, `optimizer`, `train`, ...) is passed
-on as it stands, and checked where the recipe of each arm is made.
+changes with the machine, one of which is put in. What an arm has in common with every training
+recipe (`data`, `optimizer`, `train`, ...) is passed on as it stands, and checked where the recipe
+of its runs is made.
 
 Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, Sec. 3
-
-The arms of a study: ways from a base to the target, and what they grow from.
-
-Settings that every training recipe has are passed on as they stand, and checked where the recipe of
-a run is made.
 """
 
 import re
@@ -30,6 +24,11 @@ from hfgrow.train.recipe.parts import NotNegative
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}", re.ASCII)
 _SHARE = "share"
 _A_SHARE = "a share of the study's tokens, above 0 and below 1"
+FOLDER = "studies"
+_SIZES, _LIKE = "sizes", "like"
+# What a study does not take over from the one that it is like.
+_OWN = ("name", "question", "arms", "reference")
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
 def _name(value: str) -> str:
@@ -39,7 +38,9 @@ def _name(value: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
+
 Settings = dict[str, JsonValue]
+
 NOTHING: Settings = {}
 
 
@@ -141,15 +142,6 @@ def _number(value: Any) -> float:
     found = number(value)
     is_one = isinstance(found, int | float) and not isinstance(found, bool)
     return float(found) if is_one else 0.0
-
-
-FOLDER = "studies"
-_SIZES, _LIKE = "sizes", "like"
-# What a study does not take over from the one that it is like.
-_OWN = ("name", "question", "arms", "reference")
-
-
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
 class StudyRecipe(Part):

@@ -9,9 +9,9 @@ import yaml
 from hfgrow.errors import UsageError
 from hfgrow.plan.plan import connection_rate
 from hfgrow.study.accounting import total
+from hfgrow.study.arms import load_study
 from hfgrow.study.design import Design, design, selected
 from hfgrow.study.estimate import estimate
-from hfgrow.study.recipe import load_study
 from hfgrow.train.recipe.files import shipped_recipes
 from tests.study.studies import tiny
 

@@ -1,0 +1,64 @@
+"""What every picture is drawn on, by matplotlib: loaded when something is drawn, never before."""
+
+import io
+import warnings
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from hfgrow.errors import printable
+
+
+def has_matplotlib() -> bool:
+    """Say whether pictures can be drawn."""
+    return find_spec("matplotlib") is not None
+
+
+def canvas(
+    width: float, height: float, *, dpi: int, grid: Literal["major", "both"] = "major"
+) -> tuple[Any, Any]:
+    """Return a figure with its axes, a pale grid behind them.
+
+    Args:
+        width: In inches.
+        height: In inches.
+        dpi: Pixels of an inch.
+        grid: Which lines of the grid are drawn: `major`, or `both` with those of a logarithm.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.grid(color="#e6e6e6", linewidth=0.7, which=grid)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def open_corner(axes: Any) -> None:
+    """Leave the frame open at the top and to the right."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def picture_bytes(figure: Any, kind: str = "png") -> bytes:
+    """Return a figure as a file, the same bytes for the same numbers on any day and machine.
+
+    Args:
+        figure: What was drawn.
+        kind: `png` or `svg`.
+    """
+    import matplotlib
+
+    out = io.BytesIO()
+    metadata: dict[str, None] = {"Software": None} if kind == "png" else {"Date": None}
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": "hfgrow"}):
+        # A name in letters that the font lacks is drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        figure.savefig(out, format=kind, metadata=metadata)
+    return out.getvalue()
+
+
+def plain_label(name: str) -> str:
+    """Return a name that matplotlib does not take for a formula."""
+    return printable(name, 60).replace("$", "_")
