@@ -18,9 +18,7 @@ from hfgrow.lineage.describe import (
     named,
     plain,
 )
-from hfgrow.lineage.fields import (
-    as_phrase,
-)
+from hfgrow.lineage.kinds import as_phrase
 from hfgrow.lineage.ledger import ledger, rows
 from hfgrow.lineage.manifest import Evaluated, Link, Manifest, TrainingLink, TrainingSource
 from hfgrow.lineage.pictures import layer_picture
