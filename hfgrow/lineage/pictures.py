@@ -1,8 +1,6 @@
-"""The layer map as a picture: base layers on the left, grown layers on the right.
+"""Pictures of a model card: its layer map as an SVG, and the loss of its training as a PNG.
 
-The loss of a training as a picture: against tokens, with every growth marked.
-
-Drawn by matplotlib, which is not needed for anything else: without it there is no picture.
+The loss is drawn by matplotlib: without it there is no such picture.
 """
 
 import io
@@ -22,6 +20,15 @@ _BOX_WIDTH = 96
 _LEFT, _RIGHT = 40, 424
 _MOST_LINES = 1000
 _FIRST_HUE, _LAST_HUE = 210, 350
+
+Point = tuple[float, float]
+_INCHES = (8.0, 4.5)
+_DPI = 150
+_TRAINING, _GROWTH = "#9db8d9", "#555555"
+_SMOOTH = "#1f5fa8"
+_VALIDATION = ("#d1495b", "#2a9d5c", "#e08a1e", "#7b4fa3", "#2b8c9e", "#8a6d3b")
+_MOST_TEXTS, _MOST_GROWTHS = 6, 12
+_SMOOTHED_FROM = 30
 
 
 def layer_picture(num_base_layers: int, layer_map: Sequence[int], title: str) -> str:
@@ -78,16 +85,6 @@ def _colour(layer: int, num_layers: int) -> str:
     share = layer / max(num_layers - 1, 1)
     hue = _FIRST_HUE + (_LAST_HUE - _FIRST_HUE) * share
     return f"hsl({hue:.0f},62%,{46 - 8 * share:.0f}%)"
-
-
-Point = tuple[float, float]
-_INCHES = (8.0, 4.5)
-_DPI = 150
-_TRAINING, _GROWTH = "#9db8d9", "#555555"
-_SMOOTH = "#1f5fa8"
-_VALIDATION = ("#d1495b", "#2a9d5c", "#e08a1e", "#7b4fa3", "#2b8c9e", "#8a6d3b")
-_MOST_TEXTS, _MOST_GROWTHS = 6, 12
-_SMOOTHED_FROM = 30
 
 
 def loss_curve(
