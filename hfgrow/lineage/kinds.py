@@ -47,7 +47,7 @@ def _unchanged(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FieldKind:
     """What a field may be.
 
     Attributes:
@@ -65,7 +65,7 @@ class Kind:
 LATER = object()
 
 
-def fitting(fits: Callable[[Any], bool], write: Callable[[Any], Any] = _unchanged) -> Kind:
+def fitting(fits: Callable[[Any], bool], write: Callable[[Any], Any] = _unchanged) -> FieldKind:
     """Return the kind of the values that fit."""
 
     def read(value: Any, where: str) -> Any:
@@ -73,26 +73,26 @@ def fitting(fits: Callable[[Any], bool], write: Callable[[Any], Any] = _unchange
             raise damaged(where, value)
         return value
 
-    return Kind(read, write)
+    return FieldKind(read, write)
 
 
-def whole(least: int = 0, most: int = _MAX_NUMBER) -> Kind:
+def whole(least: int = 0, most: int = _MAX_NUMBER) -> FieldKind:
     """Return the kind of an integer."""
     return fitting(lambda v: is_int(v) and least <= v <= most)
 
 
-def real(least: float = 0, most: float = MAX_REAL) -> Kind:
+def real(least: float = 0, most: float = MAX_REAL) -> FieldKind:
     """Return the kind of a number; NaN and infinity are none."""
     number = fitting(lambda v: (is_int(v) or isinstance(v, float)) and least <= v <= most)
-    return Kind(lambda value, where: float(number.read(value, where)))
+    return FieldKind(lambda value, where: float(number.read(value, where)))
 
 
-def text(shape: re.Pattern[str]) -> Kind:
+def text(shape: re.Pattern[str]) -> FieldKind:
     """Return the kind of a text of a shape."""
     return fitting(lambda v: isinstance(v, str) and bool(shape.fullmatch(v)))
 
 
-def one_of(values: Container[str]) -> Kind:
+def one_of(values: Container[str]) -> FieldKind:
     """Return the kind of a text out of some."""
     return fitting(lambda v: isinstance(v, str) and v in values)
 
@@ -103,13 +103,13 @@ def is_word(value: object) -> bool:
 
 
 WORD = fitting(is_word)
-PHRASE = Kind(text(re.compile(f"[{_IN_CODE}]{{1,200}}")).read, as_phrase)
+PHRASE = FieldKind(text(re.compile(f"[{_IN_CODE}]{{1,200}}")).read, as_phrase)
 LABEL = fitting(lambda v: isinstance(v, str) and v != "" and _as_label(v) == v, _as_label)
 SHA256 = text(re.compile(r"[0-9a-f]{64}"))
 OBJECT = fitting(lambda v: isinstance(v, dict), dict)
 
 
-def settings(fits: Callable[[object], bool], most: int = _MAX_NUMBER) -> Kind:
+def settings(fits: Callable[[object], bool], most: int = _MAX_NUMBER) -> FieldKind:
     """Return the kind of an object of at most so many words, each with a value that fits."""
 
     def read(value: Any, where: str) -> Any:
@@ -121,20 +121,20 @@ def settings(fits: Callable[[object], bool], most: int = _MAX_NUMBER) -> Kind:
                 raise damaged(where, f"{key}: {found}")
         return content
 
-    return Kind(read, dict)
+    return FieldKind(read, dict)
 
 
-def items(kind: Kind, most: int, least: int = 1) -> Kind:
+def items(kind: FieldKind, most: int, least: int = 1) -> FieldKind:
     """Return the kind of a list of `least` to `most` items of a kind."""
     listed = fitting(lambda v: isinstance(v, list) and least <= len(v) <= most)
-    return Kind(
+    return FieldKind(
         lambda value, where: tuple(kind.read(item, where) for item in listed.read(value, where)),
         lambda values: [kind.write(value) for value in values],
     )
 
 
 @cache
-def record(of: type, **given: Kind) -> Kind:
+def record(of: type, **given: FieldKind) -> FieldKind:
     """Return the kind of a dataclass, whose annotations say the kinds of its fields.
 
     A field whose default is None may be absent, and is then not written. Other keys are ignored.
@@ -162,7 +162,7 @@ def record(of: type, **given: Kind) -> Kind:
             if found is not None or not one.is_omitted
         }
 
-    return Kind(read, write)
+    return FieldKind(read, write)
 
 
 class Record:
@@ -181,7 +181,7 @@ class _Declared(NamedTuple):
     """A field: its kind, whether null stands for None, and what of it may be left out."""
 
     name: str
-    kind: Kind
+    kind: FieldKind
     may_be_none: bool
     is_omitted: bool
     is_later: bool
@@ -193,7 +193,7 @@ class _Declared(NamedTuple):
 
 
 @cache
-def _declared(of: type, **given: Kind) -> tuple[_Declared, ...]:
+def _declared(of: type, **given: FieldKind) -> tuple[_Declared, ...]:
     hints, found = get_type_hints(of, include_extras=True), []
     for field in fields(of):
         hint, may_be_none = hints[field.name], NoneType in get_args(hints[field.name])
@@ -205,7 +205,7 @@ def _declared(of: type, **given: Kind) -> tuple[_Declared, ...]:
     return tuple(found)
 
 
-def _kind_of(hint: Any) -> Kind:
+def _kind_of(hint: Any) -> FieldKind:
     """Return what an annotation says that names no kind."""
     if get_origin(hint) is Literal:
         return one_of(get_args(hint))

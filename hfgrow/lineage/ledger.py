@@ -36,7 +36,7 @@ _HEADER = (
 
 
 @dataclass(frozen=True, slots=True)
-class StageCost:
+class LedgerStage:
     """A stage of the ledger; None is unknown.
 
     Attributes:
@@ -106,7 +106,7 @@ class Ledger:
         entries: The stages.
     """
 
-    entries: tuple[StageCost, ...]
+    entries: tuple[LedgerStage, ...]
 
     @property
     def recorded(self) -> Totals:
@@ -145,7 +145,7 @@ def rows(found: Ledger) -> list[tuple[str, ...]]:
     return table
 
 
-def _entries(manifest: Manifest) -> Iterator[StageCost]:
+def _entries(manifest: Manifest) -> Iterator[LedgerStage]:
     yield _trained(ROOT, manifest.root, manifest.root_compute)
     for link in manifest.chain:
         if isinstance(link, Link):
@@ -154,10 +154,10 @@ def _entries(manifest: Manifest) -> Iterator[StageCost]:
             yield _trained(TRAINING, link.result, link.compute)
 
 
-def _growth(link: Link) -> StageCost:
+def _growth(link: Link) -> LedgerStage:
     learned = [LearningCost.of(step.arguments) for step in link.steps if step.operator == LEARN]
     tokens = _sum(cost.tokens for cost in learned)
-    return StageCost(
+    return LedgerStage(
         kind=GROWTH,
         **_model(link.result),
         tokens=None if tokens is None else int(tokens),
@@ -169,20 +169,20 @@ def _growth(link: Link) -> StageCost:
     )
 
 
-def _trained(kind: str, model: Model, compute: Compute | None) -> StageCost:
+def _trained(kind: str, model: Model, compute: Compute | None) -> LedgerStage:
     cost = asdict(compute) if compute else {}
     if compute and compute.tokens == 0:
         # What is not known of it was nothing.
         nothing = {"exact_flops": 0.0, "seconds": 0.0, "devices": 0}
         cost |= {key: cost[key] or zero for key, zero in nothing.items()}
-    return StageCost(kind=kind, **cost | _model(model))
+    return LedgerStage(kind=kind, **cost | _model(model))
 
 
 def _model(model: Model) -> dict[str, Any]:
     return {key: getattr(model, key) for key in _MODEL_FIELDS}
 
 
-def _totals(entries: Sequence[StageCost]) -> Totals:
+def _totals(entries: Sequence[LedgerStage]) -> Totals:
     tokens = _sum(entry.tokens for entry in entries)
     return Totals(
         tokens=None if tokens is None else int(tokens),
@@ -198,7 +198,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
     return sum(found) if len(found) == len(known) else None
 
 
-def _row(entry: StageCost) -> tuple[str, ...]:
+def _row(entry: LedgerStage) -> tuple[str, ...]:
     if entry.kind == GROWTH and entry.flops == 0:
         return (entry.kind, entry.name, count(entry.num_parameters), *["-"] * 6)
     devices = UNKNOWN if entry.devices is None else str(entry.devices)
@@ -218,7 +218,7 @@ def _sum_row(name: str, totals: Totals) -> tuple[str, ...]:
     return (name, "", "", *_costs(totals), "", "")
 
 
-def _costs(cost: StageCost | Totals) -> tuple[str, ...]:
+def _costs(cost: LedgerStage | Totals) -> tuple[str, ...]:
     """Return the columns that stages and sums share."""
     hours = None if cost.device_seconds is None else cost.device_seconds / 3600
     return (

@@ -25,7 +25,7 @@ from hfgrow.lineage.kinds import (
     OBJECT,
     PHRASE,
     WORD,
-    Kind,
+    FieldKind,
     Record,
     is_word,
     items,
@@ -83,7 +83,7 @@ _MAX_STAGES = _MAX_SOURCES = _MAX_EVALUATIONS = 1000
 _MAX_SETTINGS = 100
 
 _Phrase = Annotated[str, PHRASE]
-_CARD = Kind(lambda value, where: checked_metadata(OBJECT.read(value, where)), dict)
+_CARD = FieldKind(lambda value, where: checked_metadata(OBJECT.read(value, where)), dict)
 _Versions = Annotated[Mapping[str, str], settings(is_word)]
 _Card = Annotated[Mapping[str, Any], _CARD, LATER]
 _Settings = Annotated[Mapping[str, bool | float | str], settings(is_argument, _MAX_SETTINGS), LATER]

@@ -9,7 +9,7 @@ from typing import Any
 from hfgrow.checkpoint.files import MANIFEST, Files, LocalFolder, refuse_run
 from hfgrow.checkpoint.strict import read_json_object
 from hfgrow.errors import ModelError, printable
-from hfgrow.lineage.kinds import OBJECT, Kind, damaged, items, record
+from hfgrow.lineage.kinds import OBJECT, FieldKind, damaged, items, record
 from hfgrow.lineage.manifest import SCHEMA, Link, Manifest, Model, TrainingLink
 from hfgrow.lineage.records import Benchmark, Compute, TrainingSource
 
@@ -84,7 +84,7 @@ def _link(value: Any, where: str) -> Link | TrainingLink:
     )
 
 
-_CHAIN = items(Kind(_link), _MAX_LINKS)
+_CHAIN = items(FieldKind(_link), _MAX_LINKS)
 _BENCHMARKS = items(record(Benchmark), _MAX_BENCHMARKS, least=0)
 
 

@@ -16,7 +16,7 @@ from hfgrow.lineage.kinds import (
     PHRASE,
     SHA256,
     WORD,
-    Kind,
+    FieldKind,
     Record,
     damaged,
     fitting,
@@ -60,7 +60,7 @@ class WeightFile(Record):
     sha256: Annotated[str, SHA256] | None = None
 
 
-def _weight_files() -> Kind:
+def _weight_files() -> FieldKind:
     file = record(WeightFile)
 
     def read(value: Any, where: str) -> dict[str, WeightFile]:
@@ -72,7 +72,7 @@ def _weight_files() -> Kind:
                 raise damaged("files", name)
         return {name: file.read(found, name) for name, found in content.items()}
 
-    return Kind(
+    return FieldKind(
         read,
         lambda files: {name: file.write(found) for name, found in files.items()},
         names_owner=True,
@@ -253,7 +253,7 @@ def _layer_source(value: Any, where: str) -> LayerSource:
 
 
 # A copied layer is written as its number, others as [layer, mode].
-_LAYER = Kind(
+_LAYER = FieldKind(
     _layer_source,
     lambda source: source.layer if source.mode == "copy" else [source.layer, source.mode],
 )
