@@ -22,7 +22,7 @@ from hfgrow.lineage.manifest import (
     config_record,
     model_record,
 )
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from tests.checkpoints import edit_json
 from tests.links import model
 

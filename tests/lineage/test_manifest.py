@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hfgrow.errors import ModelError
 from hfgrow.lineage.manifest import Link, Manifest, config_record
-from hfgrow.lineage.read import parse_manifest, read_manifest
+from hfgrow.lineage.reading import parse_manifest, read_manifest
 from hfgrow.plan.plan import GrowthStep, LayerSource
 from tests.checkpoints import MakeCheckpoint
 from tests.links import CHAIN, DOCUMENT, GROWN, link, model
