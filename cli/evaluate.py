@@ -16,7 +16,7 @@ from hfgrow.growth.loading import TRAINING, require
 from hfgrow.growth.models import base_name, local_folder, locate, nearest_ancestor
 from hfgrow.growth.publish import unchanged, write_benchmarks
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from hfgrow.lineage.records import Benchmark, recordable
 from hfgrow.lineage.tables import text_table
 

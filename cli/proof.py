@@ -27,7 +27,7 @@ from hfgrow.lineage.describe import (
 )
 from hfgrow.lineage.ledger import ledger
 from hfgrow.lineage.manifest import Manifest, TrainingLink
-from hfgrow.lineage.read import manifest_of
+from hfgrow.lineage.reading import manifest_of
 
 from . import options
 from .output import Console

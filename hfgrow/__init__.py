@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hfgrow.growth.reproduce import reproduce
     from hfgrow.growth.verify import verify
     from hfgrow.lineage.manifest import Manifest
-    from hfgrow.lineage.read import read_manifest
+    from hfgrow.lineage.reading import read_manifest
     from hfgrow.plan.families import FAMILIES
     from hfgrow.plan.operators import OPERATORS
     from hfgrow.plan.plan import GrowthPlan
@@ -68,7 +68,7 @@ _HOMES = {
     "grow_state_dict": "growth.memory",
     "plan_state_dict": "growth.memory",
     "read": "checkpoint.read",
-    "read_manifest": "lineage.read",
+    "read_manifest": "lineage.reading",
     "reproduce": "growth.reproduce",
     "verify": "growth.verify",
 }

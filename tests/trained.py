@@ -22,7 +22,7 @@ from hfgrow.lineage.manifest import (
     config_record,
     model_record,
 )
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from tests.checkpoints import edit_json
 from tests.links import model
 
@@ -68,9 +68,8 @@ def training(base: Model, result: Model | None = None, **more: Any) -> TrainingL
         "compute": cost(base.num_parameters),
         "evaluations": (EVALUATED,),
     }
-    return TrainingLink(
-        base, result or replace(base, name="trained"), {"hfgrow": "0"}, **fields | more
-    )
+    result = result or replace(base, name="trained")
+    return TrainingLink(base=base, result=result, versions={"hfgrow": "0"}, **fields | more)
 
 
 def then_trained(link: Link, **more: Any) -> Manifest:

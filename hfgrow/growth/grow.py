@@ -40,7 +40,7 @@ from hfgrow.lineage.manifest import (
     num_computed,
     versions_of_plan,
 )
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.plan.promise import check_promise
 

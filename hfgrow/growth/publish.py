@@ -27,7 +27,7 @@ from hfgrow.hub.preflight import PushTarget, preflight
 from hfgrow.hub.push import Pushed, push
 from hfgrow.lineage.card import card_files, licence_note, shows_layers
 from hfgrow.lineage.manifest import Link, Manifest, WeightFile
-from hfgrow.lineage.read import manifest_of
+from hfgrow.lineage.reading import manifest_of
 from hfgrow.lineage.records import Benchmark
 
 

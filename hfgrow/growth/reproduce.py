@@ -22,7 +22,7 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.lineage.card import card_files
 from hfgrow.lineage.manifest import Link, Manifest, config_record
-from hfgrow.lineage.read import manifest_of
+from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.plan import GrowthPlan, with_dtype
 
 

@@ -29,7 +29,7 @@ from hfgrow.growth.models import base_folder
 from hfgrow.growth.reproduce import replay
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.manifest import Manifest, TrainingLink
-from hfgrow.lineage.read import manifest_of
+from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.plan import GrowthPlan, TensorPlan, is_zero, stored_in
 from hfgrow.plan.promise import Measured, check_promise
 from hfgrow.plan.tensors import Stored, leaves, predictor_of

@@ -1,7 +1,4 @@
-"""The model card: README.md made from hfgrow.json, nothing of it written by hand.
-
-What a licence that is passed on asks of whoever publishes a model made from its base.
-"""
+"""The model card: README.md made from hfgrow.json, nothing of it written by hand."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +29,8 @@ from hfgrow.plan.operators import OPERATORS
 
 # A longer chain is told in sums.
 _MOST_TOLD = 6
+# What stands for a licence in a card's metadata and names none.
+_UNNAMED = ("other", "unknown")
 
 
 def card_files(
@@ -45,7 +44,7 @@ def card_files(
         picture: Whether the picture of its loss, loss.png, lies beside the card.
     """
     growth = manifest.last_growth
-    pictures = {PICTURE: layers_of(growth)} if growth and growth.changes_layers else {}
+    pictures = {PICTURE: layers_of(growth)} if growth and shows_layers(manifest) else {}
     return {CARD: _card(manifest, repo_id, picture), **pictures}
 
 
@@ -120,9 +119,9 @@ def _introduction(manifest: Manifest) -> list[str]:
 
 def _earlier(manifest: Manifest) -> list[str]:
     """Return what was trained before the last growth."""
-    tokens = sum(link.compute.tokens for link in manifest.trainings)
     if not manifest.trainings:
         return []
+    tokens = sum(link.compute.tokens for link in manifest.trainings)
     return [f"What it grew from was trained on {count(tokens)} tokens, as this chain records."]
 
 
@@ -246,10 +245,6 @@ def _limits(manifest: Manifest) -> list[str]:
 def _lineage_row(model: Model) -> str:
     at = f" at commit `{plain(model.revision)}`" if model.revision else ""
     return f"{named(model)}{at}, {model.num_hidden_layers} layers"
-
-
-# What stands for a licence in a card's metadata and names none.
-_UNNAMED = ("other", "unknown")
 
 
 def licence_note(metadata: Mapping[str, Any], *, is_from_scratch: bool) -> str:

@@ -1,4 +1,4 @@
-"""The sections of a card: what a growth changed, what a training did and cost, and benchmarks."""
+"""Sections of a model card: training, compute, what growth changed, numbers, benchmarks."""
 
 import re
 from collections.abc import Sequence
@@ -15,9 +15,7 @@ from hfgrow.lineage.describe import (
     named,
     plain,
 )
-from hfgrow.lineage.fields import (
-    as_phrase,
-)
+from hfgrow.lineage.kinds import as_phrase
 from hfgrow.lineage.ledger import ledger, rows
 from hfgrow.lineage.manifest import Evaluated, Link, Manifest, TrainingLink, TrainingSource
 from hfgrow.lineage.pictures import layer_picture
@@ -32,13 +30,7 @@ _MOST_DATASETS = 300
 
 
 def training_section(manifest: Manifest, link: TrainingLink, *, picture: bool) -> list[str]:
-    """Return the section about the last training.
-
-    Args:
-        manifest: The lineage.
-        link: Its last training.
-        picture: Whether the curve of the loss lies beside the card.
-    """
+    """Return the section about the last training; `picture`: its loss is drawn beside the card."""
     lines = ["## Training", ""]
     if picture:
         lines += [f"![loss]({LOSS_PICTURE})", ""]
@@ -54,9 +46,9 @@ def training_section(manifest: Manifest, link: TrainingLink, *, picture: bool) -
         f"| seed | {link.seed} |",
         *_settings(link),
         "",
-        "| trained on | from | tokens | weight |",
-        "|---|---|---|---|",
-        *(_source(source) for source in link.data[:_MOST_SOURCES]),
+        *markdown_table(
+            ("trained on", "from", "tokens", "weight"), map(_source, link.data[:_MOST_SOURCES])
+        ),
     ]
     if len(link.data) > _MOST_SOURCES:
         lines.append(f"| and {len(link.data) - _MOST_SOURCES} more, in hfgrow.json | | | |")
@@ -78,7 +70,7 @@ def compute_section(manifest: Manifest) -> list[str]:
     return [
         "## Compute",
         "",
-        *markdown_table(header, [[plain(cell) for cell in row] for row in table]),
+        *markdown_table(header, ([plain(cell) for cell in row] for row in table)),
         "",
         "6ND is 6 FLOPs for each parameter and token; the exact count is that of matrices and "
         "attention, forward and backward. A growth trains nothing, unless its maps were learned.",
@@ -124,7 +116,7 @@ def _losses(evaluations: Sequence[Evaluated], has_grown: bool) -> list[str]:
     header += [f"loss {before}", "loss after training"]
     header += ["tokens to recover"] if knows_growth else []
     header += [f"bits per byte {before}", "after training"]
-    table: list[list[str]] = []
+    table = []
     for found in evaluations:
         cells = [_code(found.label), f"{found.num_tokens:,}"]
         cells += [_real(found.before_growth)] if knows_growth else []
@@ -155,7 +147,7 @@ def _real(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _source(source: TrainingSource) -> str:
+def _source(source: TrainingSource) -> tuple[str, ...]:
     if source.dataset and source.dataset != DEMO_TEXT:
         name = plain(source.dataset)
         where = f"Hub dataset [{name}](https://huggingface.co/datasets/{name})"
@@ -164,7 +156,7 @@ def _source(source: TrainingSource) -> str:
     # As it is typed, with its brackets; without parentheses these are no link.
     split = re.sub(r"[^a-zA-Z0-9_.:%\[\]-]", "_", source.split)
     where += f", split `{split}`"
-    return f"| {_code(source.label)} | {where} | {source.tokens:,} | {source.weight:g} |"
+    return _code(source.label), where, f"{source.tokens:,}", f"{source.weight:g}"
 
 
 def _code(text: str) -> str:
@@ -172,12 +164,7 @@ def _code(text: str) -> str:
 
 
 def changed_section(link: Link, manifest: Manifest) -> list[str]:
-    """Return the section about what a growth changed.
-
-    Args:
-        link: The growth.
-        manifest: The lineage, in which it is the last growth.
-    """
+    """Return the section about what the last growth of a lineage changed."""
     lines = ["## What changed", ""]
     if link is not manifest.link:
         lines = ["## What growth changed", "", *_what_follows_is_of(link, manifest)]
@@ -214,7 +201,7 @@ def _layers(link: Link) -> list[str]:
     return [
         f"![layer map]({PICTURE})",
         "",
-        *markdown_table(("layers", "come from the base's layers"), layer_rows(link.layer_sources)),
+        *markdown_table(("layers", "come from the base's layers"), layer_rows(layer_map)),
         "",
         f"Layers are counted from 0. Connection rate Rc {connection_rate(layer_map):.1%}; "
         + (f"seams before layers {shown}." if found else "no seam."),
@@ -223,12 +210,7 @@ def _layers(link: Link) -> list[str]:
 
 
 def numbers_section(link: Link, *, is_trained: bool) -> list[str]:
-    """Return the section about sizes and losses, base and grown.
-
-    Args:
-        link: The growth.
-        is_trained: Whether a training came after it.
-    """
+    """Return the section about sizes and losses of a growth that training may have followed."""
     base, result = link.base, link.result
     lines = [
         "## Numbers of the growth" if is_trained else "## Numbers",
@@ -278,10 +260,6 @@ def model_index(benchmarks: tuple[Benchmark, ...], name: str) -> list[dict[str, 
 
     Only tasks whose dataset lies on the Hub are listed, since the Hub wants its repository, and
     only results of all examples.
-
-    Args:
-        benchmarks: The results.
-        name: The model's name.
     """
     results: dict[str, dict[str, Any]] = {}
     for found in benchmarks:
@@ -309,24 +287,23 @@ def model_index(benchmarks: tuple[Benchmark, ...], name: str) -> list[dict[str, 
 
 def benchmark_section(benchmarks: tuple[Benchmark, ...]) -> list[str]:
     """Return the section of the card about them."""
-    table = [
+    table = (
         (
             f"`{found.task}`",
             f"`{found.metric}`",
-            f"{found.value:.4f}",
-            "-" if found.stderr is None else f"{found.stderr:.4f}",
+            _real(found.value),
+            _real(found.stderr),
             str(found.num_fewshot),
             f"{found.num_samples:,}{_of_all(found)}",
         )
         for found in benchmarks
-    ]
+    )
+    header = ("task", "metric", "value", "standard error", "few-shot", "examples")
     harnesses = ", ".join(dict.fromkeys(found.harness for found in benchmarks))
     return [
         "## Benchmarks",
         "",
-        *markdown_table(
-            ("task", "metric", "value", "standard error", "few-shot", "examples"), table
-        ),
+        *markdown_table(header, table),
         "",
         f"Measured on these weights by {harnesses}.",
     ]

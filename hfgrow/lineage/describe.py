@@ -1,9 +1,4 @@
-"""Growths in words: steps and commands as one types them, changed sizes, layer maps as rows.
-
-Measurements of base and grown model in words.
-
-Trainings and their cost in words.
-"""
+"""A lineage in words: steps as one types them, layer maps, measurements, trainings, the ledger."""
 
 import inspect
 import json
@@ -22,6 +17,8 @@ from hfgrow.plan.operators.learn import LEARN, OUTCOMES
 from hfgrow.plan.plan import GrowthStep, LayerSource
 from hfgrow.plan.promise import Measured
 
+# Texts of a training that are told one by one.
+_MOST_TEXTS = 5
 # What a row of a layer map adds to where the layers come from.
 _MODES = {
     "copy": "",
@@ -196,9 +193,6 @@ def measured_lines(measured: Measured | None) -> list[str]:
 
 def _kl(measured: Measured) -> str:
     return "" if measured.mean_kl is None else f", KL {measured.mean_kl:.3g} nats"
-
-
-_MOST_TEXTS = 5
 
 
 def training_lines(link: TrainingLink) -> list[str]:

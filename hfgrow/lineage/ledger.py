@@ -10,7 +10,8 @@ https://arxiv.org/abs/2001.08361, Sec. 2.1 (6 N for each token)
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from hfgrow.console import count
 from hfgrow.lineage.manifest import GROWTH, TRAINING, Compute, Link, Manifest, Model
@@ -19,6 +20,8 @@ from hfgrow.plan.operators.learn import LEARN, LearningCost
 
 ROOT = "root"
 UNKNOWN = "unknown"
+# What a stage is called by, and how large it is: of its model, whatever was recorded of its cost.
+_MODEL_FIELDS = ("name", "num_parameters", "num_non_embedding_parameters")
 _HEADER = (
     "stage",
     "model",
@@ -33,7 +36,7 @@ _HEADER = (
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LedgerStage:
     """A stage of the ledger; None is unknown.
 
     Attributes:
@@ -54,13 +57,13 @@ class Entry:
     name: str
     num_parameters: int
     num_non_embedding_parameters: int
-    tokens: int | None
-    flops: float | None
-    exact_flops: float | None
-    seconds: float | None
-    devices: int | None
-    device: str | None
-    source: str
+    tokens: int | None = None
+    flops: float | None = None
+    exact_flops: float | None = None
+    seconds: float | None = None
+    devices: int | None = None
+    device: str | None = None
+    source: str = UNKNOWN
 
     @property
     def device_seconds(self) -> float | None:
@@ -103,7 +106,7 @@ class Ledger:
         entries: The stages.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[LedgerStage, ...]
 
     @property
     def recorded(self) -> Totals:
@@ -142,59 +145,44 @@ def rows(found: Ledger) -> list[tuple[str, ...]]:
     return table
 
 
-def _entries(manifest: Manifest) -> Iterator[Entry]:
-    yield _entry(ROOT, manifest.root, manifest.root_compute)
+def _entries(manifest: Manifest) -> Iterator[LedgerStage]:
+    yield _trained(ROOT, manifest.root, manifest.root_compute)
     for link in manifest.chain:
         if isinstance(link, Link):
             yield _growth(link)
         else:
-            yield _entry(TRAINING, link.result, link.compute)
+            yield _trained(TRAINING, link.result, link.compute)
 
 
-def _growth(link: Link) -> Entry:
-    model = link.result
+def _growth(link: Link) -> LedgerStage:
     learned = [LearningCost.of(step.arguments) for step in link.steps if step.operator == LEARN]
     tokens = _sum(cost.tokens for cost in learned)
-    return Entry(
+    return LedgerStage(
         kind=GROWTH,
-        name=model.name,
-        num_parameters=model.num_parameters,
-        num_non_embedding_parameters=model.num_non_embedding_parameters,
+        **_model(link.result),
         tokens=None if tokens is None else int(tokens),
-        flops=None if tokens is None else 6.0 * model.num_parameters * tokens,
+        flops=None if tokens is None else 6.0 * link.result.num_parameters * tokens,
         exact_flops=_sum(cost.exact_flops for cost in learned),
         seconds=_sum(cost.seconds for cost in learned),
         devices=1 if learned else 0,
-        device=None,
         source=MEASURED if learned else "",
     )
 
 
-def _entry(kind: str, model: Model, compute: Compute | None) -> Entry:
+def _trained(kind: str, model: Model, compute: Compute | None) -> LedgerStage:
+    cost = asdict(compute) if compute else {}
     if compute and compute.tokens == 0:
         # What is not known of it was nothing.
-        compute = replace(
-            compute,
-            exact_flops=compute.exact_flops or 0.0,
-            seconds=compute.seconds or 0.0,
-            devices=compute.devices or 0,
-        )
-    return Entry(
-        kind=kind,
-        name=model.name,
-        num_parameters=model.num_parameters,
-        num_non_embedding_parameters=model.num_non_embedding_parameters,
-        tokens=compute.tokens if compute else None,
-        flops=compute.flops if compute else None,
-        exact_flops=compute.exact_flops if compute else None,
-        seconds=compute.seconds if compute else None,
-        devices=compute.devices if compute else None,
-        device=compute.device if compute else None,
-        source=compute.source if compute else UNKNOWN,
-    )
+        nothing = {"exact_flops": 0.0, "seconds": 0.0, "devices": 0}
+        cost |= {key: cost[key] or zero for key, zero in nothing.items()}
+    return LedgerStage(kind=kind, **cost | _model(model))
 
 
-def _totals(entries: Sequence[Entry]) -> Totals:
+def _model(model: Model) -> dict[str, Any]:
+    return {key: getattr(model, key) for key in _MODEL_FIELDS}
+
+
+def _totals(entries: Sequence[LedgerStage]) -> Totals:
     tokens = _sum(entry.tokens for entry in entries)
     return Totals(
         tokens=None if tokens is None else int(tokens),
@@ -210,7 +198,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
     return sum(found) if len(found) == len(known) else None
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def _row(entry: LedgerStage) -> tuple[str, ...]:
     if entry.kind == GROWTH and entry.flops == 0:
         return (entry.kind, entry.name, count(entry.num_parameters), *["-"] * 6)
     devices = UNKNOWN if entry.devices is None else str(entry.devices)
@@ -220,36 +208,23 @@ def _row(entry: Entry) -> tuple[str, ...]:
         entry.kind,
         entry.name,
         count(entry.num_parameters),
-        _tokens(entry.tokens),
-        _flops(entry.flops),
-        _flops(entry.exact_flops),
-        _hours(entry.device_seconds),
+        *_costs(entry),
         devices,
         entry.source,
     )
 
 
 def _sum_row(name: str, totals: Totals) -> tuple[str, ...]:
+    return (name, "", "", *_costs(totals), "", "")
+
+
+def _costs(cost: LedgerStage | Totals) -> tuple[str, ...]:
+    """Return the columns that stages and sums share."""
+    hours = None if cost.device_seconds is None else cost.device_seconds / 3600
     return (
-        name,
-        "",
-        "",
-        _tokens(totals.tokens),
-        _flops(totals.flops),
-        _flops(totals.exact_flops),
-        _hours(totals.device_seconds),
-        "",
-        "",
+        UNKNOWN if cost.tokens is None else count(cost.tokens),
+        *(
+            UNKNOWN if number is None else f"{number:.3g}"
+            for number in (cost.flops, cost.exact_flops, hours)
+        ),
     )
-
-
-def _tokens(number: int | None) -> str:
-    return UNKNOWN if number is None else count(number)
-
-
-def _flops(number: float | None) -> str:
-    return UNKNOWN if number is None else f"{number:.3g}"
-
-
-def _hours(seconds: float | None) -> str:
-    return UNKNOWN if seconds is None else f"{seconds / 3600:.3g}"

@@ -3,11 +3,8 @@
 A manifest is a list of links, the root's first. A growth says what was grown (repository, commit,
 sha256 of each weight file), by which steps (operator, arguments, layer map), how it was written,
 what came out, and what was measured; a training says on what text, how, at what cost, and what it
-did to the loss. A model that grows or trains again appends one link.
-
-The links of a chain: from one model to the next, by growth or by training.
-
-What hfgrow.json records of a plan: sizes, files, and the versions it depends on.
+did to the loss. A model that grows or trains again appends one link. A field is declared where its
+dataclass has it, in the order in which it is written.
 """
 
 import json
@@ -15,19 +12,47 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from hfgrow import __version__
 from hfgrow.checkpoint.layout import Layout
 from hfgrow.errors import ModelError, printable
-from hfgrow.lineage.fields import as_phrase
-from hfgrow.lineage.records import Benchmark, Compute, Evaluated, TrainingSource, recordable
+from hfgrow.lineage.card_metadata import checked_metadata
+from hfgrow.lineage.kinds import (
+    LATER,
+    OBJECT,
+    PHRASE,
+    WORD,
+    FieldKind,
+    Record,
+    is_word,
+    items,
+    one_of,
+    record,
+    settings,
+    whole,
+)
+from hfgrow.lineage.records import (
+    COMPARED,
+    STEP,
+    WIDTHS,
+    Benchmark,
+    Compute,
+    Evaluated,
+    Model,
+    Positive,
+    TrainingSource,
+    WeightFile,
+    recordable,
+)
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators import MAX_STEPS
+from hfgrow.plan.operators.operator import MAX_SEED, is_argument
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, needs_torch
 from hfgrow.plan.promise import Measured
-from hfgrow.plan.tensors import Stored
+from hfgrow.plan.tensors import CONFIG_DTYPES, Stored
 
 # What the outcome of a training depends on.
 PACKAGES = ("torch", "transformers", "accelerate")
@@ -54,68 +79,19 @@ SCHEMA = 1
 GROWTH, TRAINING = "growth", "training"
 # A list of numbers spread over lines, as json.dumps writes a layer map.
 _NUMBERS = re.compile(r"\[\n\s+\d+(?:,\s+\d+)*\s+\]")
+_MAX_STAGES = _MAX_SOURCES = _MAX_EVALUATIONS = 1000
+_MAX_SETTINGS = 100
+
+_Phrase = Annotated[str, PHRASE]
+_CARD = FieldKind(lambda value, where: checked_metadata(OBJECT.read(value, where)), dict)
+_Versions = Annotated[Mapping[str, str], settings(is_word)]
+_Card = Annotated[Mapping[str, Any], _CARD, LATER]
+_Settings = Annotated[Mapping[str, bool | float | str], settings(is_argument, _MAX_SETTINGS), LATER]
+_Evaluations = Annotated[tuple[Evaluated, ...], items(record(Evaluated), _MAX_EVALUATIONS, least=0)]
 
 
-@dataclass(frozen=True, slots=True)
-class WeightFile:
-    """A weight file: its size, and its sha256 once somebody has read it."""
-
-    nbytes: int
-    sha256: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model of the chain.
-
-    Attributes:
-        name: Its short name: an alias, the last part of its repository, or its folder's name.
-        repo_id: Its repository on the Hub, if it came from there.
-        revision: The commit it was taken at.
-        num_hidden_layers: Its depth.
-        num_parameters: All its parameters.
-        num_non_embedding_parameters: Those outside embeddings and head.
-        files: Its weight files.
-        hidden_size: The width of its residual stream; this and the other widths are None in a
-            record of a time when nothing grew in width.
-        intermediate_size: The number of neurons of an MLP.
-        num_attention_heads: The number of query heads.
-        num_key_value_heads: The number of key-value heads.
-        head_dim: The width of a value head.
-    """
-
-    name: str
-    num_hidden_layers: int
-    num_parameters: int
-    num_non_embedding_parameters: int
-    files: Mapping[str, WeightFile]
-    repo_id: str | None = None
-    revision: str | None = None
-    hidden_size: int | None = None
-    intermediate_size: int | None = None
-    num_attention_heads: int | None = None
-    num_key_value_heads: int | None = None
-    head_dim: int | None = None
-
-    @property
-    def widths(self) -> dict[str, int | None]:
-        """The sizes of the axes of width, by config key."""
-        return {
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_attention_heads": self.num_attention_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "head_dim": self.head_dim,
-        }
-
-
-def num_computed(plan: GrowthPlan) -> int:
-    """Return how many tensors are more than a tensor of the base, copied or converted."""
-    return sum(not isinstance(tensor.recipe, Stored) for tensor in plan.tensors.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link(Record):
     """One growth: from `base` by `steps` to `result`.
 
     Attributes:
@@ -125,21 +101,22 @@ class Link:
         max_shard_nbytes: The shard size asked for.
         result: The model that came out.
         versions: What it was done with.
-        measured: Base against grown model, if that was measured.
         card: What the model card inherits of the base's: licence, languages.
         num_computed: How many tensors of the result are more than a tensor of the base, copied or
             converted.
+        measured: Base against grown model, if that was measured.
     """
 
+    kind: ClassVar = GROWTH
     base: Model
-    steps: tuple[GrowthStep, ...]
-    dtype: str | None
-    max_shard_nbytes: int
+    steps: Annotated[tuple[GrowthStep, ...], items(STEP, MAX_STEPS)]
+    dtype: Annotated[str, one_of(CONFIG_DTYPES)] | None
+    max_shard_nbytes: Positive
     result: Model
-    versions: Mapping[str, str]
-    measured: Measured | None = None
-    card: Mapping[str, Any] = field(default_factory=dict)
-    num_computed: int = 0
+    versions: _Versions
+    card: _Card = field(default_factory=dict)
+    num_computed: Annotated[int, whole(), LATER] = 0
+    measured: Annotated[Measured, COMPARED] | None = None
 
     @property
     def preserves_function(self) -> bool:
@@ -170,14 +147,12 @@ class Link:
         return changes_layers(self.layer_sources, self.base.num_hidden_layers)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingLink:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingLink(Record):
     """One stage of training: from `base` to `result`, which has the same tensors with other values.
 
     Attributes:
         base: The model that was trained.
-        result: The model that came out.
-        versions: What it was done with.
         stage: The 0-based stage of the recipe.
         data: What it was trained on.
         optimizer: Its name, with what matters of its constants.
@@ -188,29 +163,32 @@ class TrainingLink:
         precision: What was computed in.
         seed: Of the order of the data and of what is random.
         trainable: What learnt: `all`, `new`, or what was chosen, in short words.
+        settings: The other settings of optimizer, schedule and batch, by name.
         compute: What it cost.
         evaluations: Held-out texts, before and after.
+        result: The model that came out.
+        versions: What it was done with.
         card: What the model card inherits of the base's: licence, languages.
-        settings: The other settings of optimizer, schedule and batch, by name.
     """
 
+    kind: ClassVar = TRAINING
     base: Model
-    result: Model
-    versions: Mapping[str, str]
-    stage: int
-    data: tuple[TrainingSource, ...]
-    optimizer: str
+    stage: Annotated[int, whole(most=_MAX_STAGES)]
+    data: Annotated[tuple[TrainingSource, ...], items(record(TrainingSource), _MAX_SOURCES)]
+    optimizer: _Phrase
     learning_rate: float
-    schedule: str
-    batch_tokens: int
-    sequence_length: int
-    precision: str
-    seed: int
-    trainable: str
+    schedule: _Phrase
+    batch_tokens: Positive
+    sequence_length: Positive
+    precision: Annotated[str, WORD]
+    seed: Annotated[int, whole(most=MAX_SEED)]
+    trainable: _Phrase
+    settings: _Settings = field(default_factory=dict)
     compute: Compute
-    evaluations: tuple[Evaluated, ...] = ()
-    card: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, bool | float | str] = field(default_factory=dict)
+    evaluations: _Evaluations = ()
+    result: Model
+    versions: _Versions
+    card: _Card = field(default_factory=dict)
 
     @property
     def layer_map(self) -> tuple[int, ...]:
@@ -282,10 +260,7 @@ class Manifest:
         content: dict[str, object] = {"schema": SCHEMA}
         if self.root_compute is not None:
             content["root_compute"] = self.root_compute.to_json()
-        content["chain"] = [
-            _link_json(link) if isinstance(link, Link) else _training_json(link)
-            for link in self.chain
-        ]
+        content["chain"] = [{"kind": link.kind, **link.to_json()} for link in self.chain]
         if self.benchmarks:
             content["benchmarks"] = [found.to_json() for found in self.benchmarks]
         text = json.dumps(content, indent=2, ensure_ascii=False)
@@ -337,79 +312,6 @@ def config_record(link: Link | TrainingLink) -> dict[str, object]:
     return record
 
 
-def _link_json(link: Link) -> dict[str, object]:
-    content: dict[str, object] = {
-        "kind": GROWTH,
-        "base": _model_json(link.base),
-        "steps": [_step_json(step) for step in link.steps],
-        "dtype": link.dtype,
-        "max_shard_nbytes": link.max_shard_nbytes,
-        "result": _model_json(link.result),
-        "versions": dict(link.versions),
-        "card": dict(link.card),
-        "num_computed": link.num_computed,
-    }
-    if link.measured is not None:
-        content["measured"] = link.measured.to_json()
-    return content
-
-
-def _training_json(link: TrainingLink) -> dict[str, object]:
-    return {
-        "kind": TRAINING,
-        "base": _model_json(link.base),
-        "stage": link.stage,
-        "data": [source.to_json() for source in link.data],
-        "optimizer": as_phrase(link.optimizer),
-        "learning_rate": link.learning_rate,
-        "schedule": as_phrase(link.schedule),
-        "batch_tokens": link.batch_tokens,
-        "sequence_length": link.sequence_length,
-        "precision": link.precision,
-        "seed": link.seed,
-        "trainable": as_phrase(link.trainable),
-        "settings": dict(link.settings),
-        "compute": link.compute.to_json(),
-        "evaluations": [evaluated.to_json() for evaluated in link.evaluations],
-        "result": _model_json(link.result),
-        "versions": dict(link.versions),
-        "card": dict(link.card),
-    }
-
-
-def _model_json(model: Model) -> dict[str, object]:
-    return {
-        **{key: value for key, value in asdict(model).items() if value is not None},
-        "files": {
-            name: {"nbytes": file.nbytes} | ({"sha256": file.sha256} if file.sha256 else {})
-            for name, file in model.files.items()
-        },
-    }
-
-
-def _step_json(step: GrowthStep) -> dict[str, object]:
-    """Return a step; a copied layer is written as its number, others as [layer, mode]."""
-    return {
-        "operator": step.operator,
-        "arguments": dict(step.arguments),
-        "layer_map": [
-            source.layer if source.mode == "copy" else [source.layer, source.mode]
-            for source in step.layer_map
-        ],
-        "preserves_function": step.preserves_function,
-    }
-
-
-# The fields of a model that say how wide it is -> the axis whose size they hold.
-WIDTHS: Mapping[str, str] = {
-    "hidden_size": "hidden",
-    "intermediate_size": "ffn",
-    "num_attention_heads": "heads",
-    "num_key_value_heads": "kv_heads",
-    "head_dim": "head_dim",
-}
-
-
 def changes_layers(sources: Sequence[LayerSource], num_base_layers: int) -> bool:
     """Say whether a layer map is another than that of the base itself."""
     return list(sources) != [LayerSource(i) for i in range(num_base_layers)]
@@ -446,6 +348,11 @@ def non_embedding_parameters(plan: GrowthPlan) -> int:
     """Return the parameters outside the embeddings and the output head."""
     outside = {"model.embed_tokens.weight", "lm_head.weight"}
     return sum(t.num_elements for name, t in plan.tensors.items() if name not in outside)
+
+
+def num_computed(plan: GrowthPlan) -> int:
+    """Return how many tensors are more than a tensor of the base, copied or converted."""
+    return sum(not isinstance(tensor.recipe, Stored) for tensor in plan.tensors.values())
 
 
 def layout_files(layout: Layout) -> dict[str, WeightFile]:

@@ -1,38 +1,135 @@
-"""What hfgrow.json records of a stage of training: the text, what it cost, what it did.
+"""What hfgrow.json records of models, steps, texts, costs, losses and benchmarks.
 
-Results of benchmarks, as hfgrow.json and the card of a model record them.
-
-They are of the weights that they were measured on: a model that grows or trains from these starts
-without any.
+Each field is declared here, once: `kinds` reads and writes it as its annotation says.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from hfgrow.lineage.fields import (
-    as_label,
-    as_phrase,
-    checked,
-    is_phrase,
+from hfgrow.checkpoint.strict import is_int
+from hfgrow.lineage.kinds import (
+    LABEL,
+    MAX_REAL,
+    OBJECT,
+    PHRASE,
+    SHA256,
+    WORD,
+    FieldKind,
+    Record,
+    damaged,
+    fitting,
     is_word,
-    number,
-    object_of,
-    optional,
+    items,
+    one_of,
     real,
-    shaped,
+    record,
+    settings,
+    text,
+    whole,
 )
+from hfgrow.plan.depth import MAX_LAYERS
+from hfgrow.plan.operators.operator import is_argument
+from hfgrow.plan.plan import GrowthStep, LayerSource
+from hfgrow.plan.promise import TOLERANCES, Measured
 
-MEASURED, DECLARED = "measured", "declared"
+MEASURED = "measured"
 # What a recipe calls the text that every Python carries; no dataset of the Hub.
 DEMO_TEXT = "demo"
 # The repository of a dataset; the oldest ones have no owner in their name.
 DATASET = re.compile(r"(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}", re.ASCII)
+_SPLIT = re.compile(r"[\w.-]{1,100}(\[(\d{1,3}%)?:(\d{1,3}%)?\])?", re.ASCII)
+_NAME = re.compile(r"[\w.,:@-]{1,100}", re.ASCII)
+_MAX_DEVICES = 1 << 24
+_REPO = re.compile(r"\w[\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
+_REVISION = re.compile(r"[0-9a-f]{40}")
+_WEIGHTS = re.compile(r"\w[\w.-]{0,200}\.safetensors", re.ASCII)
+
+Positive = Annotated[int, whole(1)]
+_Label = Annotated[str, LABEL]
+_Dataset = Annotated[str, text(DATASET)]
+_Name = Annotated[str, text(_NAME)]
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingSource:
+class WeightFile(Record):
+    """A weight file: its size, and its sha256 once somebody has read it."""
+
+    nbytes: int
+    sha256: Annotated[str, SHA256] | None = None
+
+
+def _weight_files() -> FieldKind:
+    file = record(WeightFile)
+
+    def read(value: Any, where: str) -> dict[str, WeightFile]:
+        content = OBJECT.read(value, where)
+        if not content:
+            raise damaged(where, "there are none")
+        for name in content:
+            if not _WEIGHTS.fullmatch(name):
+                raise damaged("files", name)
+        return {name: file.read(found, name) for name, found in content.items()}
+
+    return FieldKind(
+        read,
+        lambda files: {name: file.write(found) for name, found in files.items()},
+        names_owner=True,
+    )
+
+
+# The fields of a model that say how wide it is -> the axis whose size they hold.
+WIDTHS: Mapping[str, str] = {
+    "hidden_size": "hidden",
+    "intermediate_size": "ffn",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_dim",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Model(Record):
+    """A model of the chain.
+
+    Attributes:
+        name: Its short name: an alias, the last part of its repository, or its folder's name.
+        repo_id: Its repository on the Hub, if it came from there.
+        revision: The commit it was taken at.
+        num_hidden_layers: Its depth.
+        num_parameters: All its parameters.
+        num_non_embedding_parameters: Those outside embeddings and head.
+        files: Its weight files.
+        hidden_size: The width of its residual stream; this and the other widths are None in a
+            record of a time when nothing grew in width.
+        intermediate_size: The number of neurons of an MLP.
+        num_attention_heads: The number of query heads.
+        num_key_value_heads: The number of key-value heads.
+        head_dim: The width of a value head.
+    """
+
+    name: Annotated[str, fitting(lambda v: isinstance(v, str) and 0 < len(v) < 256)]
+    num_hidden_layers: Annotated[int, whole(1, MAX_LAYERS)]
+    num_parameters: int
+    num_non_embedding_parameters: int
+    files: Annotated[Mapping[str, WeightFile], _weight_files()]
+    repo_id: Annotated[str, text(_REPO)] | None = None
+    revision: Annotated[str, text(_REVISION)] | None = None
+    hidden_size: Positive | None = None
+    intermediate_size: Positive | None = None
+    num_attention_heads: Positive | None = None
+    num_key_value_heads: Positive | None = None
+    head_dim: Positive | None = None
+
+    @property
+    def widths(self) -> dict[str, int | None]:
+        """The sizes of the axes of width, by config key."""
+        return {key: getattr(self, key) for key in WIDTHS}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSource(Record):
     """A text that was trained on.
 
     Attributes:
@@ -46,21 +143,17 @@ class TrainingSource:
             finds without the Hub.
     """
 
-    label: str
+    label: _Label
     kind: Literal["dataset", "local"]
-    split: str
+    split: Annotated[str, text(_SPLIT)]
     tokens: int
     weight: float
-    fingerprint: str
-    dataset: str | None = None
-
-    def to_json(self) -> dict[str, object]:
-        """Return the fields that are known."""
-        return _known({**asdict(self), "label": as_label(self.label)})
+    fingerprint: Annotated[str, SHA256]
+    dataset: _Dataset | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Compute:
+class Compute(Record):
     """What training cost.
 
     Attributes:
@@ -76,24 +169,19 @@ class Compute:
         source: `measured` by the run itself, or `declared` by whoever knows.
     """
 
-    num_parameters: int
+    num_parameters: Positive
     num_non_embedding_parameters: int
     tokens: int
     flops: float
     exact_flops: float | None = None
     seconds: float | None = None
-    devices: int | None = None
-    device: str | None = None
+    devices: Annotated[int, whole(1, _MAX_DEVICES)] | None = None
+    device: Annotated[str, PHRASE] | None = None
     source: Literal["measured", "declared"] = "measured"
-
-    def to_json(self) -> dict[str, object]:
-        """Return the fields that are known."""
-        device = None if self.device is None else as_phrase(self.device)
-        return _known({**asdict(self), "device": device})
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
+class Evaluated(Record):
     """What training did to the loss on a held-out text.
 
     Attributes:
@@ -108,8 +196,8 @@ class Evaluated:
             if it did not get there, or nobody looked.
     """
 
-    label: str
-    num_tokens: int
+    label: _Label
+    num_tokens: Positive
     before: float
     after: float
     bits_per_byte_before: float
@@ -117,22 +205,10 @@ class Evaluated:
     before_growth: float | None = None
     recovered_tokens: int | None = None
 
-    def to_json(self) -> dict[str, object]:
-        """Return the fields that are known."""
-        return _known({**asdict(self), "label": as_label(self.label)})
-
-
-def _known(fields: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in fields.items() if value is not None}
-
-
-_NAME = re.compile(r"[\w.,:@-]{1,100}", re.ASCII)
-_MOST = 1e39
-
 
 @dataclass(frozen=True, slots=True)
-class Benchmark:
-    """One metric of one task.
+class Benchmark(Record):
+    """One metric of one task, of these weights: a model that grows or trains from them has none.
 
     Attributes:
         task: Its name in the harness: `arc_challenge`.
@@ -149,50 +225,51 @@ class Benchmark:
         split: The split.
     """
 
-    task: str
-    metric: str
-    value: float
-    num_samples: int
+    task: _Name
+    metric: _Name
+    value: Annotated[float, real(-MAX_REAL)]
+    num_samples: Positive
     num_fewshot: int
-    harness: str
+    harness: Annotated[str, PHRASE]
     stderr: float | None = None
-    num_all_samples: int | None = None
-    version: str | None = None
-    dataset: str | None = None
-    config: str | None = None
-    split: str | None = None
+    num_all_samples: Positive | None = None
+    version: Annotated[str, WORD] | None = None
+    dataset: _Dataset | None = None
+    config: _Name | None = None
+    split: _Name | None = None
 
     @property
     def is_limited(self) -> bool:
         """Whether only some of the examples were taken: a look, not a claim."""
         return self.num_all_samples is not None
 
-    def to_json(self) -> dict[str, object]:
-        """Return the fields that are known."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
+
+def _layer_source(value: Any, where: str) -> LayerSource:
+    pair = value if isinstance(value, list) and len(value) == 2 else (value, "copy")
+    layer, mode = pair
+    if not is_int(layer) or not 0 <= layer < MAX_LAYERS or not is_word(mode):
+        raise damaged(where, value)
+    return LayerSource(layer, mode)
 
 
-def benchmark_of(value: Any) -> Benchmark:
-    """Read a result out of hfgrow.json, which may come from a stranger.
-
-    Raises:
-        ModelError: A field is missing, of the wrong kind, or out of bounds.
-    """
-    content = object_of(value, "benchmarks")
-    return Benchmark(
-        task=shaped(content, "task", _NAME),
-        metric=shaped(content, "metric", _NAME),
-        value=float(checked(content, "value", _is_value)),
-        num_samples=number(content, "num_samples", least=1),
-        num_fewshot=number(content, "num_fewshot"),
-        harness=str(checked(content, "harness", is_phrase)),
-        stderr=None if content.get("stderr") is None else real(content, "stderr"),
-        num_all_samples=_optional_number(content, "num_all_samples"),
-        version=_optional_word(content, "version"),
-        dataset=optional(content, "dataset", DATASET),
-        config=optional(content, "config", _NAME),
-        split=optional(content, "split", _NAME),
-    )
+# A copied layer is written as its number, others as [layer, mode].
+_LAYER = FieldKind(
+    _layer_source,
+    lambda source: source.layer if source.mode == "copy" else [source.layer, source.mode],
+)
+# What the plan knows of, and declares without hfgrow.json in mind.
+STEP = record(
+    GrowthStep,
+    operator=WORD,
+    arguments=settings(is_argument),
+    layer_map=items(_LAYER, MAX_LAYERS),
+)
+COMPARED = record(
+    Measured,
+    text=fitting(lambda v: isinstance(v, str) and len(v) < 80),
+    dtype=one_of(TOLERANCES),
+    argmax_agreement=real(most=1),
+)
 
 
 def recordable(found: Sequence[Benchmark], earlier: Sequence[Benchmark]) -> tuple[Benchmark, ...]:
@@ -200,24 +277,10 @@ def recordable(found: Sequence[Benchmark], earlier: Sequence[Benchmark]) -> tupl
 
     Those of some examples do not replace those of all.
     """
-    whole = {benchmark.task for benchmark in earlier if not benchmark.is_limited}
-    return tuple(one for one in found if not one.is_limited or one.task not in whole)
+    complete = {benchmark.task for benchmark in earlier if not benchmark.is_limited}
+    return tuple(one for one in found if not one.is_limited or one.task not in complete)
 
 
 def is_benchmark_name(value: object) -> bool:
     """Say whether a name of a task, metric, configuration or split can be recorded."""
     return isinstance(value, str) and bool(_NAME.fullmatch(value))
-
-
-def _is_value(value: object) -> bool:
-    """Say whether a value is a finite number; a correlation may be below 0."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and isinstance(value, int | float) and abs(value) <= _MOST
-
-
-def _optional_number(content: Mapping[str, Any], key: str) -> int | None:
-    return None if content.get(key) is None else number(content, key, least=1)
-
-
-def _optional_word(content: Mapping[str, Any], key: str) -> str | None:
-    return None if content.get(key) is None else str(checked(content, key, is_word))

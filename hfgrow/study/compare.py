@@ -32,7 +32,7 @@ from hfgrow.growth.steps import Step, planned, suffix_of
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.describe import describe_step
 from hfgrow.lineage.manifest import Evaluated, TrainingLink
-from hfgrow.lineage.read import manifest_of
+from hfgrow.lineage.reading import manifest_of
 from hfgrow.study.folder import held_for
 from hfgrow.train.recipe.recipe import Recipe, recipe_of
 from hfgrow.train.run import Job, carry_out

@@ -24,7 +24,7 @@ from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import Progress, short_count
 from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
 from hfgrow.lineage.ledger import ledger
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from hfgrow.study.accounting import exact_total, total
 from hfgrow.study.design import Design, StudyRun
 from hfgrow.study.folder import StudyFolder, tokenise

@@ -29,7 +29,7 @@ from hfgrow.growth.models import files_of, locate
 from hfgrow.growth.steps import planned
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.describe import describe_step
-from hfgrow.lineage.read import manifest_of
+from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.families.table import layer_of
 from hfgrow.plan.operators.learn import LEARN
 from hfgrow.plan.plan import GrowthPlan, LayerSource

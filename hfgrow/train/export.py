@@ -43,7 +43,7 @@ from hfgrow.lineage.manifest import (
     versions_of,
 )
 from hfgrow.lineage.pictures import loss_curve
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from hfgrow.lineage.records import Evaluated
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.train.checkpoints import model_tensors

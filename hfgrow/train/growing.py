@@ -22,7 +22,7 @@ from hfgrow.errors import GrowthError, printable
 from hfgrow.growth.grow import GrowthRequest, grow
 from hfgrow.growth.steps import planned
 from hfgrow.lineage.manifest import Link
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from hfgrow.plan.operators.learn import LEARN
 from hfgrow.train.checkpoints import Checkpoint, group_state_of, read_optimizer
 from hfgrow.train.learn.command import completed, learn_maps, text_of

@@ -29,7 +29,7 @@ from hfgrow.growth.models import files_of, local_folder, locate
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.lineage.manifest import Manifest, model_record
-from hfgrow.lineage.read import manifest_of
+from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.plan import LayerSource
 from hfgrow.train.devices import Devices, lost, open_devices
 from hfgrow.train.dry_run import foresee

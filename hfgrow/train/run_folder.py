@@ -30,7 +30,7 @@ from hfgrow.data.token_folder import fingerprint
 from hfgrow.data.views import TokenView
 from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
 from hfgrow.lineage.manifest import TrainingLink
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from hfgrow.train.recipe.parts import SCHEDULE_FREE
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.stages import Train

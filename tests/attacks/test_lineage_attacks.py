@@ -12,7 +12,7 @@ import pytest
 
 from hfgrow.errors import ModelError
 from hfgrow.lineage.card import card_files
-from hfgrow.lineage.read import parse_manifest
+from hfgrow.lineage.reading import parse_manifest
 from tests.links import DOCUMENT, link
 from tests.program import call_hfgrow, run_hfgrow
 from tests.trained import document_of, then_trained

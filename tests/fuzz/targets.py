@@ -10,7 +10,7 @@ from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.strict import parse_json_object
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.lineage.read import parse_manifest
+from hfgrow.lineage.reading import parse_manifest
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators.stacking import stack
 from tests.checkpoints import SIZES

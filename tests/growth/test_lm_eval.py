@@ -14,7 +14,7 @@ from hfgrow.errors import ModelError, TrainingError
 from hfgrow.growth.lm_eval import read_results
 from hfgrow.lineage.card_sections import model_index
 from hfgrow.lineage.manifest import Manifest
-from hfgrow.lineage.read import parse_manifest, read_manifest
+from hfgrow.lineage.reading import parse_manifest, read_manifest
 from hfgrow.lineage.records import Benchmark
 from tests.checkpoints import MakeCheckpoint
 from tests.hub_server.cards import metadata, problems

@@ -20,7 +20,7 @@ from hfgrow.errors import ModelError, UsageError
 from hfgrow.growth.mask import attach_mask
 from hfgrow.growth.memory import grow_state_dict, plan_state_dict
 from hfgrow.lineage.manifest import Link
-from hfgrow.lineage.read import manifest_of
+from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import OPERATORS, apply
 from tests.checkpoints import MakeCheckpoint, load, logits, tensors_of

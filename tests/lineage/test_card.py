@@ -19,7 +19,7 @@ from hfgrow.lineage.card import card_files, licence_note, metadata
 from hfgrow.lineage.describe import command_line, layer_rows
 from hfgrow.lineage.manifest import Link, Manifest
 from hfgrow.lineage.pictures import layer_picture
-from hfgrow.lineage.read import parse_manifest, read_manifest
+from hfgrow.lineage.reading import parse_manifest, read_manifest
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.plan import LayerSource
 from tests.checkpoints import MakeCheckpoint

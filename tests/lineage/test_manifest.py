@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hfgrow.errors import ModelError
 from hfgrow.lineage.manifest import Link, Manifest, config_record
-from hfgrow.lineage.read import parse_manifest, read_manifest
+from hfgrow.lineage.reading import parse_manifest, read_manifest
 from hfgrow.plan.plan import GrowthStep, LayerSource
 from tests.checkpoints import MakeCheckpoint
 from tests.links import CHAIN, DOCUMENT, GROWN, link, model
@@ -43,12 +43,28 @@ WIDTHS = {
 }
 
 
+DOCUMENTS = Path(__file__).parent / "documents"
+
+
 def growths_of(manifest: Manifest) -> list[Link]:
     return [one for one in manifest.chain if isinstance(one, Link)]
 
 
 def test_a_manifest_is_read_back_as_it_was_written() -> None:
     assert parse_manifest(DOCUMENT) == Manifest(CHAIN)
+
+
+@pytest.mark.parametrize("name", ["stacked.json", "chain.json"])
+def test_a_document_of_an_older_hfgrow_is_written_again_byte_for_byte(name: str) -> None:
+    """One that `hfgrow stack demo --g 4` wrote, and one that has every field of every record."""
+    text = (DOCUMENTS / name).read_text(encoding="utf-8")
+    assert parse_manifest(json.loads(text)).to_json() == text
+
+
+def test_a_key_of_a_later_hfgrow_is_read_over() -> None:
+    content = copy.deepcopy(DOCUMENT)
+    first(content)["later"] = first(content)["base"]["later"] = {"a": [1]}
+    assert parse_manifest(content) == Manifest(CHAIN)
 
 
 @given(st.lists(st.sampled_from(["copy", "zero"]), min_size=1, max_size=8))

@@ -12,7 +12,7 @@ from hfgrow.errors import ModelError
 from hfgrow.growth.publish import own_files, publish
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.manifest import Manifest
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from tests.checkpoints import MakeCheckpoint, copied_models
 from tests.hub_server import ALICE, Hub
 from tests.hub_server.fixtures import IGNORE_CLIENT_WARNING

@@ -16,7 +16,7 @@ import yaml
 
 from hfgrow.checkpoint.locks import held
 from hfgrow.lineage.ledger import ledger
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from hfgrow.study.arms import load_study
 from hfgrow.study.design import design
 from hfgrow.study.runs import outcome_of

@@ -9,7 +9,7 @@ import pytest
 
 from hfgrow.errors import OutputError, UsageError
 from hfgrow.growth.steps import typed_step
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from hfgrow.study.compare import begun
 from tests.checkpoints import MakeCheckpoint
 from tests.program import call_hfgrow

@@ -16,7 +16,7 @@ import pytest
 
 from hfgrow.errors import UsageError
 from hfgrow.lineage.ledger import ledger
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from hfgrow.train.recipe.recipe import recipe_of
 from tests.data.corpora import write_stories
 from tests.hub_server import Hub

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from tests.train import runs
 
 

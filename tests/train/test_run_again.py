@@ -17,7 +17,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.locks import held
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import OutputError, TrainingError
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from tests.train import runs
 
 LONG = {"tokens": 1024, "learning_rate": 1e-2}

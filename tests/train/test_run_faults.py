@@ -16,7 +16,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Silent
 from hfgrow.errors import GrowthError, ModelError, OutputError, TrainingError, UsageError
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from hfgrow.train.checkpoints import latest_checkpoint, save_checkpoint
 from hfgrow.train.metrics import Position, read_metrics
 from hfgrow.train.recipe.recipe import recipe_of

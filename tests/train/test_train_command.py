@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from hfgrow.errors import UsageError
-from hfgrow.lineage.read import read_manifest
+from hfgrow.lineage.reading import read_manifest
 from hfgrow.train.processes import launch_command
 from tests.hub_server import ALICE, Hub
 from tests.hub_server.fixtures import hub_environment

@@ -1,0 +1,137 @@
+"""Read hfgrow.json, which may come from a stranger: every field as declared, all of it checked."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+from hfgrow.checkpoint.files import MANIFEST, Files, LocalFolder, refuse_run
+from hfgrow.checkpoint.strict import read_json_object
+from hfgrow.errors import ModelError, growth, printable
+from hfgrow.lineage.kinds import OBJECT, FieldKind, damaged, items, record
+from hfgrow.lineage.manifest import SCHEMA, Link, Manifest, Model, TrainingLink
+from hfgrow.lineage.records import Benchmark, Compute, TrainingSource
+
+_MAX_LINKS = 1000
+_MAX_BENCHMARKS = 1000
+
+
+def read_manifest(folder: str | Path) -> Manifest | None:
+    """Read hfgrow.json of a model folder.
+
+    Returns:
+        The manifest, or None if the folder has none.
+
+    Raises:
+        ModelError: The file is there and is no manifest of a version this hfgrow reads.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        return None
+    return parse_manifest(read_json_object(LocalFolder(folder), MANIFEST))
+
+
+def manifest_of(files: Files) -> Manifest:
+    """Read hfgrow.json of a model that must have one.
+
+    Raises:
+        ModelError: There is none, or it is damaged.
+        UsageError: This is the folder of a run.
+    """
+    if files.folder and not Path(files.folder).is_dir():
+        raise ModelError(f"there is no folder {files.label}")
+    if isinstance(files, LocalFolder):
+        refuse_run(files.path)
+    if MANIFEST not in files.names():
+        raise ModelError(
+            f"{files.label} has no {MANIFEST}: it was not grown by hfgrow",
+            hint=f"grow a model first: {growth('stack', g=4)}",
+        )
+    return parse_manifest(read_json_object(files, MANIFEST))
+
+
+def parse_manifest(content: Mapping[str, Any]) -> Manifest:
+    """Make a manifest from the JSON of hfgrow.json.
+
+    Raises:
+        ModelError: A field is missing, of the wrong kind, or out of bounds, or the links do not
+            fit together.
+    """
+    if content.get("schema") != SCHEMA:
+        raise ModelError(
+            f"{MANIFEST} has schema {printable(content.get('schema'))}, this hfgrow reads {SCHEMA}",
+            hint="upgrade hfgrow",
+        )
+    root_compute = content.get("root_compute")
+    manifest = Manifest(
+        _CHAIN.read(content.get("chain"), "chain"),
+        None if root_compute is None else record(Compute).read(root_compute, "compute"),
+        _BENCHMARKS.read(content.get("benchmarks", []), "benchmarks"),
+    )
+    _check(manifest)
+    return manifest
+
+
+def _link(value: Any, where: str) -> Link | TrainingLink:
+    kind = OBJECT.read(value, where).get("kind")
+    for one in (Link, TrainingLink):
+        if kind == one.kind:
+            link: Link | TrainingLink = record(one).read(value, where)
+            return link
+    raise ModelError(
+        f"{MANIFEST} has a link of the kind {printable(kind)}, unknown here", hint="upgrade hfgrow"
+    )
+
+
+_CHAIN = items(FieldKind(_link), _MAX_LINKS)
+_BENCHMARKS = items(record(Benchmark), _MAX_BENCHMARKS, least=0)
+
+
+def _check(manifest: Manifest) -> None:
+    """Refuse fields that contradict each other, whatever each says by itself."""
+    for link in manifest.chain:
+        _check_growth(link) if isinstance(link, Link) else _check_training(link)
+    if manifest.root_compute is not None:
+        _check_compute(manifest.root_compute)
+    for link, following in pairwise(manifest.chain):
+        if not _same_sizes(link.result, following.base):
+            raise damaged("chain", "its links do not fit together")
+
+
+def _check_growth(link: Link) -> None:
+    depth = link.base.num_hidden_layers
+    for step in link.steps:
+        if any(source.layer >= depth for source in step.layer_map):
+            raise damaged("layer_map", f"{step.operator} takes layers that its base lacks")
+        depth = len(step.layer_map)
+    if depth != link.result.num_hidden_layers:
+        raise damaged("layer_map", f"it gives {depth} layers")
+
+
+def _check_training(link: TrainingLink) -> None:
+    for source in link.data:
+        _check_source(source)
+    _check_compute(link.compute)
+    one, other = link.base, link.result
+    if not _same_sizes(one, other) or one.num_parameters != other.num_parameters:
+        raise damaged("result", "training changes no size")
+
+
+def _check_source(source: TrainingSource) -> None:
+    if source.kind == "local" and source.dataset is not None:
+        raise damaged("dataset", f"{source.dataset}, although the text is local")
+    if source.kind == "local" and "/" in source.label:
+        raise damaged("label", f"{source.label}, a path of somebody's machine")
+
+
+def _check_compute(compute: Compute) -> None:
+    if not isclose(compute.flops, 6 * compute.num_parameters * compute.tokens, rel_tol=1e-6):
+        raise damaged("flops", f"{compute.flops:g}, which is not 6 for each parameter and token")
+
+
+def _same_sizes(one: Model, other: Model) -> bool:
+    return one.num_hidden_layers == other.num_hidden_layers and all(
+        width == other.widths[key] or None in (width, other.widths[key])
+        for key, width in one.widths.items()
+    )
