@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from hfgrow.console import count
 from hfgrow.lineage.manifest import GROWTH, TRAINING, Compute, Link, Manifest, Model
 from hfgrow.lineage.records import MEASURED
-from hfgrow.plan.operators.learn import LEARN, LearningCost
+from hfgrow.plan.operators import ALL_OPERATORS
+from hfgrow.plan.operators.operator import LearningCost
+from hfgrow.plan.plan import GrowthStep
 
 ROOT = "root"
 UNKNOWN = "unknown"
@@ -153,7 +155,7 @@ def _entries(manifest: Manifest) -> Iterator[Entry]:
 
 def _growth(link: Link) -> Entry:
     model = link.result
-    learned = [LearningCost.of(step.arguments) for step in link.steps if step.operator == LEARN]
+    learned = [cost for step in link.steps if (cost := _learning_cost(step))]
     tokens = _sum(cost.tokens for cost in learned)
     return Entry(
         kind=GROWTH,
@@ -168,6 +170,11 @@ def _growth(link: Link) -> Entry:
         device=None,
         source=MEASURED if learned else "",
     )
+
+
+def _learning_cost(step: GrowthStep) -> LearningCost | None:
+    row = ALL_OPERATORS.get(step.operator)
+    return row.cost(step.arguments) if row and row.cost else None
 
 
 def _entry(kind: str, model: Model, compute: Compute | None) -> Entry:

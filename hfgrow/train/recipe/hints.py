@@ -7,13 +7,10 @@ Inside a run these are `hidden_size: 512` and `operator: stack, g: 4`.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import cache
-from inspect import signature
 
 from hfgrow.errors import GrowthError
-from hfgrow.plan.operators import OPERATORS
-from hfgrow.plan.operators.learn import LearnArguments
+from hfgrow.plan.operators import ALL_OPERATORS, OPERATORS
 
 _WORDS = (
     ("--out DIR", "--set output=DIR"),
@@ -75,6 +72,5 @@ def _command(text: str) -> str:
 @cache
 def _arguments() -> frozenset[str]:
     """Return what the operators are told, by name."""
-    told = [list(signature(operator.function).parameters)[1:] for operator in OPERATORS.values()]
-    learned = [field.name for field in fields(LearnArguments)]
-    return frozenset(name for names in (*told, learned) for name in names)
+    told = (operator.parameters for operator in ALL_OPERATORS.values())
+    return frozenset(parameter.name for parameters in told for parameter in parameters)
