@@ -65,8 +65,8 @@ def _register(app: typer.Typer, name: str, run: Callable[..., None], text: str, 
     app.command(name, help=text, rich_help_panel=panel, no_args_is_help=True)(run)
 
 
-def _operator_command(operator: Operator) -> Callable[..., None]:
-    own = own_parameters(operator)
+def _operator_command(operator: Operator[...]) -> Callable[..., None]:
+    own = own_parameters(operator.parameters)
     extra = extra_parameters(operator, own)
 
     def steps(values: Mapping[str, Any]) -> list[Step]:
@@ -140,7 +140,7 @@ def _print(growth: Growth, request: GrowthRequest, console: Console) -> None:
     console.result(str(growth.out), growth_document(growth, dry_run=request.dry_run))
 
 
-def _help(operator: Operator) -> str:
+def _help(operator: Operator[...]) -> str:
     promise = "Function preserving." if operator.preserves_function else "Not function preserving."
     return f"{operator.summary} {promise} See: hfgrow operators {operator.name}"
 

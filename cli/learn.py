@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -11,15 +11,15 @@ from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError
 from hfgrow.growth.grow import Growth, GrowthRequest
 from hfgrow.growth.loading import require
-from hfgrow.plan.operators.learn import LearnArguments
+from hfgrow.plan.operators.learn import LearnArguments, learn
+from hfgrow.plan.operators.operator import Mark, Parameter
 
 from .grow import MODEL, growing_command
-from .options import parameter_of
+from .options import own_parameters, parameter_of
 from .output import Console
 
 _REQUIRED = ("torch", "transformers", "safetensors", "numpy", "tokenizers")
-_TEXTS = ("data", "validation", "text_column")
-_OWN: dict[str, tuple[Any, Any]] = {
+_TEXTS: dict[str, tuple[Any, Any]] = {
     "data": (
         Annotated[
             list[str] | None,
@@ -47,87 +47,26 @@ _OWN: dict[str, tuple[Any, Any]] = {
         Annotated[str, typer.Option("--text-column", help="The column of the text.")],
         "text",
     ),
-    "g": (Annotated[int | None, typer.Option("--g", help="Growth factor of the depth.")], None),
-    "layers": (Annotated[int | None, typer.Option("--layers", help="Target depth.")], None),
-    "width_g": (
-        Annotated[int | None, typer.Option("--width-g", help="Growth factor of every width.")],
-        None,
-    ),
-    "hidden_size": (
-        Annotated[int | None, typer.Option("--hidden-size", help="Target hidden_size.")],
-        None,
-    ),
-    "ffn": (Annotated[int | None, typer.Option("--ffn", help="Target intermediate_size.")], None),
-    "heads": (
-        Annotated[int | None, typer.Option("--heads", help="Target num_attention_heads.")],
-        None,
-    ),
-    "kv_heads": (
-        Annotated[int | None, typer.Option("--kv-heads", help="Target num_key_value_heads.")],
-        None,
-    ),
-    "init": (
-        Annotated[
-            Literal["fp", "stack", "ligo"],
-            typer.Option(
-                "--init",
-                help="What the maps begin as: the same function (fp), the layers repeated (stack), "
-                "or as in the paper (ligo).",
-            ),
-        ],
-        "fp",
-    ),
-    "steps": (
-        Annotated[
-            int | None, typer.Option("--steps", help="Steps; 0 keeps the init.  [default: 100]")
-        ],
-        None,
-    ),
-    "batch_tokens": (
-        Annotated[
-            int | None,
-            typer.Option("--batch-tokens", help="Tokens of a step.  [default: about 16384]"),
-        ],
-        None,
-    ),
-    "sequence_length": (
-        Annotated[
-            int | None,
-            typer.Option("--sequence-length", help="Tokens of a sequence.  [default: up to 1024]"),
-        ],
-        None,
-    ),
-    "lr": (
-        Annotated[
-            float | None,
-            typer.Option(
-                "--lr", help="The peak learning rate.  [default: 0.001; 0.0001 if a width grows]"
-            ),
-        ],
-        None,
-    ),
-    "seed": (
-        Annotated[
-            int | None,
-            typer.Option("--seed", help="Seeds the order of the text and the maps.  [default: 0]"),
-        ],
-        None,
-    ),
-    "maps": (
-        Annotated[
-            Path | None,
-            typer.Option(
-                "--maps", metavar="FILE", help="Learn nothing, take these maps of another run."
-            ),
-        ],
-        None,
-    ),
+}
+_MAPS = Annotated[
+    Path | None,
+    typer.Option("--maps", metavar="FILE", help="Learn nothing, take these maps of another run."),
+]
+# What is taken where nothing is given, in words.
+_USUAL = {
+    "steps": "100",
+    "batch_tokens": "about 16384",
+    "sequence_length": "up to 1024",
+    "lr": "0.001; 0.0001 if a width grows",
+    "seed": "0",
 }
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    parameters = [MODEL, *(parameter_of(name, *declared) for name, declared in _OWN.items())]
+    texts = (parameter_of(name, *declared) for name, declared in _TEXTS.items())
+    maps = parameter_of("maps", _MAPS, None)
+    parameters = [MODEL, *texts, *own_parameters(_asked()).values(), maps]
     text = (
         "Grow depth and width by maps that are learned from text (G_learn, LiGO). "
         "Not function preserving, unless the init is kept. See docs/operators.md."
@@ -137,9 +76,19 @@ def register(app: typer.Typer) -> None:
     )
 
 
+def _asked() -> list[Parameter]:
+    """Return the arguments that are typed, with what is usual in their help."""
+    return [
+        replace(one, help=f"{one.help}  [default: {_USUAL[one.name]}]")
+        if one.name in _USUAL
+        else one
+        for one in learn.parameters
+        if one.name != "maps" and Mark.OUTCOME not in one.marks
+    ]
+
+
 def _work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -> Growth:
-    given = {name: values[name] for name in _OWN if name not in (*_TEXTS, "maps")}
-    arguments = LearnArguments(**given)
+    arguments = LearnArguments(**{parameter.name: values[parameter.name] for parameter in _asked()})
     maps: Path | None = values["maps"]
     if maps is not None:
         if values["data"] or values["validation"]:
@@ -150,9 +99,10 @@ def _work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -
         raise UsageError("there is no text to learn from", hint="add --data demo, or --data FILE")
     column = values["text_column"]
     require("hfgrow learn", *_REQUIRED)
-    from hfgrow.train.learn.command import LearnRequest, learn
+    from hfgrow.train.learn.command import LearnRequest
+    from hfgrow.train.learn.command import learn as learned
 
-    return learn(
+    return learned(
         LearnRequest(
             growth=request,
             arguments=arguments,

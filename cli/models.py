@@ -1,6 +1,5 @@
 """Commands that look, inspect, check, env and operators, and the two to the Hub, pull and push."""
 
-import inspect
 import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
@@ -18,17 +17,15 @@ from hfgrow.growth.loading import require
 from hfgrow.growth.models import base_name, files_of, local_folder, locate
 from hfgrow.growth.publish import publish
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage.describe import describe_step, is_positional
+from hfgrow.lineage.describe import describe_step
 from hfgrow.lineage.manifest import non_embedding_parameters
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import AXIS_KEYS
-from hfgrow.plan.operators import OPERATORS
-from hfgrow.plan.operators.learn import LEARN
+from hfgrow.plan.operators import ALL_OPERATORS, OPERATORS
 from hfgrow.plan.operators.padding import why_fixed
 from hfgrow.plan.plan import GrowthPlan
 
 from . import options
-from .options import argument_helps
 from .output import Console
 
 _PACKAGES = ("huggingface_hub", "hf-xet", "transformers", "torch", "safetensors", "accelerate")
@@ -191,8 +188,8 @@ def operators(
         return
     if name not in OPERATORS:
         hint = f"one of {', '.join(OPERATORS)}"
-        if name == LEARN:
-            hint = "learn needs text and has a command of its own: hfgrow learn --help"
+        if name in ALL_OPERATORS:
+            hint = f"{name} needs text and has a command of its own: hfgrow {name} --help"
         raise UsageError(f"there is no operator {printable(name)}", hint=hint)
     console.result("\n".join(_explained(name)), _row(name))
 
@@ -247,31 +244,28 @@ def _row(name: str) -> dict[str, Any]:
 
 def _arguments(name: str) -> dict[str, dict[str, Any]]:
     """Return how each argument is typed, its help, and its default; None if it has none."""
-    function = OPERATORS[name].function
-    parameters = inspect.signature(function).parameters
-    found = {}
-    for key, text in argument_helps(function).items():
-        default = parameters[key].default
-        found[key] = {
-            "typed": key.upper() if is_positional(name, key) else f"--{key.replace('_', '-')}",
-            "help": text,
-            "default": None if default is inspect.Parameter.empty else default,
-            "required": default is inspect.Parameter.empty,
+    return {
+        parameter.name: {
+            "typed": options.typed(parameter),
+            "help": parameter.help,
+            "default": parameter.default,
+            "required": parameter.is_required,
         }
-    return found
+        for parameter in OPERATORS[name].parameters
+    }
 
 
 def _example(name: str) -> str:
     """Return a command: what must be given, or else a target, with a value of the help or ours."""
     if name in _EXAMPLES:
         return _EXAMPLES[name]
-    helps = argument_helps(OPERATORS[name].function)
-    parameters = inspect.signature(OPERATORS[name].function).parameters
-    wanted = [key for key in helps if parameters[key].default is inspect.Parameter.empty]
-    wanted = wanted or [key for key in _TARGETS if key in helps][:1]
+    row = OPERATORS[name]
+    wanted = [parameter for parameter in row.parameters if parameter.is_required]
+    wanted = wanted or [found for key in _TARGETS if (found := row.parameter(key))][:1]
     arguments: dict[str, object] = {}
-    for key in wanted:
-        told = re.search(r"such as ([^\s,;]+)", helps[key])
+    for parameter in wanted:
+        told = re.search(r"such as ([^\s,;]+)", parameter.help)
+        key = parameter.name
         arguments[key] = told[1] if told else _TARGETS.get(key, key.upper())
     operator, _, more = describe_step(name, arguments).partition(" ")
     return f"hfgrow {operator} MODEL {more}".rstrip()

@@ -4,18 +4,16 @@ They are declared once, so that they read the same everywhere.
 """
 
 import inspect
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from hfgrow.errors import UsageError
-from hfgrow.lineage.describe import is_positional
 from hfgrow.plan.operators import OPERATORS
-from hfgrow.plan.operators.operator import Operator
+from hfgrow.plan.operators.operator import Operator, Parameter
 
 MODEL_HELP = "Folder, alias, org/name, hf://org/name@rev or Hub URL."
 
@@ -88,45 +86,28 @@ ExistOkOption = Annotated[
 ]
 
 
-def own_parameters(operator: Operator) -> dict[str, inspect.Parameter]:
-    """Return the operator's arguments, the plan excepted, as command-line parameters."""
-    helps = argument_helps(operator.function)
-    hints = get_type_hints(operator.function)
-    found = {}
-    for parameter in list(inspect.signature(operator.function).parameters.values())[1:]:
-        name, text, hint = parameter.name, helps[parameter.name], hints[parameter.name]
-        option = name.replace("_", "-")
-        if is_positional(operator.name, name):
-            declared: Any = typer.Argument(metavar=name.upper(), help=text)
-        elif bool in (hint, *get_args(hint)):
-            declared = typer.Option(f"--{option}/--no-{option}", help=text)
-        else:
-            declared = typer.Option(f"--{option}", help=text)
-        found[name] = parameter_of(name, annotated(hint, declared), parameter.default)
-    return found
+def own_parameters(parameters: Iterable[Parameter]) -> dict[str, inspect.Parameter]:
+    """Return an operator's arguments as command-line parameters."""
+    return {parameter.name: _declared(parameter) for parameter in parameters}
 
 
-def argument_helps(function: Callable[..., object]) -> dict[str, str]:
-    """Return the help of each argument, the plan excepted.
+def _declared(parameter: Parameter) -> inspect.Parameter:
+    name, option = parameter.name, typed(parameter)
+    if parameter.is_positional:
+        declared: Any = typer.Argument(metavar=option, help=parameter.help)
+    elif bool in parameter.types:
+        declared = typer.Option(f"{option}/--no-{option[2:]}", help=parameter.help)
+    else:
+        declared = typer.Option(option, help=parameter.help)
+    default = inspect.Parameter.empty if parameter.is_required else parameter.default
+    return parameter_of(name, annotated(parameter.type, declared), default)
 
-    It stands in the `Args` section of a Google docstring, or, where operators share an argument,
-    in its annotation.
-    """
-    section = re.search(
-        r"^Args:\n(.*?)(?=^\S|\Z)", inspect.getdoc(function) or "", re.DOTALL | re.MULTILINE
-    )
-    entries = re.findall(
-        r"^    (\w+): (.*?)(?=^    \w+: |\Z)",
-        section[1] if section else "",
-        re.DOTALL | re.MULTILINE,
-    )
-    told = {name: " ".join(text.split()) for name, text in entries}
-    helps = {}
-    hints = get_type_hints(function, include_extras=True)
-    for name in list(inspect.signature(function).parameters)[1:]:
-        shared = get_args(hints[name])[1] if get_origin(hints[name]) is Annotated else ""
-        helps[name] = told.get(name) or str(shared)
-    return helps
+
+def typed(parameter: Parameter) -> str:
+    """Return how an argument is typed: `PATTERN` or `--hidden-size`."""
+    if parameter.is_positional:
+        return parameter.name.upper()
+    return f"--{parameter.name.replace('_', '-')}"
 
 
 def annotated(hint: Any, declared: Any) -> Any:
@@ -207,7 +188,7 @@ _SEED = Annotated[int | None, typer.Option("--seed", help="Seeds --noise-paper. 
 
 
 def extra_parameters(
-    operator: Operator, own: Mapping[str, inspect.Parameter]
+    operator: Operator[...], own: Mapping[str, inspect.Parameter]
 ) -> dict[str, inspect.Parameter]:
     """Return the options of the extra steps that go with an operator."""
     found = {}
@@ -220,7 +201,7 @@ def extra_parameters(
 
 
 def with_extra_steps(
-    operator: Operator, arguments: dict[str, object], values: Mapping[str, Any]
+    operator: Operator[...], arguments: dict[str, object], values: Mapping[str, Any]
 ) -> list[Step]:
     """Return the steps of a growth, the extra ones in their places.
 
@@ -244,7 +225,7 @@ def with_extra_steps(
     return [*before, (operator.name, arguments), *after]
 
 
-def _offered(operator: Operator) -> list[ExtraStep]:
+def _offered(operator: Operator[...]) -> list[ExtraStep]:
     """Return the extra steps that exist and go with an operator, which is none of them itself."""
     if operator.name in {extra.operator for extra in EXTRA_STEPS}:
         return []

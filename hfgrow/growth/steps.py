@@ -9,24 +9,20 @@ Operators as one types them: `stack --g 2`, `partial 12-34*2`.
 What an output is named after its steps: short, and the same for the same request.
 """
 
-import inspect
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from hfgrow.checkpoint.learned_maps import open_maps
 from hfgrow.checkpoint.strict import parse_yaml
 from hfgrow.errors import UsageError, printable
-from hfgrow.lineage.describe import is_positional
-from hfgrow.plan.operators import MAX_STEPS, OPERATORS, apply
-from hfgrow.plan.operators.learn import LEARN, OUTCOMES, LearnArguments, learned_plan
-from hfgrow.plan.operators.operator import is_argument
+from hfgrow.plan.operators import ALL_OPERATORS, MAX_STEPS, OPERATORS, apply
+from hfgrow.plan.operators.operator import Mark, Parameter, is_argument
 from hfgrow.plan.plan import GrowthPlan, with_dtype
 
 _MAX_NBYTES = 1 << 16
@@ -81,7 +77,7 @@ def _step(where: str, entry: Any) -> tuple[str, dict[str, object]]:
             f"{where}: there is no operator {printable(name)}",
             hint=f"one of {', '.join(OPERATORS)}",
         )
-    known = list(inspect.signature(OPERATORS[name].function).parameters)[1:]
+    known = [parameter.name for parameter in OPERATORS[name].parameters]
     if given is None:
         given = {}
     if not isinstance(given, dict):
@@ -130,9 +126,8 @@ def typed_step(text: str) -> Step:
         raise UsageError(
             f"there is no operator {printable(name)}", hint=f"one of {', '.join(OPERATORS)}"
         )
-    hints = get_type_hints(OPERATORS[name].function)
-    named = list(inspect.signature(OPERATORS[name].function).parameters)[1:]
-    positional = [key for key in named if is_positional(name, key)]
+    named = {parameter.name: parameter for parameter in OPERATORS[name].parameters}
+    positional = [key for key, parameter in named.items() if parameter.is_positional]
     arguments: dict[str, object] = {}
     while words:
         word = words.pop(0)
@@ -140,12 +135,13 @@ def typed_step(text: str) -> Step:
             if not positional:
                 raise UsageError(f"{name} takes no {printable(word)}: expected --option value")
             key = positional.pop(0)
-            arguments[key] = _value(name, key, word, hints[key])
+            arguments[key] = _value(name, named[key], word)
             continue
         option, has_value, value = word.removeprefix("--").partition("=")
         key = option.replace("-", "_")
-        if not has_value and key.removeprefix("no_") in named and _is_flag(hints, key):
-            arguments[key.removeprefix("no_")] = not key.startswith("no_")
+        flag = named.get(key.removeprefix("no_"))
+        if not has_value and flag is not None and bool in flag.types:
+            arguments[flag.name] = not key.startswith("no_")
             continue
         if key not in named:
             raise UsageError(
@@ -156,26 +152,18 @@ def typed_step(text: str) -> Step:
             if not words:
                 raise UsageError(f"{name}: --{option} needs a value")
             value = words.pop(0)
-        arguments[key] = _value(name, key, value, hints[key])
+        arguments[key] = _value(name, named[key], value)
     return name, arguments
 
 
 def takes(name: str, argument: str) -> bool:
     """Say whether an operator has an argument."""
-    return argument in inspect.signature(OPERATORS[name].function).parameters
+    return OPERATORS[name].parameter(argument) is not None
 
 
-def _is_flag(hints: dict[str, Any], key: str) -> bool:
-    return bool in _options(hints[key.removeprefix("no_")])
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
-
-
-def _value(name: str, key: str, text: str, hint: Any) -> object:
+def _value(name: str, parameter: Parameter, text: str) -> object:
     """Return a value as its argument wants it."""
-    options = _options(hint)
+    options = parameter.types
     for kind in (int, float):
         if kind in options:
             try:
@@ -183,18 +171,14 @@ def _value(name: str, key: str, text: str, hint: Any) -> object:
             except ValueError:
                 continue
     if {int, float}.intersection(options) and str not in options:
-        option = key.replace("_", "-")
+        option = parameter.name.replace("_", "-")
         raise UsageError(f"{name}: --{option} cannot be {printable(text)}; expected a number")
     return text
 
 
 # A repository's name has at most 96 characters, and the base's name comes first.
 _MAX_SUFFIX = 60
-# Amounts and seeds tell variants of one growth apart, not growths.
-_AMOUNTS = ("seed", "noise", "amount", "exponent", "mask", "shrink")
-# Neither does how long a growth learned, from what, and what came of it.
-_LEARNING = ("steps", "batch_tokens", "sequence_length", "lr", "maps", *OUTCOMES)
-_NOT_NAMED = (*_AMOUNTS, *_LEARNING)
+_NOT_NAMED = frozenset({Mark.VARIANT, Mark.OUTCOME})
 
 
 def suffix_of_steps(steps: Sequence[tuple[str, Mapping[str, object]]]) -> str:
@@ -209,29 +193,26 @@ def suffix_of_steps(steps: Sequence[tuple[str, Mapping[str, object]]]) -> str:
 def suffix_of(operator: str, arguments: Mapping[str, object]) -> str:
     """Return how an output is named after one step, such as `stack-g4` or `lemon-hs864`.
 
-    Defaults, seeds and amounts are left out.
+    Defaults are left out, and what tells variants of one growth apart, such as seeds and amounts.
     """
-    defaults = _defaults(operator)
+    found = ALL_OPERATORS[operator].parameters if operator in ALL_OPERATORS else ()
+    known = {parameter.name: parameter for parameter in found}
+    named = [key for key, parameter in known.items() if not parameter.marks & _NOT_NAMED]
     parts = [operator]
     for key, value in arguments.items():
-        if value is None or key in _NOT_NAMED or value == defaults.get(key):
+        parameter = known.get(key, Parameter(key, object, ""))
+        is_default = value == parameter.default and Mark.NAMED not in parameter.marks
+        if value is None or is_default or parameter.marks & _NOT_NAMED:
             continue
         text = re.sub(r"[^\w.-]", "", str(value).replace("*", "x").replace(":", "to"))
         if isinstance(value, bool):
             parts.append(key.replace("_", "-") if value else f"no-{key.replace('_', '-')}")
         else:
-            parts.append(text if isinstance(value, str) else f"{_label(key, defaults)}{text}")
+            parts.append(text if isinstance(value, str) else f"{_label(key, named)}{text}")
     return "-".join(parts)
 
 
-def _defaults(operator: str) -> dict[str, object]:
-    if operator not in OPERATORS:
-        return {}
-    parameters = list(inspect.signature(OPERATORS[operator].function).parameters.values())[1:]
-    return {parameter.name: parameter.default for parameter in parameters}
-
-
-def _label(key: str, keys: Mapping[str, object]) -> str:
+def _label(key: str, keys: Collection[str]) -> str:
     """Return the initials of an argument's name, or the name if another has the same initials."""
     initials = _initials(key)
     others = [other for other in keys if other != key and _initials(other) == initials]
@@ -250,11 +231,11 @@ def apply_step(
     *,
     is_draft: bool = False,
 ) -> GrowthPlan:
-    """Apply an operator of the table, or a learned growth.
+    """Apply an operator, its maps opened where it needs them.
 
     Args:
         plan: The plan to grow.
-        operator: A name in the table, or `learn`.
+        operator: A name in the table.
         arguments: Its arguments by name.
         maps: The folder where the maps of learned growths lie.
         is_draft: Whether a plan will do whose maps are not there yet.
@@ -263,11 +244,7 @@ def apply_step(
         UsageError: No such operator, or arguments that do not fit; of drafts, that cannot be.
         ModelError: The maps are not there, or not those of this growth.
     """
-    if operator != LEARN:
-        return apply(plan, operator, arguments)
-    return learned_plan(
-        plan, LearnArguments.of(arguments), None if is_draft else partial(open_maps, maps)
-    )
+    return apply(plan, operator, arguments, None if is_draft else partial(open_maps, maps))
 
 
 # The operators to apply, in order: a name in the table, and its arguments by name.

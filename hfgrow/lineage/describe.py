@@ -1,6 +1,5 @@
 """A lineage in words: steps as one types them, layer maps, measurements, trainings, the ledger."""
 
-import inspect
 import json
 import re
 import shlex
@@ -12,8 +11,8 @@ from hfgrow.errors import printable
 from hfgrow.lineage.ledger import Ledger, rows
 from hfgrow.lineage.manifest import Link, Model, TrainingLink
 from hfgrow.lineage.tables import text_table
-from hfgrow.plan.operators import OPERATORS
-from hfgrow.plan.operators.learn import LEARN, OUTCOMES
+from hfgrow.plan.operators import ALL_OPERATORS
+from hfgrow.plan.operators.operator import Mark
 from hfgrow.plan.plan import GrowthStep, LayerSource
 from hfgrow.plan.promise import Measured
 
@@ -143,25 +142,19 @@ def _base(link: Link) -> str:
 
 def _words(operator: str, arguments: Mapping[str, object]) -> list[str]:
     words = [operator]
+    row = ALL_OPERATORS.get(operator)
     for key, value in arguments.items():
         option = key.replace("_", "-")
-        if operator == LEARN and key in OUTCOMES:
+        parameter = row.parameter(key) if row else None
+        if parameter and Mark.OUTCOME in parameter.marks:
             continue
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
-        elif is_positional(operator, key):
+        elif parameter and parameter.is_positional:
             words.append(str(value))
         else:
             words += [f"--{option}", str(value)]
     return words
-
-
-def is_positional(operator: str, key: str) -> bool:
-    """Say whether an argument of an operator is typed without its name."""
-    if operator not in OPERATORS:
-        return False
-    parameter = inspect.signature(OPERATORS[operator].function).parameters.get(key)
-    return parameter is not None and parameter.kind is not inspect.Parameter.KEYWORD_ONLY
 
 
 def _range(first: int, last: int) -> str:

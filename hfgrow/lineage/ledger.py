@@ -16,7 +16,9 @@ from typing import Any
 from hfgrow.console import count
 from hfgrow.lineage.manifest import GROWTH, TRAINING, Compute, Link, Manifest, Model
 from hfgrow.lineage.records import MEASURED
-from hfgrow.plan.operators.learn import LEARN, LearningCost
+from hfgrow.plan.operators import ALL_OPERATORS
+from hfgrow.plan.operators.operator import LearningCost
+from hfgrow.plan.plan import GrowthStep
 
 ROOT = "root"
 UNKNOWN = "unknown"
@@ -155,7 +157,7 @@ def _entries(manifest: Manifest) -> Iterator[LedgerStage]:
 
 
 def _growth(link: Link) -> LedgerStage:
-    learned = [LearningCost.of(step.arguments) for step in link.steps if step.operator == LEARN]
+    learned = [cost for step in link.steps if (cost := _learning_cost(step))]
     tokens = _sum(cost.tokens for cost in learned)
     return LedgerStage(
         kind=GROWTH,
@@ -167,6 +169,11 @@ def _growth(link: Link) -> LedgerStage:
         devices=1 if learned else 0,
         source=MEASURED if learned else "",
     )
+
+
+def _learning_cost(step: GrowthStep) -> LearningCost | None:
+    row = ALL_OPERATORS.get(step.operator)
+    return row.cost(step.arguments) if row and row.cost else None
 
 
 def _trained(kind: str, model: Model, compute: Compute | None) -> LedgerStage:

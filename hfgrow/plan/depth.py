@@ -34,10 +34,8 @@ MAX_LAYERS = 10_000
 def apply_layer_map(
     base: GrowthPlan,
     layer_map: Sequence[int | LayerSource],
+    step: GrowthStep,
     *,
-    operator: str,
-    arguments: Mapping[str, object],
-    preserves_function: bool = False,
     seed: int = 0,
     mask: float = 0.0,
 ) -> GrowthPlan:
@@ -47,9 +45,7 @@ def apply_layer_map(
         base: The plan to grow.
         layer_map: For every layer of the output, the 0-based layer of the base, and its mode if
             that is not `copy`.
-        operator: The operator's name, for the record.
-        arguments: The operator's arguments, for the record.
-        preserves_function: What the operator promises.
+        step: What is recorded, without the layer map.
         seed: Seeds the layers of mode `random` and `predicted`.
         mask: The factor on the branch ends of random layers.
 
@@ -83,13 +79,12 @@ def apply_layer_map(
                 mask=mask,
             )
             tensors[site.name] = replace(tensor, recipe=_MODES[source.mode](site))
-    step = GrowthStep(operator, dict(arguments), sources, preserves_function)
     return replace(
         base,
         config=config,
         layer_map=tuple(_composed(base.layer_map[s.layer], s.mode) for s in sources),
         tensors=tensors,
-        steps=(*base.steps, step),
+        steps=(*base.steps, replace(step, layer_map=sources)),
     )
 
 

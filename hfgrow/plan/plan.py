@@ -119,6 +119,11 @@ class GrowthPlan:
         return all(step.preserves_function for step in self.steps)
 
 
+def in_place(base: GrowthPlan, step: GrowthStep) -> GrowthStep:
+    """Return a step with the layer map of a growth that leaves the layers where they are."""
+    return replace(step, layer_map=tuple(LayerSource(i) for i in range(base.num_hidden_layers)))
+
+
 def stored_in(tensor: TensorPlan) -> Stored:
     """Return what a tensor of an identity plan is: where it lies."""
     assert isinstance(tensor.recipe, Stored)

@@ -22,7 +22,7 @@ from hfgrow.plan.axes import FRESH, AxisMap, Span, identity, joined, product
 from hfgrow.plan.depth import HIDDEN, initial_std
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import AXIS_KEYS, Dimension, Family, Kind, Role, layer_of
-from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, TensorPlan, in_place
 from hfgrow.plan.tensors import Blend, Fill, Fresh, Lift, Noise, Recipe, leaves
 
 # Wider than any model; a bound on what a typing error can ask for.
@@ -67,22 +67,13 @@ class WidthGrowth:
     rule: Rule | None = None
 
 
-def apply_width(
-    base: GrowthPlan,
-    growth: WidthGrowth,
-    *,
-    operator: str,
-    arguments: Mapping[str, object],
-    preserves_function: bool,
-) -> GrowthPlan:
+def apply_width(base: GrowthPlan, growth: WidthGrowth, step: GrowthStep) -> GrowthPlan:
     """Return the plan of the wider model.
 
     Args:
         base: The plan to grow.
         growth: Its axes and how they grow.
-        operator: The operator's name, for the record.
-        arguments: The operator's arguments, for the record.
-        preserves_function: What the operator promises.
+        step: What is recorded, without the layer map; its operator keys what is drawn.
 
     Raises:
         UsageError: The family cannot grow so, or transformers would refuse the config.
@@ -90,11 +81,9 @@ def apply_width(
     family = FAMILIES[base.family]
     _check_axes(family, growth.maps)
     config = _wider_config(base, family, growth.maps)
-    lift = _Lifting(base, family, growth, operator)
+    lift = _Lifting(base, family, growth, step.operator)
     tensors = {name: replace(t, recipe=lift.tensor(name, t)) for name, t in base.tensors.items()}
-    layers = tuple(LayerSource(i) for i in range(base.num_hidden_layers))
-    step = GrowthStep(operator, dict(arguments), layers, preserves_function)
-    return replace(base, config=config, tensors=tensors, steps=(*base.steps, step))
+    return replace(base, config=config, tensors=tensors, steps=(*base.steps, in_place(base, step)))
 
 
 class _Lifting:

@@ -31,7 +31,6 @@ from hfgrow.hub.client import HubClient
 from hfgrow.lineage.describe import describe_step
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.families.table import layer_of
-from hfgrow.plan.operators.learn import LEARN
 from hfgrow.plan.plan import GrowthPlan, LayerSource
 from hfgrow.train.devices import check_trackers
 from hfgrow.train.flops import arithmetic, spent_flops
@@ -225,7 +224,7 @@ def stage_cost(recipe: Recipe, model: Foreseen) -> tuple[int, float] | None:
     if stage.train:
         tokens = stage.train.num_steps(recipe.batch_tokens) * recipe.batch_tokens
         return tokens, spent_flops(filled_config(model.plan.config), length, model.trained)
-    if stage.grow and stage.grow.operator == LEARN:
+    if stage.grow and stage.grow.needs_maps:
         asked = learning_of(stage.grow, recipe)
         tokens = (asked.steps or 0) * (asked.batch_tokens or 0)
         return tokens, arithmetic(filled_config(model.plan.config), length).exact_flops

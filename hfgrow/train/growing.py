@@ -23,7 +23,6 @@ from hfgrow.growth.grow import GrowthRequest, grow
 from hfgrow.growth.steps import planned
 from hfgrow.lineage.manifest import Link
 from hfgrow.lineage.reading import read_manifest
-from hfgrow.plan.operators.learn import LEARN
 from hfgrow.train.checkpoints import Checkpoint, group_state_of, read_optimizer
 from hfgrow.train.learn.command import completed, learn_maps, text_of
 from hfgrow.train.recipe.recipe import Recipe, learning_of
@@ -117,11 +116,11 @@ def grow_stage(
         GrowthError: The growth cannot be, or cannot be written.
     """
     request = GrowthRequest(model=model, steps=[stage.step], out=out, dtype=dtype)
-    if stage.operator != LEARN:
+    if not stage.needs_maps:
         grow(request, learner.progress)
         return
     with learner.learned(base, stage) as (arguments, maps):
-        grow(replace(request, steps=[(LEARN, arguments)], maps=maps), learner.progress)
+        grow(replace(request, steps=[(stage.operator, arguments)], maps=maps), learner.progress)
 
 
 def carried_state(

@@ -22,7 +22,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.errors import UsageError
 from hfgrow.plan.depth import apply_layer_map
 from hfgrow.plan.operators.stacking import stack
-from hfgrow.plan.plan import GrowthPlan, stored_in
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, stored_in
 from tests.checkpoints import MakeCheckpoint
 from tests.layer_plans import plan_of
 
@@ -35,7 +35,7 @@ def plan(request: pytest.FixtureRequest, make_checkpoint: MakeCheckpoint) -> Gro
 
 
 def grow(plan: GrowthPlan, layer_map: list[int]) -> GrowthPlan:
-    return apply_layer_map(plan, layer_map, operator="test", arguments={})
+    return apply_layer_map(plan, layer_map, GrowthStep("test", {}, (), False))
 
 
 @pytest.mark.parametrize(

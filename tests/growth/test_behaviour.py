@@ -11,8 +11,8 @@ import pytest
 from hfgrow.errors import VerificationError
 from hfgrow.growth.grow import GrowthRequest, grow
 from hfgrow.plan.depth import apply_layer_map
-from hfgrow.plan.operators import OPERATORS
-from hfgrow.plan.operators.operator import Operator
+from hfgrow.plan.operators import ALL_OPERATORS, OPERATORS
+from hfgrow.plan.operators.operator import Operator, operator
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.plan.promise import TOLERANCES, Measured, check_promise, coarser
 from hfgrow.plan.tensors import DTYPE_NBYTES
@@ -23,23 +23,23 @@ FULL = Measured("a text", 64, "float32", 3.0, 3.0, 0.0, 0.0, 1.0, 0.0, 20.0)
 HALF = replace(FULL, dtype="bfloat16", max_abs_dlogit=1.0)
 
 
-def liar(base: GrowthPlan, *, g: int = 2) -> GrowthPlan:
+@operator("liar", axis="depth", preserves_function=True, formula="o[i] = i mod l", paper="nobody")
+def liar(own: Operator[...], base: GrowthPlan, *, g: int = 2) -> GrowthPlan:
     """Stack the layers and promise that nothing changes.
 
     Args:
+        own: The operator, for the record.
         base: The plan to grow.
         g: Growth factor.
     """
     layer_map = [*range(base.num_hidden_layers)] * g
-    return apply_layer_map(
-        base, layer_map, operator="liar", arguments={"g": g}, preserves_function=True
-    )
+    return apply_layer_map(base, layer_map, own.step({"g": g}))
 
 
 @pytest.fixture
 def with_liar(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = Operator("liar", liar, "depth", True, "o[i] = i mod l", "nobody", ())
-    monkeypatch.setitem(OPERATORS, "liar", row)
+    monkeypatch.setitem(OPERATORS, "liar", liar)
+    monkeypatch.setitem(ALL_OPERATORS, "liar", liar)
 
 
 def base_in(folder: Path, make_checkpoint: MakeCheckpoint, dtype: str) -> Path:

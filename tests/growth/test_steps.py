@@ -239,7 +239,10 @@ def test_a_growth_with_every_extra_step_is_named_and_proved(place: Path) -> None
 @pytest.mark.parametrize("name", OPERATORS)
 def test_every_argument_of_an_operator_has_help(name: str) -> None:
     told = json.loads(call_hfgrow("operators", name, "--json").stdout)["arguments"]
-    assert set(told) == set(inspect.signature(OPERATORS[name].function).parameters) - {"base"}
+    assert set(told) == set(inspect.signature(OPERATORS[name].function).parameters) - {
+        "own",
+        "base",
+    }
     explained = call_hfgrow("operators", name).stdout
     shown = call_hfgrow(name, "--help").stdout
     for argument in told.values():

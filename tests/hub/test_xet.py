@@ -163,7 +163,7 @@ def test_a_stack_sends_the_share_of_bytes_that_the_base_has(
     )
     base = read(LocalFolder(folder))
     assert 20e6 < base.nbytes < 30e6
-    grown = OPERATORS[operator].function(base, g=4)
+    grown = OPERATORS[operator](base, g=4)
     write(grown, lay_out(grown), tmp_path / "grown", finish=lambda staging: {})
     layers = non_embedding_parameters(base)
     embeddings = base.num_parameters - layers

@@ -14,7 +14,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.plan.depth import apply_layer_map, grown_config, scale_branches
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import Kind, Role, layer_of
-from hfgrow.plan.plan import GrowthPlan, LayerSource
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource
 from hfgrow.plan.tensors import Blend, Fill, Normal, Recipe
 from tests.checkpoints import SIZES, TRAITS, MakeCheckpoint
 
@@ -69,7 +69,7 @@ def test_no_list_is_written_where_the_rule_still_holds() -> None:
 
 def test_what_lies_outside_the_layers_stays(make_checkpoint: MakeCheckpoint) -> None:
     base = read(LocalFolder(make_checkpoint()))
-    grown = apply_layer_map(base, [3, 3], operator="test", arguments={})
+    grown = apply_layer_map(base, [3, 3], GrowthStep("test", {}, (), False))
     outside = [name for name in base.tensors if not name.startswith("model.layers.")]
     assert {name: grown.tensors[name] for name in outside} == {
         name: base.tensors[name] for name in outside
@@ -81,7 +81,7 @@ def test_each_tensor_comes_from_the_same_role_of_its_source_layer(
     layer_map: list[int], make_checkpoint: MakeCheckpoint
 ) -> None:
     base = read(LocalFolder(make_checkpoint()))
-    grown = apply_layer_map(base, layer_map, operator="test", arguments={})
+    grown = apply_layer_map(base, layer_map, GrowthStep("test", {}, (), False))
     for i, source in enumerate(layer_map):
         for role in FAMILIES["llama"].layer:
             ours = grown.tensors[f"model.layers.{i}.{role.tensor}"]
@@ -95,9 +95,9 @@ def test_two_maps_compose(
 ) -> None:
     base = read(LocalFolder(make_checkpoint("smollm3")))
     second = [i % len(first) for i in second]
-    one = apply_layer_map(base, first, operator="test", arguments={})
-    two = apply_layer_map(one, second, operator="test", arguments={})
-    direct = apply_layer_map(base, [first[i] for i in second], operator="test", arguments={})
+    one = apply_layer_map(base, first, GrowthStep("test", {}, (), False))
+    two = apply_layer_map(one, second, GrowthStep("test", {}, (), False))
+    direct = apply_layer_map(base, [first[i] for i in second], GrowthStep("test", {}, (), False))
     assert (two.tensors, two.layer_map) == (direct.tensors, direct.layer_map)
     family = FAMILIES["smollm3"]
     assert family.per_layer(two.config) == family.per_layer(direct.config)
@@ -105,7 +105,7 @@ def test_two_maps_compose(
 
 def in_modes(base: GrowthPlan, *layers: int | tuple[int, str], **how: Any) -> GrowthPlan:
     layer_map = [LayerSource(*item) if isinstance(item, tuple) else item for item in layers]
-    return apply_layer_map(base, layer_map, operator="test", arguments={}, **how)
+    return apply_layer_map(base, layer_map, GrowthStep("test", {}, (), False), **how)
 
 
 def recipe(plan: GrowthPlan, layer: int, tensor: str) -> Recipe:
@@ -225,7 +225,7 @@ def test_fresh_tensors_are_seeded_by_seed_and_name(make_checkpoint: MakeCheckpoi
 
 def test_the_step_is_recorded(base: Path) -> None:
     plan = read(LocalFolder(base))
-    grown = apply_layer_map(plan, [0, 1], operator="name", arguments={"g": 2})
+    grown = apply_layer_map(plan, [0, 1], GrowthStep("name", {"g": 2}, (), False))
     (step,) = grown.steps
     assert (step.operator, step.arguments) == ("name", {"g": 2})
     assert [source.layer for source in step.layer_map] == [0, 1]

@@ -22,7 +22,13 @@ from hfgrow.growth.grow import GrowthRequest, grow
 from hfgrow.growth.reproduce import reproduce
 from hfgrow.growth.verify import verify
 from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.operators.learn import LEARNABLE, LearnArguments, learned_growth, learned_plan
+from hfgrow.plan.operators.learn import (
+    LEARNABLE,
+    Init,
+    LearnArguments,
+    learned_growth,
+    learned_plan,
+)
 from hfgrow.train.learn import model
 from hfgrow.train.learn.command import batch_plan, completed
 from hfgrow.train.learn.fit import FitSettings, Fitted, fit, initial_maps
@@ -158,7 +164,7 @@ def test_families_that_are_more_than_their_maps_are_refused(
         ({"width_g": 1}, "from 2"),
         ({"hidden_size": 16}, "not between"),
         ({"hidden_size": 50}, "no multiple"),
-        ({"g": 2, "init": "best"}, "--init must be one of"),
+        ({"g": 2, "init": "best"}, "init cannot be"),
         ({"g": 2, "steps": "ten"}, "steps cannot be"),
         ({"g": True}, "g cannot be"),
         ({"g": 2, "rate": 1}, "no argument rate"),
@@ -229,7 +235,7 @@ def fitted(
     initial: dict[str, Tensor] | None = None,
     steps: int = 4,
     lr: float = 1e-3,
-    init: str = "fp",
+    init: Init = "fp",
 ) -> Fitted:
     """Learn the maps of a growth of the demo model."""
     base = read(LocalFolder(DEMO))

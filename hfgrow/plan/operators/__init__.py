@@ -1,19 +1,15 @@
-"""The growth operators: one file each, one row in the table of their axis.
+"""The growth operators, by name, and `apply`: a step told by name and arguments.
 
-An operator is a typed function from plan to plan. Its signature makes its subcommand: arguments
-without a default are positional, the others are options; their help is what their annotation says,
-or the `Args` section.
+An operator is one function with a decorator, in the file of its kind, and is found there.
 """
 
-import inspect
 from collections.abc import Mapping
 from itertools import islice
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from hfgrow.errors import UsageError, printable
+from hfgrow.plan.operators import copying, inserting, learn, padding, stacking, weights
 from hfgrow.plan.operators.operator import Operator
-from hfgrow.plan.operators.tables import DEPTH, WEIGHTS, WIDTH
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.plan.tensors import leaves
 
@@ -21,39 +17,58 @@ from hfgrow.plan.tensors import leaves
 MAX_STEPS = 100
 _MAX_LEAVES = 4096
 
-OPERATORS: dict[str, Operator] = {row.name: row for row in (*DEPTH, *WIDTH, *WEIGHTS)}
+# In the order in which tables list what stands there, axis by axis.
+_FILES = (stacking, inserting, copying, padding, weights, learn)
+_AXES = ("depth", "width", "weights", "depth and width")
 
 
-def apply(plan: GrowthPlan, name: str, arguments: Mapping[str, object]) -> GrowthPlan:
-    """Apply an operator by name, its arguments checked against its signature.
+def _found() -> dict[str, Operator[...]]:
+    rows: list[Operator[...]] = []
+    for row in (value for file in _FILES for value in vars(file).values()):
+        if isinstance(row, Operator):
+            names = [one.name for one in rows]
+            assert row.name not in names, f"there are two operators {row.name}"
+            rows.insert(names.index(row.after) + 1 if row.after else len(rows), row)
+    return {row.name: row for row in sorted(rows, key=lambda one: _AXES.index(one.axis))}
+
+
+# Every operator that a step can name.
+ALL_OPERATORS = _found()
+# Those that a step says all about, so that there are commands and files of steps for them.
+OPERATORS: dict[str, Operator[...]] = {
+    name: row for name, row in ALL_OPERATORS.items() if not row.has_command
+}
+
+
+def apply(
+    plan: GrowthPlan,
+    name: str,
+    arguments: Mapping[str, object],
+    open_maps: learn.OpenMaps | None = None,
+) -> GrowthPlan:
+    """Apply an operator by name, its arguments checked against its parameters.
 
     Args:
         plan: The plan to grow.
         name: A name in the table.
         arguments: By name, as `--help` shows them with `_` for `-`.
+        open_maps: Opens the file of maps, for an operator that needs them; without it there is a
+            plan to be shown, not written.
 
     Raises:
         UsageError: No such operator or argument, a missing one, or a value that does not fit.
     """
-    if name not in OPERATORS:
+    if name not in ALL_OPERATORS:
         raise UsageError(
             f"there is no operator {printable(name)}", hint=f"one of {', '.join(OPERATORS)}"
         )
-    function = OPERATORS[name].function
-    hints = get_type_hints(function)
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    for key, value in arguments.items():
-        if key not in {parameter.name for parameter in parameters}:
-            raise UsageError(f"{name} has no argument {printable(key)}")
-        if not _fits(value, hints[key]):
-            raise UsageError(
-                f"{name}: {key} cannot be {printable(repr(value))}",
-                hint=f"hfgrow operators {name} says what it takes",
-            )
-    for parameter in parameters:
-        if parameter.default is inspect.Parameter.empty and parameter.name not in arguments:
-            raise UsageError(f"{name} needs the argument {parameter.name}")
-    grown = function(plan, **arguments)
+    row = ALL_OPERATORS[name]
+    row.check(arguments)
+    given: dict[str, Any] = dict(arguments)
+    if row.needs_maps:
+        # The file of maps bounds what they read.
+        return row(plan, open_maps=open_maps, **given)
+    grown = row(plan, **given)
     for tensor in grown.tensors.values():
         if next(islice(leaves(tensor.recipe), _MAX_LEAVES, None), None) is not None:
             raise UsageError(
@@ -61,14 +76,3 @@ def apply(plan: GrowthPlan, name: str, arguments: Mapping[str, object]) -> Growt
                 hint="write the model out after the steps before, and grow that",
             )
     return grown
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Say whether a value is of a type; a whole number is a float too, a bool is only a bool."""
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if isinstance(hint, UnionType):
-        return any(_fits(value, option) for option in get_args(hint))
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, int | float if hint is float else hint)

@@ -1,44 +1,4 @@
-"""Noisy HyperCloning: copies told apart by noise that cancels in what they compute.
-
-Source: Samragh et al. 2024, "Scaling Smart", https://arxiv.org/abs/2409.12903, Sec. 3 (noisy
-variant); any width instead of whole multiples by the isometric lift
-
-HyperCloning: every width tiled, every copy the same.
-
-Source: Samragh et al. 2024, "Scaling Smart: Accelerating Large Language Model Pre-Training with
-Small Model Initialization", https://arxiv.org/abs/2409.12903, Sec. 3 (symmetric variant)
-
-Split: every width filled with copies that share what their source contributed.
-
-Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, Sec. 3.1 and
-App. A, G_direct in width; the isometric lift of the residual stream makes it exact under RMSNorm,
-which the paper's form is not (its App. A.3)
-
-LEMON: copies that share unevenly, and zeros where a whole copy does not fit.
-
-Source: Wang et al. 2023, "LEMON: Lossless Model Expansion", https://arxiv.org/abs/2310.07999,
-Sec. 4 (RMSNorm: zero expansion of the remainder)
-
-Net2Net: every width filled with copies of units drawn at random.
-
-Source: Chen et al. 2016, "Net2Net: Accelerating Learning via Knowledge Transfer",
-https://arxiv.org/abs/1511.05641, Sec. 2.1 (Net2WiderNet)
-
-bert2BERT, function preserving: every width filled with copies of units drawn at random.
-
-Source: Chen et al. 2022, "bert2BERT: Towards Reusable Pretrained Language Models",
-https://arxiv.org/abs/2110.07143, Sec. 3.2 (function preserving initialisation)
-
-bert2BERT, advanced: the new units of a layer are those of the layer above it.
-
-Source: Chen et al. 2022, "bert2BERT: Towards Reusable Pretrained Language Models",
-https://arxiv.org/abs/2110.07143, Sec. 3.3 (advanced knowledge initialisation)
-
-Staged: copies that each go on computing with their own kind.
-
-Source: Shen et al. 2022, "Staged Training for Transformer Language Models",
-https://arxiv.org/abs/2203.06211, Sec. 3.2 (width operator)
-"""
+"""Operators in width that fill every axis with copies of its units."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -46,16 +6,19 @@ from typing import Annotated
 from hfgrow.plan.axes import FRESH
 from hfgrow.plan.families.table import layer_of, layer_prefix
 from hfgrow.plan.operators.operator import (
+    STACKING_PAPER,
     GrowthFactor,
     Heads,
     HiddenSize,
     IntermediateSize,
     KeyValueHeads,
     NoiseAmount,
+    Operator,
     Seed,
     check_amount,
     check_multiples,
     check_seed,
+    operator,
     width_arguments,
 )
 from hfgrow.plan.plan import GrowthPlan
@@ -64,7 +27,16 @@ from hfgrow.plan.width import WidthGrowth, apply_width, random_in
 from hfgrow.plan.width_maps import copying_maps, drawn, target_widths
 
 
+@operator(
+    "hyperclone-noisy",
+    axis="width",
+    preserves_function=True,
+    formula="copies i mod d, each 1/n of its source, plus N with N P = 0",
+    paper="Samragh et al. 2024, Scaling Smart, https://arxiv.org/abs/2409.12903",
+    tags=("width-growth",),
+)
 def hyperclone_noisy(
+    own: Operator[...],
     base: GrowthPlan,
     *,
     g: GrowthFactor = None,
@@ -80,6 +52,9 @@ def hyperclone_noisy(
     Two copies of a column w become w/2 + eta and w/2 - eta. Any width, also fractions of the
     base's. Function preserving: the advised way to grow in width.
 
+    Source: Sec. 3 of the paper (noisy variant); any width instead of whole multiples by the
+    isometric lift.
+
     Raises:
         UsageError: No target, one that is not wider, or one the family cannot have.
     """
@@ -89,13 +64,20 @@ def hyperclone_noisy(
     return apply_width(
         base,
         WidthGrowth(maps=copying_maps(widths), noise=noise, seed=seed),
-        operator="hyperclone-noisy",
-        arguments=width_arguments(widths, g, noise=noise, seed=seed),
-        preserves_function=True,
+        own.step(width_arguments(widths, g, noise=noise, seed=seed)),
     )
 
 
+@operator(
+    "hyperclone",
+    axis="width",
+    preserves_function=True,
+    formula="W' = W/n in n x n tiles, D = n d",
+    paper="Samragh et al. 2024, Scaling Smart, https://arxiv.org/abs/2409.12903",
+    tags=("width-growth",),
+)
 def hyperclone(
+    own: Operator[...],
     base: GrowthPlan,
     *,
     g: GrowthFactor = None,
@@ -109,21 +91,28 @@ def hyperclone(
     Function preserving. The copies stay equal in training, for every gradient is the same: use
     hyperclone-noisy, unless something else, such as dropout, tells them apart.
 
+    Source: Sec. 3 of the paper (symmetric variant).
+
     Raises:
         UsageError: No target, one that is no multiple of the base's, or one the family cannot have.
     """
     widths = target_widths(base, g, hidden_size, ffn, heads, kv_heads)
     check_multiples("hyperclone", widths)
     return apply_width(
-        base,
-        WidthGrowth(maps=copying_maps(widths)),
-        operator="hyperclone",
-        arguments=width_arguments(widths, g),
-        preserves_function=True,
+        base, WidthGrowth(maps=copying_maps(widths)), own.step(width_arguments(widths, g))
     )
 
 
+@operator(
+    "split",
+    axis="width",
+    preserves_function=True,
+    formula="W' = W with rows copied, columns split a + b = 1",
+    paper=STACKING_PAPER,
+    tags=("width-growth",),
+)
 def split(
+    own: Operator[...],
     base: GrowthPlan,
     *,
     g: GrowthFactor = None,
@@ -140,6 +129,9 @@ def split(
     Copy c of n contributes c / (1 + ... + n) of what its source did, or 1/n with --even. Function
     preserving.
 
+    Source: Sec. 3.1 and App. A of the paper; the isometric lift of the residual stream makes it
+    exact under RMSNorm, which the paper's form is not (its App. A.3).
+
     Raises:
         UsageError: No target, one that is not wider, or one the family cannot have.
     """
@@ -148,15 +140,20 @@ def split(
     check_amount("noise", noise)
     growth = WidthGrowth(maps=copying_maps(widths, even=even), noise=noise, seed=seed)
     return apply_width(
-        base,
-        growth,
-        operator="split",
-        arguments=width_arguments(widths, g, even=even, noise=noise, seed=seed),
-        preserves_function=True,
+        base, growth, own.step(width_arguments(widths, g, even=even, noise=noise, seed=seed))
     )
 
 
+@operator(
+    "lemon",
+    axis="width",
+    preserves_function=True,
+    formula="h' = [h, .., h, 0], copies split 1 : 2 : .. : n",
+    paper="Wang et al. 2023, LEMON, https://arxiv.org/abs/2310.07999",
+    tags=("width-growth",),
+)
 def lemon(
+    own: Operator[...],
     base: GrowthPlan,
     *,
     g: GrowthFactor = None,
@@ -173,6 +170,8 @@ def lemon(
     and heads are copied.
     Copy c of n contributes c / (1 + ... + n). Function preserving.
 
+    Source: Sec. 4 of the paper (RMSNorm: zero expansion of the remainder).
+
     Raises:
         UsageError: No target, one that is not wider, or one the family cannot have.
     """
@@ -186,13 +185,20 @@ def lemon(
     return apply_width(
         base,
         WidthGrowth(maps=maps, noise=noise, seed=seed, fresh=random_in),
-        operator="lemon",
-        arguments=width_arguments(widths, g, noise=noise, seed=seed),
-        preserves_function=True,
+        own.step(width_arguments(widths, g, noise=noise, seed=seed)),
     )
 
 
+@operator(
+    "net2net",
+    axis="width",
+    preserves_function=True,
+    formula="copies of units drawn at random, each 1/n, plus noise",
+    paper="Chen et al. 2016, Net2Net, https://arxiv.org/abs/1511.05641",
+    tags=("width-growth",),
+)
 def net2net(
+    own: Operator[...],
     base: GrowthPlan,
     *,
     g: GrowthFactor = None,
@@ -208,35 +214,7 @@ def net2net(
     A unit drawn n - 1 times has n copies, each contributing 1/n. Heads are copied whole. Function
     preserving.
 
-    Raises:
-        UsageError: No target, one that is not wider, or one the family cannot have.
-    """
-    widths = target_widths(base, g, hidden_size, ffn, heads, kv_heads)
-    check_seed(seed)
-    check_amount("noise", noise)
-    return apply_width(
-        base,
-        WidthGrowth(maps=copying_maps(widths, choose=drawn(seed)), noise=noise, seed=seed),
-        operator="net2net",
-        arguments=width_arguments(widths, g, noise=noise, seed=seed),
-        preserves_function=True,
-    )
-
-
-def bert2bert_fpi(
-    base: GrowthPlan,
-    *,
-    g: GrowthFactor = None,
-    hidden_size: HiddenSize = None,
-    ffn: IntermediateSize = None,
-    heads: Heads = None,
-    kv_heads: KeyValueHeads = None,
-    noise: NoiseAmount = 0.0,
-    seed: Seed = 0,
-) -> GrowthPlan:
-    """Copy units drawn at random, split evenly, without noise (bert2BERT FPI).
-
-    As net2net, heads copied whole, the noise left out as in the paper. Function preserving.
+    Source: Sec. 2.1 of the paper (Net2WiderNet).
 
     Raises:
         UsageError: No target, one that is not wider, or one the family cannot have.
@@ -247,13 +225,30 @@ def bert2bert_fpi(
     return apply_width(
         base,
         WidthGrowth(maps=copying_maps(widths, choose=drawn(seed)), noise=noise, seed=seed),
-        operator="bert2bert-fpi",
-        arguments=width_arguments(widths, g, noise=noise, seed=seed),
-        preserves_function=True,
+        own.step(width_arguments(widths, g, noise=noise, seed=seed)),
     )
 
 
+# Sec. 3.2 of its paper (function preserving initialisation).
+bert2bert_fpi = net2net.variant(
+    "bert2bert-fpi",
+    formula="copies of units drawn at random, each 1/n",
+    paper="Chen et al. 2022, bert2BERT, https://arxiv.org/abs/2110.07143",
+    summary="Copy units drawn at random, split evenly, without noise (bert2BERT FPI).",
+    noise=0.0,
+)
+
+
+@operator(
+    "bert2bert-aki",
+    axis="width",
+    preserves_function=False,
+    formula="as bert2bert-fpi, new rows of layer i from layer i+1",
+    paper="Chen et al. 2022, bert2BERT, https://arxiv.org/abs/2110.07143",
+    tags=("width-growth",),
+)
 def bert2bert_aki(
+    own: Operator[...],
     base: GrowthPlan,
     *,
     g: GrowthFactor = None,
@@ -269,6 +264,8 @@ def bert2bert_aki(
     Columns are copied and split as in bert2bert-fpi; the rows that are copies there are here the
     same rows of the next layer, and of the last layer itself. Not function preserving.
 
+    Source: Sec. 3.3 of the paper (advanced knowledge initialisation).
+
     Raises:
         UsageError: No target, one that is not wider, or one the family cannot have.
     """
@@ -279,9 +276,7 @@ def bert2bert_aki(
     return apply_width(
         base,
         WidthGrowth(maps=maps, noise=noise, seed=seed, rule=_from_next_layer),
-        operator="bert2bert-aki",
-        arguments=width_arguments(widths, g, noise=noise, seed=seed),
-        preserves_function=False,
+        own.step(width_arguments(widths, g, noise=noise, seed=seed)),
     )
 
 
@@ -290,12 +285,24 @@ def _from_next_layer(name: str, lift: Lift, base: GrowthPlan) -> Recipe:
     if found is None or found[0] + 1 == base.num_hidden_layers or not lift.rows.has_copies:
         return lift
     above = base.tensors[layer_prefix(found[0] + 1) + found[1]].recipe
-    own = replace(lift, rows=lift.rows.copies(0, 0))
+    old = replace(lift, rows=lift.rows.copies(0, 0))
     new = replace(lift, recipe=above, rows=lift.rows.copies(1, lift.rows.size))
-    return Blend(((1.0, own), (1.0, new)))
+    return Blend(((1.0, old), (1.0, new)))
 
 
+@operator(
+    "staged",
+    axis="width",
+    preserves_function=True,
+    formula="W' = diag(W, .., W), g times",
+    paper=(
+        "Shen et al. 2022, Staged Training for Transformer Language Models, "
+        "https://arxiv.org/abs/2203.06211"
+    ),
+    tags=("width-growth",),
+)
 def staged(
+    own: Operator[...],
     base: GrowthPlan,
     *,
     g: Annotated[int, "Growth factor of every width, at least 2."],
@@ -307,6 +314,8 @@ def staged(
     What copy c of a unit writes depends only on what the c-th copies before it hold; the head
     takes the mean. Function preserving.
 
+    Source: Sec. 3.2 of the paper (width operator).
+
     Raises:
         UsageError: g is below 2, or the family cannot grow so.
     """
@@ -316,9 +325,7 @@ def staged(
     return apply_width(
         base,
         WidthGrowth(maps=copying_maps(widths), noise=noise, seed=seed, rule=_block_diagonal),
-        operator="staged",
-        arguments=width_arguments(widths, g, noise=noise, seed=seed),
-        preserves_function=True,
+        own.step(width_arguments(widths, g, noise=noise, seed=seed)),
     )
 
 

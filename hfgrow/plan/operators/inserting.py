@@ -1,40 +1,41 @@
-"""Zero blocks: copies of layers that do nothing yet.
-
-Source: Wang et al. 2023, "LEMON: Lossless Model Expansion", https://arxiv.org/abs/2310.07999;
-Wu et al. 2024, "LLaMA Pro: Progressive LLaMA with Block Expansion",
-https://arxiv.org/abs/2401.02415, Sec. 3; G_zero in depth of https://arxiv.org/abs/2405.15319
-
-Fresh layers on top, masked.
-
-Source: Yao et al. 2023, "Masked Structural Growth for 2x Faster Language Model Pre-training",
-https://arxiv.org/abs/2305.02869; Yang et al. 2020, "Progressively Stacking 2.0",
-https://arxiv.org/abs/2011.13635; G_random in depth of https://arxiv.org/abs/2405.15319
-
-Means of neighbouring layers between them.
-
-Source: Cao et al. 2025, "Progressive Depth Up-scaling via Optimal Transport",
-https://arxiv.org/abs/2508.08011, the averaging that it starts from, without its alignment
-
-Layers between others, predicted by a network that learns from all layers.
-
-Source: Yang et al. 2025, "LESA: Learnable LLM Layer Scaling-Up", https://arxiv.org/abs/2502.13794;
-there they stand in the upper half only, and training keeps the other layers as they are
-"""
+"""Operators in depth that put new layers between those of the base, or on top."""
 
 from hfgrow.errors import UsageError, argument, growth
 from hfgrow.plan.depth import apply_layer_map
 from hfgrow.plan.operators.operator import (
+    Amount,
+    Operator,
+    Seed,
     check_amount,
     check_divides,
     check_seed,
+    operator,
     target_arguments,
     target_layers,
 )
 from hfgrow.plan.plan import GrowthPlan, LayerSource
 
 
+@operator(
+    "zero-depth",
+    axis="depth",
+    preserves_function=True,
+    formula="o[i] = floor(i l / L), zero unless o[i] > o[i-1]",
+    paper=(
+        "Wang et al. 2023, LEMON, "
+        "https://arxiv.org/abs/2310.07999; "
+        "Wu et al. 2024, LLaMA Pro, "
+        "https://arxiv.org/abs/2401.02415"
+    ),
+    tags=("depth-upscaling", "block-expansion"),
+)
 def zero_depth(
-    base: GrowthPlan, *, g: int | None = None, layers: int | None = None, every: int | None = None
+    own: Operator[...],
+    base: GrowthPlan,
+    *,
+    g: int | None = None,
+    layers: int | None = None,
+    every: int | None = None,
 ) -> GrowthPlan:
     """Insert copies of layers that add nothing at first.
 
@@ -42,7 +43,10 @@ def zero_depth(
     copy, the others have zeros at their branch ends. Function preserving: the logits stay the same
     bit for bit.
 
+    Source: LLaMA Pro Sec. 3; it is G_zero in depth of https://arxiv.org/abs/2405.15319.
+
     Args:
+        own: The operator, for the record.
         base: The plan to grow, with `l` layers.
         g: Growth factor: how many times each layer stands, at least 2.
         layers: Target depth `L` instead of g; any depth above that of the base.
@@ -72,18 +76,30 @@ def zero_depth(
         LayerSource(layer, "zero" if i and sources[i - 1] == layer else "copy")
         for i, layer in enumerate(sources)
     ]
-    return apply_layer_map(
-        base, layer_map, operator="zero-depth", arguments=arguments, preserves_function=True
-    )
+    return apply_layer_map(base, layer_map, own.step(arguments))
 
 
+@operator(
+    "random-depth",
+    axis="depth",
+    preserves_function=True,
+    formula="o = 0 .. l-1 ++ L-l fresh layers, their branches times the mask",
+    paper=(
+        "Yao et al. 2023, Masked Structural Growth, "
+        "https://arxiv.org/abs/2305.02869; "
+        "Yang et al. 2020, Progressively Stacking 2.0, "
+        "https://arxiv.org/abs/2011.13635"
+    ),
+    tags=("depth-upscaling",),
+)
 def random_depth(
+    own: Operator[...],
     base: GrowthPlan,
     *,
     g: int | None = None,
     layers: int | None = None,
-    seed: int = 0,
-    mask: float = 0.0,
+    seed: Seed = 0,
+    mask: Amount = 0.0,
 ) -> GrowthPlan:
     """Put freshly initialised layers on top.
 
@@ -91,7 +107,10 @@ def random_depth(
     leaves zeros at their branch ends. Where the config has an entry for each layer, they take that
     of the last one.
 
+    Source: the papers; it is G_random in depth of https://arxiv.org/abs/2405.15319.
+
     Args:
+        own: The operator, for the record.
         base: The plan to grow, with `l` layers.
         g: Growth factor: the target depth in units of that of the base, at least 2.
         layers: Target depth `L` instead of g; any depth above that of the base.
@@ -110,22 +129,37 @@ def random_depth(
     return apply_layer_map(
         base,
         [*range(num_layers), *[fresh] * (target - num_layers)],
-        operator="random-depth",
-        arguments={**target_arguments(g, layers), "seed": seed, "mask": float(mask)},
-        preserves_function=mask == 0,
+        own.step(
+            {**target_arguments(g, layers), "seed": seed, "mask": float(mask)},
+            preserves_function=mask == 0,
+        ),
         seed=seed,
         mask=float(mask),
     )
 
 
-def average(base: GrowthPlan, *, layers: int | None = None) -> GrowthPlan:
+@operator(
+    "average",
+    axis="depth",
+    preserves_function=False,
+    formula="o = 0 .. l-1, mean j of k behind floor((2j+1)(l-1) / 2k), k = L-l",
+    paper=(
+        "Cao et al. 2025, Progressive Depth Up-scaling via Optimal Transport, "
+        "https://arxiv.org/abs/2508.08011"
+    ),
+    tags=("depth-upscaling",),
+)
+def average(own: Operator[...], base: GrowthPlan, *, layers: int | None = None) -> GrowthPlan:
     """Insert means of neighbouring layers between them.
 
     The `k = L - l` means are spread evenly: mean `j` stands behind layer
     `floor((2j + 1) * (l - 1) / (2k))` of the base and takes its config entries. Not function
     preserving.
 
+    Source: the averaging that the paper starts from, without its alignment.
+
     Args:
+        own: The operator, for the record.
         base: The plan to grow, with `l` layers.
         layers: Target depth `L`, at most 2l - 1; left out, a mean stands in every gap: 2l - 1.
 
@@ -138,9 +172,7 @@ def average(base: GrowthPlan, *, layers: int | None = None) -> GrowthPlan:
             hint=f"use progressive: {growth('progressive', layers=12)}",
         )
     layer_map = between(base, layers, "average")
-    return apply_layer_map(
-        base, layer_map, operator="average", arguments={"layers": len(layer_map)}
-    )
+    return apply_layer_map(base, layer_map, own.step({"layers": len(layer_map)}))
 
 
 def between(base: GrowthPlan, layers: int | None, mode: str) -> list[LayerSource]:
@@ -170,7 +202,17 @@ def between(base: GrowthPlan, layers: int | None, mode: str) -> list[LayerSource
 MIN_LAYERS = 3
 
 
-def lesa(base: GrowthPlan, *, layers: int | None = None, seed: int = 0) -> GrowthPlan:
+@operator(
+    "lesa",
+    axis="depth",
+    preserves_function=False,
+    formula="o = 0 .. l-1, layer j of k behind floor((2j+1)(l-1) / 2k), k = L-l",
+    paper="Yang et al. 2025, LESA, https://arxiv.org/abs/2502.13794",
+    tags=("depth-upscaling",),
+)
+def lesa(
+    own: Operator[...], base: GrowthPlan, *, layers: int | None = None, seed: Seed = 0
+) -> GrowthPlan:
     """Insert layers predicted from their neighbours by a small trained network (LESA).
 
     For every kind of matrix a network learns, from the weights alone, to tell a layer from the two
@@ -178,7 +220,11 @@ def lesa(base: GrowthPlan, *, layers: int | None = None, seed: int = 0) -> Growt
     function preserving. The same seed gives the same bytes on one machine with one version of
     torch; elsewhere verify and reproduce find other bytes.
 
+    Source: the paper, where they stand in the upper half only and training keeps the other layers
+    as they are.
+
     Args:
+        own: The operator, for the record.
         base: The plan to grow, with `l` layers, at least 3.
         layers: Target depth `L`, at most 2l - 1; left out, a layer stands in every gap: 2l - 1.
         seed: Seeds the networks, from 0 to 4294967295.
@@ -195,9 +241,5 @@ def lesa(base: GrowthPlan, *, layers: int | None = None, seed: int = 0) -> Growt
     check_seed(seed)
     layer_map = between(base, layers, "predicted")
     return apply_layer_map(
-        base,
-        layer_map,
-        operator="lesa",
-        arguments={"layers": len(layer_map), "seed": seed},
-        seed=seed,
+        base, layer_map, own.step({"layers": len(layer_map), "seed": seed}), seed=seed
     )

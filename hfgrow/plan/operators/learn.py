@@ -12,16 +12,12 @@ learned is `hfgrow.train.learn`.
 Sources: Wang et al. 2023, "Learning to Grow Pretrained Models for Efficient Transformer Training"
 (LiGO), https://arxiv.org/abs/2303.00980, Sec. 3; Du et al. 2024, "Stacking Your Transformers",
 https://arxiv.org/abs/2405.15319, Sec. 3.1 and App. A, G_learn
-
-What a learned growth is told and records of itself, as arguments of the step `learn`.
-
-Where a learned growth leads, which maps it has, and what those begin as in depth.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 from hfgrow.errors import UsageError, argument, printable
 from hfgrow.plan.axes import AxisMap
@@ -29,8 +25,16 @@ from hfgrow.plan.depth import apply_layer_map
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.llama import ATTENDED, FFN, HIDDEN, KEY, QUERY, VALUE
 from hfgrow.plan.families.table import Dimension, Kind, Role, layer_of, layer_prefix
-from hfgrow.plan.operators.operator import check_seed, target_layers
-from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, SourceFile, TensorPlan
+from hfgrow.plan.operators.operator import (
+    STACKING_PAPER,
+    LearningCost,
+    Mark,
+    Operator,
+    check_seed,
+    operator,
+    target_layers,
+)
+from hfgrow.plan.plan import GrowthPlan, LayerSource, SourceFile, TensorPlan
 from hfgrow.plan.tensors import Learned, Recipe, Stored
 from hfgrow.plan.width import WidthGrowth, apply_width
 from hfgrow.plan.width_maps import copying_maps, target_widths
@@ -42,17 +46,8 @@ OpenMaps = Callable[[str | None, Shapes], tuple[dict[str, Stored], Path, SourceF
 DTYPE = "F32"
 
 LEARN = "learn"
-INITS = ("fp", "stack", "ligo")
-# Arguments that say what came out; no command takes them.
-OUTCOMES = (
-    "text",
-    "text_sha256",
-    "initial_loss",
-    "loss",
-    "kept_step",
-    "exact_flops",
-    "seconds",
-)
+Init = Literal["fp", "stack", "ligo"]
+INITS: tuple[str, ...] = get_args(Init)
 # Of a growth that is not told how long to learn.
 DEFAULT_STEPS = 100
 
@@ -63,19 +58,19 @@ class LearnArguments:
 
     Attributes:
         g: Growth factor of the depth.
-        layers: Target depth instead of g.
+        layers: Target depth.
         width_g: Growth factor of every width.
-        hidden_size: Target width of the residual stream.
+        hidden_size: Target hidden_size.
         ffn: Target intermediate_size.
         heads: Target num_attention_heads.
         kv_heads: Target num_key_value_heads.
-        init: What the maps begin as: `fp` keeps the function, `stack` repeats the layers, `ligo` is
-            the beginning of the paper.
-        steps: Steps of the optimizer.
+        init: What the maps begin as: the same function (fp), the layers repeated (stack), or as in
+            the paper (ligo).
+        steps: Steps; 0 keeps the init.
         batch_tokens: Tokens of a step.
         sequence_length: Tokens of a sequence.
         lr: The peak learning rate.
-        seed: Seeds the order of the text, and what is random in the maps.
+        seed: Seeds the order of the text and the maps.
         maps: The file of the maps, beside the model.
         text: What was learned from, in words.
         text_sha256: The hash of what decides its tokens and their order.
@@ -94,20 +89,20 @@ class LearnArguments:
     ffn: int | None = None
     heads: int | None = None
     kv_heads: int | None = None
-    init: str = "fp"
-    steps: int | None = None
-    batch_tokens: int | None = None
-    sequence_length: int | None = None
-    lr: float | None = None
-    seed: int | None = None
-    maps: str | None = None
-    text: str | None = None
-    text_sha256: str | None = None
-    initial_loss: float | None = None
-    loss: float | None = None
-    kept_step: int | None = None
-    exact_flops: float | None = None
-    seconds: float | None = None
+    init: Annotated[Init, Mark.NAMED] = "fp"
+    steps: Annotated[int | None, Mark.VARIANT] = None
+    batch_tokens: Annotated[int | None, Mark.VARIANT] = None
+    sequence_length: Annotated[int | None, Mark.VARIANT, Mark.BY_RUN] = None
+    lr: Annotated[float | None, Mark.VARIANT] = None
+    seed: Annotated[int | None, Mark.VARIANT] = None
+    maps: Annotated[str | None, Mark.VARIANT, Mark.BY_RUN] = None
+    text: Annotated[str | None, Mark.OUTCOME] = None
+    text_sha256: Annotated[str | None, Mark.OUTCOME] = None
+    initial_loss: Annotated[float | None, Mark.OUTCOME] = None
+    loss: Annotated[float | None, Mark.OUTCOME] = None
+    kept_step: Annotated[int | None, Mark.OUTCOME] = None
+    exact_flops: Annotated[float | None, Mark.OUTCOME] = None
+    seconds: Annotated[float | None, Mark.OUTCOME] = None
 
     def __post_init__(self) -> None:
         if self.init not in INITS:
@@ -122,20 +117,14 @@ class LearnArguments:
 
     @classmethod
     def of(cls, arguments: Mapping[str, object]) -> "LearnArguments":
-        """Return the arguments of a recorded step, each of its own type.
+        """Return the arguments of a step, each of its own type.
 
         Raises:
             UsageError: One is unknown, or no value of it.
         """
-        kinds: Mapping[str, Any] = {field.name: field.type for field in fields(cls)}
-        checked: dict[str, Any] = {}
-        for key, value in arguments.items():
-            if key not in kinds:
-                raise UsageError(f"{LEARN} has no argument {printable(key)}")
-            if not _fits(value, kinds[key]):
-                raise UsageError(f"{LEARN}: {key} cannot be {printable(repr(value))}")
-            checked[key] = value
-        return cls(**checked)
+        learn.check(arguments)
+        given: Mapping[str, Any] = arguments
+        return cls(**given)
 
     def check(self) -> None:
         """Refuse numbers that nothing can be learned with.
@@ -185,39 +174,18 @@ class LearnArguments:
         return [name for name, size in widths.items() if size is not None]
 
 
-@dataclass(frozen=True, slots=True)
-class LearningCost:
-    """What it cost to learn maps; None is unknown.
-
-    Attributes:
-        tokens: What they were learned from, all steps together.
-        exact_flops: As `LearnArguments.exact_flops`.
-        seconds: As `LearnArguments.seconds`.
-    """
-
-    tokens: int | None
-    exact_flops: float | None
-    seconds: float | None
-
-    @classmethod
-    def of(cls, arguments: Mapping[str, object]) -> "LearningCost":
-        """Return what the arguments of a recorded step say; what cannot be is unknown."""
-        keys = ("steps", "batch_tokens", "exact_flops", "seconds")
-        steps, batch, exact_flops, seconds = (_not_negative(arguments.get(key)) for key in keys)
-        tokens = None if steps is None or batch is None else int(steps) * int(batch)
-        return cls(tokens, exact_flops, seconds)
+def _cost(arguments: Mapping[str, object]) -> LearningCost:
+    """Return what the arguments of a recorded step say; what cannot be is unknown."""
+    keys = ("steps", "batch_tokens", "exact_flops", "seconds")
+    steps, batch, exact_flops, seconds = (_not_negative(arguments.get(key)) for key in keys)
+    tokens = None if steps is None or batch is None else int(steps) * int(batch)
+    return LearningCost(tokens, exact_flops, seconds)
 
 
 def _not_negative(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
         return value
     return None
-
-
-def _fits(value: object, kind: Any) -> bool:
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, kind | int if kind in (float, float | None) else kind)
 
 
 # Families whose layers are these maps and nothing else that a size has a part in.
@@ -341,7 +309,8 @@ def learned_plan(
             for i in range(len(layer_map)):
                 new = layer_prefix(i) + found[1]
                 tensors[new] = _learned(base, growth, new, maps)
-    preserves = arguments.init == "fp" and arguments.kept_step == 0
+    keeps = arguments.init == "fp" and arguments.kept_step == 0
+    step = learn.step(arguments.recorded, preserves_function=keeps)
     return replace(
         base,
         config=config,
@@ -353,8 +322,32 @@ def learned_plan(
         ),
         tensors=tensors,
         files=files,
-        steps=(*base.steps, GrowthStep(LEARN, arguments.recorded, layer_map, preserves)),
+        steps=(*base.steps, replace(step, layer_map=layer_map)),
     )
+
+
+@operator(
+    LEARN,
+    axis="depth and width",
+    preserves_function=False,
+    formula="W'_i = R (sum over j of c[i, j] W_j) C^T, with learned c, R and C",
+    paper=(
+        "Wang et al. 2023, Learning to Grow Pretrained Models for Efficient Transformer Training, "
+        f"https://arxiv.org/abs/2303.00980; {STACKING_PAPER}"
+    ),
+    arguments=LearnArguments,
+    needs_maps=True,
+    has_command=True,
+    cost=_cost,
+)
+def learn(
+    own: Operator[...], base: GrowthPlan, /, *, open_maps: OpenMaps | None = None, **arguments: Any
+) -> GrowthPlan:
+    """Grow depth and width by maps that are learned from text (G_learn, LiGO).
+
+    Not function preserving, unless the init is kept. `LearnArguments` says what it takes.
+    """
+    return learned_plan(base, LearnArguments(**arguments), open_maps)
 
 
 def map_shapes(base: GrowthPlan, growth: LearnedGrowth) -> dict[str, tuple[int, int]]:
@@ -384,15 +377,9 @@ def _grown_config(
     if growth.is_deeper:
         layer_map = tuple(LayerSource(source.layer, "learned") for source in growth.sources)
         plain = [source.layer for source in growth.sources]
-        grown = apply_layer_map(base, plain, operator=LEARN, arguments={})
+        grown = apply_layer_map(base, plain, learn.step({}))
     if growth.axes:
-        grown = apply_width(
-            grown,
-            WidthGrowth(maps=growth.axes),
-            operator=LEARN,
-            arguments={},
-            preserves_function=False,
-        )
+        grown = apply_width(grown, WidthGrowth(maps=growth.axes), learn.step({}))
     return grown.config, layer_map
 
 

@@ -1,51 +1,294 @@
-"""What the table of operators says of each.
+"""An operator: one function with a decorator, which says all that anybody asks about it.
 
-Checks of numbers that operators are told.
+    @operator(
+        "stack",
+        axis="depth",
+        preserves_function=False,
+        formula="o[i] = i mod l",
+        paper="Du et al. 2024, Stacking Your Transformers, https://arxiv.org/abs/2405.15319",
+        tags=("depth-upscaling", "stacking"),
+    )
+    def stack(own: Operator[...], base: GrowthPlan, *, g: int | None = None) -> GrowthPlan:
+        ...
 
-What the depth operators are told alike: how deep to grow, and in groups of how many layers.
-
-What the width operators are told alike: how wide to grow, noise and seed.
+The signature and the `Args` section of the docstring are read once, here; the
+subcommand and its help, the table of operators, files of steps and recipes are made from
+`Operator.parameters`. Arguments before the `*` are typed without their names. Below are the
+arguments that operators share, with their checks.
 """
 
+import inspect
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from enum import Enum
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from hfgrow.errors import UsageError, argument, printable
+from hfgrow.errors import UsageError, argument, command, printable
 from hfgrow.plan.depth import check_num_layers
-from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.plan import GrowthPlan, GrowthStep
 from hfgrow.plan.width_maps import Widths
+
+P = ParamSpec("P")
+# What several operators come from.
+STACKING_PAPER = "Du et al. 2024, Stacking Your Transformers, https://arxiv.org/abs/2405.15319"
+
+
+class Mark(Enum):
+    """What is special about a parameter; it stands in its `Annotated` type."""
+
+    VARIANT = "tells variants of one growth apart, so outputs are not named after it"
+    NAMED = "outputs are named after it, be it the default"
+    OUTCOME = "says what came out; nobody asks for it"
+    BY_RUN = "a training run decides it"
 
 
 @dataclass(frozen=True, slots=True)
-class Operator:
-    """A row of the table.
+class Parameter:
+    """An argument of an operator.
 
     Attributes:
-        name: The subcommand.
-        function: Plan to plan.
-        axis: `depth`, `width`, or `weights` if no size changes.
+        name: Its name, as in Python.
+        type: Its type, bare of `Annotated`.
+        help: What it is, on one line.
+        default: None if it is required.
+        is_required: Whether it has to be given.
+        is_positional: Whether it is typed without its name.
+        marks: What is special about it.
+    """
+
+    name: str
+    type: Any
+    help: str
+    default: Any = None
+    is_required: bool = False
+    is_positional: bool = False
+    marks: frozenset[Mark] = frozenset()
+
+    @property
+    def types(self) -> tuple[Any, ...]:
+        """The types that a value can have, one by one."""
+        return get_args(self.type) if isinstance(self.type, UnionType) else (self.type,)
+
+    def fits(self, value: object) -> bool:
+        """Say whether a value is one; a whole number is a float too, a bool is only a bool."""
+        return any(_fits(value, kind) for kind in self.types)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCost:
+    """What a step cost that learned something; None is unknown.
+
+    Attributes:
+        tokens: What was learned from, all steps of the optimizer together.
+        exact_flops: The FLOPs of matrices and attention, forward and backward.
+        seconds: How long it took, on one device.
+    """
+
+    tokens: int | None
+    exact_flops: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Operator(Generic[P]):
+    """A growth operator: called with a plan and its arguments, it returns the grown plan.
+
+    Attributes:
+        name: Its name, on the command line and in lineage.
+        function: What the decorator stands on; it is given the operator itself first.
+        parameters: The arguments that a step has.
+        axis: `depth`, `width`, `depth and width`, or `weights` if no size changes.
         preserves_function: Whether the grown model computes what the base does, with the default
             options; what an applied step promises stands in its `GrowthStep`.
         formula: In depth the layer map, 0-based, `l` layers to `L`; in width the maps of the axes,
             `d` units to `D`, `n` copies of a unit.
         paper: The work it comes from, with its address.
         tags: What the model card says of it.
+        summary: What it does, in one sentence.
+        after: The operator that it is listed behind; the last of its axis if empty.
+        needs_maps: Whether it grows by learned maps, which `apply` hands it.
+        has_command: Whether it has a command of its own, because a step alone does not say all that
+            it needs; there is none made from its parameters then.
+        cost: From the arguments of a recorded step, what it cost to learn; None costs nothing.
     """
 
     name: str
-    function: Callable[..., GrowthPlan]
+    function: Callable[Concatenate["Operator[...]", GrowthPlan, P], GrowthPlan]
+    parameters: tuple[Parameter, ...]
+    _: KW_ONLY
     axis: str
     preserves_function: bool
     formula: str
     paper: str
     tags: tuple[str, ...]
+    summary: str
+    after: str = ""
+    needs_maps: bool = False
+    has_command: bool = False
+    cost: Callable[[Mapping[str, object]], LearningCost] | None = None
+    _defaults: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def summary(self) -> str:
-        """The first line of the function's docstring."""
-        return (self.function.__doc__ or "").partition("\n")[0]
+    def __call__(self, base: GrowthPlan, *args: P.args, **arguments: P.kwargs) -> GrowthPlan:
+        """Return the grown plan.
+
+        Raises:
+            UsageError: The base cannot grow so.
+        """
+        for key, value in self._defaults.items():
+            arguments.setdefault(key, value)
+        return self.function(self, base, *args, **arguments)
+
+    def parameter(self, name: str) -> Parameter | None:
+        """Return a parameter by name."""
+        return next((found for found in self.parameters if found.name == name), None)
+
+    def check(self, arguments: Mapping[str, object]) -> None:
+        """Refuse arguments that are not the operator's.
+
+        Raises:
+            UsageError: One is unknown, missing, or no value of it.
+        """
+        told = command(self.name, help="") if self.has_command else f"hfgrow operators {self.name}"
+        for key, value in arguments.items():
+            parameter = self.parameter(key)
+            if parameter is None:
+                raise UsageError(f"{self.name} has no argument {printable(key)}")
+            if not parameter.fits(value):
+                raise UsageError(
+                    f"{self.name}: {key} cannot be {printable(repr(value))}",
+                    hint=f"{told} says what it takes",
+                )
+        for parameter in self.parameters:
+            if parameter.is_required and parameter.name not in arguments:
+                raise UsageError(f"{self.name} needs the argument {parameter.name}")
+
+    def step(
+        self, arguments: Mapping[str, object], *, preserves_function: bool | None = None
+    ) -> GrowthStep:
+        """Return the record of a step, to which the engine adds the layer map.
+
+        Args:
+            arguments: What was asked for, every default spelt out.
+            preserves_function: The promise, where it depends on the arguments.
+        """
+        promise = self.preserves_function if preserves_function is None else preserves_function
+        return GrowthStep(self.name, dict(arguments), (), promise)
+
+    def variant(
+        self, name: str, *, formula: str, paper: str, summary: str, **defaults: Any
+    ) -> "Operator[P]":
+        """Return the same function as another operator, with other defaults."""
+        parameters = (
+            replace(one, default=defaults[one.name]) if one.name in defaults else one
+            for one in self.parameters
+        )
+        return replace(
+            self,
+            name=name,
+            parameters=tuple(parameters),
+            formula=formula,
+            paper=paper,
+            summary=summary,
+            _defaults=defaults,
+        )
+
+
+def operator(
+    name: str,
+    *,
+    axis: str,
+    preserves_function: bool,
+    formula: str,
+    paper: str,
+    tags: tuple[str, ...] = (),
+    after: str = "",
+    arguments: type | None = None,
+    needs_maps: bool = False,
+    has_command: bool = False,
+    cost: Callable[[Mapping[str, object]], LearningCost] | None = None,
+) -> Callable[[Callable[Concatenate[Operator[...], GrowthPlan, P], GrowthPlan]], Operator[P]]:
+    """Make an operator of the function below; `Operator` says what each word means.
+
+    Many arguments are declared by a dataclass, `arguments`; the function takes any then.
+    """
+
+    def made(
+        function: Callable[Concatenate[Operator[...], GrowthPlan, P], GrowthPlan],
+    ) -> Operator[P]:
+        return Operator(
+            name,
+            function,
+            tuple(_parameters(arguments or function, 0 if arguments else 2)),
+            axis=axis,
+            preserves_function=preserves_function,
+            formula=formula,
+            paper=paper,
+            tags=tags,
+            summary=(function.__doc__ or "").partition("\n")[0],
+            after=after,
+            needs_maps=needs_maps,
+            has_command=has_command,
+            cost=cost,
+        )
+
+    return made
+
+
+def _parameters(declared: Any, num_handed: int) -> list[Parameter]:
+    """Read the parameters of a function or dataclass, without the first ones."""
+    helps = _helps(inspect.getdoc(declared) or "")
+    hints = get_type_hints(declared, include_extras=True)
+    found = []
+    for one in list(inspect.signature(declared).parameters.values())[num_handed:]:
+        hint = hints[one.name]
+        kind, *told = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        shared = next((text for text in told if isinstance(text, str)), "")
+        is_required = one.default is inspect.Parameter.empty
+        found.append(
+            Parameter(
+                one.name,
+                kind,
+                helps.get(one.name) or shared,
+                default=None if is_required else one.default,
+                is_required=is_required,
+                is_positional=one.kind is not inspect.Parameter.KEYWORD_ONLY,
+                marks=frozenset(mark for mark in told if isinstance(mark, Mark)),
+            )
+        )
+    return found
+
+
+def _helps(docstring: str) -> dict[str, str]:
+    """Read what a Google docstring says of each argument or attribute."""
+    section = re.search(
+        r"^(?:Args|Attributes):\n(.*?)(?=^\S|\Z)", docstring, re.DOTALL | re.MULTILINE
+    )
+    entries = re.findall(
+        r"^    (\w+): (.*?)(?=^    \w+: |\Z)",
+        section[1] if section else "",
+        re.DOTALL | re.MULTILINE,
+    )
+    return {name: " ".join(text.split()) for name, text in entries}
 
 
 MAX_SEED = (1 << 32) - 1
@@ -135,12 +378,14 @@ Heads = Annotated[
     "Target num_attention_heads, the query heads; without grouped queries key-value heads follow.",
 ]
 KeyValueHeads = Annotated[int | None, "Target num_key_value_heads."]
+# A number that tells variants of one growth apart.
+Amount = Annotated[float, Mark.VARIANT]
 NoiseAmount = Annotated[
-    float,
+    Amount,
     "Noise on the copies, relative to the rows it is added to, which cancels in what they compute; "
     "0 leaves copies that training cannot tell apart.",
 ]
-Seed = Annotated[int, "Seeds what is random; the same seed gives the same bytes."]
+Seed = Annotated[int, Mark.VARIANT, "Seeds what is random; the same seed gives the same bytes."]
 
 _TARGETS = {"hidden": "hidden_size", "ffn": "ffn", "heads": "heads", "kv_heads": "kv_heads"}
 

@@ -1,25 +1,4 @@
-"""Zero width: what the base has stays, what is new contributes nothing yet.
-
-Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, Sec. 3.1 and
-App. A, G_zero in width (Eq. 14 is `--style paper`)
-
-Random width: new units as from scratch, behind a mask.
-
-Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, Sec. 3.1 and
-App. A, G_random in width; Yao et al. 2023, "Masked Structural Growth",
-https://arxiv.org/abs/2305.02869
-
-Shrink and perturb: the padded base made smaller, noise as of a fresh model added.
-
-Source: Mallik et al. 2024, "Warmstarting for Scaling Language Models",
-https://arxiv.org/abs/2411.07340 (shrinking, zero padding and perturbation)
-
-Head dimension: every head gets more rotary pairs.
-
-Source: Gesmundo and Maile 2023, "Composable Function-preserving Expansions for Transformer
-Architectures", https://arxiv.org/abs/2308.06103 (attention expansion); the places of the rotary
-pairs follow from `theta^(-2 k i / (k head_dim)) = theta^(-2 i / head_dim)`
-"""
+"""Operators in width that keep the base as a block and add zeros or fresh units around it."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -31,14 +10,18 @@ from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.llama import KEY, VALUE
 from hfgrow.plan.families.table import Kind, Role
 from hfgrow.plan.operators.operator import (
+    STACKING_PAPER,
+    Amount,
     GrowthFactor,
     Heads,
     HiddenSize,
     IntermediateSize,
     KeyValueHeads,
+    Operator,
     Seed,
     check_amount,
     check_seed,
+    operator,
     width_arguments,
 )
 from hfgrow.plan.operators.weights import perturbed
@@ -53,7 +36,17 @@ _STYLE = (
 )
 
 
+@operator(
+    "zero-width",
+    axis="width",
+    preserves_function=True,
+    formula="h' = [h, 0]; readers [[W, A], [B, C]], writers [[W, 0], [0, 0]]",
+    paper=STACKING_PAPER,
+    tags=("width-growth",),
+    after="split",
+)
 def zero_width(
+    own: Operator[...],
     base: GrowthPlan,
     *,
     g: GrowthFactor = None,
@@ -69,6 +62,8 @@ def zero_width(
     Function preserving. The weights that read the new units, and in the style random-in those that
     the new units read with, are random, so that gradients reach them.
 
+    Source: Sec. 3.1 and App. A of the paper (Eq. 14 is the style paper).
+
     Raises:
         UsageError: No target, one that is not wider, or one the family cannot have.
     """
@@ -78,9 +73,7 @@ def zero_width(
     return apply_width(
         base,
         WidthGrowth(maps=padding_maps(widths), seed=seed, fresh=fresh),
-        operator="zero-width",
-        arguments=width_arguments(widths, g, style=style, seed=seed),
-        preserves_function=True,
+        own.step(width_arguments(widths, g, style=style, seed=seed)),
     )
 
 
@@ -88,7 +81,17 @@ def _paper(role: Role, std: float) -> Fresh:
     return Fresh(columns=std, corner=std) if role.kind is Kind.LINEAR else Fresh()
 
 
+@operator(
+    "random-width",
+    axis="width",
+    preserves_function=True,
+    formula="W' = [[W, A], [B, C]], what reaches the stream anew times the mask",
+    paper=f"{STACKING_PAPER}; Yao et al. 2023, Masked Structural Growth, https://arxiv.org/abs/2305.02869",
+    tags=("width-growth",),
+    after="zero-width",
+)
 def random_width(
+    own: Operator[...],
     base: GrowthPlan,
     *,
     g: GrowthFactor = None,
@@ -96,13 +99,15 @@ def random_width(
     ffn: IntermediateSize = None,
     heads: Heads = None,
     kv_heads: KeyValueHeads = None,
-    mask: Annotated[float, "The factor on what is new, from 0 (hidden) to 1 (open)."] = 0.0,
+    mask: Annotated[Amount, "The factor on what is new, from 0 (hidden) to 1 (open)."] = 0.0,
     seed: Seed = 0,
 ) -> GrowthPlan:
     """Add random units behind a mask that training opens (G_random in width).
 
     What new units write to the residual stream, and what is written to its new coordinates, is
     multiplied by the mask. Function preserving at mask 0.
+
+    Source: Sec. 3.1 and App. A of the first paper; the mask is the second's.
 
     Raises:
         UsageError: No target, one that is not wider, or one the family cannot have.
@@ -113,9 +118,7 @@ def random_width(
     return apply_width(
         base,
         WidthGrowth(maps=padding_maps(widths), seed=seed, fresh=partial(_masked, mask)),
-        operator="random-width",
-        arguments=width_arguments(widths, g, mask=mask, seed=seed),
-        preserves_function=mask == 0,
+        own.step(width_arguments(widths, g, mask=mask, seed=seed), preserves_function=mask == 0),
     )
 
 
@@ -127,7 +130,19 @@ def _masked(mask: float, role: Role, std: float) -> Fresh:
     return Fresh(rows=std, columns=std, corner=std)
 
 
+@operator(
+    "snp",
+    axis="width",
+    preserves_function=False,
+    formula="W' = s [[W, 0], [0, 0]] + N(0, sigma^2)",
+    paper=(
+        "Mallik et al. 2024, Warmstarting for Scaling Language Models, "
+        "https://arxiv.org/abs/2411.07340"
+    ),
+    tags=("width-growth",),
+)
 def snp(
+    own: Operator[...],
     base: GrowthPlan,
     *,
     g: GrowthFactor = None,
@@ -135,13 +150,15 @@ def snp(
     ffn: IntermediateSize = None,
     heads: Heads = None,
     kv_heads: KeyValueHeads = None,
-    shrink: Annotated[float, "The factor on the weights of the base, from 0 to 1."] = 0.4,
+    shrink: Annotated[Amount, "The factor on the weights of the base, from 0 to 1."] = 0.4,
     seed: Seed = 0,
 ) -> GrowthPlan:
     """Pad with zeros, shrink, and add the noise of a fresh model (shrink and perturb).
 
     Every matrix becomes shrink W + N(0, sigma^2), sigma being that of a fresh model of the new
     width. Not function preserving.
+
+    Source: shrinking, zero padding and perturbation of the paper.
 
     Raises:
         UsageError: No target, one that is not wider, or one the family cannot have.
@@ -152,25 +169,38 @@ def snp(
     padded = apply_width(
         base,
         WidthGrowth(maps=padding_maps(widths), seed=seed),
-        operator="snp",
-        arguments=width_arguments(widths, g, shrink=shrink, seed=seed),
-        preserves_function=False,
+        own.step(width_arguments(widths, g, shrink=shrink, seed=seed)),
     )
-    return perturbed(padded, keep=shrink, amount=1.0, key=f"{seed}/snp")
+    return perturbed(padded, keep=shrink, amount=1.0, key=f"{seed}/{own.name}")
 
 
 # Rotary embeddings whose frequencies depend on the pair's number alone, or on its frequency.
 _ROPE_TYPES = (None, "default", "linear", "llama3")
 
 
-def head_dim(base: GrowthPlan, *, factor: int, seed: int = 0) -> GrowthPlan:
+@operator(
+    "head-dim",
+    axis="width",
+    preserves_function=True,
+    formula="rotary pair i to pair k i, the rest zero",
+    paper=(
+        "Gesmundo and Maile 2023, Composable Function-preserving Expansions, "
+        "https://arxiv.org/abs/2308.06103"
+    ),
+    tags=("width-growth",),
+)
+def head_dim(own: Operator[...], base: GrowthPlan, *, factor: int, seed: Seed = 0) -> GrowthPlan:
     """Make every head wider by a whole factor; each rotary pair keeps its frequency.
 
     New dimensions of queries are zero, and so is what reads new dimensions of values; those of
     keys and values are random, so that gradients reach all of them, but keys that pass a norm stay
     zero there. Queries and keys are scaled so that the attention logits stay. Function preserving.
 
+    Source: the paper's attention expansion; the places of the rotary pairs follow from
+    `theta^(-2 k i / (k head_dim)) = theta^(-2 i / head_dim)`.
+
     Args:
+        own: The operator, for the record.
         base: The plan to grow.
         factor: By how much head_dim grows, at least 2.
         seed: Seeds what is random; the same seed gives the same bytes.
@@ -193,9 +223,7 @@ def head_dim(base: GrowthPlan, *, factor: int, seed: int = 0) -> GrowthPlan:
     return apply_width(
         base,
         WidthGrowth(maps=maps, seed=seed, fresh=partial(_fresh, normalised)),
-        operator="head-dim",
-        arguments={"factor": factor, "seed": seed},
-        preserves_function=True,
+        own.step({"factor": factor, "seed": seed}),
     )
 
 

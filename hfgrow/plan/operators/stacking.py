@@ -1,55 +1,31 @@
-"""Stack: the whole stack of layers repeated.
-
-Source: Du et al. 2024, "Stacking Your Transformers: A Closer Look at Model Growth for Efficient LLM
-Pre-Training", https://arxiv.org/abs/2405.15319, Sec. 3.1, G_direct in depth (G_stack)
-
-Interpolate: every layer repeated in place.
-
-Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, ablation of
-stacking against interpolation
-
-Partial stacking: some of the layers repeated, in the paper's notation.
-
-Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, appendix on
-partial stacking (Table 5)
-
-SOLAR's depth up-scaling: two copies that overlap.
-
-Source: Kim et al. 2023, "SOLAR 10.7B: Scaling Large Language Models with Simple yet Effective Depth
-Up-Scaling", https://arxiv.org/abs/2312.15166, Sec. 2
-
-Progressive stacking: the top layers again, on top.
-
-Source: Gong et al. 2019, "Efficient Training of BERT by Progressively Stacking",
-https://proceedings.mlr.press/v97/gong19a.html; Yang et al. 2020, "Progressively Stacking 2.0: A
-Multi-stage Layerwise Training Method for BERT Training Speedup", https://arxiv.org/abs/2011.13635
-
-MIDAS: the middle block of layers twice.
-
-Source: Saunshi et al. 2024, "On the Inductive Bias of Stacking Towards Improving Reasoning",
-https://arxiv.org/abs/2409.19044, Sec. 3
-
-LIDAS: the layers around the exact middle twice.
-
-Source: Kapl et al. 2025, "Do Depth-Grown Models Overcome the Curse of Depth?",
-https://arxiv.org/abs/2512.08819
-
-Progressive training from one layer: it becomes all layers.
-
-Source: Bu 2025, "Scaling depth capacity via zero/one-layer model expansion",
-https://arxiv.org/abs/2511.04981
-"""
+"""Operators in depth whose new layers are copies: each is a layer map."""
 
 import re
 from typing import Literal
 
 from hfgrow.errors import UsageError, argument, growth, printable
 from hfgrow.plan.depth import apply_layer_map, check_num_layers
-from hfgrow.plan.operators.operator import check_divides, target_arguments, target_layers
+from hfgrow.plan.operators.operator import (
+    STACKING_PAPER,
+    Operator,
+    check_divides,
+    operator,
+    target_arguments,
+    target_layers,
+)
 from hfgrow.plan.plan import GrowthPlan
 
 
+@operator(
+    "stack",
+    axis="depth",
+    preserves_function=False,
+    formula="o[i] = i mod l",
+    paper=STACKING_PAPER,
+    tags=("depth-upscaling", "stacking"),
+)
 def stack(
+    own: Operator[...],
     base: GrowthPlan,
     *,
     g: int | None = None,
@@ -60,7 +36,10 @@ def stack(
 
     Layer `i` of the output is layer `i mod l` of the base. Not function preserving.
 
+    Source: Sec. 3.1 of the paper, G_direct in depth (G_stack).
+
     Args:
+        own: The operator, for the record.
         base: The plan to grow, with `l` layers.
         g: Growth factor: how many times the layers are stacked, at least 2.
         layers: Target depth instead of g; any depth above that of the base.
@@ -84,15 +63,28 @@ def stack(
     arguments = target_arguments(g, layers)
     if rest:
         arguments["remainder"] = remainder
-    return apply_layer_map(base, layer_map, operator="stack", arguments=arguments)
+    return apply_layer_map(base, layer_map, own.step(arguments))
 
 
-def interpolate(base: GrowthPlan, *, g: int | None = None, layers: int | None = None) -> GrowthPlan:
+@operator(
+    "interpolate",
+    axis="depth",
+    preserves_function=False,
+    formula="o[i] = floor(i l / L)",
+    paper=STACKING_PAPER,
+    tags=("depth-upscaling",),
+)
+def interpolate(
+    own: Operator[...], base: GrowthPlan, *, g: int | None = None, layers: int | None = None
+) -> GrowthPlan:
     """Repeat every layer in place: 0, 0, 1, 1, ...
 
     Layer `i` of the output is layer `floor(i * l / L)` of the base. Not function preserving.
 
+    Source: the paper's ablation of stacking against interpolation.
+
     Args:
+        own: The operator, for the record.
         base: The plan to grow, with `l` layers.
         g: Growth factor: how many times each layer stands, at least 2.
         layers: Target depth `L` instead of g; any depth above that of the base.
@@ -102,15 +94,21 @@ def interpolate(base: GrowthPlan, *, g: int | None = None, layers: int | None = 
     """
     target = target_layers(base, g, layers)
     layer_map = [i * base.num_hidden_layers // target for i in range(target)]
-    return apply_layer_map(
-        base, layer_map, operator="interpolate", arguments=target_arguments(g, layers)
-    )
+    return apply_layer_map(base, layer_map, own.step(target_arguments(g, layers)))
 
 
 _PART = re.compile(r"(?P<layers>\d+|\[\d{1,9}(?::\d{1,9})?\])(?:\*(?P<times>\d{1,9}))?", re.ASCII)
 
 
-def partial(base: GrowthPlan, pattern: str) -> GrowthPlan:
+@operator(
+    "partial",
+    axis="depth",
+    preserves_function=False,
+    formula="o = A ++ B * r ++ C, the layers cut in runs A B C",
+    paper=STACKING_PAPER,
+    tags=("depth-upscaling", "stacking"),
+)
+def partial(own: Operator[...], base: GrowthPlan, pattern: str) -> GrowthPlan:
     """Repeat some of the layers, as 12-345*7-6.
 
     Parts are joined by "-"; a part is a run of neighbouring layers, counted from 1, and "*n"
@@ -118,7 +116,10 @@ def partial(base: GrowthPlan, pattern: str) -> GrowthPlan:
     range, [10:24], or alone, [10]. A part may take up layers that stand before it, as in the
     paper's 12-3456*5-56, but none may be left out. Not function preserving.
 
+    Source: the paper's appendix on partial stacking (Table 5).
+
     Args:
+        own: The operator, for the record.
         base: The plan to grow.
         pattern: The notation, such as 12-345*7-6 for a base of 6 layers, or [1:8]-[9:16]*3-[17:22].
 
@@ -153,7 +154,7 @@ def partial(base: GrowthPlan, pattern: str) -> GrowthPlan:
         raise _left_out(shown, reached, num_layers)
     if len(layer_map) == num_layers:
         raise UsageError(f"{shown} repeats nothing", hint="add *n to a part")
-    return apply_layer_map(base, layer_map, operator="partial", arguments={"pattern": pattern})
+    return apply_layer_map(base, layer_map, own.step({"pattern": pattern}))
 
 
 def _run_of(text: str) -> range:
@@ -172,13 +173,24 @@ def _left_out(shown: str, reached: int, upper: int) -> UsageError:
     )
 
 
-def solar(base: GrowthPlan, *, overlap: int = 8) -> GrowthPlan:
+@operator(
+    "solar",
+    axis="depth",
+    preserves_function=False,
+    formula="o = 0 .. l-n-1 ++ n .. l-1",
+    paper="Kim et al. 2023, SOLAR 10.7B, https://arxiv.org/abs/2312.15166",
+    tags=("depth-upscaling",),
+)
+def solar(own: Operator[...], base: GrowthPlan, *, overlap: int = 8) -> GrowthPlan:
     """Stack the base on itself without the layers around the seam.
 
     The last `overlap` layers of the first copy and the first `overlap` of the second are left out:
     0 .. l-overlap-1, then overlap .. l-1. Not function preserving.
 
+    Source: Sec. 2 of the paper.
+
     Args:
+        own: The operator, for the record.
         base: The plan to grow, with `l` layers.
         overlap: Layers left out on each side of the seam (SOLAR took 8 of 32), from 0 to below l/2.
 
@@ -192,16 +204,32 @@ def solar(base: GrowthPlan, *, overlap: int = 8) -> GrowthPlan:
             hint=f"try {argument('overlap', num_layers // 4)}",
         )
     layer_map = [*range(num_layers - overlap), *range(overlap, num_layers)]
-    return apply_layer_map(base, layer_map, operator="solar", arguments={"overlap": overlap})
+    return apply_layer_map(base, layer_map, own.step({"overlap": overlap}))
 
 
-def append_top(base: GrowthPlan, *, g: int | None = None, layers: int | None = None) -> GrowthPlan:
+@operator(
+    "append-top",
+    axis="depth",
+    preserves_function=False,
+    formula="o = 0 .. l-1 ++ 2l-L .. l-1, L at most 2l",
+    paper=(
+        "Gong et al. 2019, Efficient Training of BERT by Progressively Stacking, "
+        "https://proceedings.mlr.press/v97/gong19a.html; "
+        "Yang et al. 2020, Progressively Stacking 2.0, "
+        "https://arxiv.org/abs/2011.13635"
+    ),
+    tags=("depth-upscaling", "stacking"),
+)
+def append_top(
+    own: Operator[...], base: GrowthPlan, *, g: int | None = None, layers: int | None = None
+) -> GrowthPlan:
     """Put the top layers on top once more (StackedBERT, MSLT).
 
     0 .. l-1, then 2l-L .. l-1: what stack does up to twice the depth. One stage of gradual growth.
     Not function preserving.
 
     Args:
+        own: The operator, for the record.
         base: The plan to grow, with `l` layers.
         g: Growth factor; only 2 fits.
         layers: Target depth `L` instead of g; above that of the base, at most twice it.
@@ -219,19 +247,32 @@ def append_top(base: GrowthPlan, *, g: int | None = None, layers: int | None = N
     return apply_layer_map(
         base,
         [*range(num_layers), *range(2 * num_layers - target, num_layers)],
-        operator="append-top",
-        arguments=target_arguments(g, layers),
+        own.step(target_arguments(g, layers)),
     )
 
 
-def midas(base: GrowthPlan, *, block: int | None = None) -> GrowthPlan:
+@operator(
+    "midas",
+    axis="depth",
+    preserves_function=False,
+    formula="o = 0 .. mb-1 ++ (m-1)b .. l-1, m = ceil(l / 2b)",
+    paper=(
+        "Saunshi et al. 2024, On the Inductive Bias of Stacking Towards Improving Reasoning, "
+        "https://arxiv.org/abs/2409.19044"
+    ),
+    tags=("depth-upscaling", "stacking"),
+)
+def midas(own: Operator[...], base: GrowthPlan, *, block: int | None = None) -> GrowthPlan:
     """Repeat the middle block of layers in place.
 
     Of `n = l / b` blocks, counted from 1, block `m = ceil(n / 2)` stands twice:
     0 .. m*b-1, then (m-1)*b .. l-1. One stage of gradual middle stacking. Not function
     preserving.
 
+    Source: Sec. 3 of the paper.
+
     Args:
+        own: The operator, for the record.
         base: The plan to grow, with `l` layers.
         block: Layers in a block, `b`; divides the number of layers. Needed: the paper keeps it the
             same through all stages, so it depends on the first.
@@ -242,16 +283,28 @@ def midas(base: GrowthPlan, *, block: int | None = None) -> GrowthPlan:
     num_layers, size = base.num_hidden_layers, check_divides(base, "block", block)
     middle = (num_layers // size + 1) // 2
     layer_map = [*range(middle * size), *range((middle - 1) * size, num_layers)]
-    return apply_layer_map(base, layer_map, operator="midas", arguments={"block": size})
+    return apply_layer_map(base, layer_map, own.step({"block": size}))
 
 
-def lidas(base: GrowthPlan, *, block: int | None = None) -> GrowthPlan:
+@operator(
+    "lidas",
+    axis="depth",
+    preserves_function=False,
+    formula="o = 0 .. s+b-1 ++ s .. l-1, s = floor((l-b) / 2)",
+    paper=(
+        "Kapl et al. 2025, Do Depth-Grown Models Overcome the Curse of Depth?, "
+        "https://arxiv.org/abs/2512.08819"
+    ),
+    tags=("depth-upscaling", "stacking"),
+)
+def lidas(own: Operator[...], base: GrowthPlan, *, block: int | None = None) -> GrowthPlan:
     """Repeat the layers around the exact middle in place.
 
     With `s = floor((l - b) / 2)` the output is 0 .. s+b-1, then s .. l-1. The same as midas where
     the number of blocks is odd. One stage of gradual growth. Not function preserving.
 
     Args:
+        own: The operator, for the record.
         base: The plan to grow, with `l` layers.
         block: Layers to repeat, `b`, from 1 to the number of layers. Needed, as for midas.
 
@@ -270,16 +323,30 @@ def lidas(base: GrowthPlan, *, block: int | None = None) -> GrowthPlan:
         )
     start = (num_layers - block) // 2
     layer_map = [*range(start + block), *range(start, num_layers)]
-    return apply_layer_map(base, layer_map, operator="lidas", arguments={"block": block})
+    return apply_layer_map(base, layer_map, own.step({"block": block}))
 
 
-def progressive(base: GrowthPlan, *, g: int | None = None, layers: int | None = None) -> GrowthPlan:
+@operator(
+    "progressive",
+    axis="depth",
+    preserves_function=False,
+    formula="o[i] = 0, for l = 1",
+    paper=(
+        "Bu 2025, Scaling depth capacity via zero/one-layer model expansion, "
+        "https://arxiv.org/abs/2511.04981"
+    ),
+    tags=("depth-upscaling", "stacking"),
+)
+def progressive(
+    own: Operator[...], base: GrowthPlan, *, g: int | None = None, layers: int | None = None
+) -> GrowthPlan:
     """Repeat the only layer of a one-layer model.
 
     The paper grows once, late in training, with a schedule that stays flat until then. Not function
     preserving.
 
     Args:
+        own: The operator, for the record.
         base: The plan to grow, with one layer.
         g: Growth factor, at least 2; the same number as layers.
         layers: Target depth `L`.
@@ -294,6 +361,4 @@ def progressive(base: GrowthPlan, *, g: int | None = None, layers: int | None = 
             hint=f"use stack: {growth('stack', g=4)}",
         )
     target = target_layers(base, g, layers)
-    return apply_layer_map(
-        base, [0] * target, operator="progressive", arguments=target_arguments(g, layers)
-    )
+    return apply_layer_map(base, [0] * target, own.step(target_arguments(g, layers)))

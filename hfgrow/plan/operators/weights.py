@@ -1,18 +1,4 @@
-"""Untie: the output head becomes a tensor of its own.
-
-Press and Wolf 2017, "Using the Output Embedding to Improve Language Models",
-https://arxiv.org/abs/1608.05859, is what it undoes
-
-The paper's noise: every matrix moved towards a fresh one, which changes the function.
-
-Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, ablation on
-function preservation: `W <- (1 - a) W + a eps`
-
-Weaker branches for a deeper model.
-
-Source: Yang et al. 2023, "Tensor Programs VI: Feature Learning in Infinite-Depth Neural Networks",
-https://arxiv.org/abs/2310.02244 (a block multiplier of 1/sqrt(L)), as a rule for growing in depth
-"""
+"""Operators that change weights and no size."""
 
 from dataclasses import replace
 
@@ -20,18 +6,39 @@ from hfgrow.errors import UsageError, argument, growth
 from hfgrow.plan.depth import initial_std, scale_branches
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import Kind, layer_of
-from hfgrow.plan.operators.operator import check_amount, check_seed
-from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
+from hfgrow.plan.operators.operator import (
+    STACKING_PAPER,
+    Amount,
+    Operator,
+    Seed,
+    check_amount,
+    check_seed,
+    operator,
+)
+from hfgrow.plan.plan import GrowthPlan, TensorPlan, in_place
 from hfgrow.plan.tensors import Blend, Normal
 
 
-def untie(base: GrowthPlan) -> GrowthPlan:
+@operator(
+    "untie",
+    axis="weights",
+    preserves_function=True,
+    formula="lm_head = E",
+    paper=(
+        "Press and Wolf 2017, Using the Output Embedding to Improve Language Models, "
+        "https://arxiv.org/abs/1608.05859"
+    ),
+)
+def untie(own: Operator[...], base: GrowthPlan) -> GrowthPlan:
     """Give a model with tied embeddings an output head of its own, equal to them.
 
     Grown in width afterwards, the head is split and gets noise like any matrix, and the final norm
     stays as it is. Function preserving.
 
+    Source: tying is the paper's, which this undoes.
+
     Args:
+        own: The operator, for the record.
         base: The plan to change.
 
     Raises:
@@ -42,22 +49,33 @@ def untie(base: GrowthPlan) -> GrowthPlan:
     if head in base.tensors:
         raise UsageError(f"the embeddings are not tied: there is a {head} already")
     tensors = {**base.tensors, head: base.tensors[family.embeddings.tensor]}
-    layers = tuple(LayerSource(i) for i in range(base.num_hidden_layers))
     return replace(
         base,
         config={**base.config, "tie_word_embeddings": False},
         tensors=tensors,
-        steps=(*base.steps, GrowthStep("untie", {}, layers, True)),
+        steps=(*base.steps, in_place(base, own.step({}))),
     )
 
 
-def paper_noise(base: GrowthPlan, *, amount: float, seed: int = 0) -> GrowthPlan:
+@operator(
+    "paper-noise",
+    axis="weights",
+    preserves_function=False,
+    formula="W' = (1 - a) W + a eps",
+    paper=STACKING_PAPER,
+)
+def paper_noise(
+    own: Operator[...], base: GrowthPlan, *, amount: Amount, seed: Seed = 0
+) -> GrowthPlan:
     """Move every matrix towards a fresh one: W <- (1 - a) W + a eps.
 
     eps has the standard deviation of a fresh model's weights. The paper finds 0.2 of it to help a
     little after growth, and more to harm. Not function preserving.
 
+    Source: the paper's ablation on function preservation.
+
     Args:
+        own: The operator, for the record.
         base: The plan to change, usually a grown one.
         amount: a, from 0 to 1.
         seed: Seeds the noise; the same seed gives the same bytes.
@@ -67,14 +85,13 @@ def paper_noise(base: GrowthPlan, *, amount: float, seed: int = 0) -> GrowthPlan
     """
     check_amount("amount", amount)
     check_seed(seed)
-    if any(s.operator == "paper-noise" and s.arguments["seed"] == seed for s in base.steps):
+    if any(s.operator == own.name and s.arguments["seed"] == seed for s in base.steps):
         raise UsageError(
             f"noise of the seed {seed} was added before", hint=f"give another {argument('seed')}"
         )
-    layers = tuple(LayerSource(i) for i in range(base.num_hidden_layers))
-    step = GrowthStep("paper-noise", {"amount": amount, "seed": seed}, layers, False)
-    noisy = perturbed(base, keep=1 - amount, amount=amount, key=f"{seed}/paper-noise")
-    return replace(noisy, steps=(*base.steps, step))
+    step = own.step({"amount": amount, "seed": seed})
+    noisy = perturbed(base, keep=1 - amount, amount=amount, key=f"{seed}/{own.name}")
+    return replace(noisy, steps=(*base.steps, in_place(base, step)))
 
 
 def perturbed(plan: GrowthPlan, *, keep: float, amount: float, key: str) -> GrowthPlan:
@@ -102,14 +119,24 @@ def perturbed(plan: GrowthPlan, *, keep: float, amount: float, key: str) -> Grow
     return replace(plan, tensors={n: noisy(n, tensor) for n, tensor in plan.tensors.items()})
 
 
-def branch_scale(base: GrowthPlan, *, exponent: float = 0.5) -> GrowthPlan:
+@operator(
+    "branch-scale",
+    axis="depth",
+    preserves_function=False,
+    formula="o[i] = i, branches times (l/L)^A",
+    paper="Yang et al. 2023, Tensor Programs VI, https://arxiv.org/abs/2310.02244",
+)
+def branch_scale(own: Operator[...], base: GrowthPlan, *, exponent: Amount = 0.5) -> GrowthPlan:
     """Multiply what every branch adds by (l / L)^A.
 
     `L` is the depth of the plan and `l` how many different layers of the root stand in it. It
     follows growth in depth in the same pass, as in steps=[("stack", {"g": 2}),
     ("branch-scale", {"exponent": 0.5})]. Not function preserving.
 
+    Source: the paper's block multiplier of 1/sqrt(L), as a rule for growing in depth.
+
     Args:
+        own: The operator, for the record.
         base: The plan whose layers an earlier step repeated.
         exponent: `A`, above 0 and at most 1: 0.5 keeps the variance of the sum of independent
             branches, 1 the sum of equal ones.
@@ -119,7 +146,7 @@ def branch_scale(base: GrowthPlan, *, exponent: float = 0.5) -> GrowthPlan:
     """
     if not 0 < exponent <= 1:
         raise UsageError(f"{argument('exponent')} must be above 0 and at most 1, not {exponent}")
-    if any(step.operator == "branch-scale" for step in base.steps):
+    if any(step.operator == own.name for step in base.steps):
         raise UsageError("branch-scale stands once, behind the last step that grows in depth")
     num_layers, num_sources = base.num_hidden_layers, len(set(base.sources))
     if num_layers == num_sources:
@@ -127,11 +154,6 @@ def branch_scale(base: GrowthPlan, *, exponent: float = 0.5) -> GrowthPlan:
             "branch-scale follows a step that repeats layers, and none is repeated here",
             hint=f"try {growth('stack', g=4, branch_scale=0.5)}",
         )
-    step = GrowthStep(
-        operator="branch-scale",
-        arguments={"exponent": float(exponent)},
-        layer_map=tuple(LayerSource(i) for i in range(num_layers)),
-        preserves_function=False,
-    )
+    step = in_place(base, own.step({"exponent": float(exponent)}))
     factor = (num_sources / num_layers) ** exponent
     return replace(base, tensors=scale_branches(base, factor), steps=(*base.steps, step))

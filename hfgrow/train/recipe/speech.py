@@ -6,13 +6,10 @@ On the command line `--hidden-size 512` and `hfgrow stack MODEL --g 4`, inside a
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import cache
-from inspect import signature
 
 from hfgrow.errors import GrowthError, Speech, command
-from hfgrow.plan.operators import OPERATORS
-from hfgrow.plan.operators.learn import LearnArguments
+from hfgrow.plan.operators import ALL_OPERATORS, OPERATORS
 
 # What `--set` puts in for arguments that are no operator's.
 _PATHS = {
@@ -47,9 +44,8 @@ def _growth(operator: str, given: Mapping[str, str]) -> str:
 @cache
 def _arguments() -> frozenset[str]:
     """Return what the operators take, by name."""
-    taken = [list(signature(operator.function).parameters)[1:] for operator in OPERATORS.values()]
-    learned = [field.name for field in fields(LearnArguments)]
-    return frozenset(name for names in (*taken, learned) for name in names)
+    taken = (operator.parameters for operator in ALL_OPERATORS.values())
+    return frozenset(parameter.name for parameters in taken for parameter in parameters)
 
 
 KEYS = Speech(_argument, _growth)

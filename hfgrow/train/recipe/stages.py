@@ -4,9 +4,8 @@ The operators as stages of a recipe name them, and what each of them can be told
 """
 
 import difflib
-import inspect
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -19,9 +18,8 @@ from pydantic import (
 )
 
 from hfgrow.checkpoint.compute.moments import Mode
-from hfgrow.plan.operators import OPERATORS
-from hfgrow.plan.operators.learn import LEARN, OUTCOMES, LearnArguments
-from hfgrow.plan.operators.operator import is_argument
+from hfgrow.plan.operators import ALL_OPERATORS
+from hfgrow.plan.operators.operator import Mark, is_argument
 from hfgrow.train.recipe.fields import (
     Number,
     Part,
@@ -37,16 +35,15 @@ from hfgrow.train.recipe.fields import (
     whole,
 )
 
-RECIPE_OPERATORS = (*OPERATORS, LEARN)
-# What a stage of a run gives a learned growth: it learns from the text of the run.
-_NOT_ASKED = ("maps", "sequence_length", *OUTCOMES)
+# What no stage is told: the run decides it, or it says what came out.
+_NOT_ASKED = frozenset({Mark.BY_RUN, Mark.OUTCOME})
 
 
 def known_operator(value: str) -> str:
     """Return the name of an operator; refuse what is none, naming the nearest."""
-    if value not in RECIPE_OPERATORS:
-        near = difflib.get_close_matches(value, RECIPE_OPERATORS, n=1)
-        told = f"; did you mean {near[0]}?" if near else f", such as {', '.join(RECIPE_OPERATORS)}"
+    if value not in ALL_OPERATORS:
+        near = difflib.get_close_matches(value, ALL_OPERATORS, n=1)
+        told = f"; did you mean {near[0]}?" if near else f", such as {', '.join(ALL_OPERATORS)}"
         raise expected(f"an operator{told}")
     return value
 
@@ -68,26 +65,17 @@ def hides(operator: object) -> bool:
 
 
 def _takes(operator: object, argument: str) -> bool:
-    known = isinstance(operator, str) and operator in RECIPE_OPERATORS
-    return known and argument in arguments_of(str(operator)).model_fields
+    row = ALL_OPERATORS.get(operator) if isinstance(operator, str) else None
+    return row is not None and row.parameter(argument) is not None
 
 
 @cache
 def arguments_of(operator: str) -> type[BaseModel]:
-    """Return the arguments of an operator, as its signature declares them."""
-    function: Any = LearnArguments if operator == LEARN else OPERATORS[operator].function
-    hints = get_type_hints(function)
-    parameters = list(inspect.signature(function).parameters.values())
-    if operator == LEARN:
-        parameters = [one for one in parameters if one.name not in _NOT_ASKED]
-    else:
-        parameters = parameters[1:]
+    """Return the arguments that a stage can give an operator."""
     fields: dict[str, Any] = {
-        parameter.name: (
-            hints[parameter.name],
-            ... if parameter.default is inspect.Parameter.empty else parameter.default,
-        )
-        for parameter in parameters
+        parameter.name: (parameter.type, ... if parameter.is_required else parameter.default)
+        for parameter in ALL_OPERATORS[operator].parameters
+        if not parameter.marks & _NOT_ASKED
     }
     return create_model(operator, __base__=Part, **fields)
 
@@ -213,7 +201,7 @@ class Grow(Part):
     @classmethod
     def _of_known_keys(cls, content: Any) -> Any:
         operator = content.get("operator") if isinstance(content, dict) else None
-        if not isinstance(operator, str) or operator not in RECIPE_OPERATORS:
+        if not isinstance(operator, str) or operator not in ALL_OPERATORS:
             return content
         model = arguments_of(operator)
         given = {key: value for key, value in content.items() if key not in cls.model_fields}
@@ -236,6 +224,11 @@ class Grow(Part):
     def step(self) -> tuple[str, dict[str, object]]:
         """The growth as a step."""
         return self.operator, self.arguments
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether maps have to be learned before it can grow."""
+        return ALL_OPERATORS[self.operator].needs_maps
 
     @property
     def is_masked(self) -> bool:
