@@ -10,7 +10,7 @@ from pathlib import Path
 from hfgrow.checkpoint.files import LOCAL_BASE, TRAINED, Files, LocalFolder, open_regular
 from hfgrow.console import Progress
 from hfgrow.errors import ModelError, printable
-from hfgrow.hub.cache import cached_snapshot
+from hfgrow.hub.cache import cached_snapshot, snapshot_folder
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.names import check_repo_id
@@ -58,6 +58,11 @@ def files_of(ref: ModelRef, client: HubClient) -> Files:
     if (snapshot := cached_snapshot(ref)) is not None:
         return LocalFolder(snapshot)
     return RemoteFiles(ref, client)
+
+
+def folder_of(ref: ModelRef) -> Path:
+    """Return the model's folder on this machine, or the one it will have once it is pulled."""
+    return snapshot_folder(ref) if ref.path is None else ref.path
 
 
 def local_folder(ref: ModelRef, client: HubClient, progress: Progress) -> Path:

@@ -253,10 +253,7 @@ def verify(
     if absent:
         progress.say(f"Note: transformers' view and the logits need {' and '.join(absent)}")
         return Verified(manifest, provenance)
-    num_tensors = check_transformers_view(folder, found)
-    measured = measure(found, folder, progress, text)
-    if measured is not None and plan.preserves_function:
-        check_promise(measured)
+    num_tensors, measured = compare_in_transformers(found, folder, plan, progress, text=text)
     return Verified(manifest, provenance, num_tensors, measured)
 
 
@@ -277,6 +274,39 @@ def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Ver
         progress.say(f"Note: transformers' view needs {' and '.join(absent)}")
         return Verified(manifest, None)
     return Verified(manifest, None, check_transformers_view(folder))
+
+
+def compare_in_transformers(
+    base: Path,
+    grown: Path,
+    plan: GrowthPlan,
+    progress: Progress,
+    *,
+    text: str | None = None,
+    can_measure: bool = True,
+) -> tuple[int, Measured | None]:
+    """Have transformers look at a grown model, measure it beside its base, and hold it to the plan.
+
+    Args:
+        base: Folder of the base.
+        grown: Folder of the grown model.
+        plan: What it was grown by, and so what it promises.
+        progress: Told how it goes on.
+        text: The probe text; None takes the one shipped with hfgrow.
+        can_measure: Whether the numbers of the base allow logits.
+
+    Returns:
+        The number of tensors that transformers expects and finds; what was measured, if it was.
+
+    Raises:
+        VerificationError: transformers disagrees, or the promise of the plan is not kept.
+        ModelError: The base is to blame.
+    """
+    num_tensors = check_transformers_view(grown, base)
+    measured = measure(base, grown, progress, text) if can_measure else None
+    if measured is not None and plan.preserves_function:
+        check_promise(measured)
+    return num_tensors, measured
 
 
 def is_finite(base: GrowthPlan, progress: Progress, allow_nonfinite: bool) -> bool:

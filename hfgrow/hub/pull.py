@@ -22,7 +22,7 @@ from hfgrow.checkpoint.files import (
 from hfgrow.checkpoint.strict import MAX_JSON_NBYTES, parse_json_object
 from hfgrow.console import size
 from hfgrow.errors import HubUnreachableError, ModelError, OutputError, VerificationError, printable
-from hfgrow.hub.cache import forget, missing_from, repo_folder
+from hfgrow.hub.cache import forget, missing_from, snapshot_folder
 from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
 from hfgrow.hub.listing import ModelRef, RemoteFile
 
@@ -137,7 +137,7 @@ def _fetch(
     assert ref.repo_id is not None
     assert ref.revision is not None
     repo_id, sha = ref.repo_id, ref.revision
-    folder = repo_folder(repo_id) / "snapshots" / sha
+    folder = snapshot_folder(ref)
     absent = missing_from(folder, names)
     if absent and is_offline_mode():
         raise HubUnreachableError(
