@@ -12,12 +12,14 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
 from hfgrow.errors import ModelError, UsageError, printable
+from hfgrow.plan.plan import SourceFile
 
 _CHUNK_NBYTES = 8 << 20
 
@@ -159,6 +161,44 @@ def hash_file(path: Path, *, advance: Callable[[int], None] = lambda nbytes: Non
         if file_stamp(os.fstat(descriptor)) != before:
             raise ModelError(f"{printable(path.name)} changed while it was read")
     return digest.hexdigest()
+
+
+@contextmanager
+def opened(
+    folder: Path, sources: Mapping[str, SourceFile] | None = None
+) -> Iterator[Callable[[str], int]]:
+    """Give a function from the name of a file in a folder to its descriptor; each is opened once.
+
+    Args:
+        folder: Where the files lie; an absolute path goes for a name too.
+        sources: The files as their headers were read; each that is opened is compared with its
+            stamp, before and after. None compares nothing.
+
+    Raises:
+        ModelError: A file is not regular, or not the one whose header was read.
+    """
+    descriptors: dict[str, int] = {}
+
+    def check(name: str) -> None:
+        if sources is not None and sources[name].stamp != file_stamp(os.fstat(descriptors[name])):
+            raise ModelError(
+                f"the input changed while it was read: {name}",
+                hint="run again when nothing writes to the base",
+            )
+
+    def descriptor_of(name: str) -> int:
+        if name not in descriptors:
+            descriptors[name] = open_regular(folder / name)
+            check(name)
+        return descriptors[name]
+
+    try:
+        yield descriptor_of
+        for name in descriptors:
+            check(name)
+    finally:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
 
 
 # A model with none of these has no tokenizer.

@@ -9,8 +9,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads, rows_of_files
 from hfgrow.checkpoint.compute.evaluate import Evaluator
-from hfgrow.checkpoint.files import CONFIG, INDEX, file_stamp, open_regular, side_files_of
+from hfgrow.checkpoint.files import CONFIG, INDEX, open_regular, opened, side_files_of
 from hfgrow.checkpoint.header import BLOCK_NBYTES
 from hfgrow.checkpoint.layout import Layout, Placed, Run, Shard, runs
 from hfgrow.console import size
@@ -205,7 +204,7 @@ def _write_shard(
     advance: Advance,
     allow_nonfinite: bool,
 ) -> None:
-    with _opened(base, sources) as descriptor_of:
+    with opened(base, sources) as descriptor_of:
         target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             os.pwrite(target, shard.header, 0)
@@ -262,33 +261,6 @@ def _write_computed(
     )
     for nbytes in in_threads(work):
         advance(nbytes)
-
-
-@contextmanager
-def _opened(base: Path, sources: Mapping[str, SourceFile]) -> Iterator[Callable[[str], int]]:
-    """Open each source once; check before and after that it is the file whose header was read."""
-    opened: dict[str, int] = {}
-
-    def check(name: str) -> None:
-        if sources[name].stamp != file_stamp(os.fstat(opened[name])):
-            raise ModelError(
-                f"the input changed while it was read: {name}",
-                hint="run again when nothing writes to the base",
-            )
-
-    def descriptor_of(name: str) -> int:
-        if name not in opened:
-            opened[name] = open_regular(base / name)
-            check(name)
-        return opened[name]
-
-    try:
-        yield descriptor_of
-        for name in opened:
-            check(name)
-    finally:
-        for descriptor in opened.values():
-            os.close(descriptor)
 
 
 def _copy_file(source: Path, target: Path) -> None:

@@ -4,8 +4,7 @@ Prove a growth without torch: headers against the plan, bytes against the base.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from hfgrow.checkpoint.compute.chunks import (
     rows_of_files,
 )
 from hfgrow.checkpoint.compute.evaluate import Evaluator
-from hfgrow.checkpoint.files import LocalFolder, hash_file, open_regular
+from hfgrow.checkpoint.files import LocalFolder, hash_file, opened
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress, Silent, counting
 from hfgrow.errors import ModelError, UsageError, VerificationError, printable
@@ -92,7 +91,7 @@ def check_provenance(
         VerificationError: A tensor differs from its source.
     """
     found = check_headers(folder, plan)
-    with _opened(Path(plan.folder)) as base_file, _opened(folder) as grown_file:
+    with opened(Path(plan.folder)) as base_file, opened(folder) as grown_file:
         for name, planned in plan.tensors.items():
             if isinstance(planned.recipe, Stored) and planned.is_copy:
                 source, written = planned.recipe, stored_in(found.tensors[name])
@@ -109,22 +108,6 @@ def check_provenance(
         to_compute = {name: t for name, t in plan.tensors.items() if not t.is_copy}
         _check_computed(to_compute, found, base_file, grown_file, advance)
     return Provenance(len(plan.tensors), len(to_compute), plan.nbytes)
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[Callable[[str], int]]:
-    descriptors: dict[str, int] = {}
-
-    def descriptor_of(name: str) -> int:
-        if name not in descriptors:
-            descriptors[name] = open_regular(folder / name)
-        return descriptors[name]
-
-    try:
-        yield descriptor_of
-    finally:
-        for descriptor in descriptors.values():
-            os.close(descriptor)
 
 
 def _same_range(source: int, target: int, source_offset: int, offset: int, nbytes: int) -> bool:

@@ -10,9 +10,7 @@ Source: Wang et al. 2023, "Learning to Grow Pretrained Models for Efficient Tran
 https://arxiv.org/abs/2303.00980, Sec. 3
 """
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hfgrow.checkpoint.compute.chunks import rows_of_files
 from hfgrow.checkpoint.compute.products import mapped_columns, mapped_rows
-from hfgrow.checkpoint.files import open_regular
+from hfgrow.checkpoint.files import opened
 from hfgrow.data.batches import NO_TARGET, MicroBatch
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.families import FAMILIES
@@ -179,25 +177,9 @@ def _source(recipe: Recipe) -> str:
 
 def _loaded(base: GrowthPlan, device: torch.device) -> dict[str, Tensor]:
     """Return the tensors of the base in their own dtypes."""
-    with _opened(Path(base.folder)) as descriptor_of:
+    with opened(Path(base.folder), base.files) as descriptor_of:
         read = rows_of_files(descriptor_of)
         return {
             name: read(stored_in(tensor), 0, tensor.shape[0]).to(device)
             for name, tensor in base.tensors.items()
         }
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[Any]:
-    descriptors: dict[str, int] = {}
-
-    def descriptor_of(name: str) -> int:
-        if name not in descriptors:
-            descriptors[name] = open_regular(folder / name)
-        return descriptors[name]
-
-    try:
-        yield descriptor_of
-    finally:
-        for descriptor in descriptors.values():
-            os.close(descriptor)
