@@ -21,7 +21,7 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from hfgrow.checkpoint.learned_maps import open_maps
-from hfgrow.checkpoint.strict import parse_yaml
+from hfgrow.checkpoint.strict import parse_yaml, read_bounded
 from hfgrow.errors import UsageError, printable
 from hfgrow.lineage.describe import is_positional
 from hfgrow.plan.operators import MAX_STEPS, OPERATORS, apply
@@ -46,13 +46,7 @@ def read_steps(path: Path) -> list[tuple[str, dict[str, object]]]:
             is none.
     """
     shown = printable(path, 200)
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_NBYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read the steps {shown}: {error.strerror}") from error
-    if len(raw) > _MAX_NBYTES:
-        raise UsageError(f"the steps {shown} have more than {_MAX_NBYTES} bytes")
+    raw = read_bounded(path, _MAX_NBYTES, f"the steps {shown}", verb="have")
     try:
         content = parse_yaml(raw)
     except UsageError as error:
