@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from hfgrow.console import redacted, size
-from hfgrow.errors import GrowthError, printable
+from hfgrow.console import size
+from hfgrow.errors import GrowthError, printable, redacted
 
 _SMALL_NBYTES = 64 << 20
 _PLAIN_INTERVAL_S = 30.0

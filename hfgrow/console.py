@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, printable, redacted
 
 
 class ProgressBar(Protocol):
@@ -145,9 +145,6 @@ def shown(value: float) -> str:
     return f"{value:.0f}"
 
 
-_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
-
-
 class _Redacting(io.TextIOWrapper):
     """A stream that hides tokens in whatever is printed: ours, a library's log, a traceback."""
 
@@ -177,8 +174,3 @@ def _redacting(stream: object, *, line_buffering: bool) -> io.TextIOWrapper:
         errors="backslashreplace",
         line_buffering=line_buffering or stream.line_buffering,
     )
-
-
-def redacted(text: str) -> str:
-    """Hide anything that looks like a Hub token."""
-    return _TOKEN.sub("hf_***", text)

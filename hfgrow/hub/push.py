@@ -18,9 +18,9 @@ from hfgrow.errors import (
     ModelError,
     VerificationError,
     printable,
+    redacted,
 )
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.failures import redact
 from hfgrow.hub.listing import Listing, list_commit
 from hfgrow.hub.preflight import PushTarget
 from hfgrow.hub.pull import is_same
@@ -292,4 +292,4 @@ def _texts(response: "Response", kind: str) -> list[str]:
 
 
 def _clean(text: str) -> str:
-    return printable(redact(" ".join(text.split())), 300)
+    return printable(redacted(" ".join(text.split())), 300)
