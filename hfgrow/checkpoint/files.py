@@ -216,8 +216,12 @@ SIDE_FILES = frozenset(
         "vocab.json",
     }
 )
-# What a listing of a repository may name; other names would be pushed and never found again.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,199}", re.ASCII)
+# What a file can be called in a folder of ours, and in a repository for it to be found there.
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,199}", re.ASCII)
+WEIGHTS_NAME = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
+# A repository on the Hub: org/name, or where the org may be left out.
+REPO_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
+REPO_NAME = re.compile(r"(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}", re.ASCII)
 # What learned growth made the tensors with; its name holds its hash.
 LEARNED_MAPS = re.compile(r"learned_maps-[0-9a-f]{32}\.safetensors")
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY.md")
@@ -260,7 +264,7 @@ def is_side_file(name: str) -> bool:
 
 def _is_licence_file(name: str) -> bool:
     return (
-        _PLAIN_NAME.fullmatch(name) is not None
+        PLAIN_NAME.fullmatch(name) is not None
         and not name.endswith((".py", ".pkl", ".bin"))
         and any(fnmatch.fnmatchcase(name, pattern) for pattern in LICENCE_FILES)
     )

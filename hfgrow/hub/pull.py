@@ -17,6 +17,7 @@ from hfgrow.checkpoint.files import (
     LEARNED_MAPS,
     MANIFEST,
     SINGLE,
+    WEIGHTS_NAME,
     is_side_file,
 )
 from hfgrow.checkpoint.strict import MAX_JSON_NBYTES, parse_json_object
@@ -27,7 +28,6 @@ from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
 from hfgrow.hub.listing import ModelRef, RemoteFile
 
 _CARD_AND_LINEAGE = frozenset({CARD, MANIFEST})
-_SHARD = re.compile(r"[\w.\-]+\.safetensors", re.ASCII)
 _MAX_NUM_SIDE_FILES = 100
 _MAX_SIDE_NBYTES = 500 * 1000 * 1000
 _CONVERTER = "https://huggingface.co/spaces/safetensors/convert"
@@ -101,7 +101,7 @@ def _shards(ref: ModelRef, folder: Path) -> list[str]:
         raise ModelError(f"{INDEX} of {ref.label} has no weight_map")
     shards = sorted({str(shard) for shard in weight_map.values()})
     for shard in shards:
-        if not _SHARD.fullmatch(shard):
+        if not WEIGHTS_NAME.fullmatch(shard):
             raise ModelError(f"{INDEX} of {ref.label} names the file {printable(shard)!r}")
     if SINGLE in ref.files and SINGLE not in shards:
         raise ModelError(
