@@ -1,11 +1,4 @@
-"""Who is told how the work goes on; the command line brings a bar, a library caller nothing.
-
-Numbers as people say them.
-
-Amounts as people type them: 7B, 300e9, 2_000_000.
-
-stdout and stderr made safe: they exist, take every name, and show no token of the Hub.
-"""
+"""Who is told how work goes on, how numbers are said and typed, and streams that take any text."""
 
 import io
 import math

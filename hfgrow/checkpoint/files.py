@@ -1,11 +1,4 @@
-"""Where the bytes of a checkpoint come from: a folder here, or a repository on the Hub.
-
-Which files beside the weights travel with a model: an allow-list, never everything there is.
-
-The names of the files that a model folder has.
-
-The folder of a run where that of a model is wanted: its model lies inside.
-"""
+"""Where the bytes of a checkpoint come from, what its files are called, which of them travel."""
 
 import fnmatch
 import os

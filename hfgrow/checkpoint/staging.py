@@ -1,9 +1,4 @@
-"""The output folder appears complete or not at all: lock, private sibling, fsync, rename.
-
-Which folders may become an output: new ones, and with --overwrite models that stand there.
-
-Small files of a finished folder, replaced complete or not at all.
-"""
+"""An output folder appears complete or not at all: checked, staged beside it, synced, renamed."""
 
 import ctypes
 import errno

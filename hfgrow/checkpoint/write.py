@@ -1,7 +1,4 @@
-"""Carry a plan out: weights by in-kernel copies, config and side files, all in a staging folder.
-
-Copy a range between files without reading it: shared blocks, in-kernel copy, or a plain loop.
-"""
+"""Carry a plan out in a folder: weights copied in the kernel or computed, config, side files."""
 
 import errno
 import fcntl

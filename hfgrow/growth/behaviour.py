@@ -1,10 +1,6 @@
-"""What transformers makes of a model: logits and loss on a text.
+"""What transformers makes of a model: its tensors, logits, loss and settings of generation.
 
-torch and transformers are loaded here and nowhere before; code in a model folder never runs.
-
-The tensors that transformers expects of a config, beside those that are stored.
-
-generation_config.json travels with a model where transformers can load it.
+torch and transformers are loaded here when they are called for; code in a model folder never runs.
 """
 
 import inspect

@@ -1,9 +1,4 @@
-"""What opens a model with transformers: quiet classes, and configs without a run's settings.
-
-How much memory a model takes, and how much there is.
-
-What only some commands need, asked for before any work is done without it.
-"""
+"""Open models with transformers, and ask for what that takes: packages and memory."""
 
 import re
 import shlex

@@ -1,7 +1,4 @@
-"""From what the user typed to a model's files: resolved, pinned, fetched when needed.
-
-Find the base of a grown model: where the user says, on the Hub, or where it lay.
-"""
+"""From what the user typed, or a lineage names, to a model's files: resolved, pinned, pulled."""
 
 import os
 from collections.abc import Sequence

@@ -1,12 +1,8 @@
-"""Growth steps from a YAML file: a list of operators, each with its arguments.
+"""The steps of a growth: read from YAML, typed, checked, planned, and an output named after them.
 
 - zero-depth: {g: 2}
 - hyperclone-noisy: {hidden-size: 864, seed: 1}
 - untie
-
-Operators as one types them: `stack --g 2`, `partial 12-34*2`.
-
-What an output is named after its steps: short, and the same for the same request.
 """
 
 import inspect

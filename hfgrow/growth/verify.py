@@ -1,7 +1,4 @@
-"""Verify a model that lies on disk against its base.
-
-Prove a growth without torch: headers against the plan, bytes against the base.
-"""
+"""Verify a model on disk: headers against the plan, bytes against the base, then transformers."""
 
 import os
 from collections.abc import Callable, Mapping

@@ -1,7 +1,4 @@
-"""Pull a model: the files we know by name, all of one commit, each compared with its checksum.
-
-The files of a model on the Hub, read by ranges, so that looking costs no download.
-"""
+"""A model's files from the Hub: read by range, or pulled whole and compared with checksums."""
 
 import hashlib
 import re

@@ -1,7 +1,4 @@
-"""Push a grown model: an explicit list of files, in one commit that is guarded by its parent.
-
-Let the Hub judge a model card before anything is uploaded: a bad one then costs nothing.
-"""
+"""Push a model in one commit guarded by its parent, once the Hub has judged its card."""
 
 import warnings
 from collections.abc import Mapping, Sequence
