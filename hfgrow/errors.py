@@ -114,9 +114,13 @@ def printable(text: object, limit: int = 80) -> str:
     return clean if len(clean) <= limit else clean[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def redacted(text: object) -> str:
-    """Return a text with whatever looks like a token of the Hub hidden."""
-    return _TOKEN.sub("hf_***", str(text))
+def redacted(text: str) -> str:
+    """Return a text with whatever looks like a token of the Hub hidden.
+
+    Raises:
+        TypeError: It is no text: by that click learns whether a stream takes bytes.
+    """
+    return _TOKEN.sub("hf_***", text)
 
 
 @contextmanager
