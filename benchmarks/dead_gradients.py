@@ -16,7 +16,7 @@ import hfgrow
 from benchmarks.document import OPERATORS, put
 from benchmarks.measure import table
 from benchmarks.proof import Steps, command
-from hfgrow.checkpoint.compute.memory import evaluated
+from hfgrow.checkpoint.compute.state_dict import evaluated
 from hfgrow.plan.plan import TensorPlan
 from hfgrow.plan.tensors import linear
 

@@ -19,6 +19,7 @@ from benchmarks.document import OPERATORS, put
 from benchmarks.measure import table
 from hfgrow import GrowthRequest, LocalFolder, grow, read
 from hfgrow.checkpoint.layout import lay_out
+from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import write
 from hfgrow.console import Silent
 from hfgrow.growth.behaviour import measure
@@ -132,7 +133,8 @@ def command(steps: Steps) -> str:
 def convert(model: Path, dtype: str, folder: Path) -> Path:
     """Write a model in another dtype and return its folder."""
     plan = with_dtype(read(LocalFolder(model)), dtype)
-    write(plan, lay_out(plan), folder, finish=lambda staging: {})
+    with staged(folder) as staging:
+        write(plan, lay_out(plan), staging)
     return folder
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hfgrow import __version__
-from hfgrow.console import open_streams, redacted
-from hfgrow.errors import GrowthError, OutputError, UsageError, printable
+from hfgrow.console import open_streams
+from hfgrow.errors import GrowthError, OutputError, UsageError, printable, redacted
 
 from . import budget, evaluate, grow, learn, models, proof, study, train
 from .output import Console, moving_bars

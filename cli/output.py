@@ -7,8 +7,8 @@ import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from hfgrow.console import redacted, size
-from hfgrow.errors import GrowthError, Speech, command, printable
+from hfgrow.console import size
+from hfgrow.errors import GrowthError, Speech, command, printable, redacted
 
 _SMALL_NBYTES = 64 << 20
 _PLAIN_INTERVAL_S = 30.0

@@ -1,11 +1,4 @@
-"""Who is told how the work goes on; the command line brings a bar, a library caller nothing.
-
-Numbers as people say them.
-
-Amounts as people type them: 7B, 300e9, 2_000_000.
-
-stdout and stderr made safe: they exist, take every name, and show no token of the Hub.
-"""
+"""Who is told how work goes on, how numbers are said and typed, and streams that take any text."""
 
 import io
 import math
@@ -16,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, printable, redacted
 
 
 class ProgressBar(Protocol):
@@ -145,9 +138,6 @@ def shown(value: float) -> str:
     return f"{value:.0f}"
 
 
-_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
-
-
 class _Redacting(io.TextIOWrapper):
     """A stream that hides tokens in whatever is printed: ours, a library's log, a traceback."""
 
@@ -177,8 +167,3 @@ def _redacting(stream: object, *, line_buffering: bool) -> io.TextIOWrapper:
         errors="backslashreplace",
         line_buffering=line_buffering or stream.line_buffering,
     )
-
-
-def redacted(text: str) -> str:
-    """Hide anything that looks like a Hub token."""
-    return _TOKEN.sub("hf_***", text)

@@ -27,6 +27,7 @@ from typing import Self
 _UNPRINTABLE = re.compile(
     r"[^\x20-\x7e\u00a1-\u061b\u061d-\u1fff\u2010-\u2027\u2030-\u205e\u2070-\ud7ff\uf900-\ufdcf]"
 )
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 
 
 # A token lies between two of what `printable` takes out of foreign text, its parts behind others.
@@ -226,6 +227,15 @@ def printable(text: object, limit: int = 80) -> str:
         # Marks without a shape of their own lie between the letters of some scripts.
         clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in clean)
     return clean if len(clean) <= limit else clean[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def redacted(text: str) -> str:
+    """Return a text with whatever looks like a token of the Hub hidden.
+
+    Raises:
+        TypeError: It is no text: by that click learns whether a stream takes bytes.
+    """
+    return _TOKEN.sub("hf_***", text)
 
 
 @contextmanager

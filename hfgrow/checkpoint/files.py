@@ -1,23 +1,18 @@
-"""Where the bytes of a checkpoint come from: a folder here, or a repository on the Hub.
-
-Which files beside the weights travel with a model: an allow-list, never everything there is.
-
-The names of the files that a model folder has.
-
-The folder of a run where that of a model is wanted: its model lies inside.
-"""
+"""Where the bytes of a checkpoint come from, what its files are called, which of them travel."""
 
 import fnmatch
 import os
 import re
 import shlex
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
 from hfgrow.errors import ModelError, UsageError, command, printable
+from hfgrow.plan.plan import SourceFile
 
 _CHUNK_NBYTES = 8 << 20
 
@@ -161,6 +156,44 @@ def hash_file(path: Path, *, advance: Callable[[int], None] = lambda nbytes: Non
     return digest.hexdigest()
 
 
+@contextmanager
+def opened(
+    folder: Path, sources: Mapping[str, SourceFile] | None = None
+) -> Iterator[Callable[[str], int]]:
+    """Give a function from the name of a file in a folder to its descriptor; each is opened once.
+
+    Args:
+        folder: Where the files lie; an absolute path goes for a name too.
+        sources: The files as their headers were read; each that is opened is compared with its
+            stamp, before and after. None compares nothing.
+
+    Raises:
+        ModelError: A file is not regular, or not the one whose header was read.
+    """
+    descriptors: dict[str, int] = {}
+
+    def check(name: str) -> None:
+        if sources is not None and sources[name].stamp != file_stamp(os.fstat(descriptors[name])):
+            raise ModelError(
+                f"the input changed while it was read: {name}",
+                hint="run again when nothing writes to the base",
+            )
+
+    def descriptor_of(name: str) -> int:
+        if name not in descriptors:
+            descriptors[name] = open_regular(folder / name)
+            check(name)
+        return descriptors[name]
+
+    try:
+        yield descriptor_of
+        for name in descriptors:
+            check(name)
+    finally:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+
+
 # A model with none of these has no tokenizer.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 SIDE_FILES = frozenset(
@@ -176,8 +209,12 @@ SIDE_FILES = frozenset(
         "vocab.json",
     }
 )
-# What a listing of a repository may name; other names would be pushed and never found again.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,199}", re.ASCII)
+# What a file can be called in a folder of ours, and in a repository for it to be found there.
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,199}", re.ASCII)
+WEIGHTS_NAME = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
+# A repository on the Hub: org/name, or where the org may be left out.
+REPO_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
+REPO_NAME = re.compile(r"(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}", re.ASCII)
 # What learned growth made the tensors with; its name holds its hash.
 LEARNED_MAPS = re.compile(r"learned_maps-[0-9a-f]{32}\.safetensors")
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY.md")
@@ -220,7 +257,7 @@ def is_side_file(name: str) -> bool:
 
 def _is_licence_file(name: str) -> bool:
     return (
-        _PLAIN_NAME.fullmatch(name) is not None
+        PLAIN_NAME.fullmatch(name) is not None
         and not name.endswith((".py", ".pkl", ".bin"))
         and any(fnmatch.fnmatchcase(name, pattern) for pattern in LICENCE_FILES)
     )

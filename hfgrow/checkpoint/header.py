@@ -10,13 +10,12 @@ The index of a checkpoint in several files, checked before a shard is opened.
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from hfgrow.checkpoint.files import INDEX, SINGLE, Files
+from hfgrow.checkpoint.files import INDEX, SINGLE, WEIGHTS_NAME, Files
 from hfgrow.checkpoint.strict import is_int, parse_json_object, read_json_object
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.tensors import DTYPE_NBYTES
@@ -200,7 +199,6 @@ def build_header(
     return len(raw).to_bytes(8, "little") + raw
 
 
-_SHARD = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
 _FOREIGN = {
     ".bin": "PyTorch pickle files",
     ".pt": "PyTorch pickle files",
@@ -279,7 +277,7 @@ def _checked(index: Mapping[str, object], names: set[str]) -> Index:
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{INDEX} has no weight_map")
     for tensor, shard in weight_map.items():
-        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+        if not isinstance(shard, str) or not WEIGHTS_NAME.fullmatch(shard):
             raise ModelError(
                 f"{INDEX}: {printable(tensor)} lies in {printable(repr(shard))}, which points "
                 "outside the model folder or is no file name"

@@ -1,7 +1,4 @@
-"""The file of learned maps: named by its own hash, so that a name says which maps they are.
-
-Write learned maps to the file that lies beside a grown model, named by its hash.
-"""
+"""The file of learned maps beside a grown model: written, opened, and named by its hash."""
 
 import os
 from hashlib import sha256

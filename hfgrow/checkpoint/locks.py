@@ -1,7 +1,4 @@
-"""One process at a time writes a folder: by a lock that the kernel drops with its holder.
-
-A folder for the time of one run: gone when it ends, or swept by the next if it was killed.
-"""
+"""One process at a time writes a folder; a scratch folder is gone with its process, or swept."""
 
 import errno
 import os

@@ -1,9 +1,4 @@
-"""The output folder appears complete or not at all: lock, private sibling, fsync, rename.
-
-Which folders may become an output: new ones, and with --overwrite models that stand there.
-
-Small files of a finished folder, replaced complete or not at all.
-"""
+"""An output folder appears complete or not at all: checked, staged beside it, synced, renamed."""
 
 import ctypes
 import errno
@@ -98,7 +93,7 @@ def _publish(staging: Path, target: Path, *, overwrite: bool) -> None:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise exists(target) from error
             raise
-    _sync_folder(target.parent)
+    sync(target.parent)
 
 
 def _exchange(one: Path, other: Path) -> None:
@@ -135,16 +130,13 @@ def _restore(aside: Path, target: Path) -> None:
 def _sync_all(folder: Path) -> None:
     """Bring every file of a folder to the disk; one after the other they share the journal."""
     for entry in os.scandir(folder):
-        _sync(Path(entry.path), os.O_RDONLY)
-    _sync_folder(folder)
+        sync(Path(entry.path))
+    sync(folder)
 
 
-def _sync_folder(folder: Path) -> None:
-    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    fd = os.open(path, flags)
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

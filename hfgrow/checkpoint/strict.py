@@ -1,12 +1,11 @@
-"""JSON as a stranger may send it: bounded, without duplicate keys, always one clear refusal.
-
-YAML as people write it by hand: mappings, lists, texts and numbers, and nothing else.
-"""
+"""Text files read strictly: JSON of strangers, YAML of people, each bounded and unrepeated."""
 
 import json
 from collections import Counter
 from collections.abc import Iterator
+from importlib.resources.abc import Traversable
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.files import Files
@@ -75,6 +74,28 @@ def parse_json_object(raw: bytes, where: str) -> dict[str, Any]:
             f"{printable(where)} must hold a JSON object, not a {type(value).__name__}"
         )
     return value
+
+
+def read_bounded(file: Path | Traversable, limit: int, what: str, *, verb: str = "has") -> bytes:
+    """Return the content of a file that a user names.
+
+    Args:
+        file: The file.
+        limit: The most bytes it may have; no more than one beyond are read.
+        what: The file, as messages name it.
+        verb: What goes with that: `the steps` have.
+
+    Raises:
+        UsageError: It cannot be read, or has more.
+    """
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {what}: {error.strerror}") from error
+    if len(raw) > limit:
+        raise UsageError(f"{what} {verb} more than {limit} bytes")
+    return raw
 
 
 def is_int(value: object) -> bool:

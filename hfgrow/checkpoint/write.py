@@ -1,7 +1,4 @@
-"""Carry a plan out: weights by in-kernel copies, config and side files, all in a staging folder.
-
-Copy a range between files without reading it: shared blocks, in-kernel copy, or a plain loop.
-"""
+"""Carry a plan out in a folder: weights copied in the kernel or computed, config, side files."""
 
 import errno
 import fcntl
@@ -9,8 +6,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,10 +15,9 @@ from typing import Any
 
 from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads, rows_of_files
 from hfgrow.checkpoint.compute.evaluate import Evaluator
-from hfgrow.checkpoint.files import CONFIG, INDEX, file_stamp, open_regular, side_files_of
+from hfgrow.checkpoint.files import CONFIG, INDEX, open_regular, opened, side_files_of
 from hfgrow.checkpoint.header import BLOCK_NBYTES
 from hfgrow.checkpoint.layout import Layout, Placed, Run, Shard, runs
-from hfgrow.checkpoint.staging import staged
 from hfgrow.console import size
 from hfgrow.errors import ModelError, OutputError, argument, printable
 from hfgrow.plan.plan import GrowthPlan, SourceFile, is_zero
@@ -145,54 +140,51 @@ class Written:
 def write(
     plan: GrowthPlan,
     layout: Layout,
-    target: Path,
+    folder: Path,
     *,
-    finish: Callable[[Path], Mapping[str, str]],
-    overwrite: bool = False,
     allow_nonfinite: bool = True,
     advance: Advance = lambda nbytes: None,
 ) -> Written:
-    """Write a grown model so that it appears complete or not at all.
+    """Write the weights, the config and the side files of a grown model.
 
     Args:
         plan: What to write; its folder holds the base.
         layout: Where every tensor goes.
-        target: The folder to create.
-        finish: Called with the staging folder when weights and config lie there; it verifies them
-            and returns the text files to add (card, lineage, picture).
-        overwrite: Whether a model that stands there is replaced.
+        folder: An empty folder, such as `staged` gives.
         allow_nonfinite: Whether tensors may be computed from NaN or infinity.
         advance: Called with the number of bytes as they are written.
 
     Raises:
         ModelError: The base changed while it was read, or a computed number is none.
-        OutputError: The file system refuses, or has too little space.
+        OSError: The file system refuses.
     """
     base = Path(plan.folder)
-    # A source outside the folder, such as learned maps, goes where what is made of it goes.
-    side_files = [*side_files_of(base), *(name for name in plan.files if Path(name).is_absolute())]
-    check_free_space(plan, layout, side_files, target)
-    with staged(target, overwrite=overwrite) as staging:
-        copier = Copier(advance)
-        for shard in layout.shards:
-            path = staging / shard.name
-            _write_shard(shard, plan.files, base, path, copier, advance, allow_nonfinite)
-        texts = {CONFIG: json.dumps(plan.config, indent=2, ensure_ascii=False) + "\n"}
-        if layout.index is not None:
-            texts[INDEX] = layout.index
-        for name, text in texts.items():
-            _write_text(staging / name, text)
-        for name in side_files:
-            _copy_file(base / name, staging / Path(name).name)
-        for name, text in finish(staging).items():
-            _write_text(staging / name, text)
+    copier = Copier(advance)
+    for shard in layout.shards:
+        path = folder / shard.name
+        _write_shard(shard, plan.files, base, path, copier, advance, allow_nonfinite)
+    texts = {CONFIG: json.dumps(plan.config, indent=2, ensure_ascii=False) + "\n"}
+    if layout.index is not None:
+        texts[INDEX] = layout.index
+    write_texts(folder, texts)
+    for name in _side_files(plan):
+        _copy_file(base / name, folder / Path(name).name)
     return Written(copier.cloned_nbytes, copier.copied_nbytes)
 
 
-def _write_text(path: Path, text: str) -> None:
-    # A path in a text, such as that of the base, may hold any bytes.
-    with path.open("x", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        file.write(text)
+def _side_files(plan: GrowthPlan) -> list[str]:
+    """Return what is copied beside the weights; a draft made of headers alone has nothing."""
+    # A source outside the folder, such as learned maps, goes where what is made of it goes.
+    sources = [name for name in plan.files if Path(name).is_absolute()]
+    return [*side_files_of(Path(plan.folder)), *sources] if plan.folder else sources
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write new text files; a path in one of them, such as that of the base, may hold any bytes."""
+    for name, text in texts.items():
+        path = folder / name
+        with path.open("x", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            file.write(text)
 
 
 def config_with(config: Mapping[str, Any], record: Mapping[str, object]) -> dict[str, Any]:
@@ -209,7 +201,7 @@ def _write_shard(
     advance: Advance,
     allow_nonfinite: bool,
 ) -> None:
-    with _opened(base, sources) as descriptor_of:
+    with opened(base, sources) as descriptor_of:
         target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             os.pwrite(target, shard.header, 0)
@@ -268,48 +260,20 @@ def _write_computed(
         advance(nbytes)
 
 
-@contextmanager
-def _opened(base: Path, sources: Mapping[str, SourceFile]) -> Iterator[Callable[[str], int]]:
-    """Open each source once; check before and after that it is the file whose header was read."""
-    opened: dict[str, int] = {}
-
-    def check(name: str) -> None:
-        if sources[name].stamp != file_stamp(os.fstat(opened[name])):
-            raise ModelError(
-                f"the input changed while it was read: {name}",
-                hint="run again when nothing writes to the base",
-            )
-
-    def descriptor_of(name: str) -> int:
-        if name not in opened:
-            opened[name] = open_regular(base / name)
-            check(name)
-        return opened[name]
-
-    try:
-        yield descriptor_of
-        for name in opened:
-            check(name)
-    finally:
-        for descriptor in opened.values():
-            os.close(descriptor)
-
-
 def _copy_file(source: Path, target: Path) -> None:
     descriptor = open_regular(source)
     with os.fdopen(descriptor, "rb") as reading, target.open("xb") as writing:
         shutil.copyfileobj(reading, writing)
 
 
-def check_free_space(
-    plan: GrowthPlan, layout: Layout, side_files: Sequence[str], target: Path
-) -> None:
+def check_free_space(plan: GrowthPlan, layout: Layout, target: Path) -> None:
     """Refuse an output that does not fit on its disk.
 
     Raises:
         OutputError: It does not; the message says what it takes and what is free.
+        ModelError: A side file of the base cannot be read.
     """
-    base = Path(plan.folder)
+    base, side_files = Path(plan.folder), _side_files(plan)
     parent = target.absolute().parent
     while not parent.exists():
         parent = parent.parent

@@ -1,10 +1,6 @@
-"""What transformers makes of a model: logits and loss on a text.
+"""What transformers makes of a model: its tensors, logits, loss and settings of generation.
 
-torch and transformers are loaded here and nowhere before; code in a model folder never runs.
-
-The tensors that transformers expects of a config, beside those that are stored.
-
-generation_config.json travels with a model where transformers can load it.
+torch and transformers are loaded here when they are called for; code in a model folder never runs.
 """
 
 import inspect
@@ -19,9 +15,11 @@ from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
 from hfgrow.console import Progress
 from hfgrow.errors import GrowthError, ModelError, VerificationError, foreign, printable
 from hfgrow.growth.loading import (
-    auto_model,
     available_nbytes,
+    loaded_model,
     missing,
+    silence_transformers,
+    skeleton,
     transformers_config,
     weights_nbytes,
 )
@@ -150,7 +148,7 @@ def _random_tokens(vocab_size: int, num_tokens: int) -> Any:
 
 def _tokenize(base: Path, text: str, vocab_size: int, progress: Progress) -> Any:
     check_tokenizer_bounds(base)
-    auto_model()
+    silence_transformers()
     from transformers import AutoTokenizer
 
     with foreign(lambda said: ModelError(f"the tokenizer cannot be loaded: {said}")):
@@ -185,7 +183,7 @@ def _logits(
 ) -> tuple[Any, str]:
     import torch
 
-    quiet: Any = auto_model()
+    silence_transformers()
     from transformers import GenerationConfig
 
     any_generation: Any = GenerationConfig
@@ -193,13 +191,10 @@ def _logits(
         config = transformers_config(folder)
         stored = str(config.dtype or torch.float32).removeprefix("torch.")
         is_finer = at_least is not None and coarser(stored, at_least) != at_least
-        model, info = quiet.from_pretrained(
+        model, info = loaded_model(
             folder,
-            config=config,
+            config,
             dtype=getattr(torch, at_least) if is_finer and at_least else "auto",
-            trust_remote_code=False,
-            use_safetensors=True,
-            local_files_only=True,
             output_loading_info=True,
             **_unmapped(folder),
             # How a base generates is not asked here; what is grown from it must load as it is.
@@ -274,11 +269,8 @@ def check_transformers_view(folder: Path, base: Path | None = None) -> int:
 
 def _built(folder: Path) -> Any:
     """Return the model of a config, without numbers."""
-    import torch
-
-    quiet: Any = auto_model()
-    with torch.device("meta"):
-        model = quiet.from_config(transformers_config(folder), trust_remote_code=False)
+    silence_transformers()
+    model = skeleton(transformers_config(folder))
     model.tie_weights()
     return model
 

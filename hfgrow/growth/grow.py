@@ -1,29 +1,27 @@
-"""The main job: resolve, preflight, pull, read, grow, write, verify, describe, push.
+"""The main job: resolve, preflight, headers, plan, bytes, write, check, record, rename, push.
 
-What a growing command was asked for, and what it did.
+`grow` is the whole story, and below it stands one function a step, in the order of the story. A
+dry run ends with the plan. Whatever can be refused is refused before what costs more.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfgrow.checkpoint.files import LOCAL_BASE, MANIFEST, TOKENIZERS, LocalFolder
+from hfgrow.checkpoint.files import LOCAL_BASE, MANIFEST, TOKENIZERS, Files, LocalFolder
 from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES, Layout, lay_out
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.staging import check_target
-from hfgrow.checkpoint.write import check_free_space, config_with, write
+from hfgrow.checkpoint.staging import check_target, staged
+from hfgrow.checkpoint.write import check_free_space, config_with, write, write_texts
 from hfgrow.console import Progress, Silent, counting
 from hfgrow.errors import OutputError, argument, printable
-from hfgrow.growth.behaviour import (
-    TRANSFORMERS,
-    check_transformers_view,
-    measure,
-    settle_generation,
-)
+from hfgrow.growth.behaviour import TRANSFORMERS, settle_generation
 from hfgrow.growth.loading import COMPUTING, missing, require, require_for
-from hfgrow.growth.models import base_name, files_of, local_folder, locate
+from hfgrow.growth.models import base_name, files_of, folder_of, local_folder, locate
 from hfgrow.growth.publish import describes, hashed, push_files, visible_as
 from hfgrow.growth.steps import Steps, planned, suffix_of_steps
-from hfgrow.growth.verify import check_headers, is_finite
+from hfgrow.growth.verify import check_headers, compare_in_transformers, is_finite
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import PushTarget, preflight
@@ -42,7 +40,6 @@ from hfgrow.lineage.manifest import (
 )
 from hfgrow.lineage.reading import read_manifest
 from hfgrow.plan.plan import GrowthPlan
-from hfgrow.plan.promise import check_promise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,136 +131,135 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
             is complete and only its push failed: then it stays, and can be pushed again.
     """
     progress = progress or Silent()
+    client = HubClient(token=request.token)
+    ref, name, out = _resolve(request, client, progress)
+    target = _preflight(request, ref, name, client)
+    _check_output(request, ref, out, progress)
+    base = _headers(request, ref, client, progress)
+    growth = _plan(request, base, name, out, target, progress)
+    if request.dry_run:
+        return growth
+    # Of the bytes of the base, before any is written: it is the smaller of the two models.
+    can_measure = request.wants_proof and is_finite(base, progress, request.allow_nonfinite)
+    manifest = _begin_lineage(request, ref, growth, progress)
+    with staged(out, overwrite=request.overwrite) as staging:
+        growth = _write(request, growth, manifest, staging, progress)
+        growth, manifest = _check(request, growth, manifest, staging, can_measure, progress)
+        growth = _record(request, growth, manifest, staging, progress)
+    return _push(growth, client, progress)
+
+
+def _resolve(
+    request: GrowthRequest, client: HubClient, progress: Progress
+) -> tuple[ModelRef, str, Path]:
+    """Return the pinned base, the name of the grown model and its folder."""
     if request.wants_proof:
         require(
             f"the check with transformers ({argument('no_verify')} leaves it out)", *TRANSFORMERS
         )
-    client = HubClient(token=request.token)
     ref = locate(request.model, request.revision, client, progress)
-    name = f"{base_name(ref)}-{suffix_of_steps(request.steps)}"
-    out = Path(name) if request.out is None else Path(request.out).expanduser()
     if request.out is not None:
-        name = printable(out.absolute().name, 200)
-    target = None
-    if request.push:
-        if ref.path is not None:
-            ancestors = read_manifest(ref.path)
-            flags = visible_as(ref.label, ancestors, client)
-            ref = replace(ref, private=flags.private, gated=flags.gated)
-        target = preflight(
-            ref,
-            request.repo,
-            name,
-            client,
-            private=request.private,
-            exist_ok=request.exist_ok,
-            create_pr=request.create_pr,
-        )
-        name = target.repo_id.rpartition("/")[2]
+        out = Path(request.out).expanduser()
+        return ref, printable(out.absolute().name, 200), out
+    name = f"{base_name(ref)}-{suffix_of_steps(request.steps)}"
+    return ref, name, Path(name)
+
+
+def _preflight(
+    request: GrowthRequest, ref: ModelRef, name: str, client: HubClient
+) -> PushTarget | None:
+    """Ask the Hub whether the push can succeed, if there is to be one."""
+    if not request.push:
+        return None
+    if ref.path is not None:
+        seen = visible_as(ref.label, read_manifest(ref.path), client)
+        ref = replace(ref, private=seen.private, gated=seen.gated)
+    return preflight(
+        ref,
+        request.repo,
+        name,
+        client,
+        private=request.private,
+        exist_ok=request.exist_ok,
+        create_pr=request.create_pr,
+    )
+
+
+def _check_output(request: GrowthRequest, ref: ModelRef, out: Path, progress: Progress) -> None:
+    """Refuse an output folder that must not be written."""
+    with _only_noted(request, progress):
+        if request.push and not request.overwrite and (out / MANIFEST).is_file():
+            raise OutputError(
+                f"the output folder {printable(out, 200)} exists",
+                hint=f"to push what lies there: hfgrow push {printable(out, 200)}; to grow it "
+                f"again add {argument('overwrite')}",
+            )
+        check_target(out, folder_of(ref), overwrite=request.overwrite)
+
+
+@contextmanager
+def _only_noted(request: GrowthRequest, progress: Progress) -> Iterator[None]:
+    """Let a dry run go on where the growth itself would stop for want of a place, and say so."""
+    try:
+        yield
+    except OutputError as error:
+        if not request.dry_run:
+            raise
+        progress.say(f"Note: the growth itself would stop here: {error}")
+
+
+def _headers(
+    request: GrowthRequest, ref: ModelRef, client: HubClient, progress: Progress
+) -> GrowthPlan:
+    """Read config and headers strictly: on the Hub for a dry run, else here, once it is pulled."""
+    files: Files
     if request.dry_run:
-        try:
-            check_target(out, ref.path, overwrite=request.overwrite)
-        except OutputError as error:
-            progress.say(f"Note: the growth itself would stop here: {error}")
-        base = read(files_of(ref, client))
-        plan = planned(base, request.steps, request.dtype, request.maps, is_draft=True)
-        layout = lay_out(plan, request.max_shard_nbytes)
-        try:
-            check_free_space(plan, layout, (), out)
-        except OutputError as error:
-            progress.say(f"Note: the growth itself would stop here: {error}")
-        return Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
-    if request.push and not request.overwrite and (out / MANIFEST).is_file():
-        raise OutputError(
-            f"the output folder {printable(out, 200)} exists",
-            hint=f"to push what lies there: hfgrow push {printable(out, 200)}; to grow it again "
-            f"add {argument('overwrite')}",
-        )
-    check_target(out, ref.path, overwrite=request.overwrite)
-    if missing(*COMPUTING):
-        base = read(files_of(ref, client))
-        require_for(planned(base, request.steps, request.dtype, request.maps, is_draft=True))
-    folder = local_folder(ref, client, progress)
-    check_target(out, folder, overwrite=request.overwrite)
-    base = read(LocalFolder(folder))
-    for note in base.notes:
-        progress.say(f"Note: {note}")
-    if not any((folder / name).is_file() for name in TOKENIZERS):
-        progress.say("Note: the base has no tokenizer, so the grown model has none")
-    plan = planned(base, request.steps, request.dtype, request.maps)
-    layout = lay_out(plan, request.max_shard_nbytes)
-    growth = Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
-    growth = _write(growth, request, ref, folder, progress)
-    if target is not None and growth.manifest is not None:
-        pushed = push_files(growth.out, growth.manifest, target, client, progress)
-        growth = replace(growth, pushed=pushed)
-    return growth
+        files = files_of(ref, client)
+    else:
+        if ref.path is None and missing(*COMPUTING):
+            # What cannot be computed here is not downloaded.
+            draft = read(files_of(ref, client))
+            require_for(planned(draft, request.steps, request.dtype, request.maps, is_draft=True))
+        files = LocalFolder(local_folder(ref, client, progress))
+    return read(files)
 
 
-def _write(
-    growth: Growth, request: GrowthRequest, ref: ModelRef, folder: Path, progress: Progress
-) -> Growth:
-    deep = request.wants_proof
-    # Before anything is written, and of the base, which is the smaller of the two.
-    can_measure = deep and is_finite(growth.base, progress, request.allow_nonfinite)
-    manifest = _manifest(growth, request, ref, folder, progress, hash_base=deep or request.push)
-    plan = replace(
-        growth.plan, config=config_with(growth.plan.config, config_record(manifest.link))
-    )
-    done: dict[str, int] = {}
-
-    def finish(staging: Path) -> dict[str, str]:
-        nonlocal manifest
-        check_headers(staging, plan)
-        settle_generation(staging, progress, ask_transformers=deep)
-        if deep:
-            done["tensors"] = check_transformers_view(staging, folder)
-        if deep or request.push:
-            files = hashed(staging, manifest.link.result.files, progress)
-            manifest = manifest.with_result_files(files)
-        if deep:
-            measured = measure(folder, staging, progress) if can_measure else None
-            if measured is not None and plan.preserves_function:
-                check_promise(measured)
-            manifest = manifest.with_measured(measured)
-        repo_id = growth.target.repo_id if growth.target else None
-        local = {LOCAL_BASE: f"{folder.absolute()}\n"}
-        return {MANIFEST: manifest.to_json(), **local, **card.card_files(manifest, repo_id)}
-
-    with counting(progress, f"Writing {growth.name}", growth.layout.nbytes) as advance:
-        written = write(
-            plan,
-            growth.layout,
-            growth.out,
-            finish=finish,
-            overwrite=request.overwrite,
-            allow_nonfinite=request.allow_nonfinite,
-            advance=advance,
-        )
-    return replace(
-        growth,
-        plan=plan,
-        manifest=manifest,
-        num_transformers_tensors=done.get("tensors"),
-        cloned_nbytes=written.cloned_nbytes,
-    )
-
-
-def _manifest(
-    growth: Growth,
+def _plan(
     request: GrowthRequest,
-    ref: ModelRef,
-    folder: Path,
+    base: GrowthPlan,
+    name: str,
+    out: Path,
+    target: PushTarget | None,
     progress: Progress,
-    *,
-    hash_base: bool,
+) -> Growth:
+    """Apply the steps to the headers, and lay the result out in files."""
+    if not request.dry_run:
+        for note in base.notes:
+            progress.say(f"Note: {note}")
+        if not any((Path(base.folder) / file).is_file() for file in TOKENIZERS):
+            progress.say("Note: the base has no tokenizer, so the grown model has none")
+    plan = planned(base, request.steps, request.dtype, request.maps, is_draft=request.dry_run)
+    layout = lay_out(plan, request.max_shard_nbytes)
+    if not request.dry_run:
+        require_for(plan)
+    with _only_noted(request, progress):
+        check_free_space(plan, layout, out)
+    name = target.repo_id.rpartition("/")[2] if target else name
+    return Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
+
+
+def _begin_lineage(
+    request: GrowthRequest, ref: ModelRef, growth: Growth, progress: Progress
 ) -> Manifest:
+    """Return the lineage of the base with this growth behind it; what came out is not known yet."""
+    folder = Path(growth.base.folder)
     earlier = read_manifest(folder)
     base_files = {
         name: WeightFile(file.nbytes, ref.files[name].sha256 if name in ref.files else None)
         for name, file in growth.base.files.items()
     }
-    if (hash_base or earlier) and not all(file.sha256 for file in base_files.values()):
+    wants_hashes = request.wants_proof or request.push or earlier is not None
+    if wants_hashes and not all(file.sha256 for file in base_files.values()):
         base_files = hashed(folder, base_files, progress)
     if earlier and not describes(earlier, base_files):
         progress.say(
@@ -288,3 +284,62 @@ def _manifest(
         num_computed=num_computed(growth.plan),
     )
     return earlier.followed_by(link) if earlier else Manifest((link,))
+
+
+def _write(
+    request: GrowthRequest, growth: Growth, manifest: Manifest, staging: Path, progress: Progress
+) -> Growth:
+    """Carry the plan out; the config that is written holds a small record of the growth."""
+    record = config_record(manifest.link)
+    plan = replace(growth.plan, config=config_with(growth.plan.config, record))
+    with counting(progress, f"Writing {growth.name}", growth.layout.nbytes) as advance:
+        written = write(
+            plan,
+            growth.layout,
+            staging,
+            allow_nonfinite=request.allow_nonfinite,
+            advance=advance,
+        )
+    return replace(growth, plan=plan, cloned_nbytes=written.cloned_nbytes)
+
+
+def _check(
+    request: GrowthRequest,
+    growth: Growth,
+    manifest: Manifest,
+    staging: Path,
+    can_measure: bool,
+    progress: Progress,
+) -> tuple[Growth, Manifest]:
+    """Compare what was written with the plan, and if wanted ask transformers."""
+    check_headers(staging, growth.plan)
+    settle_generation(staging, progress, ask_transformers=request.wants_proof)
+    if not request.wants_proof:
+        return growth, manifest
+    base = Path(growth.base.folder)
+    num_tensors, measured = compare_in_transformers(
+        base, staging, growth.plan, progress, can_measure=can_measure
+    )
+    return replace(growth, num_transformers_tensors=num_tensors), manifest.with_measured(measured)
+
+
+def _record(
+    request: GrowthRequest, growth: Growth, manifest: Manifest, staging: Path, progress: Progress
+) -> Growth:
+    """Write hfgrow.json, the card and its picture, and where the base lies here."""
+    if request.wants_proof or request.push:
+        files = hashed(staging, manifest.link.result.files, progress)
+        manifest = manifest.with_result_files(files)
+    repo_id = growth.target.repo_id if growth.target else None
+    base = f"{Path(growth.base.folder).absolute()}\n"
+    texts = {MANIFEST: manifest.to_json(), LOCAL_BASE: base, **card.card_files(manifest, repo_id)}
+    write_texts(staging, texts)
+    return replace(growth, manifest=manifest)
+
+
+def _push(growth: Growth, client: HubClient, progress: Progress) -> Growth:
+    """Push the complete output, if there is a target."""
+    if growth.target is None or growth.manifest is None:
+        return growth
+    pushed = push_files(growth.out, growth.manifest, growth.target, client, progress)
+    return replace(growth, pushed=pushed)

@@ -1,9 +1,4 @@
-"""What opens a model with transformers: quiet classes, and configs without a run's settings.
-
-How much memory a model takes, and how much there is.
-
-What only some commands need, asked for before any work is done without it.
-"""
+"""Open models with transformers, and ask for what that takes: packages and memory."""
 
 import re
 import shlex
@@ -29,11 +24,16 @@ def transformers_config(folder: Path) -> Any:
     Raises:
         ModelError: The config cannot be read, or contradicts itself.
     """
+    config, _, _ = read_config(LocalFolder(folder))
+    return config_of(config)
+
+
+def config_of(content: Mapping[str, Any]) -> Any:
+    """Return the config that transformers makes of a config.json; what it raises goes through."""
     from transformers import AutoConfig
 
-    config, _, _ = read_config(LocalFolder(folder))
     any_config: Any = AutoConfig
-    return any_config.for_model(**config)
+    return any_config.for_model(**content)
 
 
 def filled_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,22 +42,60 @@ def filled_config(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ModelError: transformers refuses it.
     """
-    from transformers import AutoConfig
-
-    any_config: Any = AutoConfig
     with foreign(lambda said: ModelError(f"config.json: transformers refuses it: {said}")):
-        filled: dict[str, Any] = any_config.for_model(**config).to_dict()
+        filled: dict[str, Any] = config_of(config).to_dict()
     return {**filled, "model_type": config["model_type"]}
 
 
-def auto_model() -> Any:
+def silence_transformers() -> None:
     """Import transformers, with its own bars and notices switched off."""
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it has no annotations
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # nor has it
-    return AutoModelForCausalLM
+
+
+def loaded_model(folder: Path, config: Any, *, dtype: Any, **options: Any) -> Any:
+    """Load a model: weights from safetensors alone, no code of the folder, nothing from the Hub.
+
+    What transformers raises goes through.
+
+    Args:
+        folder: Where it lies.
+        config: As `transformers_config` gives it.
+        dtype: That of its parameters, or "auto" for those they are stored in.
+        options: What else `from_pretrained` is to know.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no annotations
+    any_model: Any = AutoModelForCausalLM
+    return any_model.from_pretrained(
+        folder,
+        config=config,
+        dtype=dtype,
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=True,
+        **options,
+    )
+
+
+def built_model(config: Any, **options: Any) -> Any:
+    """Build the model of a config, its weights at random; what transformers raises goes through."""
+    from transformers import AutoModelForCausalLM
+
+    any_model: Any = AutoModelForCausalLM
+    return any_model.from_config(config, trust_remote_code=False, **options)
+
+
+def skeleton(config: Any) -> Any:
+    """Build the model of a config on the meta device: names and shapes without numbers."""
+    import torch
+
+    with torch.device("meta"):
+        return built_model(config)
 
 
 def weights_nbytes(folder: Path) -> int:

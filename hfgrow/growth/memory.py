@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hfgrow.checkpoint.compute.memory import dtype_of, evaluated
+from hfgrow.checkpoint.compute.state_dict import dtype_of, evaluated
 from hfgrow.checkpoint.files import CONFIG, SINGLE
 from hfgrow.checkpoint.header import build_header
 from hfgrow.checkpoint.read import read

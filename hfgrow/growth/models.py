@@ -1,7 +1,4 @@
-"""From what the user typed to a model's files: resolved, pinned, fetched when needed.
-
-Find the base of a grown model: where the user says, on the Hub, or where it lay.
-"""
+"""From what the user typed, or a lineage names, to a model's files: resolved, pinned, pulled."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +7,7 @@ from pathlib import Path
 from hfgrow.checkpoint.files import LOCAL_BASE, TRAINED, Files, LocalFolder, open_regular
 from hfgrow.console import Progress
 from hfgrow.errors import ModelError, argument, printable
-from hfgrow.hub.cache import cached_snapshot
+from hfgrow.hub.cache import cached_snapshot, snapshot_folder
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.names import check_repo_id
@@ -58,6 +55,11 @@ def files_of(ref: ModelRef, client: HubClient) -> Files:
     if (snapshot := cached_snapshot(ref)) is not None:
         return LocalFolder(snapshot)
     return RemoteFiles(ref, client)
+
+
+def folder_of(ref: ModelRef) -> Path:
+    """Return the model's folder on this machine, or the one it will have once it is pulled."""
+    return snapshot_folder(ref) if ref.path is None else ref.path
 
 
 def local_folder(ref: ModelRef, client: HubClient, progress: Progress) -> Path:

@@ -11,8 +11,8 @@ from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.learned_maps import is_maps_name
 from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.staging import check_target, translated
-from hfgrow.checkpoint.write import config_with, write
+from hfgrow.checkpoint.staging import check_target, staged, translated
+from hfgrow.checkpoint.write import check_free_space, config_with, write, write_texts
 from hfgrow.console import Progress, Silent, counting
 from hfgrow.errors import ModelError, UsageError, VerificationError, command, printable
 from hfgrow.growth.loading import COMPUTING, missing, require_for
@@ -210,6 +210,10 @@ def _rebuild(
     plan = replay(read(LocalFolder(base)), link, maps)
     plan = replace(plan, config=config_with(plan.config, config_record(link)))
     layout = lay_out(plan, link.max_shard_nbytes)
-    with counting(progress, f"Rebuilding {printable(link.result.name)}", layout.nbytes) as advance:
-        write(plan, layout, target, finish=finish, advance=advance)
+    check_free_space(plan, layout, target)
+    what = f"Rebuilding {printable(link.result.name)}"
+    with staged(target) as staging:
+        with counting(progress, what, layout.nbytes) as advance:
+            write(plan, layout, staging, advance=advance)
+        write_texts(staging, finish(staging))
     return target

@@ -1,12 +1,8 @@
-"""Growth steps from a YAML file: a list of operators, each with its arguments.
+"""The steps of a growth: read from YAML, typed, checked, planned, and an output named after them.
 
 - zero-depth: {g: 2}
 - hyperclone-noisy: {hidden-size: 864, seed: 1}
 - untie
-
-Operators as one types them: `stack --g 2`, `partial 12-34*2`.
-
-What an output is named after its steps: short, and the same for the same request.
 """
 
 import json
@@ -19,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.learned_maps import open_maps
-from hfgrow.checkpoint.strict import parse_yaml
+from hfgrow.checkpoint.strict import parse_yaml, read_bounded
 from hfgrow.errors import UsageError, printable
 from hfgrow.plan.operators import ALL_OPERATORS, MAX_STEPS, OPERATORS, apply
 from hfgrow.plan.operators.operator import Mark, Parameter, is_argument
@@ -42,13 +38,7 @@ def read_steps(path: Path) -> list[tuple[str, dict[str, object]]]:
             is none.
     """
     shown = printable(path, 200)
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_NBYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read the steps {shown}: {error.strerror}") from error
-    if len(raw) > _MAX_NBYTES:
-        raise UsageError(f"the steps {shown} have more than {_MAX_NBYTES} bytes")
+    raw = read_bounded(path, _MAX_NBYTES, f"the steps {shown}", verb="have")
     try:
         content = parse_yaml(raw)
     except UsageError as error:

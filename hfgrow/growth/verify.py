@@ -1,11 +1,7 @@
-"""Verify a model that lies on disk against its base.
-
-Prove a growth without torch: headers against the plan, bytes against the base.
-"""
+"""Verify a model on disk: headers against the plan, bytes against the base, then transformers."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +15,7 @@ from hfgrow.checkpoint.compute.chunks import (
     rows_of_files,
 )
 from hfgrow.checkpoint.compute.evaluate import Evaluator
-from hfgrow.checkpoint.files import LocalFolder, hash_file, open_regular
+from hfgrow.checkpoint.files import LocalFolder, hash_file, opened
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress, Silent, counting
 from hfgrow.errors import ModelError, UsageError, VerificationError, printable
@@ -92,7 +88,7 @@ def check_provenance(
         VerificationError: A tensor differs from its source.
     """
     found = check_headers(folder, plan)
-    with _opened(Path(plan.folder)) as base_file, _opened(folder) as grown_file:
+    with opened(Path(plan.folder)) as base_file, opened(folder) as grown_file:
         for name, planned in plan.tensors.items():
             if isinstance(planned.recipe, Stored) and planned.is_copy:
                 source, written = planned.recipe, stored_in(found.tensors[name])
@@ -109,22 +105,6 @@ def check_provenance(
         to_compute = {name: t for name, t in plan.tensors.items() if not t.is_copy}
         _check_computed(to_compute, found, base_file, grown_file, advance)
     return Provenance(len(plan.tensors), len(to_compute), plan.nbytes)
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[Callable[[str], int]]:
-    descriptors: dict[str, int] = {}
-
-    def descriptor_of(name: str) -> int:
-        if name not in descriptors:
-            descriptors[name] = open_regular(folder / name)
-        return descriptors[name]
-
-    try:
-        yield descriptor_of
-    finally:
-        for descriptor in descriptors.values():
-            os.close(descriptor)
 
 
 def _same_range(source: int, target: int, source_offset: int, offset: int, nbytes: int) -> bool:
@@ -253,10 +233,7 @@ def verify(
     if absent:
         progress.say(f"Note: transformers' view and the logits need {' and '.join(absent)}")
         return Verified(manifest, provenance)
-    num_tensors = check_transformers_view(folder, found)
-    measured = measure(found, folder, progress, text)
-    if measured is not None and plan.preserves_function:
-        check_promise(measured)
+    num_tensors, measured = compare_in_transformers(found, folder, plan, progress, text=text)
     return Verified(manifest, provenance, num_tensors, measured)
 
 
@@ -277,6 +254,39 @@ def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Ver
         progress.say(f"Note: transformers' view needs {' and '.join(absent)}")
         return Verified(manifest, None)
     return Verified(manifest, None, check_transformers_view(folder))
+
+
+def compare_in_transformers(
+    base: Path,
+    grown: Path,
+    plan: GrowthPlan,
+    progress: Progress,
+    *,
+    text: str | None = None,
+    can_measure: bool = True,
+) -> tuple[int, Measured | None]:
+    """Have transformers look at a grown model, measure it beside its base, and hold it to the plan.
+
+    Args:
+        base: Folder of the base.
+        grown: Folder of the grown model.
+        plan: What it was grown by, and so what it promises.
+        progress: Told how it goes on.
+        text: The probe text; None takes the one shipped with hfgrow.
+        can_measure: Whether the numbers of the base allow logits.
+
+    Returns:
+        The number of tensors that transformers expects and finds; what was measured, if it was.
+
+    Raises:
+        VerificationError: transformers disagrees, or the promise of the plan is not kept.
+        ModelError: The base is to blame.
+    """
+    num_tensors = check_transformers_view(grown, base)
+    measured = measure(base, grown, progress, text) if can_measure else None
+    if measured is not None and plan.preserves_function:
+        check_promise(measured)
+    return num_tensors, measured
 
 
 def is_finite(base: GrowthPlan, progress: Progress, allow_nonfinite: bool) -> bool:

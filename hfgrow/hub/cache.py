@@ -46,13 +46,20 @@ def repo_folder(repo_id: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}"
 
 
+def snapshot_folder(ref: "ModelRef") -> Path:
+    """Return the folder of a pinned model in the cache, which may not exist."""
+    assert ref.repo_id is not None
+    assert ref.revision is not None
+    return repo_folder(ref.repo_id) / "snapshots" / ref.revision
+
+
 def cached_snapshot(ref: "ModelRef") -> Path | None:
     """Return the folder of a pinned model in the cache, if only that can be read: when offline."""
     from huggingface_hub import is_offline_mode
 
     if not is_offline_mode() or ref.repo_id is None or ref.revision is None:
         return None
-    folder = repo_folder(ref.repo_id) / "snapshots" / ref.revision
+    folder = snapshot_folder(ref)
     return folder if folder.is_dir() else None
 
 

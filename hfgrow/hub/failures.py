@@ -19,10 +19,10 @@ from hfgrow.errors import (
     UsageError,
     argument,
     printable,
+    redacted,
 )
 
 TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
-_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 _HTTP_LIBRARIES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
 # An address that nobody answers is wrong or down: waiting would only delay the message.
 _HOPELESS = frozenset({"ConnectError", "ConnectTimeout", "UnsupportedProtocol", "ProxyError"})
@@ -32,11 +32,6 @@ _LOCAL_DISK = frozenset(
 # hf_xet tells the status in its text only. A 404 there is a Hub without Xet, not a refusal.
 _REFUSAL_IN_TEXT = re.compile(r"\b(401|403) [A-Z]")
 _RESET = re.compile(r";\s*t\s*=\s*(\d+)")
-
-
-def redact(text: object) -> str:
-    """Return a text without anything that looks like a token of the Hub."""
-    return _TOKEN.sub("hf_***", str(text))
 
 
 def is_transient(error: BaseException) -> bool:
@@ -170,7 +165,7 @@ def _without_answer(error: Exception, what: str) -> GrowthError | None:
 
     chain = tuple(_chain(error))
     root = chain[-1]
-    text = printable(redact(" ".join(str(root).split())), 200)
+    text = printable(redacted(" ".join(str(root).split())), 200)
     if any(isinstance(link, errors.OfflineModeIsEnabled) for link in chain):
         return HubUnreachableError(
             f"{what}: not in the cache, and offline mode is on", hint="unset HF_HUB_OFFLINE"
@@ -210,7 +205,7 @@ def _said(error: BaseException) -> str:
 
     for link in _chain(error):
         if isinstance(link, HfHubHTTPError) and link.server_message:
-            return ": " + printable(redact(" ".join(link.server_message.split())), 200)
+            return ": " + printable(redacted(" ".join(link.server_message.split())), 200)
     return ""
 
 

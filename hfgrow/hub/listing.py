@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hfgrow.checkpoint.files import PLAIN_NAME
 from hfgrow.errors import HubUnreachableError, printable
 from hfgrow.hub.client import HubClient
 
 _SHA = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# What a file can be called in a folder of ours. Others exist in repositories, and are not read.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.\-]{0,199}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,8 @@ def list_commit(
     files: dict[str, RemoteFile] = {}
     for sibling in siblings:
         name, nbytes, lfs = sibling.rfilename, sibling.size, sibling.lfs
-        if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
+        # Other names exist in repositories, and are not read.
+        if not isinstance(name, str) or not PLAIN_NAME.fullmatch(name):
             continue
         if type(nbytes) is not int or nbytes < 0:
             raise HubUnreachableError(f"{what}: the Hub does not say how large {name} is")

@@ -2,8 +2,7 @@
 
 import re
 
-from hfgrow.errors import UsageError, printable
-from hfgrow.hub.failures import redact
+from hfgrow.errors import UsageError, printable, redacted
 
 _REVISION = re.compile(r"[\w.\-]+(/[\w.\-]+)*", re.ASCII)
 _LONGEST_REVISION = 200
@@ -67,4 +66,4 @@ def edit_distance(one: str, other: str, *, limit: int) -> int:
 
 def shown(text: str) -> str:
     """Return what the user typed, quoted, safe to print, and without a token."""
-    return repr(printable(redact(text)))
+    return repr(printable(redacted(text)))

@@ -1,7 +1,4 @@
-"""Pull a model: the files we know by name, all of one commit, each compared with its checksum.
-
-The files of a model on the Hub, read by ranges, so that looking costs no download.
-"""
+"""A model's files from the Hub: read by range, or pulled whole and compared with checksums."""
 
 import hashlib
 import re
@@ -17,6 +14,7 @@ from hfgrow.checkpoint.files import (
     LEARNED_MAPS,
     MANIFEST,
     SINGLE,
+    WEIGHTS_NAME,
     is_side_file,
 )
 from hfgrow.checkpoint.strict import MAX_JSON_NBYTES, parse_json_object
@@ -29,12 +27,11 @@ from hfgrow.errors import (
     argument,
     printable,
 )
-from hfgrow.hub.cache import forget, missing_from, repo_folder
+from hfgrow.hub.cache import forget, missing_from, snapshot_folder
 from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
 from hfgrow.hub.listing import ModelRef, RemoteFile
 
 _CARD_AND_LINEAGE = frozenset({CARD, MANIFEST})
-_SHARD = re.compile(r"[\w.\-]+\.safetensors", re.ASCII)
 _MAX_NUM_SIDE_FILES = 100
 _MAX_SIDE_NBYTES = 500 * 1000 * 1000
 _CONVERTER = "https://huggingface.co/spaces/safetensors/convert"
@@ -108,7 +105,7 @@ def _shards(ref: ModelRef, folder: Path) -> list[str]:
         raise ModelError(f"{INDEX} of {ref.label} has no weight_map")
     shards = sorted({str(shard) for shard in weight_map.values()})
     for shard in shards:
-        if not _SHARD.fullmatch(shard):
+        if not WEIGHTS_NAME.fullmatch(shard):
             raise ModelError(f"{INDEX} of {ref.label} names the file {printable(shard)!r}")
     if SINGLE in ref.files and SINGLE not in shards:
         raise ModelError(
@@ -145,7 +142,7 @@ def _fetch(
     assert ref.repo_id is not None
     assert ref.revision is not None
     repo_id, sha = ref.repo_id, ref.revision
-    folder = repo_folder(repo_id) / "snapshots" / sha
+    folder = snapshot_folder(ref)
     absent = missing_from(folder, names)
     if absent and is_offline_mode():
         raise HubUnreachableError(

@@ -1,7 +1,4 @@
-"""Push a grown model: an explicit list of files, in one commit that is guarded by its parent.
-
-Let the Hub judge a model card before anything is uploaded: a bad one then costs nothing.
-"""
+"""Push a model in one commit guarded by its parent, once the Hub has judged its card."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,9 +16,9 @@ from hfgrow.errors import (
     VerificationError,
     argument,
     printable,
+    redacted,
 )
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.failures import redact
 from hfgrow.hub.listing import Listing, list_commit
 from hfgrow.hub.preflight import PushTarget
 from hfgrow.hub.pull import is_same
@@ -294,4 +291,4 @@ def _texts(response: "Response", kind: str) -> list[str]:
 
 
 def _clean(text: str) -> str:
-    return printable(redact(" ".join(text.split())), 300)
+    return printable(redacted(" ".join(text.split())), 300)

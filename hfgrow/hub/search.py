@@ -4,7 +4,6 @@ The table of short names: the one of this package first, then the user's own.
 """
 
 import os
-import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfgrow.checkpoint.files import REPO_ID
 from hfgrow.errors import GrowthError, HubUnreachableError, UsageError, printable
 from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
 from hfgrow.hub.listing import is_sha
@@ -131,7 +131,6 @@ def _in_cache(name: str) -> list[str]:
     return sorted(model for model in models if name.casefold() in model.casefold())
 
 
-_REPO_ID = re.compile(r"[\w.\-]{1,96}/[\w.\-]{1,96}", re.ASCII)
 _KEYS = {"repo", "revision", "note"}
 
 
@@ -195,7 +194,7 @@ def _alias(name: str, entry: Any, where: str, origin: str | None) -> Alias:
     if unknown := sorted(set(entry) - _KEYS):
         raise UsageError(f"{shown} has the unknown key {printable(unknown[0])!r}")
     repo_id, revision = entry.get("repo", ""), entry.get("revision")
-    if not _REPO_ID.fullmatch(repo_id):
+    if not REPO_ID.fullmatch(repo_id):
         raise UsageError(f"{shown} has repo {printable(repo_id)!r}; expected org/name")
     if revision is not None and not is_sha(revision):
         raise UsageError(f"{shown} has revision {printable(revision)!r}; expected a full hash")

@@ -26,6 +26,7 @@ from math import log10
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.strict import read_bounded
 from hfgrow.errors import UsageError, printable
 from hfgrow.study.budget import TimingLaw
 
@@ -216,13 +217,7 @@ def read_points(path: Path) -> list[TimingPoint | None]:
         UsageError: It cannot be read, or says something else.
     """
     shown = printable(path, 200)
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_NBYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read {shown}: {error.strerror}") from error
-    if len(raw) > _MAX_NBYTES:
-        raise UsageError(f"{shown} has more than {_MAX_NBYTES} bytes")
+    raw = read_bounded(path, _MAX_NBYTES, shown)
     try:
         content = json.loads(raw)
     except (ValueError, RecursionError) as error:

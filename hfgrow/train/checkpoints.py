@@ -11,7 +11,6 @@ one of shards by copies.
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor
 
 from hfgrow.checkpoint.files import hash_file
-from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.staging import sync, translated
 from hfgrow.console import Progress
 from hfgrow.errors import TrainingError, printable
 from hfgrow.train.weights import as_os_error
@@ -95,12 +94,12 @@ def save_checkpoint(
                 for name, path in written.items()
             }
             for path in written.values():
-                _sync(path)
+                sync(path)
             _write_json(staging / _MANIFEST, {"files": manifest})
-            _sync(staging / _MANIFEST)
-            _sync(staging)
+            sync(staging / _MANIFEST)
+            sync(staging)
             staging.rename(final)
-            _sync(folder)
+            sync(folder)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
@@ -197,14 +196,6 @@ def _step_of(path: Path) -> int:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 MODEL, OPTIMIZER = "model", "optimizer"

@@ -9,7 +9,7 @@ import torch
 
 from hfgrow.data.order import check_sequence_length
 from hfgrow.errors import ModelError, TrainingError, foreign, printable
-from hfgrow.growth.loading import transformers_config
+from hfgrow.growth.loading import loaded_model, transformers_config
 from hfgrow.growth.mask import GrowthMask, attach_mask
 from hfgrow.lineage.manifest import Link
 from hfgrow.plan.plan import LayerSource
@@ -68,22 +68,9 @@ def load_model(folder: Path) -> Any:
     Raises:
         ModelError: transformers cannot load it.
     """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    auto_model: Any = AutoModelForCausalLM
-    silence: Any = logging.disable_progress_bar
-    silence()
     shown = printable(folder.name)
     with foreign(lambda said: ModelError(f"transformers cannot load {shown}: {said}")):
-        model = auto_model.from_pretrained(
-            folder,
-            config=transformers_config(folder),
-            dtype=torch.float32,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        model = loaded_model(folder, transformers_config(folder), dtype=torch.float32)
     model.config.use_cache = False
     use_causal_attention(model)
     use_fast_products(model)

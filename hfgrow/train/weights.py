@@ -20,6 +20,7 @@ from torch import Tensor
 from hfgrow.checkpoint.files import CONFIG, SINGLE, side_files_of
 from hfgrow.checkpoint.staging import staged
 from hfgrow.errors import UsageError, printable
+from hfgrow.growth.loading import built_model, config_of
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
 from hfgrow.plan.tensors import Stored
@@ -105,16 +106,11 @@ def fresh_config(config: Mapping[str, Any]) -> Any:
     Raises:
         UsageError: transformers refuses it.
     """
-    from transformers import AutoConfig
-
-    settings = dict(config)
-    model_type = settings.pop("model_type")
-    auto_config: Any = AutoConfig
     try:
-        found = auto_config.for_model(model_type, **settings)
+        found = config_of(config)
     except Exception as error:
         raise _refused(error) from error
-    _refuse_unknown(settings, found)
+    _refuse_unknown({key: v for key, v in config.items() if key != "model_type"}, found)
     return found
 
 
@@ -144,12 +140,9 @@ def fresh_model(config: Mapping[str, Any]) -> Any:
     Raises:
         UsageError: transformers refuses the config.
     """
-    from transformers import AutoModelForCausalLM
-
-    auto_model: Any = AutoModelForCausalLM
     found = fresh_config(config)
     try:
-        return auto_model.from_config(found, dtype=torch.float32)
+        return built_model(found, dtype=torch.float32)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:

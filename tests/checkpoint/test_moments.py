@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from hfgrow.checkpoint.compute.memory import evaluated
 from hfgrow.checkpoint.compute.moments import Mode, grow_optimizer_state
+from hfgrow.checkpoint.compute.state_dict import evaluated
 from hfgrow.errors import ModelError, UsageError
 from hfgrow.growth.memory import grow_state_dict, plan_state_dict
 from hfgrow.plan.plan import TensorPlan

@@ -12,7 +12,8 @@ import pytest
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.write import write
+from hfgrow.checkpoint.staging import staged
+from hfgrow.checkpoint.write import write, write_texts
 from hfgrow.errors import OutputError
 from hfgrow.plan.operators.stacking import stack as stack_of
 from tests.checkpoint.test_write import assert_failed_cleanly, run_stack
@@ -55,8 +56,8 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(base: Path, mount: Path) 
             while True:
                 filler.write(bytes(1 << 16))
 
-    with pytest.raises(OutputError, match="ENOSPC"):
-        write(plan, lay_out(plan), mount / "out", finish=lambda folder: {}, advance=fill_up)
+    with pytest.raises(OutputError, match="ENOSPC"), staged(mount / "out") as staging:
+        write(plan, lay_out(plan), staging, advance=fill_up)
     assert [path.name for path in mount.iterdir()] == ["filler"]
 
 
@@ -78,7 +79,9 @@ def test_the_disk_may_be_full_at_any_file(base: Path, mount: Path) -> None:
                 fill(filler, num_pages)
 
         try:
-            write(plan, lay_out(plan, 60_000), out, finish=lambda folder: texts, advance=advance)
+            with staged(out) as staging:
+                write(plan, lay_out(plan, 60_000), staging, advance=advance)
+                write_texts(staging, texts)
             break
         except OutputError as error:
             assert "ENOSPC" in str(error)  # noqa: PT017 - the loop ends with a run that succeeds

@@ -25,7 +25,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.header import BLOCK_NBYTES, build_header, read_header
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.staging import replace_text
+from hfgrow.checkpoint.staging import replace_text, staged
 from hfgrow.checkpoint.write import Copier, Written, write
 from hfgrow.errors import ModelError
 from hfgrow.plan.families import FAMILIES
@@ -48,7 +48,8 @@ def grow(base: Path, out: Path, *options: str) -> Path:
 
 def carry_out(base: Path, out: Path, advance: Callable[[int], None]) -> Written:
     plan = stack(read(LocalFolder(base)), g=3)
-    return write(plan, lay_out(plan), out, finish=lambda staging: {}, advance=advance)
+    with staged(out) as staging:
+        return write(plan, lay_out(plan), staging, advance=advance)
 
 
 @pytest.mark.case("I4")
@@ -174,8 +175,9 @@ def test_modes_follow_the_umask(base: Path, tmp_path: Path, umask: int, mode: in
 def test_a_base_that_changes_before_the_copy_is_refused(base: Path, tmp_path: Path) -> None:
     plan = stack(read(LocalFolder(base)), g=2)
     os.utime(base / "model.safetensors", ns=(0, 0))
-    with pytest.raises(ModelError, match=r"changed while it was read: model\.safetensors"):
-        write(plan, lay_out(plan), tmp_path / "out", finish=lambda staging: {})
+    changed = r"changed while it was read: model\.safetensors"
+    with pytest.raises(ModelError, match=changed), staged(tmp_path / "out") as staging:
+        write(plan, lay_out(plan), staging)
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 

@@ -15,6 +15,7 @@ import hfgrow
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import write
 from hfgrow.errors import ModelError, UsageError
 from hfgrow.growth.mask import attach_mask
@@ -45,7 +46,8 @@ def written(base: Path, steps: Steps, out: Path) -> tuple[dict[str, Any], dict[s
     plan = read(LocalFolder(base))
     for operator, arguments in steps:
         plan = apply(plan, operator, arguments)
-    write(plan, lay_out(plan), out, finish=lambda staging: {})
+    with staged(out) as staging:
+        write(plan, lay_out(plan), staging)
     return tensors_of(out), json.loads((out / "config.json").read_text())
 
 

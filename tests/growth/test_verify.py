@@ -19,6 +19,7 @@ import hfgrow
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import write
 from hfgrow.errors import VerificationError
 from hfgrow.growth.verify import check_headers, check_provenance
@@ -271,7 +272,8 @@ def plan(base: Path) -> GrowthPlan:
 
 @pytest.fixture
 def out(plan: GrowthPlan, tmp_path: Path) -> Path:
-    write(plan, lay_out(plan), tmp_path / "out", finish=lambda staging: {})
+    with staged(tmp_path / "out") as staging:
+        write(plan, lay_out(plan), staging)
     return tmp_path / "out"
 
 

@@ -18,9 +18,9 @@ from hfgrow.errors import (
     HubUnreachableError,
     ModelError,
     UsageError,
+    redacted,
 )
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.failures import redact
 from hfgrow.hub.names import check_repo_id, check_revision, edit_distance
 from hfgrow.hub.pull import RemoteFiles
 from hfgrow.hub.resolve import parse, pin, resolve
@@ -311,7 +311,7 @@ def test_a_token_in_a_name_is_not_repeated() -> None:
         parse(f"https://user:{ALICE}@example.com/a/b")
     assert "hf_***" in str(caught.value)
     assert ALICE not in str(caught.value)
-    assert redact(f"x {ALICE} y") == "x hf_*** y"
+    assert redacted(f"x {ALICE} y") == "x hf_*** y"
 
 
 @pytest.mark.parametrize("token", ["hf_a b", "hf_\u00e9", "hf_a\nX-Evil: 1", "hf_\x1b"])

@@ -20,6 +20,7 @@ import pytest
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import write
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.manifest import non_embedding_parameters
@@ -164,7 +165,8 @@ def test_a_stack_sends_the_share_of_bytes_that_the_base_has(
     base = read(LocalFolder(folder))
     assert 20e6 < base.nbytes < 30e6
     grown = OPERATORS[operator](base, g=4)
-    write(grown, lay_out(grown), tmp_path / "grown", finish=lambda staging: {})
+    with staged(tmp_path / "grown") as staging:
+        write(grown, lay_out(grown), staging)
     layers = non_embedding_parameters(base)
     embeddings = base.num_parameters - layers
     expected = (embeddings + layers) / (embeddings + 4 * layers)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from hfgrow.checkpoint.compute.memory import evaluated
+from hfgrow.checkpoint.compute.state_dict import evaluated
 from hfgrow.growth.memory import plan_state_dict
 from hfgrow.plan.plan import GrowthPlan, TensorPlan
 from hfgrow.plan.tensors import Recipe, gradient, linear, squared

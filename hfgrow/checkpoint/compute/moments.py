@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-from hfgrow.checkpoint.compute.memory import dtype_of, evaluated
+from hfgrow.checkpoint.compute.state_dict import dtype_of, evaluated
 from hfgrow.errors import ModelError, UsageError, printable
 from hfgrow.plan.families.table import layer_of, layer_prefix
 from hfgrow.plan.plan import GrowthPlan, TensorPlan

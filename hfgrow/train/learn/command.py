@@ -94,7 +94,7 @@ def learn(request: LearnRequest, progress: Progress | None = None) -> Growth:
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Beside the output, so that a disk which cannot be written to is noticed before the learning.
-    check_free_space(shown.plan, shown.layout, (), shown.out)
+    check_free_space(shown.plan, shown.layout, shown.out)
     parent = shown.out.absolute().parent
     with scratch_folder(parent) as scratch:
         corpus = _corpus(request, base, arguments, client, scratch, once)

@@ -10,9 +10,7 @@ Source: Wang et al. 2023, "Learning to Grow Pretrained Models for Efficient Tran
 https://arxiv.org/abs/2303.00980, Sec. 3
 """
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from hfgrow.checkpoint.compute.chunks import rows_of_files
 from hfgrow.checkpoint.compute.products import mapped_columns, mapped_rows
-from hfgrow.checkpoint.files import open_regular
+from hfgrow.checkpoint.files import opened
 from hfgrow.data.batches import NO_TARGET, MicroBatch
 from hfgrow.errors import ModelError, printable
+from hfgrow.growth.loading import config_of, skeleton
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import layer_of
 from hfgrow.plan.plan import GrowthPlan, stored_in
@@ -50,12 +49,12 @@ class LearnedModel:
         self, base: GrowthPlan, plan: GrowthPlan, *, sequence_length: int, device: torch.device
     ) -> None:
         family = FAMILIES[plan.family]
-        skeleton = _skeleton(plan)
-        self.config = skeleton.config
+        model = _skeleton(plan)
+        self.config = model.config
         self._device = device
-        self._layers = skeleton.model.layers
-        self._norm = skeleton.model.norm
-        self._rotary = type(skeleton.model.rotary_emb)(config=self.config).to(device)
+        self._layers = model.model.layers
+        self._norm = model.model.norm
+        self._rotary = type(model.model.rotary_emb)(config=self.config).to(device)
         self._masks = BatchMasks(self.config, sequence_length, device)
         self._head_of = head_of(self.config)
         self._recipes: list[dict[str, Recipe]] = [{} for _ in self._layers]
@@ -154,15 +153,9 @@ class _Mix(torch.autograd.Function):
 
 def _skeleton(plan: GrowthPlan) -> Any:
     """Return the model of a plan on the meta device, its attention ours."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    auto_config: Any = AutoConfig
-    auto_model: Any = AutoModelForCausalLM
     settings = {key: value for key, value in plan.config.items() if key != "hfgrow"}
     try:
-        config = auto_config.for_model(**settings)
-        with torch.device("meta"):
-            model = auto_model.from_config(config, trust_remote_code=False)
+        model = skeleton(config_of(settings))
     except Exception as error:
         raise ModelError(f"transformers refuses the config: {printable(error, 300)}") from error
     use_causal_attention(model)
@@ -179,25 +172,9 @@ def _source(recipe: Recipe) -> str:
 
 def _loaded(base: GrowthPlan, device: torch.device) -> dict[str, Tensor]:
     """Return the tensors of the base in their own dtypes."""
-    with _opened(Path(base.folder)) as descriptor_of:
+    with opened(Path(base.folder), base.files) as descriptor_of:
         read = rows_of_files(descriptor_of)
         return {
             name: read(stored_in(tensor), 0, tensor.shape[0]).to(device)
             for name, tensor in base.tensors.items()
         }
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[Any]:
-    descriptors: dict[str, int] = {}
-
-    def descriptor_of(name: str) -> int:
-        if name not in descriptors:
-            descriptors[name] = open_regular(folder / name)
-        return descriptors[name]
-
-    try:
-        yield descriptor_of
-    finally:
-        for descriptor in descriptors.values():
-            os.close(descriptor)

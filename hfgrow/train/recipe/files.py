@@ -11,7 +11,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.strict import parse_yaml
+from hfgrow.checkpoint.strict import parse_yaml, read_bounded
 from hfgrow.errors import UsageError, printable
 
 _SHIPPED = "hfgrow_recipes"
@@ -64,13 +64,7 @@ def read_recipe(recipe: str | Path, folder: str = "") -> dict[Any, Any]:
         UsageError: There is none, it cannot be read, or is no mapping in plain YAML.
     """
     shown = f"the recipe {printable(recipe, 200)}"
-    try:
-        with find_recipe(recipe, folder).open("rb") as file:
-            raw = file.read(_MAX_NBYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read {shown}: {error.strerror}") from error
-    if len(raw) > _MAX_NBYTES:
-        raise UsageError(f"{shown} has more than {_MAX_NBYTES} bytes")
+    raw = read_bounded(find_recipe(recipe, folder), _MAX_NBYTES, shown)
     try:
         content = parse_yaml(raw)
     except UsageError as error:

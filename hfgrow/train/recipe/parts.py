@@ -1,10 +1,10 @@
 """The parts of a recipe beside its stages: base, data, optimizer, checkpoints, world, push."""
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
+from hfgrow.checkpoint.files import REPO_NAME
 from hfgrow.plan.families import FAMILIES
 from hfgrow.train.recipe.fields import (
     Count,
@@ -20,11 +20,10 @@ from hfgrow.train.recipe.fields import (
 )
 
 SCHEDULE_FREE = "schedule_free_adamw"
-_REPOSITORY = re.compile(r"([\w.-]{1,96}/)?[\w.-]{1,96}", re.ASCII)
 
 
 def _repository(value: str) -> str:
-    if not _REPOSITORY.fullmatch(value):
+    if not REPO_NAME.fullmatch(value):
         raise expected("a name on the Hub, org/name or name")
     return value
 
