@@ -27,7 +27,7 @@ from hfgrow.checkpoint.files import hash_file
 from hfgrow.checkpoint.staging import translated
 from hfgrow.console import Progress
 from hfgrow.errors import TrainingError, printable
-from hfgrow.train.weights import as_os_error
+from hfgrow.train.initial_weights import as_os_error
 
 _FOLDER = re.compile(r"step-(\d{8,12})")
 _STATE, _MANIFEST = "state.json", "manifest.json"

@@ -35,15 +35,15 @@ from hfgrow.plan.operators.learn import LEARN
 from hfgrow.plan.plan import GrowthPlan, LayerSource
 from hfgrow.train.devices import check_trackers
 from hfgrow.train.flops import arithmetic, spent_flops
+from hfgrow.train.initial_weights import fresh_plan
 from hfgrow.train.optimizers import trained_names
 from hfgrow.train.recipe.parts import FreshModel, Muon
 from hfgrow.train.recipe.recipe import Recipe, learning_of
 from hfgrow.train.run_folder import RunFolder
 from hfgrow.train.text import text_source
-from hfgrow.train.weights import fresh_plan
 
 
-def rehearse(
+def dry_run_lines(
     recipe: Recipe, client: HubClient, progress: Progress, *, resume: bool
 ) -> Iterator[str]:
     """Yield what a recipe will do and need, and what of the output would stop it.
@@ -60,7 +60,7 @@ def rehearse(
     check_trackers(recipe)
     for source in (*recipe.data.train, *recipe.data.validation):
         text_files_of(text_source(source))
-    models = foresee_by_name(recipe, client, progress)
+    models = plan_recipe(recipe, client, progress)
     needs = needs_of(recipe, models)
     yield from recipe_lines(recipe, models, needs.flops)
     yield from needs.lines(recipe.checkpoint.keep)
@@ -82,7 +82,7 @@ def rehearse(
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
+class PlannedStage:
     """A model that a stage leaves behind.
 
     Attributes:
@@ -106,26 +106,26 @@ class Foreseen:
         return self.plan.num_parameters
 
 
-def foresee_by_name(recipe: Recipe, client: HubClient, progress: Progress) -> tuple[Foreseen, ...]:
+def plan_recipe(recipe: Recipe, client: HubClient, progress: Progress) -> tuple[PlannedStage, ...]:
     """Walk the stages of a recipe over the headers of the base that it names.
 
     Of a base on the Hub only headers are fetched.
 
     Raises:
-        GrowthError: As `foresee`; or there is no such base.
+        GrowthError: As `plan_stages`; or there is no such base.
     """
     if isinstance(recipe.base, FreshModel):
-        return tuple(foresee(recipe, fresh_plan(recipe.base.config), None))
+        return tuple(plan_stages(recipe, fresh_plan(recipe.base.config), None))
     files = files_of(locate(recipe.base, None, client, progress), client)
     has_lineage = MANIFEST in files.names()
     growth = manifest_of(files).last_growth if has_lineage else None
     layer_map = None if growth is None else growth.layer_sources
-    return tuple(foresee(recipe, read(files), layer_map))
+    return tuple(plan_stages(recipe, read(files), layer_map))
 
 
-def foresee(
+def plan_stages(
     recipe: Recipe, base: GrowthPlan, layer_map: tuple[LayerSource, ...] | None
-) -> Iterator[Foreseen]:
+) -> Iterator[PlannedStage]:
     """Walk the stages of a recipe over the plan of its base.
 
     Args:
@@ -150,7 +150,7 @@ def foresee(
                 trained = trained_names(plan.tensors, stage.train, layer_map)
         except GrowthError as error:
             raise UsageError(f"stages.{number}: {error}", hint=error.hint) from error
-        yield Foreseen(number, plan, trained)
+        yield PlannedStage(number, plan, trained)
 
 
 _FLOAT32 = 4
@@ -193,7 +193,7 @@ class Needs:
         return f"the run may take {size(self.disk_nbytes)} of disk, and {size(free)} are free"
 
 
-def needs_of(recipe: Recipe, models: Sequence[Foreseen]) -> Needs:
+def needs_of(recipe: Recipe, models: Sequence[PlannedStage]) -> Needs:
     """Return what a recipe needs.
 
     Args:
@@ -214,7 +214,7 @@ def needs_of(recipe: Recipe, models: Sequence[Foreseen]) -> Needs:
     return Needs(flops, largest, kept + (recipe.checkpoint.keep + 1) * largest)
 
 
-def stage_cost(recipe: Recipe, model: Foreseen) -> tuple[int, float] | None:
+def stage_cost(recipe: Recipe, model: PlannedStage) -> tuple[int, float] | None:
     """Return the tokens of a stage and the exact FLOPs of one; None where nothing learns.
 
     Args:
@@ -232,7 +232,7 @@ def stage_cost(recipe: Recipe, model: Foreseen) -> tuple[int, float] | None:
     return None
 
 
-def _state_nbytes(recipe: Recipe, model: Foreseen) -> int:
+def _state_nbytes(recipe: Recipe, model: PlannedStage) -> int:
     """Return the bytes of the optimizer's state: two moments, or Muon's one of inner matrices."""
     numbers = 0
     for name in model.trained:
@@ -244,21 +244,21 @@ def _state_nbytes(recipe: Recipe, model: Foreseen) -> int:
 
 def recipe_lines(
     recipe: Recipe,
-    foreseen: Sequence[Foreseen] = (),
+    models: Sequence[PlannedStage] = (),
     flops: Mapping[int, float] = MappingProxyType({}),
 ) -> Iterator[str]:
     """Yield what a recipe will do, stage by stage.
 
     Args:
         recipe: The recipe.
-        foreseen: The model after each stage, if somebody looked.
+        models: The model after each stage, if somebody looked.
         flops: What every stage of training costs, where that is known.
     """
     sizes = {
         model.number: f" to {model.num_hidden_layers} layers, {model.num_parameters:,} parameters"
         if recipe.stages[model.number].grow
         else f" {model.num_hidden_layers} layers, {model.num_parameters:,} parameters,"
-        for model in foreseen
+        for model in models
     }
     base = recipe.base if isinstance(recipe.base, str) else "a fresh model"
     yield f"{printable(base)} to {printable(recipe.output, 200)}"
