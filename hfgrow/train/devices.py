@@ -1,13 +1,8 @@
-"""The processes and devices of a run, and what they do together.
-
-Sharding is torch's own (`fully_shard`), on CPUs as on GPUs: accelerate leaves it out on CPUs.
-
-The world of a run: as many processes, and as joined, as the recipe asked for, or refused.
+"""The processes and devices of a run: as the recipe asks, or refused, and what they do together.
 
 accelerate starts one process where it cannot start two, and two that know nothing of each other
 where it does not know a strategy. So what it made is compared with the recipe before anything else.
-
-Trackers that a recipe names must be there: accelerate would leave one out and say nothing.
+Sharding is torch's own (`fully_shard`), on CPUs as on GPUs: accelerate leaves it out on CPUs.
 """
 
 import os

@@ -1,13 +1,7 @@
-"""A dry run: what would stop a recipe is found without training, writing, or reading weights.
-
-What every stage of a recipe will meet, before the first of them begins.
+"""A dry run: what a recipe will do and cost, and what would stop it, without reading weights.
 
 A growth that cannot be, or a pattern that matches nothing, is found in the first second and not
-when the stages before it are trained. No weight is read.
-
-What a recipe will cost before it runs: FLOPs of its stages, bytes of checkpoints and of disk.
-
-A recipe in words: what it will do, in a few lines.
+when the stages before it are trained. A run itself plans its stages by this before it begins.
 """
 
 import shutil
@@ -171,11 +165,7 @@ class Needs:
     disk_nbytes: int
 
     def lines(self, keep: int) -> list[str]:
-        """Return what it needs in words.
-
-        Args:
-            keep: How many checkpoints are kept.
-        """
+        """Return what it needs in words."""
         return [
             f"  in all {sum(self.flops.values()):.3g} FLOPs; a checkpoint takes "
             f"{size(self.checkpoint_nbytes)} and {keep} are kept: up to {size(self.disk_nbytes)} "
@@ -194,12 +184,7 @@ class Needs:
 
 
 def needs_of(recipe: Recipe, models: Sequence[PlannedStage]) -> Needs:
-    """Return what a recipe needs.
-
-    Args:
-        recipe: The recipe.
-        models: The model after each stage.
-    """
+    """Return what a recipe needs."""
     flops, checkpoints, kept = {}, [0], 0
     for model in models:
         nbytes = _FLOAT32 * model.num_parameters
@@ -215,12 +200,7 @@ def needs_of(recipe: Recipe, models: Sequence[PlannedStage]) -> Needs:
 
 
 def stage_cost(recipe: Recipe, model: PlannedStage) -> tuple[int, float] | None:
-    """Return the tokens of a stage and the exact FLOPs of one; None where nothing learns.
-
-    Args:
-        recipe: The recipe.
-        model: The model after the stage.
-    """
+    """Return the tokens of a stage and the exact FLOPs of one; None where nothing learns."""
     stage, length = recipe.stages[model.number], recipe.data.sequence_length
     if stage.train:
         tokens = stage.train.num_steps(recipe.batch_tokens) * recipe.batch_tokens

@@ -1,8 +1,7 @@
-"""A trained model as a plain model folder, with its lineage: what from_pretrained loads.
+"""The model of a trained stage as a plain model folder, with its lineage, card and curve.
 
-What a stage of training leaves behind in words: its link in the lineage, the card, the curve.
-
-What a stage did to the held-out loss: before growth, after it, after training.
+It is what `from_pretrained` loads; the lineage says what the stage cost, and what it did to the
+held-out loss: before growth, after it, after training.
 """
 
 import json

@@ -65,11 +65,6 @@ class Run:
 def train_stage(run: Run, stage: Stage, speed: "Speed") -> int:
     """Train a stage from where the run stands to its end.
 
-    Args:
-        run: The run.
-        stage: The stage, ready.
-        speed: What a token costs.
-
     Returns:
         0, or the signal that stopped it; then a checkpoint was saved.
 

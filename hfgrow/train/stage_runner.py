@@ -219,14 +219,7 @@ def _move(out: Path, final: Path) -> None:
 
 
 class Checkpoints:
-    """Saves the state of a run and puts it back.
-
-    Args:
-        folder: The folder of the run.
-        devices: The processes.
-        progress: Told what is passed over.
-        keep: How many checkpoints stay.
-    """
+    """Saves the state of a run, the newest `keep` times, and puts it back."""
 
     def __init__(
         self, folder: RunFolder, devices: Devices, progress: Progress, *, keep: int
