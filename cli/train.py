@@ -60,7 +60,7 @@ def train(
     What stands behind -- goes to accelerate launch, such as -- --num_machines 2.
     """
     require("hfgrow train", "pydantic", *TRAINING)
-    from hfgrow.train.dry_run import recipe_lines, rehearse
+    from hfgrow.train.dry_run import dry_run_lines, recipe_lines
     from hfgrow.train.processes import check_launch_options, launch
     from hfgrow.train.recipe.recipe import load_recipe
     from hfgrow.train.recipe.speech import in_keys
@@ -74,7 +74,7 @@ def train(
     loaded = load_recipe(recipe, overrides)
     if dry_run:
         with in_keys():
-            for line in rehearse(loaded, HubClient(token=token), console, resume=resume):
+            for line in dry_run_lines(loaded, HubClient(token=token), console, resume=resume):
                 console.say(line)
         console.result(loaded.to_yaml().rstrip(), {"recipe": loaded.model_dump(mode="json")})
         return

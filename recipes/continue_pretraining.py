@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         end_with_parent()
     # Only now: it takes seconds to import torch.
     from hfgrow.train.recipe.recipe import load_recipe
-    from hfgrow.train.run import Job, carry_out
+    from hfgrow.train.run import Job, run_recipe
 
     try:
         job = Job(
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             allow_world_change=given.allow_world_size_change,
             quiet=given.quiet,
         )
-        result = carry_out(job)
+        result = run_recipe(job)
     except StoppedError as stop:
         return _end({"stopped": stop.number, "message": str(stop)}, 128 + stop.number, str(stop))
     except GrowthError as error:

@@ -35,7 +35,7 @@ from hfgrow.lineage.manifest import Evaluated, TrainingLink
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.study.folder import held_for
 from hfgrow.train.recipe.recipe import Recipe, recipe_of
-from hfgrow.train.run import Job, carry_out
+from hfgrow.train.run import Job, run_recipe
 from hfgrow.train.run_folder import RunFolder, base_identity
 
 _MOST_SEQUENCE_LENGTH, _SEQUENCES = 1024, 8
@@ -248,7 +248,7 @@ def _run(comparison: Comparison, step: Step, progress: Progress) -> Probe:
         on_cpu=comparison.on_cpu,
         quiet=comparison.quiet,
     )
-    result = carry_out(job)
+    result = run_recipe(job)
     manifest = manifest_of(LocalFolder(Path(result["folder"])))
     link = manifest.link
     if not isinstance(link, TrainingLink) or not link.evaluations:

@@ -17,14 +17,14 @@ from hfgrow.errors import GrowthError, UsageError, printable
 from hfgrow.plan.plan import LayerSource
 from hfgrow.study.accounting import StageCost, total
 from hfgrow.study.arms import Arm, Base, StudyRecipe
-from hfgrow.train.dry_run import Foreseen, foresee, stage_cost
+from hfgrow.train.dry_run import PlannedStage, plan_stages, stage_cost
 from hfgrow.train.flops import arithmetic
+from hfgrow.train.initial_weights import fresh_plan
 from hfgrow.train.recipe.fields import Tokens, numbers_in
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.recipe.recipe import Recipe, recipe_of
 from hfgrow.train.recipe.speech import in_keys
 from hfgrow.train.recipe.stages import takes_seed
-from hfgrow.train.weights import fresh_plan
 
 _COUNT: TypeAdapter[int] = TypeAdapter(Tokens)
 _PASSED_ON = (
@@ -343,7 +343,7 @@ def _tokens(train: Mapping[str, Any]) -> int:
         raise UsageError(f"train.tokens is {shown}; expected {fault['msg']}") from None
 
 
-def planned_stages(recipe: Recipe) -> tuple[Foreseen, ...]:
+def planned_stages(recipe: Recipe) -> tuple[PlannedStage, ...]:
     """Return the model after each stage of a recipe that begins with a fresh one.
 
     Raises:
@@ -351,11 +351,11 @@ def planned_stages(recipe: Recipe) -> tuple[Foreseen, ...]:
     """
     assert isinstance(recipe.base, FreshModel)
     with in_keys():
-        return tuple(foresee(recipe, fresh_plan(recipe.base.config), None))
+        return tuple(plan_stages(recipe, fresh_plan(recipe.base.config), None))
 
 
 def costs_of(
-    recipe: Recipe, models: tuple[Foreseen, ...], *, num_base_stages: int
+    recipe: Recipe, models: tuple[PlannedStage, ...], *, num_base_stages: int
 ) -> Iterator[StageCost]:
     """Yield what every stage of training costs, and of growth that learns.
 

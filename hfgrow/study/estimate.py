@@ -15,8 +15,8 @@ from hfgrow.console import count
 from hfgrow.study.accounting import total
 from hfgrow.study.design import Design, StudyRun
 from hfgrow.study.runs import is_done
+from hfgrow.train.initial_weights import fresh_model
 from hfgrow.train.recipe.parts import FreshModel
-from hfgrow.train.weights import fresh_model
 
 # What may be made for an estimate: on a CPU little, since others may need its memory.
 _MOST_PARAMETERS = {"cpu": 20_000_000, "cuda": 1_000_000_000}

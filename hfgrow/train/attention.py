@@ -6,18 +6,15 @@ the fast kernels. What a layer asks for decides how it is computed, always exact
 
 * plain causal layers: SDPA with `is_causal` and grouped heads;
 * windows shorter than the sequence, and packed documents: SDPA with the dense mask of the batch,
-  or flex attention with its block mask, as `masks.batch_masks` made it; a window whose mask was not
+  or flex attention with its block mask, as `batch_masks` made it; a window whose mask was not
   made gets a dense one in the layer;
 * capped scores, as in Gemma 2, which SDPA does not know: flex attention if there is a block mask,
   else written out, [batch, heads, tokens, tokens] in memory.
 
-A model that sees documents apart is called with `attention_masks=batch_masks(...)`.
-
-Attention masks of a batch, made once and only where a layer needs one.
+A model that sees documents apart is called with `attention_masks=batch_masks(...)`: the masks of
+a batch are made once, and only where a layer needs one.
 
 Source: Dong et al. 2024, "Flex Attention", https://arxiv.org/abs/2412.05496 (block masks)
-
-The attention masks of a model's batches; those that never change are made once.
 """
 
 from collections.abc import Callable, Collection, Mapping

@@ -4,10 +4,8 @@ A checkpoint is a folder `step-NNNNNNNN` with safetensors files, `state.json` wi
 is no tensor, and `manifest.json`, written last, with the size and sha256 of every other file. A
 folder without a manifest that fits is passed over, and put aside when its step comes again.
 
-What a checkpoint holds of model and optimizer: whole tensors by name, whatever shards them.
-
-Names are those of the model's state dict. So a checkpoint of one process can be read by two, and
-one of shards by copies.
+Model and optimizer are whole tensors under the names of the model's state dict, whatever shards
+them. So a checkpoint of one process can be read by two, and one of shards by copies.
 """
 
 import json
@@ -26,7 +24,7 @@ from hfgrow.checkpoint.files import hash_file
 from hfgrow.checkpoint.staging import sync, translated
 from hfgrow.console import Progress
 from hfgrow.errors import TrainingError, printable
-from hfgrow.train.weights import as_os_error
+from hfgrow.train.initial_weights import as_os_error
 
 _FOLDER = re.compile(r"step-(\d{8,12})")
 _STATE, _MANIFEST = "state.json", "manifest.json"
@@ -221,22 +219,22 @@ def model_tensors(model: Any, *, keep: bool) -> dict[str, Tensor]:
         model: The transformers model.
         keep: Whether this process wants them; it takes part in the gathering anyway.
     """
-    found = {}
+    tensors = {}
     for name, parameter in model.named_parameters():
         tensor = whole(parameter)
         if keep:
-            found[name] = tensor
-    return found
+            tensors[name] = tensor
+    return tensors
 
 
 def optimizer_state(model: Any, optimizer: Any, *, keep: bool) -> dict[str, dict[str, Tensor]]:
     """Return the state of an optimizer by the names of parameters."""
-    found: dict[str, dict[str, Tensor]] = {}
+    state: dict[str, dict[str, Tensor]] = {}
     for name, parameter in model.named_parameters():
         entry = {key: whole(value) for key, value in optimizer.state.get(parameter, {}).items()}
         if keep and entry:
-            found[name] = entry
-    return found
+            state[name] = entry
+    return state
 
 
 def flat(state: State) -> dict[str, Tensor]:
@@ -246,11 +244,11 @@ def flat(state: State) -> dict[str, Tensor]:
 
 def unflat(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Return an optimizer's state from the mapping that a file holds."""
-    found: dict[str, dict[str, Tensor]] = {}
+    state: dict[str, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():
         name, _, key = path.rpartition("/")
-        found.setdefault(name, {})[key] = tensor
-    return found
+        state.setdefault(name, {})[key] = tensor
+    return state
 
 
 def group_state(optimizer: Any) -> list[dict[str, Any]]:

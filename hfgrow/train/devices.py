@@ -1,16 +1,12 @@
-"""The processes and devices of a run, and what they do together.
-
-Sharding is torch's own (`fully_shard`), on CPUs as on GPUs: accelerate leaves it out on CPUs.
-
-The world of a run: as many processes, and as joined, as the recipe asked for, or refused.
+"""The processes and devices of a run: as the recipe asks, or refused, and what they do together.
 
 accelerate starts one process where it cannot start two, and two that know nothing of each other
 where it does not know a strategy. So what it made is compared with the recipe before anything else.
-
-Trackers that a recipe names must be there: accelerate would leave one out and say nothing.
+Sharding is torch's own (`fully_shard`), on CPUs as on GPUs: accelerate leaves it out on CPUs.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -141,7 +137,7 @@ class Devices:
             torch.distributed.all_reduce(tensor)
         return tensor
 
-    def told(self, value: bool) -> bool:
+    def main_sees(self, value: bool) -> bool:
         """Return what the main process knows, such as whether a folder is there."""
         if self.num_processes == 1:
             return value
@@ -165,9 +161,9 @@ class Devices:
                     result = work()
             except (GrowthError, StoppedError) as error:
                 failure = error
-        told = self._of_main(failure and _told(failure))
-        if failure is None and told is not None:
-            failure = _raised_again(told)
+        message = self._of_main(failure and _as_message(failure))
+        if failure is None and message is not None:
+            failure = _of_message(message)
         if failure is None:
             return result
         if isinstance(failure, GrowthError):
@@ -227,18 +223,18 @@ class Devices:
             torch.distributed.destroy_process_group()
 
 
-def _told(failure: GrowthError | StoppedError) -> dict[str, Any]:
-    """Return what other processes are told of an error."""
+def _as_message(failure: GrowthError | StoppedError) -> dict[str, Any]:
+    """Return an error as the other processes get it."""
     if isinstance(failure, StoppedError):
         return {"stopped": failure.number, "message": str(failure)}
     name, details = type(failure).__name__, dict(failure.details)
     return {"name": name, "message": str(failure), "hint": failure.hint, "details": details}
 
 
-def _raised_again(told: dict[str, Any]) -> GrowthError | StoppedError:
-    if "stopped" in told:
-        return StoppedError(told["stopped"], told["message"])
-    return error_named(**told)
+def _of_message(message: dict[str, Any]) -> GrowthError | StoppedError:
+    if "stopped" in message:
+        return StoppedError(message["stopped"], message["message"])
+    return error_named(**message)
 
 
 def inner_model(module: Module) -> Any:
@@ -253,15 +249,6 @@ def clip_gradients(parameters: list[Any], most: float | None) -> float:
     if hasattr(norm, "full_tensor"):
         norm = norm.full_tensor()
     return float(norm)
-
-
-def lost(error: Exception) -> TrainingError:
-    """Return what a process says when another one is gone."""
-    return TrainingError(
-        f"another process is gone or hangs: {printable(error, 200)}",
-        hint="go on from the last checkpoint with --resume",
-        details={"is_lost": True},
-    )
 
 
 # How long a process waits for the others before it gives up.
@@ -341,6 +328,36 @@ def open_devices(recipe: Recipe, *, on_cpu: bool = False) -> Devices:
     if started > 1:
         patient = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
     return Devices(accelerator, world.strategy, recipe.precision == "bf16", patient)
+
+
+@contextmanager
+def world_of(recipe: Recipe, *, on_cpu: bool = False) -> Iterator[Devices]:
+    """Be one of the processes of a run for as long as the block lasts.
+
+    Raises:
+        UsageError: As `open_devices`.
+        TrainingError: As `open_devices`; or another process is gone or hangs.
+    """
+    devices = open_devices(recipe, on_cpu=on_cpu)
+    try:
+        yield devices
+    except RuntimeError as error:
+        if devices.num_processes > 1 and _is_lost(error):
+            raise TrainingError(
+                f"another process is gone or hangs: {printable(error, 200)}",
+                hint="go on from the last checkpoint with --resume",
+                details={"is_lost": True},
+            ) from error
+        raise
+    finally:
+        # One of several that fails stays until it has said so: once it leaves, they all end.
+        if devices.num_processes == 1 or sys.exc_info()[0] is None:
+            devices.close()
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return any(word in text for word in ("connection", "timed out", "timeout", "gloo", "nccl"))
 
 
 def _timeout() -> timedelta:

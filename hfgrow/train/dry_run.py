@@ -1,13 +1,7 @@
-"""A dry run: what would stop a recipe is found without training, writing, or reading weights.
-
-What every stage of a recipe will meet, before the first of them begins.
+"""A dry run: what a recipe will do and cost, and what would stop it, without reading weights.
 
 A growth that cannot be, or a pattern that matches nothing, is found in the first second and not
-when the stages before it are trained. No weight is read.
-
-What a recipe will cost before it runs: FLOPs of its stages, bytes of checkpoints and of disk.
-
-A recipe in words: what it will do, in a few lines.
+when the stages before it are trained. A run itself plans its stages by this before it begins.
 """
 
 import shutil
@@ -34,15 +28,15 @@ from hfgrow.plan.families.table import layer_of
 from hfgrow.plan.plan import GrowthPlan, LayerSource
 from hfgrow.train.devices import check_trackers
 from hfgrow.train.flops import arithmetic, spent_flops
+from hfgrow.train.initial_weights import fresh_plan
 from hfgrow.train.optimizers import trained_names
 from hfgrow.train.recipe.parts import FreshModel, Muon
 from hfgrow.train.recipe.recipe import Recipe, learning_of
 from hfgrow.train.run_folder import RunFolder
 from hfgrow.train.text import text_source
-from hfgrow.train.weights import fresh_plan
 
 
-def rehearse(
+def dry_run_lines(
     recipe: Recipe, client: HubClient, progress: Progress, *, resume: bool
 ) -> Iterator[str]:
     """Yield what a recipe will do and need, and what of the output would stop it.
@@ -59,7 +53,7 @@ def rehearse(
     check_trackers(recipe)
     for source in (*recipe.data.train, *recipe.data.validation):
         text_files_of(text_source(source))
-    models = foresee_by_name(recipe, client, progress)
+    models = plan_recipe(recipe, client, progress)
     needs = needs_of(recipe, models)
     yield from recipe_lines(recipe, models, needs.flops)
     yield from needs.lines(recipe.checkpoint.keep)
@@ -81,7 +75,7 @@ def rehearse(
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
+class PlannedStage:
     """A model that a stage leaves behind.
 
     Attributes:
@@ -105,26 +99,26 @@ class Foreseen:
         return self.plan.num_parameters
 
 
-def foresee_by_name(recipe: Recipe, client: HubClient, progress: Progress) -> tuple[Foreseen, ...]:
+def plan_recipe(recipe: Recipe, client: HubClient, progress: Progress) -> tuple[PlannedStage, ...]:
     """Walk the stages of a recipe over the headers of the base that it names.
 
     Of a base on the Hub only headers are fetched.
 
     Raises:
-        GrowthError: As `foresee`; or there is no such base.
+        GrowthError: As `plan_stages`; or there is no such base.
     """
     if isinstance(recipe.base, FreshModel):
-        return tuple(foresee(recipe, fresh_plan(recipe.base.config), None))
+        return tuple(plan_stages(recipe, fresh_plan(recipe.base.config), None))
     files = files_of(locate(recipe.base, None, client, progress), client)
     has_lineage = MANIFEST in files.names()
     growth = manifest_of(files).last_growth if has_lineage else None
     layer_map = None if growth is None else growth.layer_sources
-    return tuple(foresee(recipe, read(files), layer_map))
+    return tuple(plan_stages(recipe, read(files), layer_map))
 
 
-def foresee(
+def plan_stages(
     recipe: Recipe, base: GrowthPlan, layer_map: tuple[LayerSource, ...] | None
-) -> Iterator[Foreseen]:
+) -> Iterator[PlannedStage]:
     """Walk the stages of a recipe over the plan of its base.
 
     Args:
@@ -149,7 +143,7 @@ def foresee(
                 trained = trained_names(plan.tensors, stage.train, layer_map)
         except GrowthError as error:
             raise UsageError(f"stages.{number}: {error}", hint=error.hint) from error
-        yield Foreseen(number, plan, trained)
+        yield PlannedStage(number, plan, trained)
 
 
 _FLOAT32 = 4
@@ -170,11 +164,7 @@ class Needs:
     disk_nbytes: int
 
     def lines(self, keep: int) -> list[str]:
-        """Return what it needs in words.
-
-        Args:
-            keep: How many checkpoints are kept.
-        """
+        """Return what it needs in words."""
         return [
             f"  in all {sum(self.flops.values()):.3g} FLOPs; a checkpoint takes "
             f"{size(self.checkpoint_nbytes)} and {keep} are kept: up to {size(self.disk_nbytes)} "
@@ -192,13 +182,8 @@ class Needs:
         return f"the run may take {size(self.disk_nbytes)} of disk, and {size(free)} are free"
 
 
-def needs_of(recipe: Recipe, models: Sequence[Foreseen]) -> Needs:
-    """Return what a recipe needs.
-
-    Args:
-        recipe: The recipe.
-        models: The model after each stage.
-    """
+def needs_of(recipe: Recipe, models: Sequence[PlannedStage]) -> Needs:
+    """Return what a recipe needs."""
     flops, checkpoints, kept = {}, [0], 0
     for model in models:
         nbytes = _FLOAT32 * model.num_parameters
@@ -213,13 +198,8 @@ def needs_of(recipe: Recipe, models: Sequence[Foreseen]) -> Needs:
     return Needs(flops, largest, kept + (recipe.checkpoint.keep + 1) * largest)
 
 
-def stage_cost(recipe: Recipe, model: Foreseen) -> tuple[int, float] | None:
-    """Return the tokens of a stage and the exact FLOPs of one; None where nothing learns.
-
-    Args:
-        recipe: The recipe.
-        model: The model after the stage.
-    """
+def stage_cost(recipe: Recipe, model: PlannedStage) -> tuple[int, float] | None:
+    """Return the tokens of a stage and the exact FLOPs of one; None where nothing learns."""
     stage, length = recipe.stages[model.number], recipe.data.sequence_length
     if stage.train:
         tokens = stage.train.num_steps(recipe.batch_tokens) * recipe.batch_tokens
@@ -231,7 +211,7 @@ def stage_cost(recipe: Recipe, model: Foreseen) -> tuple[int, float] | None:
     return None
 
 
-def _state_nbytes(recipe: Recipe, model: Foreseen) -> int:
+def _state_nbytes(recipe: Recipe, model: PlannedStage) -> int:
     """Return the bytes of the optimizer's state: two moments, or Muon's one of inner matrices."""
     numbers = 0
     for name in model.trained:
@@ -243,21 +223,21 @@ def _state_nbytes(recipe: Recipe, model: Foreseen) -> int:
 
 def recipe_lines(
     recipe: Recipe,
-    foreseen: Sequence[Foreseen] = (),
+    models: Sequence[PlannedStage] = (),
     flops: Mapping[int, float] = MappingProxyType({}),
 ) -> Iterator[str]:
     """Yield what a recipe will do, stage by stage.
 
     Args:
         recipe: The recipe.
-        foreseen: The model after each stage, if somebody looked.
+        models: The model after each stage, if somebody looked.
         flops: What every stage of training costs, where that is known.
     """
     sizes = {
         model.number: f" to {model.num_hidden_layers} layers, {model.num_parameters:,} parameters"
         if recipe.stages[model.number].grow
         else f" {model.num_hidden_layers} layers, {model.num_parameters:,} parameters,"
-        for model in foreseen
+        for model in models
     }
     base = recipe.base if isinstance(recipe.base, str) else "a fresh model"
     yield f"{printable(base)} to {printable(recipe.output, 200)}"

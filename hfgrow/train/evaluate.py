@@ -1,13 +1,9 @@
-"""The loss of held-out text: nats a token, and bits a byte, which compare across tokenizers.
-
-Models side by side on the same text: nats a token, perplexity, bits a byte.
+"""Held-out loss, of a run and of models side by side: nats a token, bits a byte.
 
 Every model has its own tokenizer, so losses a token say little of two models; bits a byte compare
 (Gao et al. 2020, "The Pile", https://arxiv.org/abs/2101.00027, Sec. 3.1). All models are measured
 on the same bytes: as many tokens of the first one's as were asked for, and what the others make of
 that part. Where it ends inside a document, bytes are counted by the tokens' share of it.
-
-The same bytes of texts for several models, each as its own tokenizer makes tokens of them.
 """
 
 import gc

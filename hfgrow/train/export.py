@@ -1,8 +1,7 @@
-"""A trained model as a plain model folder, with its lineage: what from_pretrained loads.
+"""The model of a trained stage as a plain model folder, with its lineage, card and curve.
 
-What a stage of training leaves behind in words: its link in the lineage, the card, the curve.
-
-What a stage did to the held-out loss: before growth, after it, after training.
+It is what `from_pretrained` loads; the lineage says what the stage cost, and what it did to the
+held-out loss: before growth, after it, after training.
 """
 
 import json
@@ -48,6 +47,7 @@ from hfgrow.lineage.records import Evaluated
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.train.checkpoints import model_tensors
 from hfgrow.train.flops import Arithmetic
+from hfgrow.train.initial_weights import write_weights
 from hfgrow.train.loop import Run
 from hfgrow.train.metrics import read_metrics
 from hfgrow.train.optimizers import averaged
@@ -55,7 +55,6 @@ from hfgrow.train.recipe.parts import FreshModel, TrainSource
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.stages import Train
 from hfgrow.train.stage import Stage
-from hfgrow.train.weights import write_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +184,7 @@ def lineage_files(
     }
     at, recipe = run.position, run.recipe
     has_grown = at.stage > 0 and recipe.stages[at.stage - 1].grow is not None
-    found = stories(at.evaluations, at.stage, has_grown=has_grown)
+    evaluations = evaluated_texts(at.evaluations, at.stage, has_grown=has_grown)
     link = TrainingLink(
         base=model_record(plan, files=base_files, **base),
         result=model_record(plan, name, files=files),
@@ -203,12 +202,12 @@ def lineage_files(
         if isinstance(train.trainable, str)
         else ", ".join(train.trainable)[:200],
         compute=_compute(run, costs, flops),
-        evaluations=found,
+        evaluations=evaluations,
         card=inherited(base_folder),
         settings=dict(_settings(recipe, train, at.num_skipped_in_stage)),
     )
-    for evaluated in found:
-        run.metrics.say(told(evaluated))
+    for evaluated in evaluations:
+        run.metrics.say(evaluation_line(evaluated))
     manifest = _manifest(run, base_folder, base_files, link)
     picture = _curve(run, folder)
     texts = {MANIFEST: manifest.to_json(), **card_files(manifest, picture=picture is not None)}
@@ -219,9 +218,9 @@ def _settings(
     recipe: Recipe, train: Train, num_skipped: int
 ) -> Iterator[tuple[str, bool | float | str]]:
     """Yield what a link has no field for."""
-    told = {"name", "tokens", "learning_rate", "schedule", "trainable"}
+    fields = {"name", "tokens", "learning_rate", "schedule", "trainable"}
     for part in (recipe.optimizer, train):
-        for key, value in part.model_dump(mode="json", exclude=told).items():
+        for key, value in part.model_dump(mode="json", exclude=fields).items():
             if isinstance(value, list | tuple):
                 yield key, ",".join(map(str, value))
             elif value is not None:
@@ -317,7 +316,7 @@ def _curve(run: Run, folder: Path) -> bytes | None:
     return loss_curve(points, growths, validation, run.metrics.progress) if points else None
 
 
-def stories(
+def evaluated_texts(
     evaluations: Sequence[dict[str, Any]], stage: int, *, has_grown: bool
 ) -> tuple[Evaluated, ...]:
     """Return what a stage did to every held-out text.
@@ -355,26 +354,26 @@ def stories(
     return tuple(found)
 
 
-def told(story: Evaluated) -> str:
-    """Return a story as a line."""
-    line = f"  {story.label}: "
-    if story.before_growth is not None:
-        line += f"{story.before_growth:.4f} before growth, {story.before:.4f} just after, "
+def evaluation_line(evaluated: Evaluated) -> str:
+    """Return what a stage did to a held-out text, as a line."""
+    line = f"  {evaluated.label}: "
+    if evaluated.before_growth is not None:
+        line += f"{evaluated.before_growth:.4f} before growth, {evaluated.before:.4f} just after, "
     else:
-        line += f"{story.before:.4f} before, "
-    line += f"{story.after:.4f} after training"
-    if story.before_growth is None:
-        raised = story.after - story.before
+        line += f"{evaluated.before:.4f} before, "
+    line += f"{evaluated.after:.4f} after training"
+    if evaluated.before_growth is None:
+        raised = evaluated.after - evaluated.before
         return f"{line}; training raised it by {raised:.4f}" if raised > 0 else line
-    match story.recovered_tokens:
+    match evaluated.recovered_tokens:
         case None:
             line += "; not yet back where it was before growth"
         case 0:
             line += "; growth did not raise it"
         case tokens:
             line += f"; back where it was before growth after {tokens:,} tokens"
-    above = story.after - story.before_growth
-    if story.recovered_tokens is not None and above > 0:
+    above = evaluated.after - evaluated.before_growth
+    if evaluated.recovered_tokens is not None and above > 0:
         line += f", but in the end {above:.4f} above that"
     return line
 

@@ -15,8 +15,6 @@ nothing goes backward at all: that is taken off.
 Sources: Kaplan et al. 2020, "Scaling Laws for Neural Language Models",
 https://arxiv.org/abs/2001.08361, Sec. 2.1 (6 N); Chowdhery et al. 2022, "PaLM",
 https://arxiv.org/abs/2204.02311, App. B (the share of attention, and MFU; there without the half)
-
-How far back each layer of a model sees.
 """
 
 import time

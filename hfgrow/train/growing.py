@@ -1,6 +1,6 @@
 """A stage of growth inside a run: on disk, by the operators and the writer of the command line.
 
-A stage of growth by learned maps: they are learned from the text of the run.
+Maps are learned from the text of the run, and the optimizer's state grows with the model.
 """
 
 import shutil

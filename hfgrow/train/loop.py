@@ -3,8 +3,6 @@
 A step is a pure function of the state before it and of its number: the samples are those of the
 number, and what is random (dropout) is seeded by it. So a run that goes on from a checkpoint ends
 in the same bits as one that was never stopped.
-
-Tokens a second, and the share of the devices' peak that they are.
 """
 
 import math
@@ -33,6 +31,239 @@ from hfgrow.train.optimizers import averaged, set_learning_rates
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.stage import Stage
 
+# Steps in a row whose loss or gradient may not be finite.
+_MAX_SKIPPED = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What all stages of a run share.
+
+    Attributes:
+        recipe: The recipe.
+        devices: The processes.
+        corpus: The text.
+        order: The order of the samples.
+        plan: How the samples of a step are parted.
+        metrics: The record.
+        position: Where the run stands; changes.
+        save_checkpoint: The callback that saves a checkpoint of a stage.
+        base_sizes: The sizes of the model that the run begins with.
+    """
+
+    recipe: Recipe
+    devices: Devices
+    corpus: Corpus
+    order: BlockOrder
+    plan: BatchPlan
+    metrics: Metrics
+    position: Position
+    save_checkpoint: Callable[[Stage], None]
+    base_sizes: Model
+
+
+def train_stage(run: Run, stage: Stage, speed: "Speed") -> int:
+    """Train a stage from where the run stands to its end.
+
+    Returns:
+        0, or the signal that stopped it; then a checkpoint was saved.
+
+    Raises:
+        TrainingError: Loss or gradient were not finite too often.
+    """
+    recipe, at, devices = run.recipe, run.position, run.devices
+    num_steps, tokens = stage.train.num_steps(recipe.batch_tokens), recipe.batch_tokens
+    batches = micro_batches(
+        run.order,
+        run.plan,
+        rank=devices.rank,
+        first_sample=at.samples,
+        document_mask=recipe.data.document_mask,
+        pin_memory=devices.device.type == "cuda",
+    )
+    with devices.stop.held(), closing(batches), preferred_kernels(devices.device):
+        if at.stage_step == 0:
+            _measure_start(run, stage)
+        while at.stage_step < num_steps:
+            started = time.perf_counter()
+            step = take_step(run, stage, next(batches))
+            seconds = time.perf_counter() - started
+            at.advance(1, samples=run.plan.num_samples, tokens=tokens, seconds=seconds)
+            at.count_skipped(not step.is_finite)
+            _log(run, stage, step, speed.of(tokens, seconds))
+            _check_skipped(at, step)
+
+            is_end = at.stage_step == num_steps
+            if is_end or _is_due(at.tokens, recipe.evaluation.every_tokens, tokens):
+                measure(run, stage, "end" if is_end else "inside")
+
+            due = _is_due(at.tokens, recipe.checkpoint.every_tokens, tokens)
+            # After a skipped step an older state is the better one to go back to; but what follows
+            # the stage begins with its end.
+            if step.signal or is_end or (due and not at.num_skipped):
+                run.save_checkpoint(stage)
+            if step.signal:
+                return step.signal
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What came of an optimizer step.
+
+    Attributes:
+        loss: Nats a token, over the tokens of all processes.
+        gradient_norm: Before it was clipped.
+        signal: That which somebody stopped the run with, or 0.
+    """
+
+    loss: float
+    gradient_norm: float
+    signal: int
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether its numbers are; if not, the parameters are as they were."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+
+
+def take_step(run: Run, stage: Stage, batches: tuple[MicroBatch, ...]) -> Step:
+    """Take an optimizer step, unless its numbers are not finite."""
+    at, devices, tokens = run.position, run.devices, run.recipe.batch_tokens
+    torch.manual_seed(key("step", run.recipe.seed, at.step, devices.rank) >> 1)
+    stage_tokens = at.stage_step * tokens
+    set_learning_rates(stage.optimizer, stage.schedule.of_step(stage_tokens, tokens))
+    stage.open_mask(stage_tokens + tokens)
+
+    num_targets = sum(batch.num_targets for batch in batches)
+    if run.recipe.data.document_mask:
+        counted = devices.sum(torch.tensor(num_targets, device=devices.device))
+        num_targets = int(counted)
+    else:
+        num_targets *= devices.num_processes
+    total = torch.zeros((), dtype=torch.float64, device=devices.device)
+    for i, batch in enumerate(batches):
+        moved = batch.to(devices.device)
+        with devices.accumulating(stage.module, is_last=i == len(batches) - 1):
+            with devices.autocast():
+                loss, _ = stage.module(moved.input_ids, moved.targets, stage.masks.of(moved))
+            # Gradients are means over processes; the loss is one over the tokens of all.
+            (loss * (devices.num_processes / max(1, num_targets))).backward()
+        total += loss.detach()
+    norm = clip_gradients(stage.trained_parameters, stage.train.gradient_clipping)
+    asked = torch.full_like(total, float(devices.stop.number))
+    loss_sum, stop = devices.sum(torch.stack((total, asked))).tolist()
+    # Its own number, or that of SIGTERM where others were asked to stop.
+    stopped = (devices.stop.number or signal.SIGTERM) if stop else 0
+    step = Step(loss_sum / max(1, num_targets), norm, stopped)
+    if step.is_finite:
+        stage.optimizer.step()
+    stage.optimizer.zero_grad(set_to_none=True)
+    return step
+
+
+def _check_skipped(at: Position, step: Step) -> None:
+    if at.num_skipped > _MAX_SKIPPED:
+        raise TrainingError(
+            f"the loss is {step.loss:g} and the norm of the gradient {step.gradient_norm:g} at "
+            f"step {at.step}, the {at.num_skipped}th step in a row without finite numbers",
+            hint="lower learning_rate and begin in another output, from the base or from the last "
+            "model in stages/",
+        )
+
+
+def _log(run: Run, stage: Stage, step: Step, rate: dict[str, Any]) -> None:
+    """Record a step, and say it now and then."""
+    at, rates = run.position, stage.learning_rates
+    line = {
+        "step": at.step,
+        "stage": at.stage,
+        "tokens": at.tokens,
+        "loss": step.loss,
+        "learning_rate": rates[-1],
+        "gradient_norm": step.gradient_norm,
+        **rate,
+    }
+    if len(rates) > 1:
+        line["learning_rates"] = rates
+    if run.devices.device.type == "cuda":
+        line["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    if stage.growth_mask is not None:
+        line["mask"] = stage.growth_mask.value
+    num_steps = stage.train.num_steps(run.recipe.batch_tokens)
+    mfu = f", MFU {rate['mfu']:.0%}" if rate["mfu"] else ""
+    said = (
+        f"  step {at.stage_step}/{num_steps}  loss {step.loss:.4f}  "
+        f"lr {' to '.join(f'{one:.2e}' for one in (rates[:1] + rates[1:][-1:]))}  "
+        f"{rate['tokens_per_s']:,.0f} tokens/s{mfu}"
+    )
+    if 1 < at.stage_step < num_steps:
+        left_s = at.stage_seconds / at.stage_step * (num_steps - at.stage_step)
+        said += f", {duration(left_s)} left"
+    if at.num_skipped:
+        said += "  skipped: a number is not finite"
+    is_always_said = bool(at.num_skipped) or at.stage_step in (1, num_steps)
+    run.metrics.write(line, said=said, always=is_always_said)
+
+
+def _is_due(tokens: int, every: int | None, batch_tokens: int) -> bool:
+    """Say whether a multiple of `every` lies in the batch that ends at `tokens`."""
+    return every is not None and tokens // every > (tokens - batch_tokens) // every
+
+
+def _measure_start(run: Run, stage: Stage) -> None:
+    for text in measure(run, stage, "start"):
+        if math.isfinite(text.loss):
+            continue
+        raise ModelError(
+            f"the held-out loss of {printable(text.label)} is {text.loss:g} before the first step "
+            f"of stage {run.position.stage}: the model's weights are broken",
+            hint="look at the model that the stage begins with: hfgrow check MODEL",
+        )
+
+
+def measure(run: Run, stage: Stage, when: str) -> tuple[HeldOutLoss, ...]:
+    """Measure the held-out text, and record what it cost.
+
+    Args:
+        run: The run.
+        stage: The stage.
+        when: `start`, `inside` or `end` of the stage, or `base` before a first growth.
+    """
+    recipe = run.recipe
+    with averaged(stage.optimizer):
+        losses = evaluate(
+            stage.module,
+            run.corpus.validation,
+            run.devices,
+            stage.masks,
+            sequence_length=recipe.data.sequence_length,
+            micro_batch_size=recipe.micro_batch_size,
+            max_tokens=recipe.evaluation.tokens,
+            document_mask=recipe.data.document_mask,
+        )
+    record_evaluation(run, losses, when)
+    return losses
+
+
+def record_evaluation(run: Run, losses: tuple[HeldOutLoss, ...], when: str) -> None:
+    """Record what the held-out text cost where the run stands."""
+    at = run.position
+    validation = {
+        text.label: {
+            "loss": text.loss,
+            "bits_per_byte": text.bits_per_byte,
+            "num_tokens": text.num_tokens,
+        }
+        for text in losses
+    }
+    line = {"tokens": at.tokens, "stage": at.stage, "when": when, "validation": validation}
+    at.evaluations.append(line)
+    said = ", ".join(
+        f"{t.label} {t.loss:.4f} ({t.bits_per_byte:.4f} bits per byte)" for t in losses
+    )
+    run.metrics.write({"step": at.step, **line}, said=f"  held out: {said}", always=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Speed:
@@ -58,217 +289,3 @@ def speed_of(flops: float, devices: Devices) -> Speed:
     # Processes that share the cores of a machine measure at the same time, each its part.
     peak = peak_flops(devices.device)
     return Speed(flops, peak and peak * devices.num_processes)
-
-
-# Steps in a row whose loss or gradient may not be finite.
-MAX_SKIPPED = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What all stages of a run share.
-
-    Attributes:
-        recipe: The recipe.
-        devices: The processes.
-        corpus: The text.
-        order: The order of the samples.
-        plan: How the samples of a step are parted.
-        metrics: The record.
-        position: Where the run stands; changes.
-        save: Saves a checkpoint of a stage.
-        base_sizes: The sizes of the model that the run begins with.
-    """
-
-    recipe: Recipe
-    devices: Devices
-    corpus: Corpus
-    order: BlockOrder
-    plan: BatchPlan
-    metrics: Metrics
-    position: Position
-    save: Callable[[Stage], None]
-    base_sizes: Model
-
-
-def train_stage(run: Run, stage: Stage, speed: Speed) -> int:
-    """Train a stage from where the run stands to its end.
-
-    Args:
-        run: The run.
-        stage: The stage, ready.
-        speed: What a token costs.
-
-    Returns:
-        0, or the signal that stopped it; then a checkpoint was saved.
-
-    Raises:
-        TrainingError: Loss or gradient were not finite too often.
-    """
-    recipe, at, devices = run.recipe, run.position, run.devices
-    num_steps = stage.train.num_steps(recipe.batch_tokens)
-    batches = micro_batches(
-        run.order,
-        run.plan,
-        rank=devices.rank,
-        first_sample=at.samples,
-        document_mask=recipe.data.document_mask,
-        pin_memory=devices.device.type == "cuda",
-    )
-    with devices.stop.held(), closing(batches), preferred_kernels(devices.device):
-        if at.stage_step == 0:
-            _measure_start(run, stage)
-        while at.stage_step < num_steps:
-            started = time.perf_counter()
-            stopped = _step(run, stage, next(batches), speed, started)
-            is_end = at.stage_step == num_steps
-            if is_end or _is_due(at.tokens, recipe.evaluation.every_tokens, recipe.batch_tokens):
-                measure(run, stage, "end" if is_end else "inside")
-            due = _is_due(at.tokens, recipe.checkpoint.every_tokens, recipe.batch_tokens)
-            # After a skipped step an older state is the better one to go back to; but what follows
-            # the stage begins with its end.
-            if stopped or is_end or (due and not at.num_skipped):
-                run.save(stage)
-            if stopped:
-                return stopped
-    return 0
-
-
-def _measure_start(run: Run, stage: Stage) -> None:
-    for text in measure(run, stage, "start"):
-        if math.isfinite(text.loss):
-            continue
-        raise ModelError(
-            f"the held-out loss of {printable(text.label)} is {text.loss:g} before the first step "
-            f"of stage {run.position.stage}: the model's weights are broken",
-            hint="look at the model that the stage begins with: hfgrow check MODEL",
-        )
-
-
-def measure(run: Run, stage: Stage, when: str) -> tuple[HeldOutLoss, ...]:
-    """Measure the held-out text, and record what it cost.
-
-    Args:
-        run: The run.
-        stage: The stage.
-        when: `start`, `inside` or `end` of the stage, or `base` before a first growth.
-    """
-    recipe = run.recipe
-    with averaged(stage.optimizer):
-        found = evaluate(
-            stage.module,
-            run.corpus.validation,
-            run.devices,
-            stage.masks,
-            sequence_length=recipe.data.sequence_length,
-            micro_batch_size=recipe.micro_batch_size,
-            max_tokens=recipe.evaluation.tokens,
-            document_mask=recipe.data.document_mask,
-        )
-    record_evaluation(run, found, when)
-    return found
-
-
-def record_evaluation(run: Run, found: tuple[HeldOutLoss, ...], when: str) -> None:
-    """Record what the held-out text cost where the run stands."""
-    at = run.position
-    losses = {
-        text.label: {
-            "loss": text.loss,
-            "bits_per_byte": text.bits_per_byte,
-            "num_tokens": text.num_tokens,
-        }
-        for text in found
-    }
-    line = {"tokens": at.tokens, "stage": at.stage, "when": when, "validation": losses}
-    at.evaluations.append(line)
-    said = ", ".join(f"{t.label} {t.loss:.4f} ({t.bits_per_byte:.4f} bits per byte)" for t in found)
-    run.metrics.write({"step": at.step, **line}, said=f"  held out: {said}", always=True)
-
-
-def _step(
-    run: Run, stage: Stage, batches: tuple[MicroBatch, ...], speed: Speed, started: float
-) -> int:
-    """Take a step; return the signal that somebody stopped the run with, or 0."""
-    at, devices, tokens = run.position, run.devices, run.recipe.batch_tokens
-    torch.manual_seed(key("step", run.recipe.seed, at.step, devices.rank) >> 1)
-    stage_tokens = at.stage_step * tokens
-    factor = stage.schedule.of_step(stage_tokens, tokens)
-    set_learning_rates(stage.optimizer, factor)
-    stage.open_mask(stage_tokens + tokens)
-
-    num_targets = sum(batch.num_targets for batch in batches)
-    if run.recipe.data.document_mask:
-        counted = devices.sum(torch.tensor(num_targets, device=devices.device))
-        num_targets = int(counted)
-    else:
-        num_targets *= devices.num_processes
-    total = torch.zeros((), dtype=torch.float64, device=devices.device)
-    for i, batch in enumerate(batches):
-        moved = batch.to(devices.device)
-        with devices.accumulating(stage.module, is_last=i == len(batches) - 1):
-            with devices.autocast():
-                loss, _ = stage.module(moved.input_ids, moved.targets, stage.masks.of(moved))
-            # Gradients are means over processes; the loss is one over the tokens of all.
-            (loss * (devices.num_processes / max(1, num_targets))).backward()
-        total += loss.detach()
-    norm = clip_gradients(stage.trained_parameters, stage.train.gradient_clipping)
-    stop = float(devices.stop.number)
-    shared = devices.sum(torch.stack((total, torch.full_like(total, stop)))).tolist()
-    mean = shared[0] / max(1, num_targets)
-    finite = math.isfinite(mean) and math.isfinite(norm)
-    if finite:
-        stage.optimizer.step()
-    stage.optimizer.zero_grad(set_to_none=True)
-
-    seconds = time.perf_counter() - started
-    at.advance(1, samples=run.plan.num_samples, tokens=tokens, seconds=seconds)
-    at.count_skipped(not finite)
-    _tell(run, stage, mean, norm, speed.of(tokens, seconds))
-    if at.num_skipped > MAX_SKIPPED:
-        raise TrainingError(
-            f"the loss is {mean:g} and the norm of the gradient {norm:g} at step {at.step}, the "
-            f"{at.num_skipped}th step in a row without finite numbers",
-            hint="lower learning_rate and begin in another output, from the base or from the last "
-            "model in stages/",
-        )
-    # Its own number, or that of SIGTERM where others were told.
-    return (devices.stop.number or signal.SIGTERM) if shared[1] else 0
-
-
-def _tell(run: Run, stage: Stage, loss: float, norm: float, rate: dict[str, Any]) -> None:
-    at, rates = run.position, stage.learning_rates
-    line = {
-        "step": at.step,
-        "stage": at.stage,
-        "tokens": at.tokens,
-        "loss": loss,
-        "learning_rate": rates[-1],
-        "gradient_norm": norm,
-        **rate,
-    }
-    if len(rates) > 1:
-        line["learning_rates"] = rates
-    if run.devices.device.type == "cuda":
-        line["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    if stage.growth_mask is not None:
-        line["mask"] = stage.growth_mask.value
-    num_steps = stage.train.num_steps(run.recipe.batch_tokens)
-    mfu = f", MFU {rate['mfu']:.0%}" if rate["mfu"] else ""
-    said = (
-        f"  step {at.stage_step}/{num_steps}  loss {loss:.4f}  "
-        f"lr {' to '.join(f'{one:.2e}' for one in (rates[:1] + rates[1:][-1:]))}  "
-        f"{rate['tokens_per_s']:,.0f} tokens/s{mfu}"
-    )
-    if 1 < at.stage_step < num_steps:
-        left_s = at.stage_seconds / at.stage_step * (num_steps - at.stage_step)
-        said += f", {duration(left_s)} left"
-    if at.num_skipped:
-        said += "  skipped: a number is not finite"
-    is_always_said = bool(at.num_skipped) or at.stage_step in (1, num_steps)
-    run.metrics.write(line, said=said, always=is_always_said)
-
-
-def _is_due(tokens: int, every: int | None, batch_tokens: int) -> bool:
-    """Say whether a multiple of `every` lies in the batch that ends at `tokens`."""
-    return every is not None and tokens // every > (tokens - batch_tokens) // every

@@ -6,8 +6,6 @@ chunk is there, so that nothing is computed twice.
 
 Source: Hsu et al. 2024, "Liger Kernel", https://arxiv.org/abs/2410.10989, Sec. 3.2 (gradients of
 head and loss, chunk by chunk, in the forward pass)
-
-The heads of the families: what lies between hidden states and logits beside the matrix.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,6 +1,6 @@
-"""What a run tells: `metrics.jsonl` always, trackers where the recipe names them, and a line.
+"""What a run records: `metrics.jsonl` always, trackers where the recipe names them, and a line.
 
-Where a run stands: everything of a checkpoint that is no tensor and no parameter group.
+`Position` is where it stands: all of a checkpoint that is no tensor and no parameter group.
 """
 
 import json

@@ -1,22 +1,16 @@
-"""The optimizer of a recipe over parameter groups, and its learning rates.
+"""The optimizer of a recipe: which parameters train, by which rule, at which learning rates.
 
-Muon for the matrices of the layers and AdamW for everything else, as one optimizer.
+Which ones is decided by the layer map. A layer is new if the last growth did not copy it, or copied
+it from a layer of the base that an earlier layer is a copy of: the blocks that LLaMA-Pro inserts,
+wherever they stand, and the repeats of a stack. Freezing the last layers instead would freeze the
+wrong ones where the new are interleaved.
 
 Muon makes the momentum of a matrix as good as orthogonal before it is a step. Embeddings, head and
-vectors have no use for that and go by AdamW.
+vectors have no use for that and go by AdamW, inside the same optimizer.
 
 Sources: Jordan et al. 2024, "Muon", https://kellerjordan.github.io/posts/muon; Liu et al. 2025,
 "Muon is Scalable for LLM Training", https://arxiv.org/abs/2502.16982, Sec. 2.2 (updates as large
-as AdamW's)
-
-Which parameters a stage trains, and at which learning rates: decided by the layer map.
-
-A layer is new if the last growth did not copy it, or copied it from a layer of the base that an
-earlier layer is a copy of: the blocks that LLaMA-Pro inserts, wherever they stand, and the repeats
-of a stack. Freezing the last layers instead would freeze the wrong ones where the new are
-interleaved.
-
-Source: Wu et al. 2024, "LLaMA Pro: Progressive LLaMA with Block Expansion",
+as AdamW's); Wu et al. 2024, "LLaMA Pro: Progressive LLaMA with Block Expansion",
 https://arxiv.org/abs/2401.02415, Sec. 3.2 (train only the inserted blocks)
 """
 

@@ -1,11 +1,8 @@
-"""`accelerate launch` of the bundled script, with the environment that makes it do what it says.
+"""The processes of a run, from outside: started by `accelerate launch`, asked to stop. No torch.
 
 Measured with accelerate 1.15: `--cpu --num_processes 2` starts one process; what starts two on CPUs
-is `--multi_gpu` with ACCELERATE_USE_CPU.
-
-What goes to `accelerate launch`, read as it reads it before anything is started.
-
-Being asked to stop: between two steps of training, or in work that can be undone.
+is `--multi_gpu` with ACCELERATE_USE_CPU. A run that is asked to stop does so between two steps of
+training, or in work that can be undone.
 """
 
 import ctypes

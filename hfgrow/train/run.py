@@ -1,16 +1,12 @@
-"""A run: what it goes on from, and the walk over its stages, each from a folder to a folder.
+"""A run, from the recipe to the finished and pushed model: start here.
 
-Growth happens on disk between stages, so every stage can be looked at, resumed and grown again. The
-main process writes and speaks; what it cannot do, no process does.
-
-The push of a run's model: asked about before any work, done in the end.
-
-One process of a run, from the recipe to the finished and pushed model.
+`run_recipe` is one process of it. Growth happens on disk between stages, so every stage can be
+looked at, resumed and grown again. The main process writes and speaks; what it cannot do, no
+process does.
 """
 
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -23,6 +19,8 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_apart
 from hfgrow.console import Progress, Silent
 from hfgrow.data.batches import BatchPlan
+from hfgrow.data.corpus import Corpus
+from hfgrow.data.order import BlockOrder
 from hfgrow.errors import ModelError, TrainingError
 from hfgrow.growth.loading import TRAINING, require
 from hfgrow.growth.models import files_of, local_folder, locate
@@ -30,166 +28,305 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.lineage.manifest import Manifest, model_record
 from hfgrow.lineage.reading import manifest_of
-from hfgrow.plan.plan import LayerSource
-from hfgrow.train.devices import Devices, lost, open_devices
-from hfgrow.train.dry_run import foresee
+from hfgrow.train.devices import Devices, world_of
+from hfgrow.train.dry_run import plan_stages
 from hfgrow.train.growing import Learner, last_growth
+from hfgrow.train.initial_weights import write_fresh
 from hfgrow.train.loop import Run
 from hfgrow.train.metrics import Metrics, Position, recorded_evaluations
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.speech import KEYS
 from hfgrow.train.run_folder import RunFolder, base_identity, run_name, text_identity
+from hfgrow.train.stage_runner import Checkpoints, StageRunner
 from hfgrow.train.text import open_texts
-from hfgrow.train.walk import Keeper, Walk
-from hfgrow.train.weights import write_fresh
 
 
-class Runner:
-    """Carries a recipe out.
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a process was asked for.
 
-    Args:
+    Attributes:
         recipe: The recipe.
-        base: The folder of the model to begin with.
-        ref: Where that comes from; None for a fresh model.
-        tokenizer: A model folder whose tokenizer is used.
-        devices: The processes.
-        progress: Told how it goes on, in the main process.
-        client: The connection to the Hub, for text that lies there.
+        resume: Whether a run that lies in the output goes on.
+        on_cpu: Whether accelerators are left alone.
+        allow_world_change: Whether it may go on with another number of processes.
+        quiet: Whether nothing is said.
+        token: The Hub token; None takes the environment's or the logged-in one.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        base: Path,
-        ref: ModelRef | None,
-        tokenizer: Path,
-        devices: Devices,
-        progress: Progress,
-        client: HubClient,
-    ) -> None:
-        self._recipe, self._base, self._ref, self._tokenizer = recipe, base, ref, tokenizer
-        self._devices, self._progress, self._client = devices, progress, client
-        self._folder = RunFolder(Path(recipe.output).expanduser())
-        self._keeper = Keeper(self._folder, devices, progress, keep=recipe.checkpoint.keep)
+    recipe: Recipe
+    resume: bool = False
+    on_cpu: bool = False
+    allow_world_change: bool = False
+    quiet: bool = False
+    token: str | None = None
 
-    def run(self, *, resume: bool, allow_world_change: bool) -> Path:
-        """Run all stages that are not done.
 
-        Args:
-            resume: Whether a run that lies in the output goes on.
-            allow_world_change: Whether it may go on with another number of processes.
+def run_recipe(job: Job) -> dict[str, Any]:
+    """Run a recipe in this process, together with the others of the run.
 
-        Returns:
-            The folder of the finished model.
+    Returns:
+        `folder` of the finished model, and `url` if it was pushed.
 
-        Raises:
-            GrowthError: Anything that the user can act on.
-            StoppedError: A signal stopped the run; what was saved stays.
-        """
-        recipe, devices = self._recipe, self._devices
+    Raises:
+        GrowthError: Anything that the user can act on.
+        StoppedError: A signal stopped the run; what was saved stays.
+    """
+    require("training", *TRAINING)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    recipe = job.recipe
+    with (
+        world_of(recipe, on_cpu=job.on_cpu) as devices,
+        ExitStack() as lock,
+        devices.stop.listening(),
+    ):
+        setup = Setup.of(job, devices)
+        folder, client, progress = setup.folder, setup.client, setup.progress
+        base_ref, tokenizer_ref = _find_models(setup)
+        resume = _claim_folder(setup, (base_ref, tokenizer_ref), lock, resume=job.resume)
+        devices.on_main(lambda: check_push(recipe, base_ref, client))
+
+        base, tokenizer = _fetch_models(setup, base_ref, tokenizer_ref)
+        devices.on_main(lambda: _plan_all_stages(recipe, base))
         devices.check_same("recipe", recipe.identity())
         corpus, order = open_texts(
-            recipe,
-            self._base,
-            self._tokenizer,
-            self._folder.tokens,
-            devices,
-            self._client,
-            self._progress,
+            recipe, base, tokenizer, folder.tokens, devices, client, progress
         )
-        position, checkpoint = Position(), self._keeper.latest()
-        if checkpoint is not None:
-            position = Position.of_json(checkpoint.state.get("position"))
-        own = dict(recipe.identity()) | text_identity(corpus.train, order.fingerprint)
-        is_finished = devices.shared(lambda: self._folder.is_finished)
-        devices.on_main(lambda: self._take_up(own, position, resume, allow_world_change))
-        if is_finished:
-            self._progress.say("The run is finished already")
-            return self._folder.final
-        plan = BatchPlan.of_tokens(
-            recipe.batch_tokens,
-            sequence_length=recipe.data.sequence_length,
-            micro_batch_size=recipe.micro_batch_size,
-            world_size=devices.num_processes,
-        )
-        self._pass_over(position, plan)
-        if position.step:
-            self._progress.say(f"Going on from step {position.step:,}, {position.tokens:,} tokens")
-        run = Run(
-            recipe=recipe,
-            devices=devices,
-            corpus=corpus,
-            order=order,
-            plan=plan,
-            metrics=Metrics(self._folder.path, recipe, devices, self._progress, begin=position),
-            position=position,
-            save=lambda stage: self._keeper.save(stage, position),
-            base_sizes=model_record(read(LocalFolder(self._base)), "base", files={}),
-        )
-        learner = Learner(recipe, corpus, devices.device, self._folder.maps, self._progress)
-        walk = Walk(
-            run=run,
-            output=self._folder,
-            base=self._base,
-            ref=self._ref,
-            keeper=self._keeper,
-            learner=learner,
-        )
-        try:
-            walk.to_the_end()
-        finally:
-            run.metrics.close()
-        return self._folder.final
 
-    def _take_up(
-        self, own: dict[str, Any], at: Position, resume: bool, allow_world_change: bool
-    ) -> None:
-        identity = base_identity(self._base) | own
-        if resume:
-            removed = self._folder.check(
-                identity,
-                self._recipe,
-                stage=at.stage,
-                stage_steps=at.stage_step,
-                allow_world_change=allow_world_change,
+        checkpoints = Checkpoints(folder, devices, progress, keep=recipe.checkpoint.keep)
+        position = checkpoints.position()
+        identity = dict(recipe.identity()) | text_identity(corpus.train, order.fingerprint)
+        is_finished = devices.shared(lambda: folder.is_finished)
+        devices.on_main(
+            lambda: _record_identity(
+                setup,
+                base_identity(base) | identity,
+                position,
+                resume=resume,
+                allow_world_change=job.allow_world_change,
             )
-            if removed:
-                self._progress.say(f"The recipe has changed: removed {', '.join(removed)}")
-        if not self._folder.is_finished:
-            self._folder.record(identity, self._recipe)
-
-    def _pass_over(self, at: Position, plan: BatchPlan) -> None:
-        """Stand behind the stages whose models are there, though their checkpoints are not."""
-        recipe = self._recipe
-        last = self._devices.shared(lambda: self._folder.last_trained)
-        passed = 0
-        for number in range(at.stage, last + 1):
-            if (train := recipe.stages[number].train) is None:
-                continue
-            at.begin_stage(number)
-            passed = train.num_steps(recipe.batch_tokens) - at.stage_step
-            at.advance(passed, samples=plan.num_samples, tokens=recipe.batch_tokens)
-        if not passed:
-            return
-        following = takewhile(lambda stage: stage.grow, recipe.stages[last + 1 :])
-        for number, stage in enumerate(following, last + 1):
-            if stage.grow and stage.grow.optimizer_state != "reset":
-                raise TrainingError(
-                    f"the last checkpoint of stage {last} is gone or damaged, and growth wants its "
-                    "optimizer's state",
-                    hint=f"--set stages.{number}.grow.optimizer_state=reset in a new output",
-                )
-        at.evaluations = self._devices.shared(lambda: recorded_evaluations(self._folder.path, at))
+        )
+        if is_finished:
+            progress.say("The run is finished already")
+        else:
+            _run_stages(setup, base, base_ref, corpus, order, checkpoints, position)
+        pushed = devices.on_main(lambda: push_model(recipe, folder.final, client, progress))
+        return {"folder": str(folder.final), **(pushed or {})}
 
 
-def ask_for_push(recipe: Recipe, base: ModelRef | None, client: HubClient) -> None:
-    """Ask before any work whether the model of a run may be pushed.
+class _Stderr(Silent):
+    """Says lines on stderr."""
 
-    Args:
+    def say(self, text: str) -> None:
+        print(KEYS.spell(text), file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a run works with from its first line to its last.
+
+    Attributes:
         recipe: The recipe.
-        base: The model that it begins with; None for a fresh one.
-        client: The connection to the Hub.
+        devices: The processes.
+        folder: The folder of the run.
+        client: The connection to the Hub, for models and text that lie there.
+        progress: Told how it goes on, in the main process.
+    """
+
+    recipe: Recipe
+    devices: Devices
+    folder: RunFolder
+    client: HubClient
+    progress: Progress
+
+    @classmethod
+    def of(cls, job: Job, devices: Devices) -> "Setup":
+        """Return what a process of a job works with."""
+        return cls(
+            recipe=job.recipe,
+            devices=devices,
+            folder=RunFolder(Path(job.recipe.output).expanduser()),
+            client=HubClient(token=job.token),
+            progress=_Stderr() if devices.is_main and not job.quiet else Silent(),
+        )
+
+
+def _find_models(setup: Setup) -> tuple[ModelRef | None, ModelRef | None]:
+    """Return what base and tokenizer stand for; None for what has no name."""
+
+    def found(name: object) -> ModelRef | None:
+        if not isinstance(name, str):
+            return None
+        return locate(name, None, setup.client, setup.progress)
+
+    # One process asks, so that all of them read the same commit.
+    return setup.devices.shared(
+        lambda: (found(setup.recipe.base), found(setup.recipe.tokenizer)),
+    )
+
+
+_BUSY = "wait for it, or choose another output"
+
+
+def _claim_folder(
+    setup: Setup, models: tuple[ModelRef | None, ...], lock: ExitStack, *, resume: bool
+) -> bool:
+    """Lock the folder of the run, and make it unless a run in it goes on; return whether one does.
+
+    Raises:
+        GrowthError: It holds something else, or another process holds it, or not all see it.
+    """
+    devices, folder = setup.devices, setup.folder
+    for ref in models:
+        if ref is not None and ref.path is not None:
+            check_apart(folder.path, ref.path)
+    devices.on_main(lambda: lock.enter_context(held(folder.path, hint=_BUSY)))
+    goes_on = devices.main_sees(resume and folder.holds_a_run)
+    if resume and not goes_on:
+        setup.progress.say("Note: there is no run to go on with; it begins")
+    if not goes_on:
+        devices.on_main(folder.begin)
+    # Every process must see what the main one writes.
+    mark = devices.shared(folder.leave_mark)
+    try:
+        devices.check_same("output", mark.exists())
+    finally:
+        if devices.is_main:
+            mark.unlink(missing_ok=True)
+    return goes_on
+
+
+def _fetch_models(
+    setup: Setup, base_ref: ModelRef | None, tokenizer_ref: ModelRef | None
+) -> tuple[Path, Path]:
+    """Return the folders of the base and of the tokenizer."""
+    recipe, devices, folder = setup.recipe, setup.devices, setup.folder
+
+    def fetch(progress: Progress) -> list[Path | None]:
+        return [
+            local_folder(ref, setup.client, progress) if ref else None
+            for ref in (base_ref, tokenizer_ref)
+        ]
+
+    # The main process downloads; the others find what it has.
+    devices.on_main(lambda: fetch(setup.progress))
+    base, tokenizer = fetch(Silent())
+    if isinstance(recipe.base, FreshModel):
+        fresh, vocabulary = recipe.base, tokenizer
+        assert vocabulary is not None
+        if not devices.main_sees(folder.fresh.exists()):
+            devices.on_main(lambda: write_fresh(fresh, vocabulary, recipe.seed, folder.fresh))
+        base = folder.fresh
+    assert base is not None
+    sizes = {name: file.nbytes for name, file in read(LocalFolder(base)).files.items()}
+    devices.check_same("base", sizes)
+    return base, tokenizer or base
+
+
+def _plan_all_stages(recipe: Recipe, base: Path) -> None:
+    """Let what cannot be be found before anything is trained."""
+    growth = last_growth(base)
+    layer_map = None if growth is None else growth.layer_sources
+    for _ in plan_stages(recipe, read(LocalFolder(base)), layer_map):
+        pass
+
+
+def _record_identity(
+    setup: Setup,
+    identity: dict[str, Any],
+    at: Position,
+    *,
+    resume: bool,
+    allow_world_change: bool,
+) -> None:
+    """Compare a run with the one it goes on with, and write down what it is carried out with."""
+    if resume:
+        removed = setup.folder.check(
+            identity,
+            setup.recipe,
+            stage=at.stage,
+            stage_steps=at.stage_step,
+            allow_world_change=allow_world_change,
+        )
+        if removed:
+            setup.progress.say(f"The recipe has changed: removed {', '.join(removed)}")
+    if not setup.folder.is_finished:
+        setup.folder.record(identity, setup.recipe)
+
+
+def _run_stages(
+    setup: Setup,
+    base: Path,
+    base_ref: ModelRef | None,
+    corpus: Corpus,
+    order: BlockOrder,
+    checkpoints: Checkpoints,
+    position: Position,
+) -> None:
+    """Run all stages that are not done, from where the run stands."""
+    recipe, devices, folder, progress = setup.recipe, setup.devices, setup.folder, setup.progress
+    plan = BatchPlan.of_tokens(
+        recipe.batch_tokens,
+        sequence_length=recipe.data.sequence_length,
+        micro_batch_size=recipe.micro_batch_size,
+        world_size=devices.num_processes,
+    )
+    _pass_over(setup, position, plan)
+    if position.step:
+        progress.say(f"Going on from step {position.step:,}, {position.tokens:,} tokens")
+    metrics = Metrics(folder.path, recipe, devices, progress, begin=position)
+    run = Run(
+        recipe=recipe,
+        devices=devices,
+        corpus=corpus,
+        order=order,
+        plan=plan,
+        metrics=metrics,
+        position=position,
+        save_checkpoint=lambda stage: checkpoints.save(stage, position),
+        base_sizes=model_record(read(LocalFolder(base)), "base", files={}),
+    )
+    stages = StageRunner(
+        run=run,
+        output=folder,
+        base=base,
+        ref=base_ref,
+        checkpoints=checkpoints,
+        learner=Learner(recipe, corpus, devices.device, folder.maps, progress),
+    )
+    try:
+        stages.run_all()
+    finally:
+        metrics.close()
+
+
+def _pass_over(setup: Setup, at: Position, plan: BatchPlan) -> None:
+    """Stand behind the stages whose models are there, though their checkpoints are not."""
+    recipe, devices, folder = setup.recipe, setup.devices, setup.folder
+    last = devices.shared(lambda: folder.last_trained)
+    passed = 0
+    for number in range(at.stage, last + 1):
+        if (train := recipe.stages[number].train) is None:
+            continue
+        at.begin_stage(number)
+        passed = train.num_steps(recipe.batch_tokens) - at.stage_step
+        at.advance(passed, samples=plan.num_samples, tokens=recipe.batch_tokens)
+    if not passed:
+        return
+    following = takewhile(lambda stage: stage.grow, recipe.stages[last + 1 :])
+    for number, stage in enumerate(following, last + 1):
+        if stage.grow and stage.grow.optimizer_state != "reset":
+            raise TrainingError(
+                f"the last checkpoint of stage {last} is gone or damaged, and growth wants its "
+                "optimizer's state",
+                hint=f"--set stages.{number}.grow.optimizer_state=reset in a new output",
+            )
+    at.evaluations = devices.shared(lambda: recorded_evaluations(folder.path, at))
+
+
+def check_push(recipe: Recipe, base: ModelRef | None, client: HubClient) -> None:
+    """Ask before any work whether the model of a run may be pushed.
 
     Raises:
         GrowthError: The Hub refuses or does not answer, or the name is the base's own.
@@ -220,17 +357,10 @@ def ask_for_push(recipe: Recipe, base: ModelRef | None, client: HubClient) -> No
     )
 
 
-def push_result(
+def push_model(
     recipe: Recipe, final: Path, client: HubClient, progress: Progress
 ) -> dict[str, Any]:
-    """Push the finished model where the recipe says so.
-
-    Returns:
-        Its `url`, or nothing.
-
-    Raises:
-        GrowthError: The Hub refuses or does not answer.
-    """
+    """Push the finished model where the recipe says so, and return its `url`."""
     if recipe.push is None:
         return {}
     from hfgrow.growth.publish import publish
@@ -249,149 +379,3 @@ def _manifest(base: ModelRef, client: HubClient) -> Manifest | None:
     except ModelError:
         # It is no base's lineage that its growth or training would go on with.
         return None
-
-
-_BUSY = "wait for it, or choose another output"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a process was asked for.
-
-    Attributes:
-        recipe: The recipe.
-        resume: Whether a run that lies in the output goes on.
-        on_cpu: Whether accelerators are left alone.
-        allow_world_change: Whether it may go on with another number of processes.
-        quiet: Whether nothing is said.
-        token: The Hub token; None takes the environment's or the logged-in one.
-    """
-
-    recipe: Recipe
-    resume: bool = False
-    on_cpu: bool = False
-    allow_world_change: bool = False
-    quiet: bool = False
-    token: str | None = None
-
-
-class _Stderr(Silent):
-    """Says lines on stderr."""
-
-    def say(self, text: str) -> None:
-        print(KEYS.spell(text), file=sys.stderr, flush=True)
-
-
-def carry_out(job: Job) -> dict[str, Any]:
-    """Run a recipe in this process, together with the others of the run.
-
-    Returns:
-        `folder` of the finished model, and `url` if it was pushed.
-
-    Raises:
-        GrowthError: Anything that the user can act on.
-        StoppedError: A signal stopped the run; what was saved stays.
-    """
-    require("training", *TRAINING)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    devices = open_devices(job.recipe, on_cpu=job.on_cpu)
-    holding = ExitStack()
-    try:
-        with devices.stop.listening():
-            return _carried_out(job, devices, holding)
-    except RuntimeError as error:
-        if devices.num_processes > 1 and _is_lost(error):
-            raise lost(error) from error
-        raise
-    finally:
-        holding.close()
-        # One of several that fails stays until it has said so: once it leaves, they all end.
-        if devices.num_processes == 1 or sys.exc_info()[0] is None:
-            devices.close()
-
-
-def _carried_out(job: Job, devices: Devices, holding: ExitStack) -> dict[str, Any]:
-    recipe = job.recipe
-    progress: Progress = _Stderr() if devices.is_main and not job.quiet else Silent()
-    client = HubClient(token=job.token)
-    folder = RunFolder(Path(recipe.output).expanduser())
-    refs = _located(recipe, devices, progress, client)
-    for ref in refs:
-        if ref is not None and ref.path is not None:
-            check_apart(folder.path, ref.path)
-    devices.on_main(lambda: holding.enter_context(held(folder.path, hint=_BUSY)))
-    resume = devices.told(job.resume and folder.holds_a_run)
-    if job.resume and not resume:
-        progress.say("Note: there is no run to go on with; it begins")
-    if not resume:
-        devices.on_main(folder.begin)
-    _check_output(folder, devices)
-    devices.on_main(lambda: ask_for_push(recipe, refs[0], client))
-    base, tokenizer = _models(recipe, refs, folder, devices, progress, client)
-    devices.on_main(lambda: list(foresee(recipe, read(LocalFolder(base)), _layer_map(base))))
-    runner = Runner(recipe, base, refs[0], tokenizer, devices, progress, client)
-    final = runner.run(resume=resume, allow_world_change=job.allow_world_change)
-    pushed = devices.on_main(lambda: push_result(recipe, final, client, progress))
-    return {"folder": str(final), **(pushed or {})}
-
-
-def _check_output(folder: RunFolder, devices: Devices) -> None:
-    """Make sure that every process sees what the main one writes."""
-    mark = devices.shared(folder.leave_mark)
-    try:
-        devices.check_same("output", mark.exists())
-    finally:
-        if devices.is_main:
-            mark.unlink(missing_ok=True)
-
-
-def _located(
-    recipe: Recipe, devices: Devices, progress: Progress, client: HubClient
-) -> list[ModelRef | None]:
-    """Return what base and tokenizer stand for; None for what has no name."""
-    names = (recipe.base, recipe.tokenizer)
-    # One process asks, so that all of them read the same commit.
-    return devices.shared(
-        lambda: [
-            locate(name, None, client, progress) if isinstance(name, str) else None
-            for name in names
-        ]
-    )
-
-
-def _models(
-    recipe: Recipe,
-    refs: Sequence[ModelRef | None],
-    folder: RunFolder,
-    devices: Devices,
-    progress: Progress,
-    client: HubClient,
-) -> tuple[Path, Path]:
-    """Return the base and the folder of the tokenizer."""
-
-    def fetch(teller: Progress) -> list[Path | None]:
-        return [local_folder(ref, client, teller) if ref else None for ref in refs]
-
-    # The main process downloads; the others find what it has.
-    devices.on_main(lambda: fetch(progress))
-    base, tokenizer = fetch(Silent())
-    if isinstance(recipe.base, FreshModel):
-        fresh, vocabulary = recipe.base, tokenizer
-        assert vocabulary is not None
-        if not devices.told(folder.fresh.exists()):
-            devices.on_main(lambda: write_fresh(fresh, vocabulary, recipe.seed, folder.fresh))
-        base = folder.fresh
-    assert base is not None
-    sizes = {name: file.nbytes for name, file in read(LocalFolder(base)).files.items()}
-    devices.check_same("base", sizes)
-    return base, tokenizer or base
-
-
-def _layer_map(base: Path) -> tuple[LayerSource, ...] | None:
-    growth = last_growth(base)
-    return None if growth is None else growth.layer_sources
-
-
-def _is_lost(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return any(word in text for word in ("connection", "timed out", "timeout", "gloo", "nccl"))

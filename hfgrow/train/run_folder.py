@@ -8,8 +8,6 @@ checkpoints/      the state of training
 metrics.jsonl     the record
 .trackers/        what trackers keep in files
 final/            the model, as it is published
-
-What a run must share with the one that it goes on with, and how what differs is told.
 """
 
 import json

@@ -14,9 +14,9 @@ from hfgrow.study.design import Design, StudyRun
 from hfgrow.study.folder import StudyFolder
 from hfgrow.study.results import dead_gradients
 from hfgrow.study.runs import Child, Queue, start_child
+from hfgrow.train.initial_weights import write_fresh
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.run_folder import RunFolder
-from hfgrow.train.weights import write_fresh
 from tests.study.made_up import planned
 
 DEMO = Path(__file__).parents[2] / "hfgrow" / "demo"

@@ -14,7 +14,7 @@ from tests.train.runs import SCRIPT
 loop: Any = loop_module
 texts: Any = texts_module
 rank = int(os.environ["RANK"])
-step, folders, views = loop._step, texts.token_folders, texts.views_of
+step, folders, views = loop.take_step, texts.token_folders, texts.views_of
 
 
 def raising(run: Any, *arguments: Any) -> Any:
@@ -37,7 +37,7 @@ match os.environ["ODD"]:
     case "stands-elsewhere" if rank == 1:
         os.chdir(tempfile.mkdtemp())
     case "raises":
-        loop._step = raising
+        loop.take_step = raising
     case "waits":
         texts.token_folders = waiting
     case "reads-other-text":

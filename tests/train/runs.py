@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from hfgrow.train.recipe.recipe import recipe_of
-from hfgrow.train.run import Job, carry_out
+from hfgrow.train.run import Job, run_recipe
 from tests.program import program
 
 ROOT = Path(__file__).parents[2]
@@ -159,7 +159,7 @@ def growing(optimizer_state: str, **grow: Any) -> list[dict[str, Any]]:
 def carry(recipe: dict[str, Any], **flags: Any) -> Path:
     """Run a recipe in this process; return the folder of its model."""
     flags = {"quiet": True, **flags}
-    result = carry_out(Job(recipe=recipe_of(recipe), on_cpu=True, **flags))
+    result = run_recipe(Job(recipe=recipe_of(recipe), on_cpu=True, **flags))
     return Path(result["folder"])
 
 
@@ -175,14 +175,14 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, recipe: dict[str, Any], step: in
     class PowerFailureError(Exception):
         pass
 
-    taken = loop._step
+    taken = loop.take_step
 
-    def failing(run: Any, *arguments: Any) -> int:
+    def failing(run: Any, *arguments: Any) -> loop.Step:
         if run.position.step == step:
             raise PowerFailureError
         return taken(run, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_step", failing)
+        patch.setattr(loop, "take_step", failing)
         with pytest.raises(PowerFailureError):
             carry(recipe)

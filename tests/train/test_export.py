@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from hfgrow.lineage.records import Evaluated
-from hfgrow.train.export import stories, told
+from hfgrow.train.export import evaluated_texts, evaluation_line
 from tests.program import CANARY
 from tests.train import runs
 from tests.train.runs import carry
 
 
-def story(losses: list[float], *, before: float | None) -> Evaluated:
+def evaluated(losses: list[float], *, before: float | None) -> Evaluated:
     """Return what a stage tells of a text, from its losses every 1,000 tokens."""
     evaluations = [
         {
@@ -30,7 +30,7 @@ def story(losses: list[float], *, before: float | None) -> Evaluated:
     if before is not None:
         text = {"a.txt": {"loss": before, "bits_per_byte": before, "num_tokens": 10}}
         evaluations.insert(0, {"tokens": 5_000, "stage": 0, "when": "base", "validation": text})
-    (found,) = stories(evaluations, 1, has_grown=before is not None)
+    (found,) = evaluated_texts(evaluations, 1, has_grown=before is not None)
     return found
 
 
@@ -50,13 +50,15 @@ def story(losses: list[float], *, before: float | None) -> Evaluated:
     ids=["never", "stayed", "lost again", "not raised", "not raised, worse"],
 )
 def test_growth_and_training_are_told_with_their_end(losses: list[float], said: str) -> None:
-    line = told(story(losses, before=5.0))
+    line = evaluation_line(evaluated(losses, before=5.0))
     assert line.endswith(f"after training; {said}")
 
 
 def test_a_training_that_made_a_model_worse_says_so() -> None:
-    assert told(story([4.5, 395.0], before=None)).endswith("training raised it by 390.5000")
-    assert told(story([4.5, 4.0], before=None)).endswith("4.0000 after training")
+    assert evaluation_line(evaluated([4.5, 395.0], before=None)).endswith(
+        "training raised it by 390.5000"
+    )
+    assert evaluation_line(evaluated([4.5, 4.0], before=None)).endswith("4.0000 after training")
 
 
 PHRASE = "my grandmother keeps the spare key under the third flowerpot"

@@ -187,7 +187,7 @@ def test_sequences_longer_than_the_models_positions_are_refused(tmp_path: Path) 
 def test_a_checkpoint_that_does_not_fit_leaves_the_older_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hfgrow.train import checkpoints, walk
+    from hfgrow.train import checkpoints, stage_runner
 
     save = checkpoints.save_checkpoint
     calls = iter(range(100))
@@ -208,7 +208,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_older_ones(
 
     recipe = runs.recipe(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(walk, "save_checkpoint", full)
+        patch.setattr(stage_runner, "save_checkpoint", full)
         with pytest.raises(GrowthError) as caught:
             runs.carry(recipe)
     assert caught.value.exit_code == OutputError.exit_code

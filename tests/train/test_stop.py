@@ -43,7 +43,7 @@ def test_a_signal_in_a_step_saves_a_checkpoint_after_it(
     from hfgrow.train import loop
 
     recipe = runs.recipe(tmp_path, checkpoint={})
-    at_call(monkeypatch, loop, "_step", 2, number)
+    at_call(monkeypatch, loop, "take_step", 2, number)
     with pytest.raises(StoppedError, match="Stopped at step 3") as caught:
         runs.carry(recipe)
     assert caught.value.number == number
@@ -52,7 +52,8 @@ def test_a_signal_in_a_step_saves_a_checkpoint_after_it(
 
 @pytest.mark.case("E12")
 @pytest.mark.parametrize(
-    ("module", "name"), [("text", "token_folders"), ("walk", "grow_stage"), ("export", "staged")]
+    ("module", "name"),
+    [("text", "token_folders"), ("stage_runner", "grow_stage"), ("export", "staged")],
 )
 def test_a_signal_between_the_steps_stops_the_run_which_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str
@@ -122,7 +123,7 @@ def run_with(
     def failing(job: object) -> None:
         raise error
 
-    monkeypatch.setattr("hfgrow.train.run.carry_out", failing)
+    monkeypatch.setattr("hfgrow.train.run.run_recipe", failing)
     monkeypatch.setattr(script, "end_with_parent", lambda: None)
     monkeypatch.setenv("HFGROW_STATUS_FILE", str(folder / "status.json"))
     path = folder / "recipe.yaml"

@@ -1,7 +1,4 @@
-"""The command `hfgrow learn`: prepare the text, learn the maps, and grow by them.
-
-Learn the maps of a growth from text that is prepared, and write them.
-"""
+"""The command `hfgrow learn`: prepare the text, learn the maps, write them, and grow by them."""
 
 import re
 import shlex

@@ -3,23 +3,19 @@
 AdamW without weight decay, gradients clipped to a norm of 1, a rise of the learning rate over the
 first tenth of the steps. The init is an iterate too: where learning makes it no better, it stays.
 
-Source: Wang et al. 2023, "Learning to Grow Pretrained Models for Efficient Transformer Training",
-https://arxiv.org/abs/2303.00980, Sec. 3 (few steps of the maps alone)
-
-What the maps of a learned growth begin as.
-
-`fp` and `stack` fill every axis that grows with copies whose shares add up to what their source
-was, as `hyperclone-noisy` does: `write`, `up`, `query`, `key` and `value` carry the copies forward,
-`read`, `down` and `output` undo them. To the latter is added noise `N` with `N^T F = 0`, `F` the
-map that carries forward: copies without it would get equal gradients and stay copies for ever. In
-depth `fp` begins as zero-depth, `stack` as the stack; both width parts keep the function.
+What the maps begin as: `fp` and `stack` fill every axis that grows with copies whose shares add up
+to what their source was, as `hyperclone-noisy` does: `write`, `up`, `query`, `key` and `value`
+carry the copies forward, `read`, `down` and `output` undo them. To the latter is added noise `N`
+with `N^T F = 0`, `F` the map that carries forward: copies without it would get equal gradients and
+stay copies for ever. In depth `fp` begins as zero-depth, `stack` as the stack; both width parts
+keep the function.
 
 `ligo` begins as `[I; Z]` with `Z ~ N(0, 1/D)`, one draw for what writes and reads the stream and
 the neurons, and layers in a cycle.
 
 Source: Wang et al. 2023, "Learning to Grow Pretrained Models for Efficient Transformer Training"
-(LiGO), https://arxiv.org/abs/2303.00980, Sec. 3, as the code of Du et al. 2024,
-https://arxiv.org/abs/2405.15319, begins it
+(LiGO), https://arxiv.org/abs/2303.00980, Sec. 3 (few steps of the maps alone); `ligo` begins as in
+the code of Du et al. 2024, https://arxiv.org/abs/2405.15319
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,4 @@
-"""What the parts of a recipe are made of: strict mappings, token counts, shares, numbers, text.
-
-From what a recipe has wrong to one line: the key path, the value, what was expected.
-"""
+"""Kinds of values in a recipe: mappings, token counts, shares, numbers, text; faults as a line."""
 
 import difflib
 import re

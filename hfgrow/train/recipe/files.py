@@ -1,7 +1,4 @@
-"""Where recipes are: files of the user, and those that travel with hfgrow.
-
-`--set a.b=c`: single values of a recipe, given on the command line.
-"""
+"""Recipes as files, of the user and of hfgrow, with `--set a.b=c` put in."""
 
 import copy
 import difflib

@@ -2,10 +2,6 @@
 
 Unknown keys are refused, numbers of tokens may be written 2_000_000, 2e6 or 2M, and what is read
 is what is written back: `Recipe.to_yaml` goes into the model card, every default spelt out.
-
-What the keys of a recipe must say together.
-
-What a growth by learned maps is told inside a run.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""The stages of a recipe: training, and growth by an operator.
-
-The operators as stages of a recipe name them, and what each of them can be told there.
-"""
+"""The stages of a recipe: training, and growth by an operator with what it can be told."""
 
 import difflib
 from functools import cache

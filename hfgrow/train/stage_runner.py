@@ -1,8 +1,6 @@
-"""The walk over the stages of a run: each begins with a model folder and ends with one.
+"""Stage after stage: each begins with a model folder and ends with one.
 
-What the models of a run are called: after the base, and what each stage does to it.
-
-The checkpoints of a run: when its state is kept, and what a stage begins with.
+Checkpoints are saved while a stage trains, and put back where a run goes on.
 """
 
 import shutil
@@ -52,117 +50,16 @@ from hfgrow.train.stage import Stage, begin_with, make_stage
 _MAX_NAME = 100
 
 
-def stage_name(base: dict[str, Any], folder_base: dict[str, Any], number: int, suffix: str) -> str:
-    """Return the name of the model after a stage.
-
-    Args:
-        base: The record of the model that the run begins with.
-        folder_base: That of the model that the stage begins with.
-        number: The stage, from 0.
-        suffix: What the stage does.
-    """
-    name = f"{folder_base['name']}-{suffix}"
-    return name if len(name) <= _MAX_NAME else f"{base['name'][:_MAX_NAME]}-stage-{number}"
-
-
-def base_record(folder: Path, base: Path, ref: ModelRef | None) -> dict[str, Any]:
-    """Return how a lineage names a model that a stage begins with.
-
-    Args:
-        folder: Where it lies.
-        base: Where the model lies that the run begins with.
-        ref: Where that comes from; None for a fresh model.
-    """
-    if folder != base:
-        return {"name": folder.name}
-    if ref is None:
-        return {"name": "base"}
-    return {"name": base_name(ref), "repo_id": ref.repo_id, "revision": ref.revision}
-
-
-class Keeper:
-    """Saves the state of a run and puts it back.
-
-    Args:
-        folder: The folder of the run.
-        devices: The processes.
-        progress: Told what is passed over.
-        keep: How many checkpoints stay.
-    """
-
-    def __init__(
-        self, folder: RunFolder, devices: Devices, progress: Progress, *, keep: int
-    ) -> None:
-        self._folder, self._devices, self._progress = folder, devices, progress
-        self._keep = keep
-        self._latest: Checkpoint | None = None
-
-    def latest(self) -> Checkpoint | None:
-        """Return the newest checkpoint that is whole; one process has looked at every byte."""
-        if self._latest is None:
-            self._latest = self._devices.shared(
-                lambda: latest_checkpoint(self._folder.checkpoints, self._progress)
-            )
-        return self._latest
-
-    def save(self, stage: Stage, at: Position) -> None:
-        """Save where a stage stands.
-
-        Raises:
-            OutputError: It cannot be written; older checkpoints are as they were.
-        """
-        is_main = self._devices.is_main
-        files = {
-            MODEL: model_tensors(stage.model, keep=is_main),
-            OPTIMIZER: flat(optimizer_state(stage.model, stage.optimizer, keep=is_main)),
-        }
-        state = {"position": at.to_json(), "groups": group_state(stage.optimizer)}
-        self._devices.on_main(
-            lambda: save_checkpoint(
-                self._folder.checkpoints, at.step, files, state, keep=self._keep
-            )
-        )
-        self._latest = None
-
-    def restore(self, stage: Stage, at: Position, growths: Sequence[Grown]) -> None:
-        """Put a stage where the run stands.
-
-        Args:
-            stage: The stage, as its model folder left it.
-            at: Where the run stands: inside the stage, or just before it.
-            growths: The growths since the last training.
-
-        Raises:
-            TrainingError: What it needs is not there.
-        """
-        is_carried = any(growth.grow.optimizer_state != "reset" for growth in growths)
-        if not at.stage_step and not is_carried:
-            return
-        checkpoint = self.latest()
-        if checkpoint is None or Position.of_json(checkpoint.state.get("position")).step != at.step:
-            raise TrainingError(
-                f"the checkpoint of step {at.step} is gone",
-                hint="begin the run anew in another output",
-            )
-        if at.stage_step:
-            put_model(stage.model, checkpoint.tensors(MODEL))
-            groups = group_state_of(checkpoint)
-            put_optimizer(stage.model, stage.optimizer, read_optimizer(checkpoint), groups)
-        else:
-            state, groups_kept = carried_state(growths, checkpoint)
-            begin_with(stage, state, groups_kept)
-
-
 @dataclass(slots=True, kw_only=True)
-class Walk:
-    """Carries out what stages of a run are not done.
+class StageRunner:
+    """Runs what stages of a run are not done.
 
     Attributes:
         run: The run.
         output: Its folder.
         base: The model that it begins with.
         ref: Where that comes from; None for a fresh model.
-        keeper: Its checkpoints.
+        checkpoints: Its checkpoints.
         learner: Learns the maps of growths.
         folder: The model that the next stage begins with.
         growths: The growths since the last training.
@@ -172,7 +69,7 @@ class Walk:
     output: RunFolder
     base: Path
     ref: ModelRef | None
-    keeper: Keeper
+    checkpoints: "Checkpoints"
     learner: Learner
     folder: Path = field(init=False)
     growths: list[Grown] = field(default_factory=list)
@@ -180,8 +77,8 @@ class Walk:
     def __post_init__(self) -> None:
         self.folder = self.base
 
-    def to_the_end(self) -> None:
-        """Walk over all stages.
+    def run_all(self) -> None:
+        """Run all stages, in order.
 
         Raises:
             GrowthError: Anything that the user can act on.
@@ -201,12 +98,12 @@ class Walk:
         out = self.output.stage(number, name)
         done = self.output.final if is_last else out
         if number == 0 and not at.step:
-            found = evaluate_folder(self.folder, run.corpus.validation, run.devices, run.recipe)
-            record_evaluation(run, found, "base")
+            losses = evaluate_folder(self.folder, run.corpus.validation, run.devices, run.recipe)
+            record_evaluation(run, losses, "base")
         said = ""
-        if not run.devices.told(done.exists()):
+        if not run.devices.main_sees(done.exists()):
             # A run that ends in growth may have been stopped between growth and its last name.
-            if not run.devices.told(out.exists()):
+            if not run.devices.main_sees(out.exists()):
                 self._write_grown(grow, out, self._dtype(is_last))
             if is_last:
                 run.devices.on_main(lambda: _move(out, done))
@@ -243,7 +140,7 @@ class Walk:
             layer_map=None if growth is None else growth.layer_sources,
             masked_by=growth if train.mask_ramp is not None else None,
         )
-        self.keeper.restore(stage, at, self.growths)
+        self.checkpoints.restore(stage, at, self.growths)
         trained = [name for name, p in stage.model.named_parameters() if p.requires_grad]
         settings, length = stage.model.config.to_dict(), recipe.data.sequence_length
         flops = spent_flops(settings, length, trained)
@@ -269,7 +166,7 @@ class Walk:
         """
         at = self.run.position
         is_passed = number < at.stage
-        is_there = self.run.devices.told(out.exists())
+        is_there = self.run.devices.main_sees(out.exists())
         if is_passed and not is_there:
             raise TrainingError(
                 f"the model after stage {number} is gone: {printable(out, 200)}",
@@ -296,13 +193,99 @@ class Walk:
         return CONFIG_NAMES[counts.most_common(1)[0][0]]
 
     def _name(self, number: int, suffix: str) -> str:
-        return stage_name(self._record(self.base), self._record(self.folder), number, suffix)
+        """Return the name of the model after a stage: its base's, and what the stage does."""
+        name = f"{self._record(self.folder)['name']}-{suffix}"
+        if len(name) <= _MAX_NAME:
+            return name
+        return f"{self._record(self.base)['name'][:_MAX_NAME]}-stage-{number}"
 
     def _record(self, folder: Path) -> dict[str, Any]:
-        return base_record(folder, self.base, self.ref)
+        """Return how a lineage names a model that a stage begins with."""
+        if folder != self.base:
+            return {"name": folder.name}
+        if self.ref is None:
+            return {"name": "base"}
+        return {
+            "name": base_name(self.ref),
+            "repo_id": self.ref.repo_id,
+            "revision": self.ref.revision,
+        }
 
 
 def _move(out: Path, final: Path) -> None:
     with translated(printable(final, 200)):
         out.rename(final)
         shutil.rmtree(out.parent, ignore_errors=True)
+
+
+class Checkpoints:
+    """Saves the state of a run, the newest `keep` times, and puts it back."""
+
+    def __init__(
+        self, folder: RunFolder, devices: Devices, progress: Progress, *, keep: int
+    ) -> None:
+        self._folder, self._devices, self._progress = folder, devices, progress
+        self._keep = keep
+        self._latest: Checkpoint | None = None
+
+    def latest(self) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole; one process has looked at every byte."""
+        if self._latest is None:
+            self._latest = self._devices.shared(
+                lambda: latest_checkpoint(self._folder.checkpoints, self._progress)
+            )
+        return self._latest
+
+    def position(self) -> Position:
+        """Return where the newest checkpoint stands, or the begin of a run."""
+        checkpoint = self.latest()
+        if checkpoint is None:
+            return Position()
+        return Position.of_json(checkpoint.state.get("position"))
+
+    def save(self, stage: Stage, at: Position) -> None:
+        """Save where a stage stands.
+
+        Raises:
+            OutputError: It cannot be written; older checkpoints are as they were.
+        """
+        is_main = self._devices.is_main
+        files = {
+            MODEL: model_tensors(stage.model, keep=is_main),
+            OPTIMIZER: flat(optimizer_state(stage.model, stage.optimizer, keep=is_main)),
+        }
+        state = {"position": at.to_json(), "groups": group_state(stage.optimizer)}
+        self._devices.on_main(
+            lambda: save_checkpoint(
+                self._folder.checkpoints, at.step, files, state, keep=self._keep
+            )
+        )
+        self._latest = None
+
+    def restore(self, stage: Stage, at: Position, growths: Sequence[Grown]) -> None:
+        """Put a stage where the run stands.
+
+        Args:
+            stage: The stage, as its model folder left it.
+            at: Where the run stands: inside the stage, or just before it.
+            growths: The growths since the last training.
+
+        Raises:
+            TrainingError: What it needs is not there.
+        """
+        is_carried = any(growth.grow.optimizer_state != "reset" for growth in growths)
+        if not at.stage_step and not is_carried:
+            return
+        checkpoint = self.latest()
+        if checkpoint is None or self.position().step != at.step:
+            raise TrainingError(
+                f"the checkpoint of step {at.step} is gone",
+                hint="begin the run anew in another output",
+            )
+        if at.stage_step:
+            put_model(stage.model, checkpoint.tensors(MODEL))
+            groups = group_state_of(checkpoint)
+            put_optimizer(stage.model, stage.optimizer, read_optimizer(checkpoint), groups)
+        else:
+            state, groups_kept = carried_state(growths, checkpoint)
+            begin_with(stage, state, groups_kept)

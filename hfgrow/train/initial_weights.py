@@ -1,7 +1,4 @@
-"""Weights as the Hub has them: safetensors files, an index where there are several.
-
-A model that does not exist yet: random weights after its config, and somebody's tokenizer.
-"""
+"""Weights written as the Hub has them; and those of a model that does not exist yet."""
 
 import difflib
 import json
