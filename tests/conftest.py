@@ -28,7 +28,7 @@ from tests.hub_server.homes import empty_home  # noqa: E402, F401
 from tests.hub_server.machine import hub_with_base  # noqa: E402, F401
 from tests.hub_server.pushes import grown_folder  # noqa: E402, F401
 from tests.leaks import TOKENS, leaks  # noqa: E402
-from tests.program import CANARY  # noqa: E402
+from tests.program import CANARY, TERMINAL, handling  # noqa: E402
 
 # The machines that run this are slow and shared: a single example has no deadline.
 settings.register_profile(
@@ -56,6 +56,13 @@ def no_token_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """When the suite ends, look for the tokens in every file that it has written."""
     yield
     assert leaks(tmp_path_factory.getbasetemp()) + leaks(Path(_HOME.name)) == []
+
+
+@pytest.fixture
+def in_a_terminal() -> Iterator[None]:
+    """Signals are heard by the test and by what it starts, even where the tests run under nohup."""
+    with handling(TERMINAL):
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

@@ -9,14 +9,24 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 # Every test runs with this token in its environment; it must not come out anywhere.
 CANARY = "hf_" + "CanaryTokenThatMustNeverShow".ljust(34, "x")
 
 Finished = subprocess.CompletedProcess[str]
+_Handler = Callable[[int, Any], Any] | int | None
+
+# As a terminal starts a program. nohup ignores SIGHUP, a script SIGINT for its background jobs, and
+# whatever these start inherits that.
+TERMINAL: dict[int, _Handler] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -99,19 +109,27 @@ def call_hfgrow(*args: str | Path, cwd: Path | None = None) -> Finished:
 
 
 @contextlib.contextmanager
+def handling(handlers: Mapping[int, _Handler]) -> Iterator[None]:
+    """Handle signals so in this process; what is ignored here is so in a program it starts."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def _invoked_as(args: list[str], cwd: Path | None) -> Iterator[None]:
     argv, variables = sys.argv, dict(os.environ)
-    handlers = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
     sys.argv = ["hfgrow", *args]
     try:
-        with contextlib.chdir(cwd or Path.cwd()):
+        with (
+            handling({number: signal.getsignal(number) for number in TERMINAL}),
+            contextlib.chdir(cwd or Path.cwd()),
+        ):
             yield
     finally:
         sys.argv = argv
         os.environ.clear()
         os.environ.update(variables)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

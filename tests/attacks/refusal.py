@@ -37,7 +37,7 @@ def assert_refused(folder: Path, *words: str) -> str:
     return message
 
 
-def refuse_in_little_memory(folder: Path) -> Finished:
+def check_refused_in_little_memory(folder: Path) -> Finished:
     """Run the strict reader in a process of its own that may use 2 GB of addresses."""
     finished = run_hfgrow("check", folder, timeout=_LIMIT_S, address_space_nbytes=_MEMORY_NBYTES)
     assert finished.returncode == 3, finished.stderr

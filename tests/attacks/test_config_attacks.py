@@ -14,7 +14,7 @@ import pytest
 from hfgrow.errors import ModelError
 from hfgrow.train.stage import load_model
 from tests.attacks.craft import check, edit_config, read_raw, rename_tensors
-from tests.attacks.refusal import assert_refused, refuse_in_little_memory
+from tests.attacks.refusal import assert_refused, check_refused_in_little_memory
 from tests.checkpoints import MakeCheckpoint, edit_json, load
 from tests.program import call_hfgrow
 
@@ -73,7 +73,7 @@ def test_the_refusal_says_both_depths(base: Path) -> None:
 @pytest.mark.parametrize("layers", [10**12, 2**31 - 1], ids="C3-{}".format)
 def test_a_giant_number_of_layers_takes_no_memory(base: Path, layers: int) -> None:
     edit_config(base, num_hidden_layers=layers)
-    refuse_in_little_memory(base)
+    check_refused_in_little_memory(base)
 
 
 @pytest.mark.case("C4")

@@ -22,7 +22,7 @@ from tests.attacks.craft import (
     read_raw,
     write_raw,
 )
-from tests.attacks.refusal import assert_refused, refuse_in_little_memory, result_or_refusal
+from tests.attacks.refusal import assert_refused, check_refused_in_little_memory, result_or_refusal
 from tests.checkpoints import MakeCheckpoint, load, logits
 from tests.program import call_hfgrow
 
@@ -72,7 +72,7 @@ def test_what_is_no_safetensors_file_is_called_by_its_name(
 @pytest.mark.parametrize("claimed", [1 << 40, (1 << 64) - 1], ids="A2-{}".format)
 def test_a_claimed_length_allocates_nothing(base: Path, claimed: int) -> None:
     write_raw(base / WEIGHTS, "{}", length=claimed)
-    refuse_in_little_memory(base)
+    check_refused_in_little_memory(base)
 
 
 @pytest.mark.case("A4")

@@ -213,7 +213,7 @@ def training_document(path: str, value: object) -> dict[str, Any]:
     return content
 
 
-def refused(content: dict[str, Any]) -> None:
+def check_refused(content: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=r"hfgrow\.json"):
         parse_manifest(content)
 
@@ -245,7 +245,7 @@ def test_the_record_itself_is_good() -> None:
 )
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
 def test_a_number_is_one_and_bounded(path: str, value: object) -> None:
-    refused(training_document(path, value))
+    check_refused(training_document(path, value))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_number_is_one_and_bounded(path: str, value: object) -> None:
 )
 @pytest.mark.parametrize("value", [v for v in NO_NUMBERS if v is not None], ids=repr)
 def test_a_number_that_may_be_unknown_is_one_and_bounded(path: str, value: object) -> None:
-    refused(training_document(path, value))
+    check_refused(training_document(path, value))
     parse_manifest(training_document(path, ...))
 
 
@@ -279,7 +279,7 @@ def test_a_number_that_may_be_unknown_is_one_and_bounded(path: str, value: objec
 )
 @pytest.mark.parametrize("value", NO_TEXTS, ids=lambda value: repr(value)[:20])
 def test_a_text_has_its_shape(path: str, value: object) -> None:
-    refused(training_document(path, value))
+    check_refused(training_document(path, value))
 
 
 @pytest.mark.parametrize("path", ["compute.device", "data.0.dataset"])
@@ -287,7 +287,7 @@ def test_a_text_has_its_shape(path: str, value: object) -> None:
     "value", [v for v in NO_TEXTS if v is not None], ids=lambda value: repr(value)[:20]
 )
 def test_a_text_that_may_be_absent_has_its_shape(path: str, value: object) -> None:
-    refused(training_document(path, value))
+    check_refused(training_document(path, value))
     parse_manifest(training_document(path, ...))
 
 
@@ -296,7 +296,7 @@ def test_a_text_that_may_be_absent_has_its_shape(path: str, value: object) -> No
     "value", [None, "", 5, [], "a\x1b[31mb", "a\nb", "\u202eabc", "x" * 5000], ids=repr
 )
 def test_a_label_can_be_printed(path: str, value: object) -> None:
-    refused(training_document(path, value))
+    check_refused(training_document(path, value))
 
 
 @pytest.mark.parametrize(
@@ -356,18 +356,18 @@ def test_a_label_can_be_printed(path: str, value: object) -> None:
     ids=lambda value: repr(value)[:40],
 )
 def test_what_a_training_cannot_say_is_refused(path: str, value: object) -> None:
-    refused(training_document(path, value))
+    check_refused(training_document(path, value))
 
 
 def test_training_that_changes_a_width_is_refused() -> None:
     content = training_document("result.hidden_size", 64)
     content["chain"][1]["base"]["hidden_size"] = 32
-    refused(content)
+    check_refused(content)
 
 
 @pytest.mark.parametrize("value", [5, "much", [], {}, {"tokens": 1}], ids=repr)
 def test_the_declared_cost_of_a_root_has_its_shape(value: object) -> None:
-    refused({**copy.deepcopy(TRAINED_DOCUMENT), "root_compute": value})
+    check_refused({**copy.deepcopy(TRAINED_DOCUMENT), "root_compute": value})
 
 
 @pytest.mark.parametrize("label", [HTML.replace("\n", ""), SHELL, "a](http://evil)", "| a | b"])

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import MakeCheckpoint
-from tests.program import environment, program, run_hfgrow
+from tests.program import environment, handling, program, run_hfgrow
+
+pytestmark = pytest.mark.usefixtures("in_a_terminal")
 
 FILES = {
     ".hfgrow-base",
@@ -108,6 +110,23 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
     assert stdout == ""
     assert "Traceback" not in stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.case("E12")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_is_ignored_as_nohup_does_changes_nothing(
+    big_base: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    with (
+        handling({number: signal.SIG_IGN}),
+        start(big_base, tmp_path / "out", "--g", "8") as process,
+    ):
+        wait_for_staging(process, tmp_path / "out")
+        assert process.poll() is None
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0, stderr
+    weights_of(tmp_path / "out")
 
 
 @pytest.mark.case("E12")

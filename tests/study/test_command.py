@@ -203,6 +203,7 @@ def test_a_dry_run_says_what_it_will_take_and_does_nothing(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("in_a_terminal")
 def test_a_stopped_study_stops_its_runs_and_goes_on(tmp_path: Path, number: int) -> None:
     content: dict[str, Any] = tiny(tmp_path, base_tokens=128_000)
     content["evaluation"]["every_tokens"] = 16_384

@@ -17,8 +17,10 @@ import yaml
 from hfgrow.errors import GrowthError, UsageError, argument, command, growth, one_of
 from hfgrow.train.processes import StoppedError, StopRequest, _outcome
 from hfgrow.train.recipe.speech import KEYS
-from tests.program import CANARY
+from tests.program import CANARY, handling
 from tests.train import runs
+
+pytestmark = pytest.mark.usefixtures("in_a_terminal")
 
 NUMBERS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 
@@ -102,14 +104,19 @@ def test_a_second_sigterm_does_not_end_the_undoing() -> None:
 
 
 def test_a_signal_that_was_ignored_stays_so() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        stop = StopRequest()
-        with stop.listening():
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert stop.number == 0
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    stop = StopRequest()
+    with handling({signal.SIGHUP: signal.SIG_IGN}), stop.listening():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert stop.number == 0
+
+
+@pytest.mark.case("E12")
+def test_a_run_that_nohup_starts_outlives_the_hangup(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path)
+    with handling({signal.SIGHUP: signal.SIG_IGN}):
+        done = runs.stop_at(recipe, tmp_path, 3, signal.SIGHUP, by_program=True)
+    assert done.returncode == 0, done.stderr
+    assert len(runs.losses(recipe)) == 12
 
 
 script: Any = import_module("hfgrow_recipes.continue_pretraining")

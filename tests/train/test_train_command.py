@@ -139,6 +139,7 @@ def test_a_growth_that_cannot_be_is_told_in_keys(
 @pytest.mark.case("E12")
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("in_a_terminal")
 def test_a_stopped_run_says_how_it_goes_on(tmp_path: Path, number: int) -> None:
     stages = [{"train": {"tokens": 256_000, "learning_rate": 1e-3}}]
     recipe = written(tmp_path, stages=stages)
