@@ -27,11 +27,11 @@ from typing import Self
 _UNPRINTABLE = re.compile(
     r"[^\x20-\x7e\u00a1-\u061b\u061d-\u1fff\u2010-\u2027\u2030-\u205e\u2070-\ud7ff\uf900-\ufdcf]"
 )
-_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
-
-
+# Tokens of the Hub.
+_SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}")
 # A token lies between two of what `printable` takes out of foreign text, its parts behind others.
-_TOKEN = re.compile("\0([^\0]*)\0")
+_TOKEN = re.compile("\0(\1?[a-z][^\0]*)\0")
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def argument(name: str, value: object = "") -> str:
@@ -76,7 +76,7 @@ class Speech:
 
     def spell(self, text: str) -> str:
         """Return a text of tokens as the front end writes it."""
-        return _TOKEN.sub(lambda found: self._token(found[1]), text).replace("\0", "\ufffd")
+        return _CONTROL.sub("\ufffd", _TOKEN.sub(lambda found: self._token(found[1]), text))
 
     def _token(self, token: str) -> str:
         if token.startswith("\1"):
@@ -235,7 +235,7 @@ def redacted(text: str) -> str:
     Raises:
         TypeError: It is no text: by that click learns whether a stream takes bytes.
     """
-    return _TOKEN.sub("hf_***", text)
+    return _SECRET.sub("hf_***", text)
 
 
 @contextmanager
