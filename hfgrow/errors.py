@@ -53,9 +53,11 @@ def growth(operator: str, **arguments: object) -> str:
 def command(words: str, **options: object) -> str:
     """Return a command of hfgrow as it is typed in a shell, whoever speaks; None leaves one out."""
     given = (
-        f" --{key.replace('_', '-')} {value}" for key, value in options.items() if value is not None
+        f" --{key.replace('_', '-')} {value}".rstrip()
+        for key, value in options.items()
+        if value is not None
     )
-    return " ".join(f"hfgrow {words}{''.join(given)}".split())
+    return f"hfgrow {words}{''.join(given)}"
 
 
 def _plain(value: object) -> str:

@@ -4,6 +4,7 @@
 dry run ends with the plan. Whatever can be refused is refused before what costs more.
 """
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -191,8 +192,8 @@ def _check_output(request: GrowthRequest, ref: ModelRef, out: Path, progress: Pr
         if request.push and not request.overwrite and (out / MANIFEST).is_file():
             raise OutputError(
                 f"the output folder {printable(out, 200)} exists",
-                hint=f"to push what lies there: hfgrow push {printable(out, 200)}; to grow it "
-                f"again add {argument('overwrite')}",
+                hint=f"to push what lies there: hfgrow push {shlex.quote(printable(out, 200))}; to "
+                f"grow it again add {argument('overwrite')}",
             )
         check_target(out, folder_of(ref), overwrite=request.overwrite)
 

@@ -98,7 +98,7 @@ def one_of(values: Container[str]) -> FieldKind:
 
 
 def is_word(value: object) -> bool:
-    """Say whether a value is a name that no shell or Markdown reads as anything else."""
+    """Say whether a value is a name of letters, digits and marks, without space or quote."""
     return isinstance(value, str) and bool(_WORD.fullmatch(value))
 
 
@@ -137,7 +137,8 @@ def items(kind: FieldKind, most: int, least: int = 1) -> FieldKind:
 def record(of: type, **given: FieldKind) -> FieldKind:
     """Return the kind of a dataclass, whose annotations say the kinds of its fields.
 
-    A field whose default is None may be absent, and is then not written. Other keys are ignored.
+    A field that may be None, or is LATER, may be absent; None is not written where it is the
+    default. Other keys are ignored.
 
     Args:
         of: The dataclass.

@@ -10,8 +10,6 @@ the next; `predicted` is too, but for its matrices, which are predicted from tho
 attention or MLP before the residual stream: o_proj and down_proj, or the norm behind them where
 there is one. A layer whose branch ends are zero passes the stream on unchanged.
 
-The standard deviation of fresh weights.
-
 Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, App. I.2
 """
 

@@ -192,3 +192,8 @@ def test_operators_are_listed_axis_by_axis_those_with_their_own_command_apart() 
     assert ALL_OPERATORS.keys() - OPERATORS.keys() == {"learn"}
     names = list(OPERATORS)
     assert names[names.index("split") + 1 :][:2] == ["zero-width", "random-width"]
+
+
+def test_an_optional_choice_is_a_type_of_a_parameter() -> None:
+    parameter = Parameter("init", Literal["stack", "zero"] | None, "How it begins.")
+    assert [parameter.fits(value) for value in ("stack", None, "other")] == [True, True, False]

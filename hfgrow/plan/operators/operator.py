@@ -30,6 +30,7 @@ from typing import (
     Generic,
     Literal,
     ParamSpec,
+    Union,
     get_args,
     get_origin,
     get_type_hints,
@@ -79,7 +80,8 @@ class Parameter:
     @property
     def types(self) -> tuple[Any, ...]:
         """The types that a value can have, one by one."""
-        return get_args(self.type) if isinstance(self.type, UnionType) else (self.type,)
+        is_union = get_origin(self.type) in (Union, UnionType)
+        return get_args(self.type) if is_union else (self.type,)
 
     def fits(self, value: object) -> bool:
         """Say whether a value is one; a whole number is a float too, a bool is only a bool."""
@@ -209,7 +211,7 @@ class Operator(Generic[P]):
             formula=formula,
             paper=paper,
             summary=summary,
-            _defaults=defaults,
+            _defaults={**self._defaults, **defaults},
         )
 
 
