@@ -299,7 +299,7 @@ def test_a_real_revision_passes(revision: str) -> None:
 
 def test_a_revision_is_not_ignored(home: Path) -> None:
     model_folder(home / "work" / "grown")
-    with pytest.raises(UsageError, match="revision"):
+    with pytest.raises(UsageError, match=r"^revision is for models on the Hub"):
         parse("./grown", "main")
     with pytest.raises(UsageError, match="another revision"):
         parse("hf://bob/base@v1", "v2")

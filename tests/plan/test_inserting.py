@@ -385,7 +385,7 @@ def test_more_layers_than_gaps_are_refused(base: Path, layers: int) -> None:
 
 @pytest.mark.parametrize("seed", [-1, 1 << 32])
 def test_a_seed_of_lesa_out_of_range_is_refused(base: Path, seed: int) -> None:
-    with pytest.raises(UsageError, match="seed"):
+    with pytest.raises(UsageError, match=r"^seed must be from 0"):
         lesa(read(LocalFolder(base)), seed=seed)
 
 
