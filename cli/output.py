@@ -38,7 +38,7 @@ class Console:
         """Tell a line on stderr."""
         if not self.quiet:
             with suppress(OSError):
-                print(redacted(OPTIONS.spell(text)), file=sys.stderr, flush=True)
+                print(redacted(OPTIONS.spell(f"{text}")), file=sys.stderr, flush=True)
 
     def stop(self, text: str, number: int) -> NoReturn:
         """Tell where work stands that a signal ended, and end with the code of the signal."""

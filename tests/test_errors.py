@@ -11,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hfgrow
-from cli.output import OPTIONS
-from hfgrow.errors import UsageError, argument, command, growth, one_of, printable
+from cli.output import OPTIONS, Console
+from hfgrow.errors import ModelError, Text, UsageError, argument, command, growth, one_of, printable
 
 ROOT = Path(hfgrow.__file__).parent
-# Steps as one types them are a notation of their own; lm_eval's options are lm_eval's.
+# Steps as one types them are a notation of their own; lm_eval's options are lm_eval's; a study
+# starts its runs as commands.
 TYPED = ("growth/steps.py", "growth/lm_eval.py", "lineage/describe.py", "errors.py")
-CORE = ("plan", "checkpoint", "hub", "lineage", "growth", "data")
+TYPED += ("study/runs.py",)
+CORE = ("plan", "checkpoint", "hub", "lineage", "growth", "data", "study")
 
 
 def test_an_error_reads_in_the_words_of_python() -> None:
@@ -48,6 +50,16 @@ def test_the_command_line_types_options() -> None:
 def test_several_that_would_do_are_an_alternative() -> None:
     either = one_of(argument("repo", "NAME"), argument("create_pr"), argument("exist_ok"))
     assert OPTIONS.spell(either) == "--repo NAME, --create-pr, or --exist-ok"
+
+
+def test_a_note_of_an_error_is_written_by_whoever_tells_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = ModelError(f"the weights hold NaN; {argument('allow_nonfinite')}")
+    note = Text(f"Note: {error}")
+    Console().say(note)
+    assert note == "Note: the weights hold NaN; allow_nonfinite"
+    assert capsys.readouterr().err == "Note: the weights hold NaN; --allow-nonfinite\n"
 
 
 def test_an_error_told_inside_another_is_still_written_by_whoever_prints_it() -> None:

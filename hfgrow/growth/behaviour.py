@@ -13,7 +13,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.strict import read_json_object
 from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
 from hfgrow.console import Progress
-from hfgrow.errors import GrowthError, ModelError, VerificationError, foreign, printable
+from hfgrow.errors import GrowthError, ModelError, Text, VerificationError, foreign, printable
 from hfgrow.growth.loading import (
     available_nbytes,
     loaded_model,
@@ -135,7 +135,7 @@ def _tokens(base: Path, text: str | None, progress: Progress) -> tuple[Any, str]
         try:
             return _tokenize(base, text, config["vocab_size"], progress)[:, :limit], name
         except ModelError as error:
-            progress.say(f"Note: {error}")
+            progress.say(Text(f"Note: {error}"))
     return _random_tokens(config["vocab_size"], min(limit, _MAX_TOKENS // 4)), "random tokens"
 
 

@@ -16,7 +16,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.checkpoint.write import check_free_space, config_with, write, write_texts
 from hfgrow.console import Progress, Silent, counting
-from hfgrow.errors import OutputError, argument, printable
+from hfgrow.errors import OutputError, Text, argument, printable
 from hfgrow.growth.behaviour import TRANSFORMERS, settle_generation
 from hfgrow.growth.loading import COMPUTING, missing, require, require_for
 from hfgrow.growth.models import base_name, files_of, folder_of, local_folder, locate
@@ -206,7 +206,7 @@ def _only_noted(request: GrowthRequest, progress: Progress) -> Iterator[None]:
     except OutputError as error:
         if not request.dry_run:
             raise
-        progress.say(f"Note: the growth itself would stop here: {error}")
+        progress.say(Text(f"Note: the growth itself would stop here: {error}"))
 
 
 def _headers(

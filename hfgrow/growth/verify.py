@@ -18,7 +18,7 @@ from hfgrow.checkpoint.compute.evaluate import Evaluator
 from hfgrow.checkpoint.files import LocalFolder, hash_file, opened
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress, Silent, counting
-from hfgrow.errors import ModelError, UsageError, VerificationError, printable
+from hfgrow.errors import ModelError, Text, UsageError, VerificationError, printable
 from hfgrow.growth.behaviour import TRANSFORMERS, check_transformers_view, measure
 from hfgrow.growth.loading import missing, require_for
 from hfgrow.growth.models import base_folder
@@ -306,6 +306,6 @@ def is_finite(base: GrowthPlan, progress: Progress, allow_nonfinite: bool) -> bo
     except ModelError as error:
         if not allow_nonfinite:
             raise
-        progress.say(f"Note: {error}; logits are not measured")
+        progress.say(Text(f"Note: {error}; logits are not measured"))
         return False
     return True

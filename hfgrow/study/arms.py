@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, argument, printable
 from hfgrow.plan.operators.operator import MAX_SEED
 from hfgrow.train.recipe.fields import Part, Text, Tokens, expected, number, refusal, refused
 from hfgrow.train.recipe.files import read_recipe, with_overrides
@@ -281,7 +281,7 @@ def _of_size(content: dict[Any, Any], size: str | None, where: str) -> dict[Any,
     sizes: Any = content.get(_SIZES)
     if sizes is None:
         if size is not None:
-            raise UsageError(f"{where} has no sizes", hint="leave out --size")
+            raise UsageError(f"{where} has no sizes", hint=f"leave out {argument('size')}")
         return result
     if not isinstance(sizes, dict) or not all(isinstance(v, dict) for v in sizes.values()):
         raise UsageError(f"{where}: sizes is no mapping of names to what they change")

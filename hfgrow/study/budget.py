@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hfgrow.checkpoint.staging import replace_bytes
 from hfgrow.console import shown
-from hfgrow.errors import OutputError, UsageError, printable
+from hfgrow.errors import OutputError, UsageError, argument, one_of, printable
 from hfgrow.lineage.canvas import canvas, picture_bytes
 
 # A power of ten that a float holds, and no budget reaches.
@@ -29,7 +29,7 @@ _LAW, _BOUND, _HERE = "#1f5fa8", "#d1495b", "#222222"
 _NUM_POINTS = 240
 _DECADES = 1.0
 FORMATS = {".png": "png", ".svg": "svg"}
-_ELSEWHERE = "choose another --plot FILE"
+_ELSEWHERE = f"choose another {argument('plot', 'FILE')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,12 +250,12 @@ def budget_of(
         UsageError: There is no such growth factor, or less than one parameter or token of anything.
     """
     if not 2 <= g <= MAX_G:
-        raise UsageError(f"growth factor g must be from 2 to {MAX_G}, not {g}")
+        raise UsageError(f"growth factor {argument('g')} must be from 2 to {MAX_G}, not {g}")
     base = num_base_parameters or num_parameters / g
     if base < 1:
         raise UsageError(
             f"a base of {num_parameters:g} / {g} parameters is less than one parameter",
-            hint="name the parameters of the grown model: --parameters 7B",
+            hint=f"name the parameters of the grown model: {argument('parameters', '7B')}",
         )
     scratch_tokens = flops / (6 * num_parameters)
     if scratch_tokens < 1:
@@ -268,7 +268,8 @@ def budget_of(
         raise UsageError(
             f"the base would get {tokens:.2g} tokens, less than one: the law says {said:.2g}, and "
             f"{MOST_SHARE:.0%} of the tokens from scratch are {MOST_SHARE * scratch_tokens:.2g}",
-            hint="name more compute, --tokens 300B or --flops 1e22",
+            hint="name more compute, "
+            + one_of(argument("tokens", "300B"), argument("flops", "1e22")),
         )
     return Budget(
         law=law,
@@ -302,7 +303,7 @@ def format_of(path: Path) -> str:
     """
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
-        raise UsageError(f"--plot {printable(path, 200)} must end in {' or '.join(FORMATS)}")
+        raise UsageError(f"{argument('plot', path)} must end in {' or '.join(FORMATS)}")
     return kind
 
 
@@ -319,7 +320,11 @@ def check_picture(path: Path, *, overwrite: bool) -> None:
             hint=_ELSEWHERE,
         )
     if path.is_dir() or (path.exists() and not overwrite):
-        kind, add = ("a folder", "") if path.is_dir() else ("there already", "add --overwrite, or ")
+        kind, add = (
+            ("a folder", "")
+            if path.is_dir()
+            else ("there already", f"add {argument('overwrite')}, or ")
+        )
         raise OutputError(f"the picture {shown_path} is {kind}", hint=f"{add}{_ELSEWHERE}")
 
 

@@ -27,7 +27,7 @@ from hfgrow.data.order import BlockOrder, check_sequence_length
 from hfgrow.data.sources import DEMO, VALIDATION, TextSource
 from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
-from hfgrow.errors import GrowthError, ModelError, TrainingError, UsageError, printable
+from hfgrow.errors import GrowthError, ModelError, TrainingError, UsageError, argument, printable
 from hfgrow.growth.steps import Step, planned, suffix_of
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.describe import describe_step
@@ -357,10 +357,12 @@ def shared_settings(
         try:
             check_sequence_length(length, positions)
         except UsageError as error:
-            raise UsageError(str(error), hint=f"--sequence-length {positions}") from None
+            raise UsageError(str(error), hint=argument("sequence_length", positions)) from None
     tokens = batch_tokens or _SEQUENCES * length
     if tokens % length:
-        raise UsageError(f"--batch-tokens {tokens} is no multiple of the sequence length {length}")
+        raise UsageError(
+            f"{argument('batch_tokens', tokens)} is no multiple of the sequence length {length}"
+        )
     sequences = tokens // length
     on_gpu = torch.cuda.is_available() and not on_cpu
     settings = {
@@ -432,9 +434,9 @@ def tokenised(
         weights = [1.0] * len(train)
         order = BlockOrder(corpus.train, weights, sequence_length=length, seed=plan.seed)
     except TrainingError as error:
-        hint = f"give more text, or a --sequence-length below {length}"
+        hint = f"give more text, or a {argument('sequence_length')} below {length}"
         if not validation:
-            hint += ", or held-out text as --validation"
+            hint += f", or held-out text as {argument('validation')}"
         raise TrainingError(str(error), hint=hint) from error
     epochs = zip(corpus.train, order.epochs(plan.tokens // length), strict=True)
     notes = [

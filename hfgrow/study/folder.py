@@ -24,7 +24,7 @@ from hfgrow.console import Progress, Silent
 from hfgrow.data.corpus import corpus_of, open_sources
 from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
-from hfgrow.errors import OutputError, UsageError, printable
+from hfgrow.errors import OutputError, UsageError, argument, printable
 from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.manifest import PACKAGES, versions_of
@@ -95,7 +95,8 @@ class StudyFolder:
         if not self.is_study or not any(entry.is_dir() for entry in self.runs.glob("*-seed*")):
             raise UsageError(
                 f"{shown} holds no run of a study",
-                hint="name the folder of a study: --out DIR, or leave out --report-only",
+                hint=f"name the folder of a study: {argument('out', 'DIR')}, or leave out "
+                f"{argument('report_only')}",
             )
 
     def seeds(self, arms: Collection[str]) -> set[int]:
@@ -124,8 +125,8 @@ class StudyFolder:
                 raise UsageError(
                     f"{printable(job.folder, 200)} was begun with another recipe: {key} was "
                     f"{_shown(before.get(key))}, is {_shown(now.get(key))}{more}",
-                    hint="give the study that it was begun with, another --out, or remove that "
-                    "folder",
+                    hint=f"give the study that it was begun with, another {argument('out')}, or "
+                    "remove that folder",
                 )
 
     def note_text(self, text: Mapping[str, Any]) -> None:
@@ -149,7 +150,7 @@ class StudyFolder:
             raise UsageError(
                 f"{printable(changed[0])} is another text than the runs in "
                 f"{printable(self.path, 200)} read",
-                hint="put the text back, or begin anew with another --out",
+                hint=f"put the text back, or begin anew with another {argument('out')}",
             )
         if known != text:
             self._write({"text": dict(text)})
@@ -209,11 +210,13 @@ def held_for(path: Path, kind: str, *, is_one: Callable[[], bool]) -> Iterator[N
         OutputError: Something else lies there, or another process writes it.
     """
     shown = printable(path, 200)
-    with held(path, hint="wait for it, or choose another --out"):
+    with held(path, hint=f"wait for it, or choose another {argument('out')}"):
         with translated(shown):
             is_empty = all(entry.name == LOCK for entry in path.iterdir())
             if not is_empty and not is_one():
-                raise OutputError(f"{shown} exists and is no {kind}", hint="choose another --out")
+                raise OutputError(
+                    f"{shown} exists and is no {kind}", hint=f"choose another {argument('out')}"
+                )
         yield
 
 

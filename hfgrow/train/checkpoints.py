@@ -23,7 +23,7 @@ from torch import Tensor
 from hfgrow.checkpoint.files import hash_file
 from hfgrow.checkpoint.staging import sync, translated
 from hfgrow.console import Progress
-from hfgrow.errors import TrainingError, printable
+from hfgrow.errors import Text, TrainingError, printable
 from hfgrow.train.initial_weights import as_os_error
 
 _FOLDER = re.compile(r"step-(\d{8,12})")
@@ -132,7 +132,7 @@ def latest_checkpoint(folder: Path, progress: Progress) -> Checkpoint | None:
             ) from error
         except TrainingError as error:
             faults.append(str(error))
-            progress.say(f"Note: {error}; it is passed over")
+            progress.say(Text(f"Note: {error}; it is passed over"))
     if faults:
         raise TrainingError(
             f"no checkpoint of the run is whole: {'; '.join(faults[:3])}",

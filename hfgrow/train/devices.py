@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
-from hfgrow.errors import GrowthError, TrainingError, UsageError, error_named, printable
+from hfgrow.errors import GrowthError, TrainingError, UsageError, argument, error_named, printable
 from hfgrow.train.processes import StoppedError, StopRequest
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.run_folder import RunFolder
@@ -283,7 +283,7 @@ def open_devices(recipe: Recipe, *, on_cpu: bool = False) -> Devices:
         raise UsageError(
             f"accelerate was told to compute in {printable(mixed)}, the recipe says "
             f"precision: {recipe.precision}",
-            hint=f"leave --mixed_precision out; --set precision={printable(mixed)}"
+            hint=f"leave --mixed_precision out; {argument('precision', mixed)}"
             if mixed == "bf16"
             else "leave --mixed_precision out; precision is bf16 or fp32",
         )
@@ -345,7 +345,7 @@ def world_of(recipe: Recipe, *, on_cpu: bool = False) -> Iterator[Devices]:
         if devices.num_processes > 1 and _is_lost(error):
             raise TrainingError(
                 f"another process is gone or hangs: {printable(error, 200)}",
-                hint="go on from the last checkpoint with --resume",
+                hint=f"go on from the last checkpoint with {argument('resume')}",
                 details={"is_lost": True},
             ) from error
         raise
@@ -384,5 +384,5 @@ def check_trackers(recipe: Recipe) -> None:
         if find_spec(tracker) is None:
             raise UsageError(
                 f"the tracker {tracker} is not installed",
-                hint=f"pip install {tracker}, or --set trackers=[]",
+                hint=f"pip install {tracker}, or {argument('trackers', '[]')}",
             )

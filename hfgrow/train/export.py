@@ -26,7 +26,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import config_with
 from hfgrow.data.sources import DEMO
-from hfgrow.errors import GrowthError, TrainingError, printable
+from hfgrow.errors import GrowthError, TrainingError, argument, printable
 from hfgrow.growth.publish import is_same
 from hfgrow.lineage.card import card_files
 from hfgrow.lineage.card_metadata import inherited
@@ -141,7 +141,7 @@ def _converted(name: str, tensor: torch.Tensor, dtype: str) -> torch.Tensor:
     if not bool(torch.isfinite(result).all()):
         raise TrainingError(
             f"{printable(name)} holds numbers that are not finite in {dtype}",
-            hint="go on from an earlier checkpoint, or add --set dtype=float32",
+            hint=f"go on from an earlier checkpoint, or add {argument('dtype', 'float32')}",
         )
     return result
 

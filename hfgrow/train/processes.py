@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import IO, Any, NoReturn
 
 from hfgrow.checkpoint.locks import scratch_folder
-from hfgrow.errors import TrainingError, UsageError, error_named, printable
+from hfgrow.errors import TrainingError, UsageError, argument, error_named, printable
 
 # Where the main process says how the run ended, for whoever launched it.
 STATUS_VARIABLE = "HFGROW_STATUS_FILE"
@@ -132,10 +132,12 @@ def launch(
     if stopped:
         return {"stopped": stopped, "message": "Stopped before training began"}
     if code < 0:
-        raise TrainingError(f"the run was ended by signal {-code}", hint="go on with --resume")
+        raise TrainingError(
+            f"the run was ended by signal {-code}", hint=f"go on with {argument('resume')}"
+        )
     raise TrainingError(
         f"a process of the run ended with code {code} before it was done",
-        hint="what it said stands above; go on from the last checkpoint with --resume",
+        hint=f"what it said stands above; go on from the last checkpoint with {argument('resume')}",
     )
 
 

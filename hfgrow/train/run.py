@@ -119,7 +119,7 @@ class _Stderr(Silent):
     """Says lines on stderr."""
 
     def say(self, text: str) -> None:
-        print(KEYS.spell(text), file=sys.stderr, flush=True)
+        print(KEYS.spell(f"{text}"), file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.data.token_folder import fingerprint
 from hfgrow.data.views import TokenView
-from hfgrow.errors import GrowthError, OutputError, TrainingError, printable
+from hfgrow.errors import GrowthError, OutputError, TrainingError, argument, printable
 from hfgrow.lineage.manifest import TrainingLink
 from hfgrow.lineage.reading import read_manifest
 from hfgrow.train.recipe.parts import SCHEDULE_FREE
@@ -125,7 +125,7 @@ class RunFolder:
                 return
             raise OutputError(
                 f"{shown} holds a run already",
-                hint="add --resume to go on with it, or choose another output",
+                hint=f"add {argument('resume')} to go on with it, or choose another output",
             )
         with translated(shown):
             if self.path.exists() and (not self.path.is_dir() or any(self._strangers())):
@@ -369,7 +369,10 @@ def refusal(differing: Sequence[Difference], final: Path, *, is_finished: bool) 
     if is_finished:
         hint = f"begin in another output, with base: {printable(final, 200)} to train on"
     elif all(one.is_of_the_world for one in differing):
-        hint = "add --allow-world-size-change: the batch and its order stay, roundings do not"
+        hint = (
+            f"add {argument('allow_world_size_change')}: the batch and its order stay, roundings "
+            "do not"
+        )
     elif all(one.key.startswith((_TEXT, _BASE)) for one in differing):
         hint = "put it back as it was, or begin in another output"
     elif all(one.is_ahead for one in differing):

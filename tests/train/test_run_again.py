@@ -59,7 +59,7 @@ def test_an_output_that_holds_a_run_is_not_begun_again(tmp_path: Path) -> None:
     runs.carry(recipe)
     with pytest.raises(OutputError, match="holds a run already") as caught:
         runs.carry(recipe)
-    assert "--resume" in caught.value.hint
+    assert "add resume" in caught.value.hint
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from hfgrow.plan.operators import ALL_OPERATORS, OPERATORS
 _PATHS = {
     "dtype": "dtype",
     "out": "output",
+    "precision": "precision",
     "repo": "push.repo",
     "sequence_length": "data.sequence_length",
+    "trackers": "trackers",
 }
 _FLAGS = {"public": "--set push.private=false", "private": "--set push.private=true"}
 # A recipe pushes to a repository of its own.
