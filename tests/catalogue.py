@@ -55,7 +55,7 @@ A25  input replaced or truncated while it is read
 A26  random bytes of a good file flipped
 B1   index that names a file outside the folder
 B2   index that names an absolute path, a drive, backslashes, NUL, a line break
-B3   shard that is a link out of the folder
+B3   shard that is a link out of the folder, to something else
 B4   shard that is a FIFO, a folder or a device
 B5   shard missing
 B6   tensor in two shards

@@ -1,8 +1,10 @@
 """config.json, checked before anything is believed of it."""
 
+import re
 from typing import Any
 
 from hfgrow.checkpoint.files import Files
+from hfgrow.checkpoint.foreign import refuse_folder
 from hfgrow.checkpoint.strict import is_int, read_json_object
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.families import FAMILIES
@@ -20,6 +22,13 @@ _COUNTS = (
 _OPTIONAL_COUNTS = ("num_key_value_heads", "head_dim")
 # What no size follows from, but transformers or a measurement: it makes a table of all labels.
 _BOUNDS = {"num_labels": (0, 1 << 16), "max_position_embeddings": (2, (1 << 31) - 1)}
+# What is computed besides the next token; the tensors say whether a text model lies in the rest.
+_OTHER_TASK = re.compile(r"For(?!CausalLM|ConditionalGeneration)[A-Z]")
+# A dtype as torch and trainers spell it.
+_DTYPE_WORDS = {
+    **{"half": "float16", "float": "float32", "double": "float64"},
+    **{"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"},
+}
 _SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window")
 # What the rules for lists of layers count with, and its least value.
 _RULES = {"max_window_layers": 0, "no_rope_layer_interval": 1, "sliding_window_pattern": 1}
@@ -30,24 +39,15 @@ _OTHER_WEIGHTS = {
 }
 # What chooses an implementation, and may name one to be downloaded; never part of a model.
 _IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "experts_implementation")
+# A list of texts under another key says nothing about single layers: languages, tags, data sets.
+_OF_LAYERS = re.compile(r"layer|block|type|kind|pattern|depth", re.IGNORECASE)
+_OF_TOKENS = re.compile(r"(_ids?|_tokens?)$")
 # Lists that say nothing about single layers, whatever their length.
 _GLOBAL_KEYS = frozenset(
     # Tables of rope are as long as half a head, and checked by the family; the others are names.
     {"hfgrow", "id2label", "label2id", "rope_parameters", "rope_scaling"}
 )
-_GLOBAL_LISTS = frozenset(
-    {
-        "architectures",
-        "bad_words_ids",
-        "begin_suppress_tokens",
-        "bos_token_id",
-        "eos_token_id",
-        "forced_eos_token_id",
-        "keys_to_ignore_at_inference",
-        "pad_token_id",
-        "suppress_tokens",
-    }
-)
+_GLOBAL_LISTS = frozenset({"architectures", "keys_to_ignore_at_inference"})
 
 
 def read_config(files: Files) -> tuple[dict[str, Any], Family, list[str]]:
@@ -60,19 +60,19 @@ def read_config(files: Files) -> tuple[dict[str, Any], Family, list[str]]:
         ModelError: The model is of a kind that hfgrow cannot grow, or the config contradicts
             itself.
     """
-    names = files.names()
-    if "config.json" not in names:
-        if "adapter_config.json" in names:
-            raise ModelError(
-                f"{files.label} holds a LoRA adapter, not a model", hint="merge it into its base"
-            )
+    if "config.json" not in files.names():
+        refuse_folder(files)
         raise ModelError(f"there is no config.json in {files.label}")
     config = read_json_object(files, "config.json")
     family = _family(config)
     _refuse_kinds(config)
+    notes = [
+        *_settle_architecture(config, family),
+        *_settle_dtypes(config),
+        *_fill_in(config, family),
+    ]
     _check_counts(config, family)
     _check_per_layer_lists(config, family)
-    notes = []
     if config.pop("auto_map", None) is not None:
         notes.append("auto_map was dropped: code in a model repository is never run")
     for key in _IMPLEMENTATIONS:
@@ -96,13 +96,6 @@ def _family(config: dict[str, Any]) -> Family:
             )
         found = "is missing" if model_type is None else f"{printable(repr(model_type))} is unknown"
         raise ModelError(f"config.json: model_type {found}; {known}")
-    architectures = config.get("architectures")
-    if architectures is not None and architectures != [family.architecture]:
-        raise ModelError(
-            f"config.json: architectures is {printable(repr(architectures))}, but model_type "
-            f"{model_type} is a {family.architecture} here",
-            hint="only causal language models can be grown",
-        )
     return family
 
 
@@ -122,10 +115,60 @@ def _refuse_kinds(config: dict[str, Any]) -> None:
             raise ModelError(
                 f"config.json: {key} says this is a mixture of experts, which cannot be grown"
             )
+
+
+def _settle_architecture(config: dict[str, Any], family: Family) -> list[str]:
+    """Write the name of the class that model_type loads, whatever a trainer called its own."""
+    found = config.get("architectures")
+    names = [found] if isinstance(found, str) else found
+    if names in (None, [], [family.architecture]) and not isinstance(found, str):
+        return []
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) for name in names)
+        or any(_OTHER_TASK.search(name) for name in names)
+    ):
+        raise ModelError(
+            f"config.json: architectures is {printable(repr(found))}, but model_type "
+            f"{family.model_type} is a {family.architecture} here",
+            hint="only causal language models can be grown",
+        )
+    config["architectures"] = [family.architecture]
+    return [
+        f"architectures {printable(', '.join(names))} is written as {family.architecture}: "
+        "model_type decides which class loads"
+    ]
+
+
+def _settle_dtypes(config: dict[str, Any]) -> list[str]:
+    """Write a dtype as config.json names it; what is stored decides where it says auto."""
+    notes = []
     for key in ("dtype", "torch_dtype"):
         dtype = config.get(key)
-        if dtype is not None and (not isinstance(dtype, str) or dtype not in CONFIG_DTYPES):
+        if dtype is None:
+            continue
+        word = dtype.removeprefix("torch.") if isinstance(dtype, str) else ""
+        if word == "auto":
+            del config[key]
+            notes.append(f"{key} auto was dropped: the tensors have the dtype they are stored in")
+            continue
+        name = _DTYPE_WORDS.get(word, word)
+        if name not in CONFIG_DTYPES:
             raise ModelError(f"config.json: {key} {printable(repr(dtype))} is no dtype")
+        if name != dtype:
+            config[key] = name
+            notes.append(f"{key} {printable(dtype)} is written as {name}")
+    return notes
+
+
+def _fill_in(config: dict[str, Any], family: Family) -> list[str]:
+    """Write out the sizes that config.json leaves to the class, as transformers reads them."""
+    absent = {key: size for key, size in family.class_defaults.items() if key not in config}
+    config.update(absent)
+    if not absent:
+        return []
+    listed = ", ".join(f"{key} {size}" for key, size in absent.items())
+    return [f"config.json leaves out {listed}: written out, as the class of the model has it"]
 
 
 def _check_counts(config: dict[str, Any], family: Family) -> None:
@@ -190,7 +233,7 @@ def _check_per_layer_lists(config: dict[str, Any], family: Family) -> None:
                 raise ModelError(
                     f"config.json: {key} has {len(value)} entries for {num_layers} layers"
                 )
-        elif len(value) == num_layers:
+        elif len(value) == num_layers and not _is_by_chance(key, value):
             raise _unknown_list(key)
     for key, value in config.items():
         if key not in (*_GLOBAL_LISTS, *_GLOBAL_KEYS, *family.per_layer_lists):
@@ -208,9 +251,19 @@ def _check_nested(key: str, value: object, num_layers: int) -> None:
                 raise _unknown_list(where)
             waiting += [(f"{where}.{name}", inside) for name, inside in current.items()]
         elif isinstance(current, list):
-            if len(current) == num_layers and where != key:
+            is_long = len(current) == num_layers and where != key
+            if is_long and not _is_by_chance(where.rpartition(".")[2], current):
                 raise _unknown_list(where)
             waiting += [(f"{where}.{i}", inside) for i, inside in enumerate(current)]
+
+
+def _is_by_chance(key: str, entries: list[object]) -> bool:
+    """Say whether a list has as many entries as there are layers, and says nothing about them."""
+    if _OF_TOKENS.search(key):
+        return True
+    texts = [entry for entry in entries if isinstance(entry, str)]
+    is_named = _OF_LAYERS.search(key) is not None
+    return len(texts) == len(entries) == len(set(texts)) and not is_named
 
 
 def _unknown_list(where: str) -> ModelError:

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +15,11 @@ from hfgrow.errors import ModelError, UsageError, command, printable
 from hfgrow.plan.plan import SourceFile
 
 _CHUNK_NBYTES = 8 << 20
+# A blob of the Hub's cache, of git-annex or of DVC.
+_HASH_NAME = re.compile(
+    r"[0-9a-f]{30}|[0-9a-f]{32}|[0-9a-f]{38}|[0-9a-f]{40}|[0-9a-f]{62}|[0-9a-f]{64}|"
+    r"(SHA256|MD5)E?-s\d+--[0-9a-f]+[\w.]*"
+)
 
 
 class Files(Protocol):
@@ -69,22 +74,44 @@ def open_regular(path: Path) -> int:
 
 
 def refuse_foreign_link(path: Path) -> None:
-    """Refuse a symbolic link that leaves the model folder, except into the Hub cache's own blobs.
+    """Refuse a symbolic link that leaves the model folder for what its name does not say.
 
-    The cache of huggingface_hub links `snapshots/SHA/NAME` to `../../blobs/HASH`.
+    Clusters, `local_dir` and caches link a file to one of the same name elsewhere, to a blob named
+    by its hash, or weights to other weights. What a stranger's link would have copied and pushed,
+    such as a key, is called none of these.
     """
     if not path.is_symlink():
         return
     target = Path(os.path.realpath(path))
-    folder = Path(os.path.realpath(path.parent))
-    blobs = folder.parent.parent / "blobs"
-    if target.parent not in (folder, blobs) or (
-        target.parent == blobs and folder.parent.name != "snapshots"
-    ):
+    if target.parent == Path(os.path.realpath(path.parent)):
+        return
+    is_said = (
+        target.name == path.name
+        or _HASH_NAME.fullmatch(target.name) is not None
+        or path.suffix == target.suffix == ".safetensors"
+    )
+    if not is_said:
         raise ModelError(
-            f"{printable(path.name)} is a symbolic link that leaves the model folder",
-            hint="copy the file into the folder",
+            f"{printable(path.name)} is a symbolic link that leaves the model folder, to "
+            f"{printable(target, 200)}",
+            hint=f"if it is yours, copy it into the folder: cp --remove-destination "
+            f"{shlex.quote(printable(target, 200))} {shlex.quote(printable(path, 200))}",
         )
+
+
+def leaves_by_link(folder: Path, names: Iterable[str]) -> str:
+    """Return the first folder that links of a model folder lead to, caches of the Hub excepted.
+
+    Args:
+        folder: The model folder.
+        names: The files that are read.
+    """
+    here = Path(os.path.realpath(folder))
+    for name in names:
+        target = Path(os.path.realpath(folder / name))
+        if target.parent not in (here, here.parent.parent / "blobs"):
+            return printable(target.parent, 200)
+    return ""
 
 
 class LocalFolder:
@@ -195,22 +222,40 @@ def opened(
 
 
 # A model with none of these has no tokenizer.
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tekken.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 SIDE_FILES = frozenset(
     {
         "added_tokens.json",
         "chat_template.jinja",
+        "chat_template.json",
         "generation_config.json",
         "merges.txt",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "sentencepiece.bpe.model",
         "special_tokens_map.json",
+        "spiece.model",
+        "tekken.json",
         "tokenizer.json",
         "tokenizer.model",
         "tokenizer_config.json",
         "vocab.json",
+        "vocab.txt",
     }
 )
 # What a file can be called in a folder of ours, and in a repository for it to be found there.
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,199}", re.ASCII)
+# Templates beside chat_template.jinja; the one folder inside a model folder that belongs to it.
+TEMPLATES = "additional_chat_templates"
+_TEMPLATE_NAME = re.compile(rf"{TEMPLATES}/[A-Za-z0-9_][\w.-]{{0,99}}\.jinja", re.ASCII)
 WEIGHTS_NAME = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
 # A repository on the Hub: org/name, or where the org may be left out.
 REPO_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
@@ -228,7 +273,9 @@ def side_files_of(folder: Path) -> list[str]:
             system without case.
     """
     names = sorted(
-        path.name for path in folder.iterdir() if is_side_file(path.name) and not path.is_dir()
+        name
+        for name in (*os.listdir(folder), *_templates_in(folder))
+        if is_side_file(name) and not (folder / name).is_dir()
     )
     for name in names:
         if not (folder / name).is_file():
@@ -246,13 +293,30 @@ def side_files_of(folder: Path) -> list[str]:
     return names
 
 
+def _templates_in(folder: Path) -> list[str]:
+    inside = folder / TEMPLATES
+    if not inside.is_dir() or inside.is_symlink():
+        return []
+    return [f"{TEMPLATES}/{name}" for name in os.listdir(inside)]
+
+
 def is_side_file(name: str) -> bool:
     """Say whether a file of a base model belongs to the grown model too.
 
-    Tokenizer, generation settings, licence texts and learned maps do; code, pickles and the base's
-    own card do not.
+    Tokenizer, chat templates, generation settings, licence texts and learned maps do; code, pickles
+    and the base's own card do not.
     """
-    return name in SIDE_FILES or LEARNED_MAPS.fullmatch(name) is not None or _is_licence_file(name)
+    return (
+        name in SIDE_FILES
+        or LEARNED_MAPS.fullmatch(name) is not None
+        or _TEMPLATE_NAME.fullmatch(name) is not None
+        or _is_licence_file(name)
+    )
+
+
+def is_file_of_a_model(path: str) -> bool:
+    """Say whether a path in a repository is one of the names that hfgrow reads and writes."""
+    return (PLAIN_NAME.fullmatch(path) or _TEMPLATE_NAME.fullmatch(path)) is not None
 
 
 def _is_licence_file(name: str) -> bool:

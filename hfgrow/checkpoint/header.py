@@ -16,6 +16,7 @@ from math import prod
 from typing import Any
 
 from hfgrow.checkpoint.files import INDEX, SINGLE, WEIGHTS_NAME, Files
+from hfgrow.checkpoint.foreign import refuse_folder
 from hfgrow.checkpoint.strict import is_int, parse_json_object, read_json_object
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.tensors import DTYPE_NBYTES
@@ -152,7 +153,7 @@ def _entry(shown: str, key: str, value: Any, data_start: int) -> Entry:
     if (
         not isinstance(shape, list)
         or len(shape) > _MAX_RANK
-        or not all(is_int(size) and 0 < size < 1 << 48 for size in shape)
+        or not all(is_int(size) and 0 <= size < 1 << 48 for size in shape)
     ):
         raise ModelError(f"{where} has no valid shape: {printable(repr(shape))}")
     if (
@@ -199,18 +200,6 @@ def build_header(
     return len(raw).to_bytes(8, "little") + raw
 
 
-_FOREIGN = {
-    ".bin": "PyTorch pickle files",
-    ".pt": "PyTorch pickle files",
-    ".pth": "PyTorch pickle files",
-    ".ckpt": "PyTorch pickle files",
-    ".gguf": "GGUF files",
-    ".h5": "Keras files",
-    ".msgpack": "Flax files",
-    ".npz": "NumPy files",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Index:
     """Which file holds which tensor.
@@ -252,24 +241,9 @@ def read_index(files: Files) -> Index | None:
             )
         return index
     if SINGLE not in names:
-        _refuse_without_weights(files, names)
+        refuse_folder(files)
+        raise ModelError(f"there is neither {SINGLE} nor {INDEX} in {files.label}")
     return None
-
-
-def _refuse_without_weights(files: Files, names: set[str]) -> None:
-    if "adapter_config.json" in names:
-        raise ModelError(
-            f"{files.label} holds a LoRA adapter, not a model",
-            hint="merge it into its base first, then save_pretrained()",
-        )
-    for name in sorted(names):
-        for suffix, what in _FOREIGN.items():
-            if name.endswith(suffix):
-                raise ModelError(
-                    f"{files.label} holds only {what} ({printable(name)}), no safetensors",
-                    hint="convert it: load it where you trust it, then save_pretrained()",
-                )
-    raise ModelError(f"there is neither {SINGLE} nor {INDEX} in {files.label}")
 
 
 def _checked(index: Mapping[str, object], names: set[str]) -> Index:

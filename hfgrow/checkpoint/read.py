@@ -5,12 +5,14 @@ shard comes last, and follows paths out of the folder. This reader refuses inste
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.config import read_config
-from hfgrow.checkpoint.files import INDEX, SINGLE, Files
+from hfgrow.checkpoint.files import CONFIG, INDEX, SINGLE, Files, leaves_by_link
 from hfgrow.checkpoint.header import Entry, read_header, read_index
+from hfgrow.checkpoint.names import told, usual_names
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.families.table import Family
 from hfgrow.plan.plan import GrowthPlan, LayerSource, SourceFile, TensorPlan, stored_in
@@ -18,7 +20,9 @@ from hfgrow.plan.tensors import Stored
 
 EMBEDDINGS = "model.embed_tokens.weight"
 # Buffers that old checkpoints store and every model class recomputes.
-_RECOMPUTED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+_RECOMPUTED = re.compile(
+    r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.((original_)?inv_freq|(cos|sin)_cached)"
+)
 _COMPARE_NBYTES = 1 << 22
 
 
@@ -43,18 +47,24 @@ def read(files: Files) -> GrowthPlan:
     # Stamps before headers: a file that is replaced in between must not pass for the one read.
     sources = {name: SourceFile(files.nbytes(name), files.stamp(name)) for name in names}
     headers = {name: read_header(files, name) for name in names}
-    tensors = _merge(headers, None if index is None else index.weight_map)
+    tied_names = (family.head.tensor, EMBEDDINGS) if family.is_tied(config) else ()
+    if files.folder and (place := leaves_by_link(Path(files.folder), [CONFIG, *names])):
+        notes.append(f"links lead out of the folder, to {place}: what lies there is read")
+    stored = _merge(headers, None if index is None else index.weight_map, tied_names)
     if index is not None:
         notes += index.notes(
             sum(entry.nbytes for file in headers.values() for entry in file.values())
         )
+    names_found = usual_names(stored)
+    notes += told(names_found)
+    tensors = {names_found[name]: tensor for name, tensor in stored.items()}
     dropped = [name for name in tensors if _RECOMPUTED.fullmatch(name)]
     for name in dropped:
         del tensors[name]
     if dropped:
-        notes.append(f"{len(dropped)} inv_freq buffers were dropped: they are recomputed")
+        notes.append(f"{len(dropped)} rotary buffers were dropped: they are recomputed")
     tied = _settle_head(files, config, family, tensors, notes)
-    _check_tensors(family, config, tensors, tied=tied)
+    _check_tensors(family, config, tensors, notes, tied=tied)
     return GrowthPlan(
         folder=files.folder,
         config=config,
@@ -67,8 +77,11 @@ def read(files: Files) -> GrowthPlan:
 
 
 def _merge(
-    headers: Mapping[str, Mapping[str, Entry]], weight_map: Mapping[str, str] | None
+    headers: Mapping[str, Mapping[str, Entry]],
+    weight_map: Mapping[str, str] | None,
+    tied_names: tuple[str, ...],
 ) -> dict[str, TensorPlan]:
+    """Return every tensor under its stored name; an index may promise one of two tied ones."""
     if weight_map is None:
         weight_map = dict.fromkeys(headers[SINGLE], SINGLE)
     tensors: dict[str, TensorPlan] = {}
@@ -86,9 +99,9 @@ def _merge(
                 )
             stored = Stored(file, name, entry.offset, entry.shape, entry.dtype)
             tensors[name] = TensorPlan(entry.dtype, stored)
-    if len(tensors) != len(weight_map):
-        absent = next(name for name in weight_map if name not in tensors)
-        raise ModelError(f"{INDEX} names {printable(absent)}, which is in no shard")
+    for name in weight_map:
+        if name not in tensors and name not in tied_names:
+            raise ModelError(f"{INDEX} names {printable(name)}, which is in no shard")
     return tensors
 
 
@@ -108,7 +121,12 @@ def _settle_head(
                 hint='set "tie_word_embeddings": true in config.json if the model is tied',
             )
         return False
-    if head not in tensors or EMBEDDINGS not in tensors:
+    if head in tensors and EMBEDDINGS not in tensors:
+        # Whoever keeps one of two tied names may keep the one that sorts last.
+        tensors[EMBEDDINGS] = tensors.pop(head)
+        notes.append(f"{head} holds the embeddings that it is tied to: read as {EMBEDDINGS}")
+        return True
+    if head not in tensors:
         return True
     if not files.folder:
         notes.append(f"{head} is stored although tied; whether it differs shows after download")
@@ -137,24 +155,64 @@ def _same_bytes(files: Files, one: Stored, other: Stored) -> bool:
 
 
 def _check_tensors(
-    family: Family, config: Mapping[str, Any], tensors: Mapping[str, TensorPlan], *, tied: bool
+    family: Family,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, TensorPlan],
+    notes: Sequence[str],
+    *,
+    tied: bool,
 ) -> None:
+    _check_empty(family, config, tensors, tied=tied)
     _check_depth(config["num_hidden_layers"], tensors)
     expected = family.shapes(config, tied=tied)
+    explained = [name for name in tensors if name not in expected and _explain(name)]
+    _refuse_odd(family, tensors, explained)
     for name, shape in expected.items():
         if name not in tensors:
             raise ModelError(f"{name} is missing; config.json demands it, shape {list(shape)}")
         if tensors[name].shape != shape:
             raise ModelError(
                 f"{stored_in(tensors[name]).file}: {name} has shape {list(tensors[name].shape)}, "
-                f"but config.json demands {list(shape)}"
+                f"but config.json demands {list(shape)}",
+                hint=next((note for note in notes if note.startswith("config.json leaves")), ""),
             )
-    for name, tensor in tensors.items():
-        if name not in expected:
-            raise ModelError(
-                f"{stored_in(tensor).file}: {printable(name)} is no tensor of a "
-                f"{family.model_type} with this config{_explain(name)}"
-            )
+    _refuse_odd(family, tensors, [name for name in tensors if name not in expected])
+
+
+def _refuse_odd(family: Family, tensors: Mapping[str, TensorPlan], odd: Sequence[str]) -> None:
+    """Refuse tensors that the model does not have, by the first of them."""
+    for name in odd:
+        raise ModelError(
+            f"{stored_in(tensors[name]).file}: {printable(name)} is no tensor of a "
+            f"{family.model_type} with this config{_explain(name)}"
+        )
+
+
+def _check_empty(
+    family: Family, config: Mapping[str, Any], tensors: Mapping[str, TensorPlan], *, tied: bool
+) -> None:
+    """Refuse what ZeRO-3 leaves where a process saves what it does not hold."""
+    empty = [name for name, tensor in tensors.items() if not tensor.num_elements]
+    if tensors and not empty:
+        return
+    hint = (
+        "saved by DeepSpeed ZeRO-3 without gathering: python -m deepspeed.utils.zero_to_fp32 "
+        "CHECKPOINT OUT --safe_serialization, or save it again with "
+        "stage3_gather_16bit_weights_on_model_save"
+    )
+    if not tensors:
+        raise ModelError("the weight files hold no tensors at all", hint=hint)
+    # The number of layers is not compared yet, and may be anything.
+    num_layers = min(config["num_hidden_layers"], len(tensors))
+    expected = family.shapes({**config, "num_hidden_layers": num_layers}, tied=tied)
+    name = next((name for name in empty if name in expected), empty[0])
+    shape = f"{list(expected[name])} by config.json" if name in expected else "no tensor of this"
+    raise ModelError(
+        f"{stored_in(tensors[name]).file}: {printable(name)} is empty, shape "
+        f"{list(tensors[name].shape)} instead of {shape}"
+        + (f", and {len(empty) - 1} more are" if empty[1:] else ""),
+        hint=hint,
+    )
 
 
 def _check_depth(num_layers: int, tensors: Mapping[str, TensorPlan]) -> None:
@@ -165,6 +223,12 @@ def _check_depth(num_layers: int, tensors: Mapping[str, TensorPlan]) -> None:
     }
     if len(found) == num_layers and max(found) == num_layers - 1:
         return
+    if not found:
+        name, tensor = next(iter(tensors.items()))
+        raise ModelError(
+            f"{stored_in(tensor).file}: no tensor is of a layer, such as model.layers.0; the first "
+            f"is {printable(stored_in(tensor).name)}{_explain(name)}"
+        )
     gaps = found != set(range(len(found)))
     shown = f"layers {sorted(found)[:8]}, with gaps" if gaps else f"{len(found)} layers"
     raise ModelError(
@@ -177,6 +241,8 @@ def _explain(name: str) -> str:
         return ": a LoRA adapter; merge it into its base first"
     if re.search(r"scale|qweight|qzeros|absmax|quant", name):
         return ": a quantised checkpoint; grow the unquantised base"
+    if re.search(r"(^|\.)(vision|audio|image|multi_modal|mm_|visual)", name):
+        return ": a part for images or sound; save the text model alone (language_model)"
     if "expert" in name or ".router" in name:
         return ": a mixture of experts, which cannot be grown"
     return ""

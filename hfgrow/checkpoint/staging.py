@@ -129,9 +129,10 @@ def _restore(aside: Path, target: Path) -> None:
 
 def _sync_all(folder: Path) -> None:
     """Bring every file of a folder to the disk; one after the other they share the journal."""
-    for entry in os.scandir(folder):
-        sync(Path(entry.path))
-    sync(folder)
+    for path, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(path, name))
+        sync(Path(path))
 
 
 def sync(path: Path) -> None:

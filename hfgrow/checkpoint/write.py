@@ -167,16 +167,28 @@ def write(
     if layout.index is not None:
         texts[INDEX] = layout.index
     write_texts(folder, texts)
-    for name in _side_files(plan):
-        _copy_file(base / name, folder / Path(name).name)
+    for name in _sources_apart(plan):
+        _copy_file(Path(name), folder / Path(name).name)
+    copy_side_files(base, folder)
     return Written(copier.cloned_nbytes, copier.copied_nbytes)
 
 
-def _side_files(plan: GrowthPlan) -> list[str]:
-    """Return what is copied beside the weights; a draft made of headers alone has nothing."""
-    # A source outside the folder, such as learned maps, goes where what is made of it goes.
-    sources = [name for name in plan.files if Path(name).is_absolute()]
-    return [*side_files_of(Path(plan.folder)), *sources] if plan.folder else sources
+def _sources_apart(plan: GrowthPlan) -> list[str]:
+    """Return the sources outside the folder: learned maps go where what is made of them goes."""
+    return [name for name in plan.files if Path(name).is_absolute()]
+
+
+def copy_side_files(base: Path, folder: Path) -> None:
+    """Copy what belongs to a model beside its weights and config: tokenizer, templates, licences.
+
+    Raises:
+        ModelError: One of them cannot be read, or is a link out of the folder.
+        OSError: The file system refuses.
+    """
+    for name in side_files_of(base):
+        target = folder / name
+        target.parent.mkdir(exist_ok=True)
+        _copy_file(base / name, target)
 
 
 def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
@@ -273,7 +285,9 @@ def check_free_space(plan: GrowthPlan, layout: Layout, target: Path) -> None:
         OutputError: It does not; the message says what it takes and what is free.
         ModelError: A side file of the base cannot be read.
     """
-    base, side_files = Path(plan.folder), _side_files(plan)
+    base, side_files = Path(plan.folder), _sources_apart(plan)
+    if plan.folder:
+        side_files += side_files_of(base)
     parent = target.absolute().parent
     while not parent.exists():
         parent = parent.parent

@@ -281,7 +281,7 @@ def _begin_lineage(
         max_shard_nbytes=request.max_shard_nbytes,
         result=model_record(growth.plan, growth.name, files=layout_files(growth.layout)),
         versions=versions_of_plan(growth.plan),
-        card=inherited(folder),
+        card=inherited(folder, progress.say),
         num_computed=num_computed(growth.plan),
     )
     return earlier.followed_by(link) if earlier else Manifest((link,))

@@ -13,7 +13,7 @@ from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError, foreign
-from hfgrow.plan.plan import GrowthPlan, needs_torch
+from hfgrow.plan.plan import GrowthPlan, needs_torch, stored_in
 
 
 def transformers_config(folder: Path) -> Any:
@@ -71,15 +71,28 @@ def loaded_model(folder: Path, config: Any, *, dtype: Any, **options: Any) -> An
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no annotations
     any_model: Any = AutoModelForCausalLM
+    renamed = {f"^{re.escape(stored)}$": name for name, stored in renamed_tensors(folder).items()}
     return any_model.from_pretrained(
         folder,
         config=config,
+        **({"key_mapping": renamed} if renamed else {}),
         dtype=dtype,
         trust_remote_code=False,
         use_safetensors=True,
         local_files_only=True,
         **options,
     )
+
+
+def renamed_tensors(folder: Path) -> dict[str, str]:
+    """Return the tensors of a model that are stored under other names: name -> name in the file.
+
+    transformers finds those that only lack the prefix of the backbone; of any other it would take
+    random numbers.
+    """
+    tensors = read(LocalFolder(folder)).tensors
+    stored = {name: stored_in(tensor).name for name, tensor in tensors.items()}
+    return {name: found for name, found in stored.items() if name != found}
 
 
 def built_model(config: Any, **options: Any) -> Any:

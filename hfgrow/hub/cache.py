@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hfgrow.errors import HubUnreachableError, argument, printable
+from hfgrow.checkpoint.files import TEMPLATES, is_file_of_a_model
+from hfgrow.errors import HubUnreachableError, argument
 from hfgrow.hub.listing import RemoteFile, is_sha
 
 if TYPE_CHECKING:
@@ -104,15 +105,16 @@ def _cached_files(repo_id: str, sha: str, snapshot: Path) -> dict[str, RemoteFil
     files: dict[str, RemoteFile] = {}
     try:
         for entry in get_cached_repo_tree(repo_id, revision=sha):
-            if "/" not in entry.path:
+            if is_file_of_a_model(entry.path):
                 files[entry.path] = RemoteFile(entry.size)
     except CachedRepoTreeNotFoundError:
         pass
-    for path in snapshot.iterdir():
-        if path.is_file() and path.name == printable(path.name, 200):
+    for path in (*snapshot.iterdir(), *snapshot.glob(f"{TEMPLATES}/*")):
+        name = path.relative_to(snapshot).as_posix()
+        if path.is_file() and is_file_of_a_model(name):
             # The cache names a blob by its hash: the SHA-256, or the git id of a small file.
             blob = os.path.basename(os.readlink(path)) if path.is_symlink() else ""
-            files[path.name] = RemoteFile(
+            files[name] = RemoteFile(
                 path.stat().st_size,
                 blob if len(blob) == 64 else None,
                 blob if is_sha(blob) else "",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hfgrow.checkpoint.files import PLAIN_NAME
+from hfgrow.checkpoint.files import is_file_of_a_model
 from hfgrow.errors import HubUnreachableError, printable
 from hfgrow.hub.client import HubClient
 
@@ -32,8 +32,8 @@ class RemoteFile:
 class Listing:
     """A commit of a repository.
 
-    `files` holds the top level only, and of that only names without surprises; `num_files` counts
-    all there is.
+    `files` holds the top level and the chat templates, and of these only names without surprises;
+    `num_files` counts all there is.
     """
 
     repo_id: str
@@ -70,7 +70,7 @@ def list_commit(
     for sibling in siblings:
         name, nbytes, lfs = sibling.rfilename, sibling.size, sibling.lfs
         # Other names exist in repositories, and are not read.
-        if not isinstance(name, str) or not PLAIN_NAME.fullmatch(name):
+        if not isinstance(name, str) or not is_file_of_a_model(name):
             continue
         if type(nbytes) is not int or nbytes < 0:
             raise HubUnreachableError(f"{what}: the Hub does not say how large {name} is")

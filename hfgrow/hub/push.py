@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfgrow.checkpoint.files import CARD, INDEX
+from hfgrow.checkpoint.files import CARD, INDEX, is_file_of_a_model
 from hfgrow.errors import (
     GrowthError,
     HubConflictError,
@@ -133,9 +133,9 @@ def _checked_paths(folder: Path, files: Sequence[str]) -> dict[str, Path]:
     for name in files:
         path = folder / name
         shown = printable(name)
-        if not name or Path(name).name != name or name in (".", "..") or name.startswith(".git"):
+        if not is_file_of_a_model(name):
             raise ModelError(f"{shown!r} is not the name of a file in the folder to push")
-        if path.is_symlink():
+        if path.is_symlink() or (path.parent != folder and path.parent.is_symlink()):
             raise ModelError(f"{shown} is a link; only files of the folder itself are pushed")
         if not path.is_file():
             raise ModelError(f"{shown} is not a file in {printable(folder, 200)}")

@@ -5,6 +5,7 @@ from typing import Any
 
 from hfgrow.checkpoint.files import CARD, PICTURE
 from hfgrow.console import count
+from hfgrow.lineage.card_metadata import fit_for_the_hub
 from hfgrow.lineage.card_sections import (
     benchmark_section,
     changed_section,
@@ -73,7 +74,7 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
         block |= {"base_model": bases[0], "base_model_relation": "finetune"}
     if trained_on := datasets(manifest.trainings):
         block["datasets"] = trained_on
-    block |= {"tags": list(dict.fromkeys(tags))} | dict(manifest.link.card)
+    block |= {"tags": list(dict.fromkeys(tags))} | fit_for_the_hub(manifest.link.card)[0]
     if index := model_index(manifest.benchmarks, plain(manifest.link.result.name)):
         block["model-index"] = index
     return block
@@ -260,9 +261,13 @@ def licence_note(metadata: Mapping[str, Any], *, is_from_scratch: bool) -> str:
         if is_from_scratch:
             return "It names no licence: choose one before you publish it."
         return "The base's card names no licence; ask its authors before you publish this."
-    licence, name, link = (
-        plain(metadata.get(key, "")) for key in ("license", "license_name", "license_link")
-    )
+    given = metadata["license"]
+    licences = [plain(name) for name in (given if isinstance(given, list) else [given])]
+    name, link = (plain(metadata.get(key, "")) for key in ("license_name", "license_link"))
+    return next(filter(None, (_note_of(licence, name, link) for licence in licences)), "")
+
+
+def _note_of(licence: str, name: str, link: str) -> str:
     if licence.lower() in _UNNAMED:
         name = name or "one of its own"
         where = f" ({link})" if link else ""

@@ -5,7 +5,6 @@ held-out loss: before growth, after it, after training.
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,10 @@ from hfgrow.checkpoint.files import (
     MANIFEST,
     LocalFolder,
     hash_file,
-    side_files_of,
 )
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import staged
-from hfgrow.checkpoint.write import config_with
+from hfgrow.checkpoint.write import config_with, copy_side_files
 from hfgrow.data.sources import DEMO
 from hfgrow.errors import GrowthError, TrainingError, argument, printable
 from hfgrow.growth.publish import is_same
@@ -110,8 +108,7 @@ def _write(
     converted = {key: _converted(key, tensor, target.dtype) for key, tensor in tensors.items()}
     with staged(target.folder) as staging:
         names = write_weights(staging, converted)
-        for side_file in side_files_of(target.base):
-            shutil.copyfile(target.base / side_file, staging / side_file)
+        copy_side_files(target.base, staging)
         link, texts, pictures = lineage_files(
             run,
             stage.train,

@@ -4,7 +4,6 @@ import difflib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -14,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hfgrow.checkpoint.files import CONFIG, SINGLE, side_files_of
+from hfgrow.checkpoint.files import CONFIG, SINGLE
 from hfgrow.checkpoint.staging import staged
+from hfgrow.checkpoint.write import copy_side_files
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.loading import built_model, config_of
 from hfgrow.plan.families import FAMILIES
@@ -90,8 +90,7 @@ def write_fresh(fresh: FreshModel, tokenizer: Path, seed: int, target: Path) -> 
     with staged(target) as staging:
         write_weights(staging, {name: p.detach() for name, p in model.named_parameters()})
         (staging / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        for name in side_files_of(tokenizer):
-            shutil.copyfile(tokenizer / name, staging / name)
+        copy_side_files(tokenizer, staging)
 
 
 def fresh_config(config: Mapping[str, Any]) -> Any:

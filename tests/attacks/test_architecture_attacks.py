@@ -112,11 +112,36 @@ def test_old_rope_keys_are_kept(base: Path, tmp_path: Path) -> None:
 @pytest.mark.case("C18")
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"], ids="C18-{}".format)
 @pytest.mark.parametrize(
-    "value", ["junk", "torch.float32", "fp8", 16, ["float32"], {"a": 1}, True], ids=str
+    "value", ["junk", "torch.int8", "fp8", 16, ["float32"], {"a": 1}, True], ids=str
 )
 def test_a_junk_dtype_is_refused(base: Path, key: str, value: object) -> None:
     edit_config(base, **{key: value})
     assert_refused(base, "config.json", key)
+
+
+@pytest.mark.case("C18")
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"], ids="C18-{}".format)
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("torch.bfloat16", "bfloat16"), ("half", "float16"), ("torch.float", "float32")],
+)
+def test_a_dtype_as_trainers_spell_it_is_written_as_config_json_does(
+    base: Path, key: str, word: str, name: str
+) -> None:
+    edit_config(base, dtype=..., torch_dtype=...)
+    edit_config(base, **{key: word})
+    plan = read(LocalFolder(base))
+    assert plan.config[key] == name
+    assert any(word in note for note in plan.notes)
+
+
+@pytest.mark.case("C18")
+@pytest.mark.parametrize("value", ["auto", "torch.auto"])
+def test_an_automatic_dtype_is_that_of_the_tensors(base: Path, value: str) -> None:
+    edit_config(base, dtype=..., torch_dtype=value)
+    plan = read(LocalFolder(base))
+    assert "torch_dtype" not in plan.config
+    assert {tensor.dtype for tensor in plan.tensors.values()} == {"F32"}
 
 
 @pytest.mark.case("C18")
@@ -140,16 +165,37 @@ def test_pretraining_tp_is_kept_and_noted(base: Path, value: object) -> None:
 @pytest.mark.case("C19")
 @pytest.mark.parametrize(
     "value",
-    [["MistralForCausalLM"], ["LlamaForSequenceClassification"], [], "LlamaForCausalLM", [5]],
+    [["LlamaForSequenceClassification"], ["LlamaForCausalLM", "LlamaForTokenClassification"], [5]],
     ids=lambda value: f"C19-{value}",
 )
-def test_an_architecture_that_disagrees_is_refused(base: Path, value: object) -> None:
+def test_a_class_for_another_task_is_refused(base: Path, value: object) -> None:
     edit_config(base, architectures=value)
     assert_refused(base, "architectures", "LlamaForCausalLM")
 
 
 @pytest.mark.case("C19")
-@pytest.mark.parametrize("value", [..., None], ids=["C19-absent", "C19-null"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["FSDPLlamaForCausalLM"],
+        ["LLaMAForCausalLM"],
+        ["LlamaForCausalLM", "LlamaForCausalLM"],
+        ["PeftModelForCausalLM"],
+        ["LlamaModel"],
+        ["MistralForCausalLM"],
+        "LlamaForCausalLM",
+    ],
+    ids=lambda value: f"C19-{value}",
+)
+def test_model_type_decides_which_class_a_model_has(base: Path, value: object) -> None:
+    edit_config(base, architectures=value)
+    plan = read(LocalFolder(base))
+    assert plan.config["architectures"] == ["LlamaForCausalLM"]
+    assert any("model_type decides" in note for note in plan.notes)
+
+
+@pytest.mark.case("C19")
+@pytest.mark.parametrize("value", [..., None, []], ids=["C19-absent", "C19-null", "C19-empty"])
 def test_a_config_without_architectures_is_read(base: Path, value: object) -> None:
     edit_config(base, architectures=value)
     check(base)

@@ -27,13 +27,13 @@ def front_matter(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param("license: !!python/object/apply:os.system ['touch evil']", id="python"),
+        pytest.param("license: !!python/object/apply:os.system ['touch evil; x']", id="python"),
         pytest.param("license: !!python/name:os.system", id="python-name"),
         pytest.param(BOMB + "\nlicense: mit", id="alias-bomb"),
         pytest.param("license: &x mit\nlicense_name: *x", id="alias"),
         pytest.param("license: no", id="no"),
         pytest.param("license: 5", id="number"),
-        pytest.param("license: [mit, x]", id="list"),
+        pytest.param("license: [5, {mit: x}, '<b>']", id="list"),
         pytest.param("license: {mit: x}", id="map"),
         pytest.param("license: null", id="null"),
         pytest.param("license: 2024-01-01", id="date"),

@@ -189,6 +189,32 @@ def test_an_unknown_list_with_an_entry_for_each_layer_is_refused(base: Path) -> 
 
 
 @pytest.mark.case("C15")
+@pytest.mark.parametrize("value", [["a", "a", "b", "a"], ["a", "b", "c", "d"]], ids=str)
+def test_a_list_of_names_of_layers_is_one_of_layers(base: Path, value: list[str]) -> None:
+    edit_config(base, mlp_layer_types=value)
+    assert_refused(base, "mlp_layer_types", "one entry for each layer")
+
+
+@pytest.mark.case("C15")
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"languages": ["en", "de", "fr", "it"]},
+        {"tags": ["a", "b", "c", "d"]},
+        {"card": {"datasets": ["a/a", "b/b", "c/c", "d/d"]}},
+        {"stop_token_ids": [1, 2, 3, 4]},
+        {"eos_token_id": [1, 2, 3, 4]},
+    ],
+    ids=lambda value: f"C15-{next(iter(value))}",
+)
+def test_a_list_may_have_as_many_entries_as_layers_by_chance(
+    base: Path, more: dict[str, object]
+) -> None:
+    edit_config(base, **more)
+    check(base)
+
+
+@pytest.mark.case("C15")
 @pytest.mark.parametrize(
     ("value", "where"),
     [

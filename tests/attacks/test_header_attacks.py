@@ -134,7 +134,7 @@ def test_bytes_after_the_last_tensor_are_refused(base: Path, weights: Path) -> N
         pytest.param({"a": [1]}, 16, ("a", "exactly the fields"), id="A15-list"),
         pytest.param({"__metadata__": {"a": 1}}, 0, ("__metadata__",), id="A14-number"),
         pytest.param({"__metadata__": ["a"]}, 0, ("__metadata__",), id="A14-list"),
-        pytest.param({}, 0, ("4", "0 layers"), id="A19-no-tensors"),
+        pytest.param({}, 0, ("no tensors",), id="A19-no-tensors"),
         pytest.param({"a": entry(shape=[0], offsets=[0, 0])}, 0, ("shape",), id="A19-no-numbers"),
         pytest.param({"a": entry(shape=[1] * 200)}, 16, ("shape",), id="A19-rank-200"),
     ],

@@ -258,27 +258,66 @@ def test_shards_of_two_models_do_not_mix(folder: Path, make_checkpoint: MakeChec
 
 
 @pytest.mark.case("B3")
-def test_a_shard_may_not_be_a_link_out_of_the_folder(folder: Path) -> None:
+@pytest.mark.parametrize("name", ["id_rsa", "weights.bin", ".env"])
+def test_a_shard_may_not_be_a_link_to_something_else(folder: Path, name: str) -> None:
     shard = shard_of(folder, NORM)
-    outside = shutil.move(shard, folder.parent / "outside.safetensors")
+    outside = shutil.move(shard, folder.parent / name)
     shard.symlink_to(outside)
-    assert_refused(folder, shard.name, "symbolic link")
+    assert_refused(folder, shard.name, "symbolic link", name)
 
 
 @pytest.mark.case("B3")
-def test_a_config_may_not_be_a_link_out_of_the_folder(folder: Path) -> None:
-    outside = shutil.move(folder / "config.json", folder.parent / "config.json")
+@pytest.mark.parametrize("name", ["credentials", "config.json.bak", "settings.json"])
+def test_a_config_may_not_be_a_link_to_something_else(folder: Path, name: str) -> None:
+    outside = shutil.move(folder / "config.json", folder.parent / name)
     (folder / "config.json").symlink_to(outside)
     assert_refused(folder, "config.json", "symbolic link")
 
 
 @pytest.mark.case("B3")
-def test_a_chain_of_links_out_of_the_folder_is_refused(folder: Path) -> None:
+def test_a_chain_of_links_to_something_else_is_refused(folder: Path) -> None:
     shard = shard_of(folder, NORM)
-    outside = shutil.move(shard, folder.parent / "outside.safetensors")
+    outside = shutil.move(shard, folder.parent / "id_rsa")
     (folder / "between.safetensors").symlink_to(outside)
     shard.symlink_to("between.safetensors")
     assert_refused(folder, shard.name, "symbolic link")
+
+
+@pytest.mark.case("B3")
+def test_a_folder_of_links_to_files_of_the_same_names_is_read_and_noted(
+    folder: Path, tmp_path: Path
+) -> None:
+    """As `ln -s STORE/* .` and mounts of clusters make them."""
+    view = tmp_path / "view"
+    view.mkdir()
+    for path in folder.iterdir():
+        (view / path.name).symlink_to(path)
+    plan = read(LocalFolder(view))
+    assert plan.tensors.keys() == read(LocalFolder(folder)).tensors.keys()
+    assert any(str(folder) in note for note in plan.notes)
+
+
+@pytest.mark.case("B3")
+@pytest.mark.parametrize(
+    "blob", ["0" * 64, "a" * 40, f"ab/{'c' * 30}", f"SHA256E-s12--{'0' * 64}.safetensors"]
+)
+def test_links_to_blobs_named_by_their_hash_are_followed(
+    base: Path, tmp_path: Path, blob: str
+) -> None:
+    """As `local_dir` of older Hub clients, git-annex and DVC make them."""
+    for path in ("config.json", "model.safetensors"):
+        target = tmp_path / "store" / path.replace(".", "-") / blob
+        target.parent.mkdir(parents=True)
+        shutil.move(base / path, target)
+        (base / path).symlink_to(target)
+    check(base)
+
+
+@pytest.mark.case("B3")
+def test_weights_may_be_a_link_to_weights_of_another_name(base: Path, tmp_path: Path) -> None:
+    shutil.move(base / "model.safetensors", tmp_path / "llama.safetensors")
+    (base / "model.safetensors").symlink_to(tmp_path / "llama.safetensors")
+    check(base)
 
 
 @pytest.mark.case("B3")

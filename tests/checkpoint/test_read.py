@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,10 @@ from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.plan import stored_in
 from hfgrow.plan.tensors import Stored
 from tests.attacks.craft import drop_tensors, read_raw
-from tests.checkpoints import MakeCheckpoint, edit_json, load, tensors_of
+from tests.checkpoints import MakeCheckpoint, edit_json, load, tensors_of, write_checkpoint
 
 HEAD = "lm_head.weight"
+WIDE: dict[str, Any] = {"hidden_size": 64, "num_key_value_heads": 4, "num_hidden_layers": 1}
 
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
@@ -96,6 +98,28 @@ def test_a_silent_config_of_an_untied_family_needs_a_head(base: Path) -> None:
     drop_tensors(base / "model.safetensors", HEAD)
     with pytest.raises(ModelError, match=HEAD):
         read(LocalFolder(base))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "key", "size"),
+    [("llama", "num_attention_heads", 32), ("gemma2", "num_attention_heads", 8)],
+)
+def test_a_size_that_config_json_leaves_out_is_that_of_the_class(
+    tmp_path: Path, model_type: str, key: str, size: int
+) -> None:
+    folder = write_checkpoint(tmp_path / "base", model_type, traits=False, **{**WIDE, key: size})
+    edit_json(folder / "config.json", **{key: ...})
+    plan = read(LocalFolder(folder))
+    assert plan.config[key] == size
+    (note,) = plan.notes
+    assert f"{key} {size}" in note
+
+
+def test_a_size_that_was_left_out_and_is_not_the_default_is_told(base: Path) -> None:
+    edit_json(base / "config.json", vocab_size=...)
+    with pytest.raises(ModelError, match=r"\[64, 32\].*\[32000, 32\]") as caught:
+        read(LocalFolder(base))
+    assert "leaves out vocab_size 32000" in caught.value.hint
 
 
 def test_a_folder_may_itself_be_a_link(base: Path, tmp_path: Path) -> None:

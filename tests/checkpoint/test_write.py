@@ -210,14 +210,46 @@ def test_the_advance_of_a_copy_adds_up_to_the_tensors(base: Path, tmp_path: Path
     assert sum(counted) == nbytes == written.cloned_nbytes + written.copied_nbytes
 
 
-def test_recomputed_buffers_of_old_checkpoints_are_dropped(base: Path, tmp_path: Path) -> None:
+def test_everything_that_a_model_needs_travels_with_it(base: Path, tmp_path: Path) -> None:
+    names = {
+        "added_tokens.json",
+        "additional_chat_templates/rag.jinja",
+        "additional_chat_templates/tool_use.jinja",
+        "chat_template.jinja",
+        "chat_template.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "spiece.model",
+        "tekken.json",
+        "tokenizer.model",
+        "vocab.txt",
+    }
+    (base / "additional_chat_templates").mkdir()
+    for name in (*names, "additional_chat_templates/evil.py", "additional_chat_templates/.x"):
+        (base / name).write_text("{}")
+    assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out").returncode == 0
+    written = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")}
+    assert {*written} >= names
+    assert not written & {"additional_chat_templates/evil.py", "additional_chat_templates/.x"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "model.rotary_emb.inv_freq",
+        "model.layers.1.self_attn.rotary_emb.cos_cached",
+    ],
+)
+def test_recomputed_buffers_of_old_checkpoints_are_dropped(
+    base: Path, tmp_path: Path, name: str
+) -> None:
     from tests.attacks.craft import add_tensor
 
-    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
     add_tensor(base / "model.safetensors", name, [4], bytes(16))
     finished = call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "out")
-    assert "1 inv_freq buffers were dropped" in finished.stderr
-    assert not [key for key in tensors_of(tmp_path / "out") if "inv_freq" in key]
+    assert "1 rotary buffers were dropped" in finished.stderr
+    assert not [key for key in tensors_of(tmp_path / "out") if "rotary" in key]
 
 
 def test_an_output_can_be_grown_again(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hfgrow.checkpoint.files import side_files_of
 from hfgrow.errors import (
     GrowthError,
     HubConflictError,
@@ -22,7 +23,9 @@ from hfgrow.errors import (
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import PushTarget, may_write_somewhere
+from hfgrow.hub.pull import pull
 from hfgrow.hub.push import Pushed, push
+from hfgrow.hub.resolve import resolve
 from tests.hub_server import ALICE, ALICE_READ, BOB, CAROL, Hub
 from tests.hub_server.fixtures import IGNORE_CLIENT_WARNING
 from tests.hub_server.pushes import FILES, MESSAGE, TARGET, check, content, send, writes
@@ -114,6 +117,35 @@ def test_only_plain_files_of_the_folder_are_pushed(hub: Hub, grown: Path) -> Non
     with pytest.raises(ModelError, match="nothing to push"):
         push(grown, [], target, client, message=MESSAGE)
     assert writes(hub) == []
+
+
+def test_a_folder_of_chat_templates_is_pushed_and_comes_back(hub: Hub, grown: Path) -> None:
+    template = "additional_chat_templates/rag.jinja"
+    (grown / template).parent.mkdir()
+    (grown / template).write_bytes(b"{{ messages }}")
+    client = HubClient(ALICE, hub.url)
+    push(grown, [*FILES, template], check(client), client, message=MESSAGE)
+    assert content(hub, TARGET)[template] == b"{{ messages }}"
+    folder = pull(resolve(TARGET, client), client)
+    assert (folder / template).read_bytes() == b"{{ messages }}"
+    assert template in side_files_of(folder)
+
+
+@pytest.mark.case("B14")
+def test_a_linked_folder_of_chat_templates_is_not_pushed(hub: Hub, grown: Path) -> None:
+    (grown.parent / "secret").mkdir()
+    (grown.parent / "secret" / "key.jinja").write_bytes(b"hf_secret")
+    (grown / "additional_chat_templates").symlink_to(grown.parent / "secret")
+    client = HubClient(ALICE, hub.url)
+    with pytest.raises(ModelError, match="is a link"):
+        push(
+            grown,
+            ["additional_chat_templates/key.jinja"],
+            check(client),
+            client,
+            message=MESSAGE,
+        )
+    assert side_files_of(grown) == []
 
 
 @pytest.mark.case("B14")

@@ -41,6 +41,15 @@ DTYPES = {
 }
 
 
+COUNTS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+)
+
+
 def shapes_by_transformers(model: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
@@ -77,6 +86,13 @@ def test_names_and_shapes_are_right_where_config_json_is_silent(model_type: str)
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_the_architecture_is_the_class_that_transformers_loads(model_type: str) -> None:
     assert type(skeleton(model_type, config_of())).__name__ == FAMILIES[model_type].architecture
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_the_sizes_that_a_config_may_leave_out_are_those_of_the_class(model_type: str) -> None:
+    defaults = FAMILIES[model_type].class_defaults
+    config = AutoConfig.for_model(model_type)
+    assert defaults == {key: getattr(config, key) for key in COUNTS}
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)

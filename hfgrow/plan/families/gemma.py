@@ -18,7 +18,7 @@ from hfgrow.plan.families.llama import (
     POST_NORMS,
 )
 from hfgrow.plan.families.qwen import HEAD_NORMS
-from hfgrow.plan.families.table import Config, Family, Kind, Role
+from hfgrow.plan.families.table import Config, Family, Kind, Role, class_defaults
 
 
 def embedding_scale(hidden_size: int, dtype: str) -> float:
@@ -54,6 +54,7 @@ GEMMA = Family(
     layer=(*MATRICES, *ATTENTION_BIASES),
     outer=OUTER,
     head=HEAD,
+    class_defaults=class_defaults(vocab=256000, hidden=3072, ffn=24576, layers=28, heads=16),
     tied_default=True,
     kv_heads_default=16,
     head_dim_default=256,
@@ -81,6 +82,7 @@ GEMMA2 = Family(
     layer=LAYER,
     outer=OUTER,
     head=HEAD,
+    class_defaults=class_defaults(vocab=256000, hidden=2304, ffn=9216, layers=26, heads=8),
     tied_default=True,
     kv_heads_default=4,
     head_dim_default=256,
@@ -109,6 +111,7 @@ GEMMA3_TEXT = Family(
     layer=(*LAYER, *HEAD_NORMS),
     outer=OUTER,
     head=HEAD,
+    class_defaults=class_defaults(vocab=262208, hidden=2304, ffn=9216, layers=26, heads=8),
     tied_default=True,
     kv_heads_default=4,
     head_dim_default=256,

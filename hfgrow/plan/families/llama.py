@@ -11,7 +11,7 @@ The rows of families with a norm behind attention and MLP: there the norm ends t
 
 from dataclasses import replace
 
-from hfgrow.plan.families.table import Family, Kind, Role
+from hfgrow.plan.families.table import Family, Kind, Role, class_defaults
 
 VOCAB = (("vocab",),)
 HIDDEN = (("hidden",),)
@@ -71,6 +71,7 @@ LLAMA = Family(
     layer=(*MATRICES, *ATTENTION_BIASES, *MLP_BIASES),
     outer=OUTER,
     head=HEAD,
+    class_defaults=class_defaults(vocab=32000, hidden=4096, ffn=11008, layers=32, heads=32),
     heads_divide_hidden=True,
 )
 
@@ -80,6 +81,7 @@ MISTRAL = Family(
     layer=MATRICES,
     outer=OUTER,
     head=HEAD,
+    class_defaults=class_defaults(vocab=32000, hidden=4096, ffn=14336, layers=32, heads=32),
     kv_heads_default=8,
 )
 
@@ -89,6 +91,7 @@ GRANITE = Family(
     layer=(*MATRICES, *ATTENTION_BIASES, *MLP_BIASES),
     outer=OUTER,
     head=HEAD,
+    class_defaults=class_defaults(vocab=32000, hidden=4096, ffn=11008, layers=32, heads=32),
     softmax_scale_key="attention_multiplier",
 )
 

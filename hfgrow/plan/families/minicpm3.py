@@ -20,7 +20,7 @@ from hfgrow.plan.families.llama import (
     OUTER,
     QUERY,
 )
-from hfgrow.plan.families.table import Config, Family, Kind, Role
+from hfgrow.plan.families.table import Config, Family, Kind, Role, class_defaults
 
 _HEADS = "the heads share latents and one rotated key, for which hfgrow has no head map"
 _LATENT = "the ranks of the latents are kept"
@@ -122,6 +122,7 @@ MINICPM3 = Family(
     ),
     outer=OUTER,
     head=HEAD,
+    class_defaults=class_defaults(vocab=73448, hidden=2560, ffn=6400, layers=62, heads=40),
     tied_default=True,
     kv_heads_default=40,
     more_sizes=latent_sizes,

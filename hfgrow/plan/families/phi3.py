@@ -16,7 +16,7 @@ from hfgrow.plan.families.llama import (
     QUERY,
     VALUE,
 )
-from hfgrow.plan.families.table import Config, Family, Role
+from hfgrow.plan.families.table import Config, Family, Role, class_defaults
 
 
 def longrope_objection(config: Config) -> str:
@@ -58,5 +58,6 @@ PHI3 = Family(
     ),
     outer=OUTER,
     head=HEAD,
+    class_defaults=class_defaults(vocab=32064, hidden=3072, ffn=8192, layers=32, heads=32),
     refuses=longrope_objection,
 )

@@ -12,7 +12,7 @@ from hfgrow.plan.families.llama import (
     OUTER,
     query_key_value_biases,
 )
-from hfgrow.plan.families.table import Config, Family, Kind, Role
+from hfgrow.plan.families.table import Config, Family, Kind, Role, class_defaults
 
 
 def window_layer_types(config: Config) -> dict[str, list[Any]]:
@@ -33,6 +33,7 @@ QWEN2 = Family(
     layer=(*MATRICES, *query_key_value_biases()),
     outer=OUTER,
     head=HEAD,
+    class_defaults=class_defaults(vocab=151936, hidden=4096, ffn=22016, layers=32, heads=32),
     kv_heads_default=32,
     derived_lists=window_layer_types,
     layer_counts=("num_hidden_layers", "max_window_layers"),
@@ -53,6 +54,7 @@ QWEN3 = Family(
     ),
     outer=OUTER,
     head=HEAD,
+    class_defaults=class_defaults(vocab=151936, hidden=4096, ffn=22016, layers=32, heads=32),
     kv_heads_default=32,
     head_dim_default=128,
     derived_lists=window_layer_types,

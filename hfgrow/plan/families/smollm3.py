@@ -3,7 +3,7 @@
 from typing import Any
 
 from hfgrow.plan.families.llama import ATTENTION_BIASES, HEAD, MATRICES, MLP_BIASES, OUTER
-from hfgrow.plan.families.table import Config, Family
+from hfgrow.plan.families.table import Config, Family, class_defaults
 
 
 def rope_layers(config: Config) -> dict[str, list[Any]]:
@@ -28,6 +28,7 @@ SMOLLM3 = Family(
     layer=(*MATRICES, *ATTENTION_BIASES, *MLP_BIASES),
     outer=OUTER,
     head=HEAD,
+    class_defaults=class_defaults(vocab=128256, hidden=2048, ffn=11008, layers=36, heads=16),
     tied_default=True,
     kv_heads_default=4,
     per_layer_lists=("no_rope_layers", "layer_types"),

@@ -65,6 +65,7 @@ class Family:
         layer: The roles of one layer.
         outer: The roles outside the layers, the head excepted; the gain is the final norm's.
         head: The output head, absent when it is tied to the embeddings.
+        class_defaults: The sizes that the config class has where config.json does not say.
         tied_default: `tie_word_embeddings` when config.json does not say.
         kv_heads_default: `num_key_value_heads` when config.json does not say; None means as many
             as there are query heads.
@@ -92,6 +93,7 @@ class Family:
     layer: tuple[Role, ...]
     outer: tuple[Role, ...]
     head: Role
+    class_defaults: Mapping[str, int] = field(default_factory=dict)
     tied_default: bool = False
     kv_heads_default: int | None = None
     head_dim_default: int | None = None
@@ -177,6 +179,19 @@ class Family:
         return derived | {
             key: list(config[key]) for key in self.per_layer_lists if config.get(key) is not None
         }
+
+
+def class_defaults(
+    *, vocab: int, hidden: int, ffn: int, layers: int, heads: int
+) -> Mapping[str, int]:
+    """Return the sizes that a config class has, by the keys of config.json."""
+    return {
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "intermediate_size": ffn,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+    }
 
 
 def layer_prefix(layer: int) -> str:
