@@ -31,6 +31,7 @@ from hfgrow.lineage.reading import manifest_of
 
 from . import options
 from .output import Console
+from .pages import PROVE
 
 # Of a text, no more than 512 tokens are looked at.
 _MAX_TEXT_NBYTES = 1 << 20
@@ -38,7 +39,7 @@ _MAX_TEXT_NBYTES = 1 << 20
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    panel = "Prove"
+    panel = PROVE
     app.command("verify", rich_help_panel=panel)(verify)
     app.command("lineage", rich_help_panel=panel)(lineage)
     app.command("reproduce", rich_help_panel=panel)(reproduce)

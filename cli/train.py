@@ -16,24 +16,33 @@ from hfgrow.hub.client import HubClient
 
 from . import options
 from .output import Console
+from .pages import TRAIN, App, Group
+
+_EXAMPLES = """\
+hfgrow train demo --cpu
+hfgrow recipes demo --copy mine.yaml
+hfgrow train mine.yaml --dry-run
+hfgrow train mine.yaml --set stages.1.train.tokens=1B --num-processes 8
+hfgrow train mine.yaml --resume
+hfgrow train mine.yaml -- --num_machines 2   # goes to accelerate launch"""
+_DATA_EXAMPLES = """\
+hfgrow data prepare text/*.jsonl --tokenizer SmolLM2-135M --out tokens
+# and in a recipe:  data: {train: [{path: tokens}], ...}"""
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("train", rich_help_panel="Train", context_settings={"allow_extra_args": True})(
-        train
-    )
+    app.command(
+        "train",
+        rich_help_panel=TRAIN,
+        epilog=_EXAMPLES,
+        context_settings={"allow_extra_args": True},
+    )(train)
 
 
 def train(
     context: typer.Context,
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            help="A YAML file, or a recipe of hfgrow's, such as demo or schedule-free.",
-        ),
-    ],
+    recipe: options.RecipeArgument,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=C", help="Put a value into the recipe; repeatable."),
@@ -133,12 +142,10 @@ _REQUIRED = ("numpy", "tokenizers")
 
 def register_data(app: typer.Typer) -> None:
     """Add the group of commands to the program."""
-    data = typer.Typer(
-        name="data", help="Tokenise text for training.", no_args_is_help=True, rich_markup_mode=None
-    )
-    data.command("prepare")(prepare)
+    data = App(name="data", cls=Group, help="Tokenise text for training.")
+    data.command("prepare", epilog=_DATA_EXAMPLES)(prepare)
     data.command("check")(check)
-    app.add_typer(data, rich_help_panel="Train")
+    app.add_typer(data, rich_help_panel=TRAIN)
 
 
 def prepare(
