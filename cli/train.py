@@ -15,7 +15,7 @@ from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
 
 from . import options
-from .output import Console
+from .output import Console, paragraphs
 from .pages import TRAIN, App, Group
 
 _EXAMPLES = """\
@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
         epilog=_EXAMPLES,
         context_settings={"allow_extra_args": True},
     )(train)
+    app.command("clean", rich_help_panel=TRAIN)(clean)
 
 
 def train(
@@ -116,6 +117,55 @@ def train(
         console.stop(f"{outcome['message']}. Go on with: {again}", int(outcome["stopped"]))
     result = outcome["result"]
     console.result(str(result["folder"]), result)
+
+
+def clean(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a finished run, or any other.")
+    ],
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            metavar="KIND",
+            help="What stays: checkpoints, stages (the models between stages) or tokens; "
+            "repeatable.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Remove what a finished run has no more use for; its model, record and recipe stay.
+
+    Of a folder that is no run, what killed commands left hidden in it is removed.
+    """
+    require("hfgrow clean", "pydantic")
+    from hfgrow.train.clean import KINDS
+    from hfgrow.train.clean import clean as clean_folder
+
+    console = Console(as_json=json, quiet=quiet)
+    for kind in keep or ():
+        if kind not in KINDS:
+            raise UsageError(
+                f"--keep {printable(kind)} is nothing that clean removes",
+                hint=f"one of {', '.join(KINDS)}",
+            )
+    done = clean_folder(folder.expanduser(), keep=frozenset(keep or ()), dry_run=dry_run)
+    rows = [(kind, f"{size(n)}, {KINDS[kind]}") for kind, n in done.kinds.items()]
+    rows += [(printable(path.name), "left by a command that was killed") for path in done.leftovers]
+    said = "would be removed" if dry_run else "removed"
+    lines = paragraphs(rows, console.width)
+    lines.append(f"{size(done.nbytes)} {said}" if rows else "there is nothing to remove")
+    console.result(
+        "\n".join(lines),
+        {
+            "folder": str(folder),
+            "dry_run": dry_run,
+            "nbytes": dict(done.kinds),
+            "leftovers": [str(path) for path in done.leftovers],
+        },
+    )
 
 
 def _behind_dashes(words: list[str]) -> list[str]:

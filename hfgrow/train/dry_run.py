@@ -26,6 +26,7 @@ from hfgrow.lineage.describe import describe_step
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.families.table import layer_of
 from hfgrow.plan.plan import GrowthPlan, LayerSource
+from hfgrow.train.cadence import cadence_line
 from hfgrow.train.devices import check_trackers
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.initial_weights import fresh_plan
@@ -168,7 +169,7 @@ class Needs:
         return [
             f"  in all {sum(self.flops.values()):.3g} FLOPs; a checkpoint takes "
             f"{size(self.checkpoint_nbytes)} and {keep} are kept: up to {size(self.disk_nbytes)} "
-            "of disk, without the tokens of the text"
+            "of disk, without the tokens of the text",
         ]
 
     def lack(self, output: Path) -> str:
@@ -257,3 +258,4 @@ def recipe_lines(
                 f"{steps:,} steps of {recipe.batch_tokens:,}; {recipe.optimizer.name}, "
                 f"{train.schedule}, learning rate {train.learning_rate:g}{cost}"
             )
+    yield f"  checkpoints: {cadence_line(recipe.checkpoint)}"

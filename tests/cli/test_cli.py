@@ -19,7 +19,7 @@ COMMANDS = (
     "apply",
     *("inspect", "check", "operators", "env", "verify", "lineage", "reproduce", "card"),
     *("pull", "push", "learn", "budget", "eval", "compare", "train", "study", "data"),
-    *("recipes", "aliases", "docs"),
+    *("recipes", "aliases", "docs", "clean"),
 )
 # Mistakes by exit code; {base} is a good model, {bad} one without weights, {taken} a full folder.
 MISTAKES: dict[str, tuple[int, tuple[str, ...]]] = {

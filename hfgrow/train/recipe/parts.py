@@ -176,12 +176,17 @@ Optimizer = Annotated[AdamW | ScheduleFreeAdamW | Muon, Field(discriminator="nam
 class Checkpoint(Part):
     """When the state is saved, beside the end of each stage.
 
+    Where neither span is given, a checkpoint is saved after each twentieth of a stage, no sooner
+    than a minute after the last, and after half an hour in any case.
+
     Attributes:
         every_tokens: Trained tokens between two checkpoints.
+        every_minutes: Minutes between two checkpoints.
         keep: How many are kept.
     """
 
     every_tokens: Tokens | None = None
+    every_minutes: Rate | None = None
     keep: Count = 2
 
 
