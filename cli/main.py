@@ -13,7 +13,7 @@ from hfgrow import __version__
 from hfgrow.console import open_streams
 from hfgrow.errors import GrowthError, OutputError, UsageError, printable, redacted
 
-from . import budget, evaluate, grow, learn, library, models, proof, study, train
+from . import budget, data, evaluate, grow, learn, library, models, proof, study, train
 from .output import Console, moving_bars
 from .pages import App, FirstPage
 
@@ -39,7 +39,7 @@ for register in (
     evaluate.register,
     study.register_compare,
     study.register,
-    train.register_data,
+    data.register_data,
     proof.register,
     models.register_hub,
 ):

@@ -140,6 +140,14 @@ def paragraphs(rows: Iterable[tuple[str, str]], width: int | None, *, indent: in
     return lines
 
 
+def say_block(console: Console, title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """Say on stderr what a command has made: a title, and below it what, where and how long."""
+    width = terminal_width() if sys.stderr.isatty() else None
+    console.say(title)
+    for line in paragraphs(rows, width, indent=2):
+        console.say(line)
+
+
 def wrapped(line: str, width: int | None, *, behind: int) -> list[str]:
     """Return a line broken between words, what goes on being indented."""
     if width is None or len(line) <= width or behind >= width - 20:

@@ -2,10 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hfgrow.train import cadence
 from hfgrow.train.cadence import Cadence, cadence_line, never_saved
 from hfgrow.train.recipe.parts import Checkpoint
 from tests.train.runs import carry, last_checkpoint, lines, recipe, stop_after
@@ -20,7 +20,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(cadence.time, "monotonic", lambda: made.now)
+    monkeypatch.setattr("hfgrow.train.cadence.time.monotonic", lambda: made.now)
     return made
 
 
@@ -80,7 +80,11 @@ def test_the_cadence_is_said_as_it_is() -> None:
 
 
 def test_steps_that_were_never_saved_are_counted() -> None:
-    record = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 9, "validation": {}}]
+    record: list[dict[str, Any]] = [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "loss": 1.0},
+        {"step": 9, "validation": {}},
+    ]
     assert never_saved(record, 0) == 2
     assert never_saved(record, 2) == 0
 
