@@ -30,13 +30,18 @@ from hfgrow.study.law_fit import Fit, fit_files
 
 from . import options
 from .output import Console
+from .pages import LOOK
 
+_EXAMPLES = """\
+hfgrow budget TinyLlama --g 4 --tokens 300B
+hfgrow budget --parameters 7B --tokens 300B
+hfgrow budget --parameters 1.1B --flops 8e20 --plot budget.png"""
 _HINT = "hfgrow budget --parameters 7B --tokens 300B, or hfgrow budget MODEL --g 4 --tokens 100B"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("budget", rich_help_panel="Look")(budget)
+    app.command("budget", rich_help_panel=LOOK, epilog=_EXAMPLES)(budget)
 
 
 def budget(
@@ -69,8 +74,8 @@ def budget(
             "--fit",
             metavar="FILE",
             help="Fit the law's constants to results of your own: results.json of a study of "
-            "growth timing, or JSON as docs/budget.md says. Can be given several times; without "
-            "a target, only that.",
+            "growth timing, or JSON as `hfgrow docs budget` says. Can be given several times; "
+            "without a target, only that.",
         ),
     ] = None,
     plot: Annotated[
@@ -88,7 +93,7 @@ def budget(
     """Say after how many tokens to grow, what then remains, and what both cost.
 
     The growth timing is that of Du et al. 2024 (arXiv 2405.15319, Sec. 4.2), or a fit to your own
-    results. See docs/budget.md for the law and its limits.
+    results. More: hfgrow docs budget
     """
     console = Console(as_json=json, quiet=quiet)
     kind = None if plot is None else format_of(plot)

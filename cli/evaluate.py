@@ -22,22 +22,31 @@ from hfgrow.lineage.tables import text_table
 
 from . import options
 from .output import Console
+from .pages import TRAIN
+from .words import aliases
 
 if TYPE_CHECKING:
     from hfgrow.train.evaluate import ModelLoss
 
 
+_EXAMPLES = """\
+hfgrow eval demo ./demo-stack-g2 --text demo --tokens 20K
+hfgrow eval ./grown --with-base --text mine.txt
+hfgrow eval ./grown --tasks arc_easy,piqa --limit 100"""
 _TOKENS, _BATCH_SIZE = "1M", "8"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("eval", rich_help_panel="Train", no_args_is_help=True)(evaluate)
+    app.command("eval", rich_help_panel=TRAIN, no_args_is_help=True, epilog=_EXAMPLES)(evaluate)
 
 
 def evaluate(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help=f"One or more. {options.MODEL_HELP}")
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help=f"One or more. {options.MODEL_HELP}", autocompletion=aliases
+        ),
     ],
     text: Annotated[
         list[str] | None,
@@ -118,7 +127,7 @@ def evaluate(
 ) -> None:
     """Measure models side by side: bits per byte, nats per token and perplexity on given text.
 
-    Bits per byte compare across tokenizers, the other two do not. See docs/evaluation.md.
+    Bits per byte compare across tokenizers, the other two do not. More: hfgrow docs evaluation
     """
     require("hfgrow eval", "pydantic", *TRAINING)
     if not text and tasks is None:

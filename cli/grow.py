@@ -21,8 +21,10 @@ from hfgrow.plan.operators.operator import Operator
 from hfgrow.plan.plan import connection_rate, seams
 
 from . import options
+from .models import example_of
 from .options import Step, extra_parameters, own_parameters, parameter_of, with_extra_steps
 from .output import Console
+from .pages import BESIDES, GROW, IN_DEPTH, IN_WIDTH
 
 _SHARED: dict[str, tuple[Any, Any]] = {
     "out": (options.OutOption, None),
@@ -42,8 +44,10 @@ _SHARED: dict[str, tuple[Any, Any]] = {
     "json": (options.JsonOption, False),
     "quiet": (options.QuietOption, False),
 }
-_AXES = ("depth", "width")
-_STEPS_PANEL = "Steps of a growth"
+_PANELS = {"depth": IN_DEPTH, "width": IN_WIDTH}
+_APPLY_EXAMPLES = """\
+hfgrow apply TinyLlama steps.yaml       # such as: [zero-depth: {g: 2}, untie]
+hfgrow apply TinyLlama steps.yaml --dry-run"""
 MODEL = parameter_of("model", options.ModelArgument, inspect.Parameter.empty)
 # From the values of all parameters, the request without its steps, and who is told.
 Work = Callable[[Mapping[str, Any], GrowthRequest, Console], Growth]
@@ -55,14 +59,17 @@ _StepsArgument = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the subcommand of every operator to the program, and that of a file of steps."""
     for operator in OPERATORS.values():
-        panel = f"Grow in {operator.axis}" if operator.axis in _AXES else _STEPS_PANEL
-        _register(app, operator.name, _operator_command(operator), _help(operator), panel)
+        panel = _PANELS.get(operator.axis, BESIDES)
+        shown = example_of(operator.name)
+        _register(app, operator.name, _operator_command(operator), _help(operator), panel, shown)
     text = "Apply a list of operators in one pass."
-    _register(app, "apply", _apply_command(), text, _STEPS_PANEL)
+    _register(app, "apply", _apply_command(), text, GROW, _APPLY_EXAMPLES)
 
 
-def _register(app: typer.Typer, name: str, run: Callable[..., None], text: str, panel: str) -> None:
-    app.command(name, help=text, rich_help_panel=panel, no_args_is_help=True)(run)
+def _register(
+    app: typer.Typer, name: str, run: Callable[..., None], text: str, panel: str, shown: str
+) -> None:
+    app.command(name, help=text, rich_help_panel=panel, no_args_is_help=True, epilog=shown)(run)
 
 
 def _operator_command(operator: Operator[...]) -> Callable[..., None]:

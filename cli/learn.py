@@ -17,7 +17,11 @@ from hfgrow.plan.operators.operator import Mark, Parameter
 from .grow import MODEL, growing_command
 from .options import own_parameters, parameter_of
 from .output import Console
+from .pages import GROW
 
+_EXAMPLES = """\
+hfgrow learn demo --g 2 --data demo --steps 20
+hfgrow learn ./base --width-g 2 --data text/*.jsonl --out ./wider"""
 _REQUIRED = ("torch", "transformers", "safetensors", "numpy", "tokenizers")
 _TEXTS: dict[str, tuple[Any, Any]] = {
     "data": (
@@ -69,9 +73,9 @@ def register(app: typer.Typer) -> None:
     parameters = [MODEL, *texts, *own_parameters(_asked()).values(), maps]
     text = (
         "Grow depth and width by maps that are learned from text (G_learn, LiGO). "
-        "Not function preserving, unless the init is kept. See docs/operators.md."
+        "Not function preserving, unless the init is kept. More: hfgrow docs operators"
     )
-    app.command("learn", help=text, rich_help_panel="Grow by learning", no_args_is_help=True)(
+    app.command("learn", help=text, rich_help_panel=GROW, no_args_is_help=True, epilog=_EXAMPLES)(
         growing_command(parameters, _work)
     )
 

@@ -13,37 +13,35 @@ from hfgrow import __version__
 from hfgrow.console import open_streams
 from hfgrow.errors import GrowthError, OutputError, UsageError, printable, redacted
 
-from . import budget, evaluate, grow, learn, models, proof, study, train
+from . import budget, data, evaluate, grow, learn, library, models, proof, study, train
 from .output import Console, moving_bars
+from .pages import App, FirstPage
 
 _INTERRUPTED = 130
 _stopped_by: list[int] = []
 # What typer raises for wrong options; it exports the class below it, not the class itself.
 _OPTION_ERROR: Any = typer.BadParameter.__bases__[0]
 
-app = typer.Typer(
+app = App(
     name="hfgrow",
+    cls=FirstPage,
     help="Grow Llama-style Hugging Face checkpoints: exact, proved, with lineage.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    pretty_exceptions_show_locals=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
-# In the order of `hfgrow --help`.
+# In the order of each group of `hfgrow --help`.
 for register in (
-    grow.register,
-    learn.register,
     models.register_inspect,
     budget.register,
     models.register_operators,
+    library.register,
+    grow.register,
+    learn.register,
+    train.register,
+    evaluate.register,
+    study.register_compare,
+    study.register,
+    data.register_data,
     proof.register,
     models.register_hub,
-    train.register,
-    study.register,
-    study.register_compare,
-    evaluate.register,
-    train.register_data,
 ):
     register(app)
 

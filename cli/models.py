@@ -27,14 +27,21 @@ from hfgrow.plan.plan import GrowthPlan
 
 from . import options
 from .output import Console
+from .pages import LOOK, ON_HUB
 
+_INSPECT_EXAMPLES = """\
+hfgrow inspect demo
+hfgrow inspect hf://org/name@main"""
+_PUSH_EXAMPLES = """\
+hfgrow push ./demo-stack-g2
+hfgrow push ./demo-stack-g2 you/name --private"""
 _PACKAGES = ("huggingface_hub", "hf-xet", "transformers", "torch", "safetensors", "accelerate")
 
 
 def register_inspect(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    panel = "Look"
-    app.command("inspect", rich_help_panel=panel)(inspect_model)
+    panel = LOOK
+    app.command("inspect", rich_help_panel=panel, epilog=_INSPECT_EXAMPLES)(inspect_model)
     app.command("check", rich_help_panel=panel)(check)
     app.command("env", rich_help_panel=panel)(env)
 
@@ -173,11 +180,11 @@ _EXAMPLES = {"branch-scale": "hfgrow stack MODEL --g 4 --branch-scale 0.5"}
 
 def register_operators(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("operators", rich_help_panel="Look")(operators)
+    app.command("operators", rich_help_panel=LOOK)(operators)
 
 
 def operators(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One operator.")] = None,
+    name: options.OperatorArgument = None,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
@@ -216,7 +223,7 @@ def _explained(name: str) -> list[str]:
         f"formula              {row.formula}",
         f"function preserving  {_yes(row.preserves_function)}",
         f"paper                {row.paper}",
-        f"example              {_example(name)}",
+        f"example              {example_of(name)}",
     ]
     arguments = _arguments(name)
     if arguments:
@@ -237,7 +244,7 @@ def _row(name: str) -> dict[str, Any]:
         "summary": row.summary,
         "formula": row.formula,
         "paper": row.paper,
-        "example": _example(name),
+        "example": example_of(name),
         "arguments": _arguments(name),
     }
 
@@ -255,7 +262,7 @@ def _arguments(name: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def _example(name: str) -> str:
+def example_of(name: str) -> str:
     """Return a command: what must be given, or else a target, with a value of the help or ours."""
     if name in _EXAMPLES:
         return _EXAMPLES[name]
@@ -277,9 +284,9 @@ def _yes(value: bool) -> str:
 
 def register_hub(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    panel = "Hub"
+    panel = ON_HUB
     app.command("pull", rich_help_panel=panel)(pull)
-    app.command("push", rich_help_panel=panel)(push)
+    app.command("push", rich_help_panel=panel, epilog=_PUSH_EXAMPLES)(push)
 
 
 def pull(

@@ -15,49 +15,107 @@ from hfgrow.errors import UsageError
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.operator import Operator, Parameter
 
+from .pages import ALWAYS, HUB, OUTPUT
+from .words import aliases, dtypes, operators, recipes, studies
+
 MODEL_HELP = "Folder, alias, org/name, hf://org/name@rev or Hub URL."
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help=MODEL_HELP, autocompletion=aliases)
+]
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A YAML file, or a recipe of hfgrow's: `hfgrow recipes` lists them, and "
+        "`hfgrow recipes reference` has every key.",
+        autocompletion=recipes,
+    ),
+]
+StudyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="A YAML file, or a study of hfgrow's: `hfgrow recipes` lists them.",
+        autocompletion=studies,
+    ),
+]
+OperatorArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="NAME", help="One operator.", autocompletion=operators),
+]
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="A model grown by hfgrow.")]
 RevisionOption = Annotated[
-    str | None, typer.Option("--revision", help="Branch, tag or commit of the model.")
+    str | None,
+    typer.Option("--revision", help="Branch, tag or commit of the model.", rich_help_panel=HUB),
 ]
 TokenOption = Annotated[
     str | None,
     typer.Option(
         "--token",
         help="Hub token; HF_TOKEN or `hf auth login` keep it out of the shell's history.",
+        rich_help_panel=HUB,
     ),
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON document on stdout, also on error.")
+    bool,
+    typer.Option(
+        "--json", help="One JSON document on stdout, also on error.", rich_help_panel=ALWAYS
+    ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result on stdout.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only the result on stdout.", rich_help_panel=ALWAYS)
+]
 OutOption = Annotated[
     Path | None,
     typer.Option(
-        "--out", "-o", metavar="DIR", help="Output folder.  [default: ./BASE-OPERATOR-...]"
+        "--out",
+        "-o",
+        metavar="DIR",
+        help="Output folder.  [default: ./BASE-OPERATOR-...]",
+        rich_help_panel=OUTPUT,
     ),
 ]
 OverwriteOption = Annotated[
     bool,
-    typer.Option("--overwrite", help="Replace an existing output, once the new one is complete."),
+    typer.Option(
+        "--overwrite",
+        help="Replace an existing output, once the new one is complete.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print the plan; write and download nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Print the plan; write and download nothing.", rich_help_panel=OUTPUT
+    ),
 ]
 DtypeOption = Annotated[
     str | None,
     typer.Option(
         "--dtype",
+        metavar="DTYPE",
         help="Convert all tensors: bfloat16, float16, float32, float64.  [default: none]",
+        autocompletion=dtypes,
+        rich_help_panel=OUTPUT,
     ),
 ]
 AllowNonfiniteOption = Annotated[
-    bool, typer.Option("--allow-nonfinite", help="Grow weights that hold NaN or infinity too.")
+    bool,
+    typer.Option(
+        "--allow-nonfinite",
+        help="Grow weights that hold NaN or infinity too.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 MaxShardOption = Annotated[
-    str, typer.Option("--max-shard-size", metavar="SIZE", help="Most tensor bytes in one file.")
+    str,
+    typer.Option(
+        "--max-shard-size",
+        metavar="SIZE",
+        help="Most tensor bytes in one file.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 VerifyOption = Annotated[
     bool | None,
@@ -65,12 +123,20 @@ VerifyOption = Annotated[
         "--verify/--no-verify",
         help="Load with transformers, hash, measure logits.  [default: with --push]",
         show_default=False,
+        rich_help_panel=OUTPUT,
     ),
 ]
-PushOption = Annotated[bool, typer.Option("--push", help="Push the grown model to the Hub.")]
+PushOption = Annotated[
+    bool, typer.Option("--push", help="Push the grown model to the Hub.", rich_help_panel=HUB)
+]
 RepoOption = Annotated[
     str | None,
-    typer.Option("--repo", metavar="NAME", help="Target.  [default: YOU/BASE-OPERATOR-...]"),
+    typer.Option(
+        "--repo",
+        metavar="NAME",
+        help="Target.  [default: YOU/BASE-OPERATOR-...]",
+        rich_help_panel=HUB,
+    ),
 ]
 PrivateOption = Annotated[
     bool | None,
@@ -78,11 +144,19 @@ PrivateOption = Annotated[
         "--private/--public",
         help="Visibility of a new repository.  [default: as the base]",
         show_default=False,
+        rich_help_panel=HUB,
     ),
 ]
-CreatePrOption = Annotated[bool, typer.Option("--create-pr", help="Push as a pull request.")]
+CreatePrOption = Annotated[
+    bool, typer.Option("--create-pr", help="Push as a pull request.", rich_help_panel=HUB)
+]
 ExistOkOption = Annotated[
-    bool, typer.Option("--exist-ok", help="Push into a repository that hfgrow did not make.")
+    bool,
+    typer.Option(
+        "--exist-ok",
+        help="Push into a repository that hfgrow did not make.",
+        rich_help_panel=HUB,
+    ),
 ]
 
 

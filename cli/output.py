@@ -1,9 +1,13 @@
 """What a command prints: the result on stdout, everything else on stderr, escaped."""
 
+import difflib
 import json
 import os
+import shutil
 import sys
+import textwrap
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -12,6 +16,8 @@ from hfgrow.errors import GrowthError, Speech, command, printable, redacted
 
 _SMALL_NBYTES = 64 << 20
 _PLAIN_INTERVAL_S = 30.0
+# A terminal that is wider than it reads well is not filled.
+_WIDEST = 120
 _TRUE = ("1", "ON", "YES", "TRUE")
 
 
@@ -33,6 +39,11 @@ class Console:
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet or as_json
+
+    @property
+    def width(self) -> int | None:
+        """The columns that a result has; None where no person reads it."""
+        return terminal_width() if sys.stdout.isatty() and not self.as_json else None
 
     def say(self, text: str) -> None:
         """Tell a line on stderr."""
@@ -105,6 +116,57 @@ class Bar:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal, as COLUMNS or the terminal itself says, at most 120."""
+    return max(20, min(shutil.get_terminal_size().columns, _WIDEST))
+
+
+def paragraphs(rows: Iterable[tuple[str, str]], width: int | None, *, indent: int = 0) -> list[str]:
+    """Return names with a text beside each, broken between words where it is too wide.
+
+    Args:
+        rows: The names and texts.
+        width: The columns there are; None breaks nothing.
+        indent: Blanks before each line.
+    """
+    listed = list(rows)
+    first = indent + max((len(name) for name, _ in listed), default=0) + 2
+    lines = []
+    for name, text in listed:
+        begin = f"{'':{indent}}{name}"
+        lines += wrapped(f"{begin:{first}}{text}", width, behind=first)
+    return lines
+
+
+def say_block(console: Console, title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """Say on stderr what a command has made: a title, and below it what, where and how long."""
+    width = terminal_width() if sys.stderr.isatty() else None
+    console.say(title)
+    for line in paragraphs(rows, width, indent=2):
+        console.say(line)
+
+
+def wrapped(line: str, width: int | None, *, behind: int) -> list[str]:
+    """Return a line broken between words, what goes on being indented."""
+    if width is None or len(line) <= width or behind >= width - 20:
+        return [line]
+    indent = " " * behind
+    return textwrap.wrap(
+        line,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return a hint that names what is spelled most like a name; empty where nothing is."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {found[0]}?" if found else ""
 
 
 def moving_bars() -> bool:

@@ -11,13 +11,12 @@ from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import count, size
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.models import files_of, locate
-from hfgrow.growth.publish import has_loss_picture
+from hfgrow.growth.publish import card_of
 from hfgrow.growth.reproduce import reproduce as reproduce_model
 from hfgrow.growth.verify import Verified
 from hfgrow.growth.verify import verify as verify_model
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.names import check_repo_id
-from hfgrow.lineage.card import card_files
 from hfgrow.lineage.describe import (
     changed_widths,
     command_line,
@@ -31,6 +30,7 @@ from hfgrow.lineage.reading import manifest_of
 
 from . import options
 from .output import Console
+from .pages import PROVE
 
 # Of a text, no more than 512 tokens are looked at.
 _MAX_TEXT_NBYTES = 1 << 20
@@ -38,7 +38,7 @@ _MAX_TEXT_NBYTES = 1 << 20
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    panel = "Prove"
+    panel = PROVE
     app.command("verify", rich_help_panel=panel)(verify)
     app.command("lineage", rich_help_panel=panel)(lineage)
     app.command("reproduce", rich_help_panel=panel)(reproduce)
@@ -194,8 +194,7 @@ def card(
         check_repo_id(repo)
     with translated(printable(folder, 200)):
         manifest = manifest_of(LocalFolder(folder))
-        picture = has_loss_picture(folder, manifest)
-        for name, text in card_files(manifest, repo, picture).items():
+        for name, text in card_of(folder, manifest, repo).items():
             replace_text(folder / name, text)
     console.result(str(folder / CARD), {"card": str(folder / CARD)})
 

@@ -21,26 +21,27 @@ from hfgrow.lineage.tables import text_table
 
 from . import options
 from .output import Console
+from .pages import TRAIN
+from .words import listed_operators
 
+_STUDY_EXAMPLES = """\
+hfgrow study paper-main --cpu --jobs 2 --dry-run
+hfgrow study paper-main --cpu --jobs 2 --seeds 0
+hfgrow study paper-main --report-only"""
+_COMPARE_EXAMPLES = """\
+hfgrow compare demo --text demo --ops stack,zero-depth --tokens 20K
+hfgrow compare demo --text demo --op 'stack --g 2' --op 'solar --overlap 1'"""
 if TYPE_CHECKING:
     from hfgrow.study.compare import Probe
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("study", rich_help_panel="Train")(study)
+    app.command("study", rich_help_panel=TRAIN, epilog=_STUDY_EXAMPLES)(study)
 
 
 def study(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            help="A YAML file, or the name of a study of hfgrow's: paper-main, growth-factor, "
-            "growth-timing, partial-stacking, function-preservation, gradual-or-one-hop, width, "
-            "optimizer-state, schedules.",
-        ),
-    ],
+    recipe: options.StudyArgument,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -134,7 +135,9 @@ _COLUMNS = ("rank", "operator", "parameters", "before", "just after", "rank then
 
 def register_compare(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("compare", rich_help_panel="Train", no_args_is_help=True)(compare)
+    app.command("compare", rich_help_panel=TRAIN, no_args_is_help=True, epilog=_COMPARE_EXAMPLES)(
+        compare
+    )
 
 
 def compare(
@@ -150,7 +153,10 @@ def compare(
     ops: Annotated[
         str | None,
         typer.Option(
-            "--ops", metavar="A,B,...", help="Operators; where they have a factor, --g is it."
+            "--ops",
+            metavar="A,B,...",
+            help="Operators; where they have a factor, --g is it.",
+            autocompletion=listed_operators,
         ),
     ] = None,
     op: Annotated[

@@ -1,4 +1,4 @@
-"""The commands `hfgrow train`, which launches a run by a recipe, and `hfgrow data`."""
+"""The commands `hfgrow train`, which launches a run by a recipe, and `hfgrow clean`."""
 
 import shlex
 import sys
@@ -7,33 +7,41 @@ from typing import Annotated, Any
 
 import typer
 
-from hfgrow.console import size
-from hfgrow.data.sources import named_source
+from hfgrow.checkpoint.files import CARD, LOSS_PICTURE, RECIPE, LocalFolder
+from hfgrow.console import count, duration, size
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.loading import TRAINING, require
-from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
+from hfgrow.lineage.reading import manifest_of
+from hfgrow.lineage.records import Evaluated
 
 from . import options
-from .output import Console
+from .output import Console, paragraphs, say_block
+from .pages import OUTPUT, TRAIN
+
+_EXAMPLES = """\
+hfgrow train demo --cpu
+hfgrow recipes demo --copy mine.yaml
+hfgrow train mine.yaml --dry-run
+hfgrow train mine.yaml --set stages.1.train.tokens=1B --num-processes 8
+hfgrow train mine.yaml --resume
+hfgrow train mine.yaml -- --num_machines 2   # goes to accelerate launch"""
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("train", rich_help_panel="Train", context_settings={"allow_extra_args": True})(
-        train
-    )
+    app.command(
+        "train",
+        rich_help_panel=TRAIN,
+        epilog=_EXAMPLES,
+        context_settings={"allow_extra_args": True},
+    )(train)
+    app.command("clean", rich_help_panel=TRAIN)(clean)
 
 
 def train(
     context: typer.Context,
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            help="A YAML file, or a recipe of hfgrow's, such as demo or schedule-free.",
-        ),
-    ],
+    recipe: options.RecipeArgument,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=C", help="Put a value into the recipe; repeatable."),
@@ -51,6 +59,14 @@ def train(
         typer.Option("--allow-world-size-change", help="Resume with another number of processes."),
     ] = False,
     dry_run: options.DryRunOption = False,
+    yaml: Annotated[
+        bool,
+        typer.Option(
+            "--yaml",
+            help="Of a dry run: print the recipe, every default spelt out.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     token: options.TokenOption = None,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -60,43 +76,51 @@ def train(
     What stands behind -- goes to accelerate launch, such as -- --num_machines 2.
     """
     require("hfgrow train", "pydantic", *TRAINING)
-    from hfgrow.train.dry_run import dry_run_lines, recipe_lines
+    # Nothing here imports torch: what is refused is refused at once.
+    from hfgrow.train.again import recipe_file
+    from hfgrow.train.beforehand import check_beforehand, recipe_lines
     from hfgrow.train.processes import check_launch_options, launch
     from hfgrow.train.recipe.recipe import load_recipe
     from hfgrow.train.recipe.speech import in_keys
 
     console = Console(as_json=json, quiet=quiet)
+    if yaml and not dry_run:
+        raise UsageError("--yaml is of a dry run", hint="add --dry-run")
     extra = _behind_dashes(context.args)
     check_launch_options(extra)
     overrides = list(set_ or ())
     if num_processes is not None:
         overrides.append(f"world.processes={num_processes}")
-    loaded = load_recipe(recipe, overrides)
-    if dry_run:
-        with in_keys():
-            for line in dry_run_lines(loaded, HubClient(token=token), console, resume=resume):
-                console.say(line)
-        console.result(loaded.to_yaml().rstrip(), {"recipe": loaded.model_dump(mode="json")})
-        return
-    for line in recipe_lines(loaded):
-        console.say(line)
-    arguments = [recipe]
-    for override in overrides:
-        arguments += ["--set", override]
-    flags = {
-        "--resume": resume,
-        "--cpu": cpu,
-        "--allow-world-size-change": allow_world_size_change,
-        "--quiet": console.quiet,
-    }
-    arguments += [flag for flag, wanted in flags.items() if wanted]
-    outcome = launch(
-        arguments,
-        num_processes=loaded.world.processes,
-        on_cpu=cpu,
-        extra=extra,
-        token=token,
-    )
+    client = HubClient(token=token)
+    with recipe_file(recipe, client, console) as file:
+        loaded = load_recipe(file, overrides)
+        if dry_run:
+            with in_keys():
+                _print_dry_run(loaded, client, console, resume=resume, on_cpu=cpu, as_yaml=yaml)
+            return
+        if not extra:
+            # Of several machines, another one may have begun the run by now.
+            with in_keys():
+                check_beforehand(loaded, client, resume=resume)
+        for line in recipe_lines(loaded):
+            console.say(line)
+        arguments = [file]
+        for override in overrides:
+            arguments += ["--set", override]
+        flags = {
+            "--resume": resume,
+            "--cpu": cpu,
+            "--allow-world-size-change": allow_world_size_change,
+            "--quiet": console.quiet,
+        }
+        arguments += [flag for flag, wanted in flags.items() if wanted]
+        outcome = launch(
+            arguments,
+            num_processes=loaded.world.processes,
+            on_cpu=cpu,
+            extra=extra,
+            token=token,
+        )
     if "stopped" in outcome:
         words = ["hfgrow", "train", recipe, *(["--cpu"] if cpu else [])]
         for override in overrides:
@@ -106,7 +130,130 @@ def train(
             console.result("", {**outcome, "resume": again})
         console.stop(f"{outcome['message']}. Go on with: {again}", int(outcome["stopped"]))
     result = outcome["result"]
-    console.result(str(result["folder"]), result)
+    document = _close(Path(result["folder"]), result, console)
+    console.result(str(result["folder"]), document)
+
+
+def _print_dry_run(
+    recipe: Any, client: HubClient, console: Console, *, resume: bool, on_cpu: bool, as_yaml: bool
+) -> None:
+    from hfgrow.train.dry_run import dry_run
+
+    found = dry_run(recipe, client, console, resume=resume, on_cpu=on_cpu)
+    lines = paragraphs(found.rows(), console.width)
+    for note in found.notes:
+        console.say(f"Note: {note}")
+    if as_yaml:
+        for line in lines:
+            console.say(line)
+        lines = [recipe.to_yaml().rstrip()]
+    console.result("\n".join(lines), found.to_json())
+
+
+def _close(folder: Path, result: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Say what a run has made, and return it as JSON has it."""
+    from hfgrow.train.clean import removable
+    from hfgrow.train.run_folder import RunFolder
+
+    manifest = manifest_of(LocalFolder(folder))
+    trainings, made = manifest.trainings, manifest.link.result
+    last = trainings[-1]
+    tokens = sum(link.compute.tokens for link in trainings)
+    seconds = sum(link.compute.seconds or 0.0 for link in trainings)
+    shown = shlex.quote(printable(folder, 200))
+    run = RunFolder(folder.parent)
+    spare = removable(run)
+    rows = [
+        ("what", f"{made.num_hidden_layers} layers, {count(made.num_parameters)} parameters"),
+        ("trained", f"{count(tokens)} tokens in {duration(seconds)} of steps"),
+        *(("loss", evaluated_line(one)) for one in last.evaluations),
+        ("where", f"{shown}, {size(sum(file.nbytes for file in made.files.values()))}"),
+    ]
+    beside = [name for name in (CARD, LOSS_PICTURE, RECIPE) if (folder / name).is_file()]
+    rows.append(("beside", ", ".join(beside)))
+    if spare:
+        kinds = ", ".join(spare)
+        clean_up = f"hfgrow clean {shlex.quote(printable(run.path, 200))}"
+        rows.append(("may go", f"{size(sum(spare.values()))} of {kinds}: {clean_up}"))
+    if "url" in result:
+        rows.append(("Hub", result["url"]))
+    say_block(console, f"Finished: {printable(made.name)}", rows)
+    if "url" not in result:
+        console.say(f"Next: hfgrow push {shown}")
+    return {
+        **result,
+        "num_hidden_layers": made.num_hidden_layers,
+        "num_parameters": made.num_parameters,
+        "tokens": tokens,
+        "seconds": seconds,
+        "flops": sum(link.compute.flops for link in trainings),
+        "losses": {
+            one.label: {
+                "before_growth": one.before_growth,
+                "before": one.before,
+                "after": one.after,
+                "bits_per_byte": one.bits_per_byte_after,
+                "num_tokens": one.num_tokens,
+            }
+            for one in last.evaluations
+        },
+        "removable_nbytes": spare,
+    }
+
+
+def evaluated_line(one: Evaluated) -> str:
+    """Return what training made of the loss on a text."""
+    grown = "" if one.before_growth is None else f"{one.before_growth:.4f} before growth, "
+    return f"{grown}{one.before:.4f} before and {one.after:.4f} after training, on {one.label}"
+
+
+def clean(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a finished run, or any other.")
+    ],
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            metavar="KIND",
+            help="What stays: checkpoints, stages (the models between stages) or tokens; "
+            "repeatable.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Remove what a finished run has no more use for; its model, record and recipe stay.
+
+    Of a folder that is no run, what killed commands left hidden in it is removed.
+    """
+    require("hfgrow clean", "pydantic")
+    from hfgrow.train.clean import KINDS
+    from hfgrow.train.clean import clean as clean_folder
+
+    console = Console(as_json=json, quiet=quiet)
+    for kind in keep or ():
+        if kind not in KINDS:
+            raise UsageError(
+                f"--keep {printable(kind)} is nothing that clean removes",
+                hint=f"one of {', '.join(KINDS)}",
+            )
+    done = clean_folder(folder.expanduser(), keep=frozenset(keep or ()), dry_run=dry_run)
+    rows = [(kind, f"{size(n)}, {KINDS[kind]}") for kind, n in done.kinds.items()]
+    rows += [(printable(path.name), "left by a command that was killed") for path in done.leftovers]
+    said = "would be removed" if dry_run else "removed"
+    lines = paragraphs(rows, console.width)
+    lines.append(f"{size(done.nbytes)} {said}" if rows else "there is nothing to remove")
+    console.result(
+        "\n".join(lines),
+        {
+            "folder": str(folder),
+            "dry_run": dry_run,
+            "nbytes": dict(done.kinds),
+            "leftovers": [str(path) for path in done.leftovers],
+        },
+    )
 
 
 def _behind_dashes(words: list[str]) -> list[str]:
@@ -126,104 +273,3 @@ def _behind_dashes(words: list[str]) -> list[str]:
             hint="hfgrow train --help",
         )
     return words
-
-
-_REQUIRED = ("numpy", "tokenizers")
-
-
-def register_data(app: typer.Typer) -> None:
-    """Add the group of commands to the program."""
-    data = typer.Typer(
-        name="data", help="Tokenise text for training.", no_args_is_help=True, rich_markup_mode=None
-    )
-    data.command("prepare")(prepare)
-    data.command("check")(check)
-    app.add_typer(data, rich_help_panel="Train")
-
-
-def prepare(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Text, jsonl or parquet files or folders, or datasets of the Hub as org/name; "
-            "`demo` is the documentation that Python carries.",
-        ),
-    ],
-    tokenizer: Annotated[
-        str,
-        typer.Option("--tokenizer", metavar="MODEL", help="The model whose tokenizer is used."),
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make.")],
-    text_column: Annotated[
-        str, typer.Option("--text-column", help="The column of the text.")
-    ] = "text",
-    split: Annotated[
-        str, typer.Option("--split", help="The split of datasets on the Hub.")
-    ] = "train",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace tokens of other text.")
-    ] = False,
-    token: options.TokenOption = None,
-    json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-) -> None:
-    """Tokenise text into memory-mapped shards with an index; print the folder."""
-    require("hfgrow data prepare", *_REQUIRED)
-    from hfgrow.checkpoint.config import read_config
-    from hfgrow.checkpoint.files import LocalFolder
-    from hfgrow.data.prepare import prepare as prepare_tokens
-    from hfgrow.data.text_tokenizer import open_tokenizer
-
-    console = Console(as_json=json, quiet=quiet)
-    client = HubClient(token=token)
-    ref = locate(tokenizer, None, client, console)
-    folder = local_folder(ref, client, console)
-    config, _, _ = read_config(LocalFolder(folder))
-    files = prepare_tokens(
-        [named_source(text, text_column, split) for text in sources],
-        open_tokenizer(folder),
-        out,
-        vocab_size=int(config["vocab_size"]),
-        overwrite=overwrite,
-        # Asked for as the way out of damage, which may lie where only a hash finds it.
-        verify=overwrite,
-        client=client,
-        progress=console,
-    )
-    console.say(f"{_summary(files)}, {size(_nbytes(files))} in {printable(out, 200)}")
-    console.result(str(out), _document(out, files))
-
-
-def check(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of prepared tokens.")],
-    json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-) -> None:
-    """Compare every file of prepared tokens with the sha256 in its index."""
-    require("hfgrow data check", *_REQUIRED)
-    from hfgrow.data.token_folder import TokenFiles
-
-    console = Console(as_json=json, quiet=quiet)
-    files = TokenFiles(folder)
-    files.verify()
-    console.result(f"{_summary(files)}, every file as it was prepared", _document(folder, files))
-
-
-def _document(folder: Path, files: Any) -> dict[str, object]:
-    return {
-        "folder": str(folder),
-        "num_tokens": files.index.num_tokens,
-        "num_documents": files.index.num_documents,
-        "nbytes": _nbytes(files),
-    }
-
-
-def _summary(files: Any) -> str:
-    documents = files.index.num_documents
-    plural = "" if documents == 1 else "s"
-    return f"{files.index.num_tokens:,} tokens in {documents:,} document{plural}"
-
-
-def _nbytes(files: Any) -> int:
-    return int(files.index.num_tokens * files.index.itemsize)

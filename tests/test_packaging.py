@@ -15,6 +15,7 @@ pytestmark = pytest.mark.xdist_group("packaging")
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"hfgrow": "hfgrow", "cli": "hfgrow_cli", "recipes": "hfgrow_recipes"}
+DOCS = "hfgrow_docs"
 MAX_DEMO_NBYTES = 5_000_000
 
 
@@ -38,18 +39,20 @@ def test_every_package_folder_is_listed_in_pyproject() -> None:
         for init in (ROOT / folder).rglob("__init__.py"):
             parts = init.parent.relative_to(ROOT / folder).parts
             found.add(".".join((package, *parts)))
-    assert listed == found
+    assert listed == found | {DOCS}
 
 
 def test_the_wheel_holds_our_packages_and_no_other(distributions: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(distributions[1]) as archive:
         names = archive.namelist()
     top = {name.split("/")[0] for name in names}
-    assert {name for name in top if not name.endswith(".dist-info")} == set(FOLDERS.values())
+    assert {name for name in top if not name.endswith(".dist-info")} == {*FOLDERS.values(), DOCS}
     for wanted in ("py.typed", "growth/probe.txt", "hub/aliases.toml", "demo/model.safetensors"):
         assert f"hfgrow/{wanted}" in names
     for recipe in (ROOT / "recipes").rglob("*.yaml"):
         assert f"hfgrow_recipes/{recipe.relative_to(ROOT / 'recipes')}" in names
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"{DOCS}/{page.name}" in names
 
 
 def test_the_embedded_model_stays_small(distributions: tuple[Path, Path]) -> None:

@@ -15,6 +15,7 @@ from hfgrow.errors import GrowthError, OutputError, argument, printable
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_LOCK = ".hfgrow-lock"
 
 
 @contextmanager
@@ -32,8 +33,8 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         OutputError: Another run holds the target, it exists, or the file system refuses.
     """
     shown = printable(target, 200)
-    staging = target.parent / f".{target.name}.hfgrow-staging"
-    lock = lock_at(target.parent / f".{target.name}.hfgrow-lock")
+    staging = _staging(target)
+    lock = lock_at(target.parent / f".{target.name}{_LOCK}")
     # A signal may come between any two lines: what is made is made inside the block that undoes it.
     try:
         with translated(shown):
@@ -59,6 +60,35 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 with suppress(OSError):
                     _sweep(staging)
                 release(lock)
+
+
+def sweep_beside(folder: Path) -> list[Path]:
+    """Remove what killed runs left hidden in a folder; what is being written stays.
+
+    Returns:
+        What was removed: unfinished outputs. A complete one takes its name again.
+
+    Raises:
+        OutputError: The file system refuses.
+    """
+    removed = []
+    with translated(printable(folder, 200)):
+        for mark in folder.glob(f".*{_LOCK}"):
+            target = folder / mark.name.removeprefix(".").removesuffix(_LOCK)
+            staging = _staging(target)
+            lock = lock_at(mark)
+            try:
+                acquire(lock, target, hint="")
+            except OutputError:
+                continue
+            try:
+                found = [path for path in (staging, _aside(staging)) if path.exists()]
+                _restore(_aside(staging), target)
+                _sweep(staging)
+                removed += found or [mark]
+            finally:
+                release(lock)
+    return sorted(removed)
 
 
 @contextmanager
@@ -114,6 +144,10 @@ def _exchange(one: Path, other: Path) -> None:
         os.rename(aside, other)
         raise
     os.rename(aside, one)
+
+
+def _staging(target: Path) -> Path:
+    return target.parent / f".{target.name}.hfgrow-staging"
 
 
 def _aside(staging: Path) -> Path:

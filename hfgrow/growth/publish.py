@@ -11,12 +11,14 @@ from hfgrow.checkpoint.files import (
     LOSS_PICTURE,
     MANIFEST,
     PICTURE,
+    RECIPE,
     LocalFolder,
     hash_file,
     side_files_of,
 )
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import replace_text, translated
+from hfgrow.checkpoint.strict import read_bounded
 from hfgrow.console import Progress, counting
 from hfgrow.errors import HubRefusedError, ModelError, printable
 from hfgrow.growth.behaviour import check_generation
@@ -25,7 +27,7 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import PushTarget, preflight
 from hfgrow.hub.push import Pushed, push
-from hfgrow.lineage.card import card_files, licence_note, shows_layers
+from hfgrow.lineage.card import MAX_RECIPE_NBYTES, card_files, licence_note, shows_layers
 from hfgrow.lineage.manifest import Link, Manifest, WeightFile
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.lineage.records import Benchmark
@@ -97,16 +99,15 @@ def _write_down(folder: Path, before: Manifest, after: Manifest, repo_id: str | 
     Returns:
         Whether the card was written.
     """
-    picture = has_loss_picture(folder, before)
     has_card = (folder / CARD).is_file()
     ours = (
         not has_card
         or (folder / CARD).read_text(encoding="utf-8", errors="replace")
-        == card_files(before, picture=picture)[CARD]
+        == card_of(folder, before, None)[CARD]
     )
     texts = {MANIFEST: after.to_json()}
     if ours:
-        texts |= card_files(after, repo_id, picture)
+        texts |= card_of(folder, after, repo_id)
     with translated(printable(folder, 200)):
         for name, text in texts.items():
             replace_text(folder / name, text)
@@ -186,13 +187,35 @@ def hashed(
     return found
 
 
+def card_of(folder: Path, manifest: Manifest, repo_id: str | None) -> dict[str, str]:
+    """Return the card of a model and its picture, by file name, as they belong into its folder.
+
+    Args:
+        folder: Where the model lies, with the picture of its loss and its recipe.
+        manifest: Its lineage.
+        repo_id: Where it will be pushed, if that is known.
+    """
+    recipe = None
+    if has_recipe(folder, manifest):
+        raw = read_bounded(folder / RECIPE, MAX_RECIPE_NBYTES, RECIPE)
+        recipe = raw.decode("utf-8", errors="replace")
+    return card_files(manifest, repo_id, has_loss_picture(folder, manifest), recipe)
+
+
+def has_recipe(folder: Path, manifest: Manifest) -> bool:
+    """Say whether the recipe lies in the folder of a model that was trained."""
+    return bool(manifest.trainings) and (folder / RECIPE).is_file()
+
+
 def own_files(folder: Path, manifest: Manifest) -> list[str]:
     """Return the names of a model's files, from its lineage and the allow-list."""
     weights = list(manifest.link.result.files)
     index = [INDEX] if len(weights) > 1 else []
     pictures = [PICTURE] if shows_layers(manifest) else []
     pictures += [LOSS_PICTURE] if has_loss_picture(folder, manifest) else []
-    return sorted([*weights, *index, CONFIG, MANIFEST, CARD, *pictures, *side_files_of(folder)])
+    recipe = [RECIPE] if has_recipe(folder, manifest) else []
+    texts = [CONFIG, MANIFEST, CARD, *recipe]
+    return sorted([*weights, *index, *texts, *pictures, *side_files_of(folder)])
 
 
 def has_loss_picture(folder: Path, manifest: Manifest) -> bool:

@@ -1,10 +1,12 @@
 """The model card: README.md made from hfgrow.json, nothing of it written by hand."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from hfgrow.checkpoint.files import CARD, PICTURE
 from hfgrow.console import count
+from hfgrow.errors import printable
 from hfgrow.lineage.card_metadata import fit_for_the_hub
 from hfgrow.lineage.card_sections import (
     benchmark_section,
@@ -34,8 +36,15 @@ _MOST_TOLD = 6
 _UNNAMED = ("other", "unknown")
 
 
+# A longer file is no recipe.
+MAX_RECIPE_NBYTES = 1 << 16
+
+
 def card_files(
-    manifest: Manifest, repo_id: str | None = None, picture: bool = False
+    manifest: Manifest,
+    repo_id: str | None = None,
+    picture: bool = False,
+    recipe: str | None = None,
 ) -> dict[str, str]:
     """Return the card, and the picture of the layers if they changed, by file name.
 
@@ -43,10 +52,11 @@ def card_files(
         manifest: The model's lineage.
         repo_id: Where the model will be pushed, if that is known.
         picture: Whether the picture of its loss, loss.png, lies beside the card.
+        recipe: What recipe.yaml says, if it lies beside the card.
     """
     growth = manifest.last_growth
     pictures = {PICTURE: layers_of(growth)} if growth and shows_layers(manifest) else {}
-    return {CARD: _card(manifest, repo_id, picture), **pictures}
+    return {CARD: _card(manifest, repo_id, picture, recipe), **pictures}
 
 
 def shows_layers(manifest: Manifest) -> bool:
@@ -80,7 +90,7 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
     return block
 
 
-def _card(manifest: Manifest, repo_id: str | None, picture: bool) -> str:
+def _card(manifest: Manifest, repo_id: str | None, picture: bool, recipe: str | None) -> str:
     import yaml
 
     link, growth = manifest.link, manifest.last_growth
@@ -97,7 +107,7 @@ def _card(manifest: Manifest, repo_id: str | None, picture: bool) -> str:
         sections.append(compute_section(manifest))
     if manifest.benchmarks:
         sections.append(benchmark_section(manifest.benchmarks))
-    sections += [_use(link, repo_id), _reproduce(manifest, repo_id), _limits(manifest)]
+    sections += [_use(link, repo_id), _reproduce(manifest, repo_id, recipe), _limits(manifest)]
     return f"---\n{block}---\n\n" + "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 
@@ -173,23 +183,25 @@ def _use(link: Link | TrainingLink, repo_id: str | None) -> list[str]:
     ]
 
 
-def _reproduce(manifest: Manifest, repo_id: str | None) -> list[str]:
+def _reproduce(manifest: Manifest, repo_id: str | None, recipe: str | None) -> list[str]:
     link = manifest.link
     made = ", ".join(f"{plain(key)} {plain(value)}" for key, value in link.versions.items())
-    lines = [
-        "## How to reproduce",
-        "",
-        "```bash",
-        *(
-            command_line(one)
-            if isinstance(one, Link)
-            else f"# {'then ' if i else ''}{describe_training(one)}"
-            for i, one in enumerate(manifest.chain)
-        ),
-        *_proof(manifest, repo_id),
-        "```",
-        "",
-    ]
+    lines = ["## How to reproduce", ""]
+    if recipe is not None:
+        lines += _by_recipe(recipe, repo_id)
+    else:
+        lines += [
+            "```bash",
+            *(
+                command_line(one)
+                if isinstance(one, Link)
+                else f"# {'then ' if i else ''}{describe_training(one)}"
+                for i, one in enumerate(manifest.chain)
+            ),
+            *_proof(manifest, repo_id),
+            "```",
+            "",
+        ]
     if manifest.trainings:
         lines += [
             "Growth gives the same bytes again. Training on another machine does not; its text and "
@@ -207,6 +219,33 @@ def _reproduce(manifest: Manifest, repo_id: str | None) -> list[str]:
         lines += ["", "Weight files of the base:", ""]
         lines += [f"- `{plain(name)}` sha256 `{plain(digest)}`" for name, digest in hashes]
     return lines
+
+
+def _by_recipe(recipe: str, repo_id: str | None) -> list[str]:
+    """Return the command that makes a model again by its recipe, and the recipe, folded."""
+    command = f"hfgrow train {repo_id}" if repo_id else "hfgrow train . --set output=../again"
+    where = "" if repo_id else "   # from inside this folder"
+    # A fence is longer than any inside it.
+    longest = max((len(run) for run in re.findall("`+", recipe)), default=0)
+    fence = "`" * max(3, longest + 1)
+    shown = (printable(line, 1000) for line in recipe.splitlines())
+    return [
+        "```bash",
+        f"{command}{where}",
+        "```",
+        "",
+        "It reads `recipe.yaml`, which lies beside this card. Text that lay on the machine of the "
+        "training is named in it, not part of it.",
+        "",
+        "<details><summary>recipe.yaml</summary>",
+        "",
+        f"{fence}yaml",
+        *shown,
+        fence,
+        "",
+        "</details>",
+        "",
+    ]
 
 
 def _proof(manifest: Manifest, repo_id: str | None) -> list[str]:

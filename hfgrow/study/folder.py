@@ -30,9 +30,8 @@ from hfgrow.hub.client import HubClient
 from hfgrow.lineage.manifest import PACKAGES, versions_of
 from hfgrow.study.design import Design, StudyRun
 from hfgrow.train.initial_weights import fresh_config
-from hfgrow.train.recipe.parts import FreshModel, Source
+from hfgrow.train.recipe.parts import FreshModel, Source, text_source
 from hfgrow.train.recipe.recipe import Recipe, load_recipe
-from hfgrow.train.text import text_source
 
 STUDY = "study.json"
 _SEED = re.compile(r"(.+)-seed([0-9]{1,20})", re.ASCII)

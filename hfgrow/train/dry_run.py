@@ -5,47 +5,166 @@ when the stages before it are trained. A run itself plans its stages by this bef
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 from hfgrow.checkpoint.files import MANIFEST
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_apart
-from hfgrow.console import Progress, Silent, size
+from hfgrow.console import Progress, Silent, duration, size
 from hfgrow.data.order import check_sequence_length
 from hfgrow.data.sources import text_files_of
-from hfgrow.errors import GrowthError, UsageError, printable
+from hfgrow.errors import GrowthError, UsageError
 from hfgrow.growth.loading import filled_config
 from hfgrow.growth.models import files_of, locate
 from hfgrow.growth.steps import planned
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage.describe import describe_step
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.families.table import layer_of
 from hfgrow.plan.plan import GrowthPlan, LayerSource
+from hfgrow.train.beforehand import recipe_lines
+from hfgrow.train.cadence import cadence_line
 from hfgrow.train.devices import check_trackers
+from hfgrow.train.estimate import Memory, Rate, device_of, memory_of, rate_of
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.initial_weights import fresh_plan
 from hfgrow.train.optimizers import trained_names
-from hfgrow.train.recipe.parts import FreshModel, Muon
+from hfgrow.train.recipe.parts import FreshModel, Muon, text_source
 from hfgrow.train.recipe.recipe import Recipe, learning_of
 from hfgrow.train.run_folder import RunFolder
-from hfgrow.train.text import text_source
 
 
-def dry_run_lines(
-    recipe: Recipe, client: HubClient, progress: Progress, *, resume: bool
-) -> Iterator[str]:
-    """Yield what a recipe will do and need, and what of the output would stop it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """What a recipe will do and need.
+
+    Attributes:
+        recipe: The recipe.
+        models: The model after each stage.
+        needs: What the run needs of compute and disk.
+        memory: What its largest stage of training needs.
+        rate: How fast it goes; None if nobody can say.
+        notes: What would stop the run, and what else is to be known of it.
+    """
+
+    recipe: Recipe
+    models: tuple["PlannedStage", ...]
+    needs: "Needs"
+    memory: Memory
+    rate: Rate | None
+    notes: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """What training and evaluation take; None where no rate is known."""
+        if self.rate is None:
+            return None
+        speed = self.rate.flops_per_s * self.recipe.world.processes
+        return (sum(self.needs.flops.values()) + self.needs.evaluation_flops) / speed
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield what it says by its names."""
+        recipe, needs, memory = self.recipe, self.needs, self.memory
+        head, *lines = recipe_lines(recipe, self.models, needs.flops)
+        yield "run", head
+        for line in lines:
+            name, _, text = line.strip().partition(": ")
+            yield name, text + self._time_of(name)
+        asked = recipe.evaluation
+        where = f"{needs.num_evaluations} times" if needs.num_evaluations > 1 else "once"
+        texts = recipe.data.validation
+        held = (
+            f"{len(texts)} held-out text{'s' * (len(texts) > 1)}"
+            if texts
+            else ("0.5 % of the training text, held out")
+        )
+        yield "evaluations", f"{where}, of at most {asked.tokens:,} tokens: {held}"
+        yield "compute", f"{sum(needs.flops.values()):.3g} FLOPs in all"
+        if self.rate is None or self.seconds is None:
+            yield "time", "not known: nobody has said what this device can do"
+        else:
+            evaluation_s = needs.evaluation_flops / self.rate.flops_per_s / recipe.world.processes
+            yield (
+                "time",
+                f"about {duration(self.seconds)}, {duration(evaluation_s)} of it evaluation, at "
+                f"{self.rate.flops_per_s:.3g} FLOP/s a device ({self.rate.source}); besides "
+                "tokenising and saving",
+            )
+        parts = {
+            "weights": memory.weights,
+            "gradients": memory.gradients,
+            "optimizer": memory.optimizer,
+            "activations": memory.activations,
+            "logits": memory.logits,
+            "program": memory.program,
+        }
+        told = ", ".join(f"{key} {size(n)}" for key, n in parts.items() if n)
+        unknown = "" if memory.activations is not None else ", activations not counted"
+        of = "" if memory.available is None else f" of {size(memory.available)} that are free"
+        each = " in each process" if recipe.world.processes > 1 else ""
+        yield "memory", f"about {size(memory.total)}{of}{each}: {told}{unknown}"
+        yield (
+            "disk",
+            f"up to {size(needs.disk_nbytes)}, without the tokens of the text: a checkpoint takes "
+            f"{size(needs.checkpoint_nbytes)}, and {recipe.checkpoint.keep} are kept",
+        )
+
+    def _time_of(self, name: str) -> str:
+        """Return how long a stage takes, as the end of its line."""
+        kind, _, number = name.partition(" ")
+        flops = self.needs.flops.get(int(number)) if kind == "stage" else None
+        if flops is None or self.rate is None:
+            return ""
+        return f"; {duration(flops / self.rate.flops_per_s / self.recipe.world.processes)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it, the recipe with every default."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "stages": [
+                {
+                    "stage": model.number,
+                    "num_hidden_layers": model.num_hidden_layers,
+                    "num_parameters": model.num_parameters,
+                    "num_trained": sum(
+                        prod(model.plan.tensors[name].shape) for name in model.trained
+                    ),
+                    "flops": self.needs.flops.get(model.number),
+                }
+                for model in self.models
+            ],
+            "flops": sum(self.needs.flops.values()),
+            "evaluations": self.needs.num_evaluations,
+            "evaluation_flops": self.needs.evaluation_flops,
+            "seconds": self.seconds,
+            "rate": None if self.rate is None else asdict(self.rate),
+            "memory": self.memory.to_json(),
+            "checkpoints": cadence_line(self.recipe.checkpoint),
+            "checkpoint_nbytes": self.needs.checkpoint_nbytes,
+            "disk_nbytes": self.needs.disk_nbytes,
+            "notes": list(self.notes),
+        }
+
+
+def dry_run(
+    recipe: Recipe,
+    client: HubClient,
+    progress: Progress,
+    *,
+    resume: bool = False,
+    on_cpu: bool = False,
+) -> DryRun:
+    """Return what a recipe will do and need, and what of the output would stop it.
 
     Args:
         recipe: The recipe.
         client: The connection to the Hub: headers of the base are fetched.
         progress: Told how it goes on.
         resume: Whether a run that lies in the output goes on.
+        on_cpu: Whether accelerators are left alone.
 
     Raises:
         GrowthError: Base, tokenizer, text, a tracker or a stage cannot be.
@@ -55,8 +174,6 @@ def dry_run_lines(
         text_files_of(text_source(source))
     models = plan_recipe(recipe, client, progress)
     needs = needs_of(recipe, models)
-    yield from recipe_lines(recipe, models, needs.flops)
-    yield from needs.lines(recipe.checkpoint.keep)
     folder = RunFolder(Path(recipe.output).expanduser())
     for name in (recipe.base, recipe.tokenizer):
         if isinstance(name, str):
@@ -64,14 +181,40 @@ def dry_run_lines(
             path = locate(name, None, client, Silent()).path
             if path is not None:
                 check_apart(folder.path, path)
+    notes = []
     try:
         folder.check_free(resume=resume)
     except GrowthError as error:
-        yield f"Note: the run itself would stop here: {error}"
+        notes.append(f"the run itself would stop here: {error}")
     if folder.holds_a_run and resume:
-        yield "Note: whether the run that lies there can go on is found when it does"
+        notes.append("whether the run that lies there can go on is found when it does")
     elif lack := needs.lack(folder.path):
-        yield f"Note: {lack}"
+        notes.append(lack)
+    device = device_of(on_cpu=on_cpu)
+    largest = max(
+        (model for model in models if recipe.stages[model.number].train),
+        key=lambda model: model.num_parameters + len(model.trained),
+    )
+    config = filled_config(largest.plan.config)
+    progress.say(f"Timing and measuring the model of stage {largest.number}")
+    memory = memory_of(
+        recipe,
+        config,
+        num_parameters=largest.num_parameters,
+        num_trained=sum(prod(largest.plan.tensors[name].shape) for name in largest.trained),
+        state_nbytes=_state_nbytes(recipe, largest),
+        device=device,
+    )
+    if memory.available is not None and memory.total > memory.available:
+        notes.append(
+            f"the run takes about {size(memory.total)} of memory, and {size(memory.available)} are "
+            "free: lower micro_batch_size, or set activation_checkpointing"
+        )
+    cost = stage_cost(recipe, largest)
+    rate = cost and rate_of(recipe, config, flops_per_token=cost[1], device=device)
+    return DryRun(
+        recipe=recipe, models=models, needs=needs, memory=memory, rate=rate, notes=tuple(notes)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,19 +300,15 @@ class Needs:
         flops: Stage -> its exact FLOPs, of training or of learning maps.
         checkpoint_nbytes: Bytes of the largest checkpoint.
         disk_nbytes: Bytes that the output takes at its largest, without the tokens of the text.
+        num_evaluations: How often held-out text is measured.
+        evaluation_flops: What that costs at most.
     """
 
     flops: dict[int, float]
     checkpoint_nbytes: int
     disk_nbytes: int
-
-    def lines(self, keep: int) -> list[str]:
-        """Return what it needs in words."""
-        return [
-            f"  in all {sum(self.flops.values()):.3g} FLOPs; a checkpoint takes "
-            f"{size(self.checkpoint_nbytes)} and {keep} are kept: up to {size(self.disk_nbytes)} "
-            "of disk, without the tokens of the text"
-        ]
+    num_evaluations: int
+    evaluation_flops: float
 
     def lack(self, output: Path) -> str:
         """Return what a disk lacks, in words; empty where it all fits."""
@@ -195,7 +334,34 @@ def needs_of(recipe: Recipe, models: Sequence[PlannedStage]) -> Needs:
             checkpoints.append(nbytes + _state_nbytes(recipe, model))
     # While one is written, those that are kept lie there still.
     largest = max(checkpoints)
-    return Needs(flops, largest, kept + (recipe.checkpoint.keep + 1) * largest)
+    times = list(_evaluations(recipe, models))
+    return Needs(
+        flops,
+        largest,
+        kept + (recipe.checkpoint.keep + 1) * largest,
+        sum(number for number, _ in times),
+        sum(number * cost for number, cost in times),
+    )
+
+
+def _evaluations(recipe: Recipe, models: Sequence[PlannedStage]) -> Iterator[tuple[int, float]]:
+    """Yield how often each stage measures held-out text, and what one time costs at most."""
+    asked, batch, length = recipe.evaluation, recipe.batch_tokens, recipe.data.sequence_length
+    most = asked.tokens * max(1, len(recipe.data.validation))
+    done = 0
+    for model in models:
+        stage = recipe.stages[model.number]
+        if stage.train is None:
+            # A run that begins with growth measures its base.
+            times = int(model.number == 0)
+        else:
+            end = done + stage.train.num_steps(batch) * batch
+            every = asked.every_tokens
+            inside = 0 if every is None else (end - batch) // every - done // every
+            times, done = 2 + max(0, inside), end
+        # A forward pass is a third of a step.
+        exact = arithmetic(filled_config(model.plan.config), length).exact_flops
+        yield times, most * exact / 3
 
 
 def stage_cost(recipe: Recipe, model: PlannedStage) -> tuple[int, float] | None:
@@ -219,41 +385,3 @@ def _state_nbytes(recipe: Recipe, model: PlannedStage) -> int:
         has_one = isinstance(recipe.optimizer, Muon) and len(shape) > 1 and layer_of(name)
         numbers += prod(shape) * (1 if has_one else 2)
     return _FLOAT32 * numbers
-
-
-def recipe_lines(
-    recipe: Recipe,
-    models: Sequence[PlannedStage] = (),
-    flops: Mapping[int, float] = MappingProxyType({}),
-) -> Iterator[str]:
-    """Yield what a recipe will do, stage by stage.
-
-    Args:
-        recipe: The recipe.
-        models: The model after each stage, if somebody looked.
-        flops: What every stage of training costs, where that is known.
-    """
-    sizes = {
-        model.number: f" to {model.num_hidden_layers} layers, {model.num_parameters:,} parameters"
-        if recipe.stages[model.number].grow
-        else f" {model.num_hidden_layers} layers, {model.num_parameters:,} parameters,"
-        for model in models
-    }
-    base = recipe.base if isinstance(recipe.base, str) else "a fresh model"
-    yield f"{printable(base)} to {printable(recipe.output, 200)}"
-    for number, stage in enumerate(recipe.stages):
-        if stage.grow:
-            grow = stage.grow
-            step = describe_step(grow.operator, grow.arguments)
-            kept = f"; optimizer state: {grow.optimizer_state}"
-            cost = f"; {flops[number]:.3g} FLOPs" if number in flops else ""
-            yield f"  stage {number}: grow by {printable(step)}{sizes.get(number, '')}{kept}{cost}"
-        elif stage.train:
-            train = stage.train
-            steps = train.num_steps(recipe.batch_tokens)
-            cost = f"; {flops[number]:.3g} FLOPs" if number in flops else ""
-            yield (
-                f"  stage {number}: train{sizes.get(number, '')} on {train.tokens:,} tokens, "
-                f"{steps:,} steps of {recipe.batch_tokens:,}; {recipe.optimizer.name}, "
-                f"{train.schedule}, learning rate {train.learning_rate:g}{cost}"
-            )

@@ -17,6 +17,7 @@ from hfgrow.checkpoint.files import (
     LOCAL_BASE,
     LOSS_PICTURE,
     MANIFEST,
+    RECIPE,
     LocalFolder,
     hash_file,
 )
@@ -66,6 +67,7 @@ class Target:
         base: The model that the stage began with.
         base_record: Its `name`, and `repo_id` and `revision` if it comes from the Hub.
         run_folder: The folder of the run.
+        recipe: What the model is made again by, as a file beside it; None for one between stages.
     """
 
     folder: Path
@@ -74,6 +76,7 @@ class Target:
     base: Path
     base_record: Mapping[str, Any]
     run_folder: Path
+    recipe: str | None = None
 
 
 def export(run: Run, stage: Stage, target: Target, costs: Arithmetic, flops: float) -> None:
@@ -120,6 +123,7 @@ def _write(
             flops=flops,
             folder=target.run_folder,
             name=target.name,
+            made_by=target.recipe,
         )
         config = config_with(dict(plan.config) | {"dtype": target.dtype}, link)
         config.pop("torch_dtype", None)
@@ -155,6 +159,7 @@ def lineage_files(
     flops: float,
     folder: Path,
     name: str,
+    made_by: str | None = None,
 ) -> tuple[dict[str, object], dict[str, str], dict[str, bytes]]:
     """Return the record for config.json, the texts, and the pictures of a trained model.
 
@@ -169,6 +174,7 @@ def lineage_files(
         flops: What a token of the stage cost.
         folder: The folder of the run.
         name: What the result is called.
+        made_by: The recipe that lies beside the result, if one does.
     """
     base_folder = Path(plan.folder)
     base_files = {
@@ -207,7 +213,9 @@ def lineage_files(
         run.metrics.say(evaluation_line(evaluated))
     manifest = _manifest(run, base_folder, base_files, link)
     picture = _curve(run, folder)
-    texts = {MANIFEST: manifest.to_json(), **card_files(manifest, picture=picture is not None)}
+    texts = {MANIFEST: manifest.to_json()}
+    texts |= card_files(manifest, picture=picture is not None, recipe=made_by)
+    texts |= {} if made_by is None else {RECIPE: made_by}
     return config_record(link), texts, {} if picture is None else {LOSS_PICTURE: picture}
 
 

@@ -23,6 +23,7 @@ from hfgrow.data.order import BlockOrder
 from hfgrow.errors import ModelError, TrainingError, printable
 from hfgrow.lineage.manifest import Model
 from hfgrow.train.attention import preferred_kernels
+from hfgrow.train.cadence import Cadence
 from hfgrow.train.devices import Devices, clip_gradients
 from hfgrow.train.evaluate import HeldOutLoss, evaluate
 from hfgrow.train.flops import peak_flops, utilization
@@ -48,6 +49,7 @@ class Run:
         metrics: The record.
         position: Where the run stands; changes.
         save_checkpoint: The callback that saves a checkpoint of a stage.
+        cadence: When one is due inside a stage.
         base_sizes: The sizes of the model that the run begins with.
     """
 
@@ -59,6 +61,7 @@ class Run:
     metrics: Metrics
     position: Position
     save_checkpoint: Callable[[Stage], None]
+    cadence: Cadence
     base_sizes: Model
 
 
@@ -84,6 +87,7 @@ def train_stage(run: Run, stage: Stage, speed: "Speed") -> int:
     with devices.stop.held(), closing(batches), preferred_kernels(devices.device):
         if at.stage_step == 0:
             _measure_start(run, stage)
+        run.cadence.begin(at.stage_step)
         while at.stage_step < num_steps:
             started = time.perf_counter()
             step = take_step(run, stage, next(batches))
@@ -97,11 +101,11 @@ def train_stage(run: Run, stage: Stage, speed: "Speed") -> int:
             if is_end or _is_due(at.tokens, recipe.evaluation.every_tokens, tokens):
                 measure(run, stage, "end" if is_end else "inside")
 
-            due = _is_due(at.tokens, recipe.checkpoint.every_tokens, tokens)
             # After a skipped step an older state is the better one to go back to; but what follows
             # the stage begins with its end.
-            if step.signal or is_end or (due and not at.num_skipped):
-                run.save_checkpoint(stage)
+            if step.signal or is_end or (step.is_save_due and not at.num_skipped):
+                with run.cadence.saving(at.stage_step):
+                    run.save_checkpoint(stage)
             if step.signal:
                 return step.signal
     return 0
@@ -115,11 +119,13 @@ class Step:
         loss: Nats a token, over the tokens of all processes.
         gradient_norm: Before it was clipped.
         signal: That which somebody stopped the run with, or 0.
+        is_save_due: Whether a checkpoint is due behind it.
     """
 
     loss: float
     gradient_norm: float
     signal: int
+    is_save_due: bool
 
     @property
     def is_finite(self) -> bool:
@@ -152,14 +158,22 @@ def take_step(run: Run, stage: Stage, batches: tuple[MicroBatch, ...]) -> Step:
         total += loss.detach()
     norm = clip_gradients(stage.trained_parameters, stage.train.gradient_clipping)
     asked = torch.full_like(total, float(devices.stop.number))
-    loss_sum, stop = devices.sum(torch.stack((total, asked))).tolist()
+    due = torch.full_like(total, float(devices.is_main and _is_save_due(run, stage)))
+    loss_sum, stop, is_due = devices.sum(torch.stack((total, asked, due))).tolist()
     # Its own number, or that of SIGTERM where others were asked to stop.
     stopped = (devices.stop.number or signal.SIGTERM) if stop else 0
-    step = Step(loss_sum / max(1, num_targets), norm, stopped)
+    step = Step(loss_sum / max(1, num_targets), norm, stopped, bool(is_due))
     if step.is_finite:
         stage.optimizer.step()
     stage.optimizer.zero_grad(set_to_none=True)
     return step
+
+
+def _is_save_due(run: Run, stage: Stage) -> bool:
+    """Say whether a checkpoint is due behind the step that is being taken."""
+    at, tokens = run.position, run.recipe.batch_tokens
+    num_steps = stage.train.num_steps(tokens)
+    return run.cadence.is_due(at.tokens + tokens, at.stage_step + 1, num_steps)
 
 
 def _check_skipped(at: Position, step: Step) -> None:

@@ -28,12 +28,13 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.lineage.manifest import Manifest, model_record
 from hfgrow.lineage.reading import manifest_of
+from hfgrow.train.cadence import Cadence, never_saved
 from hfgrow.train.devices import Devices, world_of
 from hfgrow.train.dry_run import plan_stages
 from hfgrow.train.growing import Learner, last_growth
 from hfgrow.train.initial_weights import write_fresh
 from hfgrow.train.loop import Run
-from hfgrow.train.metrics import Metrics, Position, recorded_evaluations
+from hfgrow.train.metrics import Metrics, Position, read_metrics, recorded_evaluations
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.speech import KEYS
@@ -183,9 +184,8 @@ def _claim_folder(
             check_apart(folder.path, ref.path)
     devices.on_main(lambda: lock.enter_context(held(folder.path, hint=_BUSY)))
     goes_on = devices.main_sees(resume and folder.holds_a_run)
-    if resume and not goes_on:
-        setup.progress.say("Note: there is no run to go on with; it begins")
     if not goes_on:
+        _tell_what_is_lost(setup, resume=resume)
         devices.on_main(folder.begin)
     # Every process must see what the main one writes.
     mark = devices.shared(folder.leave_mark)
@@ -195,6 +195,19 @@ def _claim_folder(
         if devices.is_main:
             mark.unlink(missing_ok=True)
     return goes_on
+
+
+def _tell_what_is_lost(setup: Setup, *, resume: bool) -> None:
+    """Say that a run begins where it was to go on, or where an older one saved nothing."""
+    lost = never_saved(read_metrics(setup.folder.path), 0) if setup.folder.holds_a_record else 0
+    if lost:
+        steps = f"{lost:,} step{'' if lost == 1 else 's'}"
+        setup.progress.say(
+            f"Note: {steps} were trained here and never saved, since no checkpoint was due; "
+            "the run begins anew"
+        )
+    elif resume:
+        setup.progress.say("Note: there is no run to go on with; it begins")
 
 
 def _fetch_models(
@@ -274,7 +287,10 @@ def _run_stages(
     )
     _pass_over(setup, position, plan)
     if position.step:
-        progress.say(f"Going on from step {position.step:,}, {position.tokens:,} tokens")
+        lost = never_saved(read_metrics(folder.path), position.step) if devices.is_main else 0
+        were = "one was" if lost == 1 else "ones were"
+        again = f"; {lost:,} later {were} not saved, so trained again" if lost else ""
+        progress.say(f"Going on from step {position.step:,}, {position.tokens:,} tokens{again}")
     metrics = Metrics(folder.path, recipe, devices, progress, begin=position)
     run = Run(
         recipe=recipe,
@@ -285,6 +301,7 @@ def _run_stages(
         metrics=metrics,
         position=position,
         save_checkpoint=lambda stage: checkpoints.save(stage, position),
+        cadence=Cadence(recipe.checkpoint, recipe.batch_tokens),
         base_sizes=model_record(read(LocalFolder(base)), "base", files={}),
     )
     stages = StageRunner(

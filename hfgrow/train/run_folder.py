@@ -103,6 +103,11 @@ class RunFolder:
         return self.final.exists() or any(self.checkpoints.glob("step-*")) or self.last_trained >= 0
 
     @property
+    def holds_a_record(self) -> bool:
+        """Whether a run has begun here and has written down what it did."""
+        return (self.path / RUN).is_file() and (self.path / METRICS).is_file()
+
+    @property
     def last_trained(self) -> int:
         """The number of the last stage whose trained model lies in `stages`, or -1."""
         return max(

@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.files import RECIPE, LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.staging import translated
+from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import Progress, short_count
 from hfgrow.errors import TrainingError, printable
 from hfgrow.growth.models import base_name
+from hfgrow.growth.publish import card_of
 from hfgrow.growth.steps import suffix_of
 from hfgrow.hub.listing import ModelRef
+from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.tensors import CONFIG_NAMES
+from hfgrow.train.again import portable_recipe
 from hfgrow.train.checkpoints import (
     MODEL,
     OPTIMIZER,
@@ -106,7 +109,8 @@ class StageRunner:
             if not run.devices.main_sees(out.exists()):
                 self._write_grown(grow, out, self._dtype(is_last))
             if is_last:
-                run.devices.on_main(lambda: _move(out, done))
+                made_by = portable_recipe(run.recipe, self.ref)
+                run.devices.on_main(lambda: _move(out, done, made_by))
             said = f"Grown: {printable(name)}"
         if number > at.stage or not at.step:
             # The record was cut where training stands.
@@ -154,6 +158,7 @@ class StageRunner:
             base=self.folder,
             base_record=self._record(self.folder),
             run_folder=self.output.path,
+            recipe=portable_recipe(recipe, self.ref) if is_last else None,
         )
         export(run, stage, target, arithmetic(settings, length), flops)
         self.folder, self.growths = out, []
@@ -212,8 +217,12 @@ class StageRunner:
         }
 
 
-def _move(out: Path, final: Path) -> None:
+def _move(out: Path, final: Path, recipe: str) -> None:
     with translated(printable(final, 200)):
+        replace_text(out / RECIPE, recipe)
+        manifest = manifest_of(LocalFolder(out))
+        for name, text in card_of(out, manifest, None).items():
+            replace_text(out / name, text)
         out.rename(final)
         shutil.rmtree(out.parent, ignore_errors=True)
 

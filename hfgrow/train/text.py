@@ -10,12 +10,11 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.console import Progress
 from hfgrow.data.corpus import Corpus, corpus_of, token_folders, views_of
 from hfgrow.data.order import BlockOrder
-from hfgrow.data.sources import TextSource
 from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
 from hfgrow.hub.client import HubClient
 from hfgrow.train.devices import Devices
-from hfgrow.train.recipe.parts import Source
+from hfgrow.train.recipe.parts import text_source
 from hfgrow.train.recipe.recipe import Recipe
 
 
@@ -94,14 +93,3 @@ def _distinct(views: Sequence[TokenView]) -> tuple[TokenView, ...]:
         numbered = (f"{view.label} ({i})" for i in count(2))
         labels.append(next(x for x in chain([view.label], numbered) if x not in labels))
     return tuple(replace(view, label=x) for view, x in zip(views, labels, strict=True))
-
-
-def text_source(source: Source) -> TextSource:
-    """Return a source of a recipe as the data layer takes it."""
-    return TextSource(
-        path=source.path,
-        dataset=source.dataset,
-        name=source.name,
-        split=source.split,
-        text_column=source.text_column,
-    )

@@ -10,13 +10,17 @@ from hfgrow.console import Silent
 from hfgrow.errors import GrowthError
 from hfgrow.hub.client import HubClient
 from hfgrow.train import dry_run
-from hfgrow.train.dry_run import dry_run_lines
 from hfgrow.train.recipe.recipe import recipe_of
 from tests.train import runs
 
 
+def looked_at(recipe: dict[str, Any], *, resume: bool = False) -> dry_run.DryRun:
+    return dry_run.dry_run(recipe_of(recipe), HubClient(), Silent(), resume=resume, on_cpu=True)
+
+
 def planned(recipe: dict[str, Any], *, resume: bool = False) -> list[str]:
-    return list(dry_run_lines(recipe_of(recipe), HubClient(), Silent(), resume=resume))
+    found = looked_at(recipe, resume=resume)
+    return [*(f"{name}: {text}" for name, text in found.rows()), *found.notes]
 
 
 def changed(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -47,7 +51,7 @@ def test_the_flops_and_the_checkpoint_are_those_of_the_run(tmp_path: Path) -> No
     costs = [one["compute"]["exact_flops"] for one in chain if "compute" in one]
     assert len(costs) == 2
     for line, cost in zip((lines[1], lines[3]), costs, strict=True):
-        assert line.endswith(f"{cost:.3g} FLOPs")
+        assert f"; {cost:.3g} FLOPs; " in line
     checkpoint = runs.last_checkpoint(recipe)
     files = [path for path in checkpoint.iterdir() if path.suffix == ".safetensors"]
     needs = dry_run.needs_of(recipe_of(recipe), needs_models(recipe))
@@ -65,8 +69,9 @@ def test_a_growth_that_learns_is_charged_too(tmp_path: Path) -> None:
     learn = {"grow": {"operator": "learn", "g": 2, "steps": 3}}
     recipe = runs.recipe(tmp_path, stages=[runs.GROWN[0], learn, runs.GROWN[2]])
     lines = planned(recipe)
-    flops = [float(line.rpartition("; ")[2].removesuffix(" FLOPs")) for line in lines[1:4]]
-    assert float(lines[4].split()[2]) == pytest.approx(sum(flops), rel=0.01)
+    flops = [float(line.split("; ")[-2].removesuffix(" FLOPs")) for line in lines[1:4]]
+    (in_all,) = (line for line in lines if line.startswith("compute: "))
+    assert float(in_all.split()[1]) == pytest.approx(sum(flops), rel=0.01)
     assert flops[1] == pytest.approx(3 / 4 * flops[2], rel=0.01)
 
 
@@ -99,7 +104,7 @@ def test_a_typo_in_a_config_gets_the_nearest_key(tmp_path: Path) -> None:
 def test_an_output_that_would_stop_the_run_is_told(tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path)
     runs.carry(recipe)
-    note = "Note: the run itself would stop here: "
+    note = "the run itself would stop here: "
     assert any(line.startswith(note) and "holds a run already" in line for line in planned(recipe))
     assert not any(line.startswith(note) for line in planned(recipe, resume=True))
     (tmp_path / "file").touch()
@@ -113,3 +118,74 @@ def test_a_disk_that_is_too_small_is_told(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("shutil.disk_usage", lambda path: Full)
     assert planned(runs.recipe(tmp_path))[-1].endswith("of disk, and 1 kB are free")
+
+
+def test_memory_is_told_by_its_parts_and_what_is_counted_is_exact(tmp_path: Path) -> None:
+    found = looked_at(runs.recipe(tmp_path, stages=runs.GROWN))
+    memory, num_parameters = found.memory, found.models[-1].num_parameters
+    assert memory.weights == memory.gradients == 4 * num_parameters
+    assert memory.optimizer == 8 * num_parameters
+    assert memory.total == sum(
+        (
+            memory.weights,
+            memory.gradients,
+            memory.optimizer,
+            memory.activations or 0,
+            memory.logits,
+            memory.program,
+        )
+    )
+
+
+def test_activations_grow_with_the_micro_batch_and_shrink_when_recomputed(tmp_path: Path) -> None:
+    def kept(**changes: Any) -> int:
+        found = looked_at(runs.recipe(tmp_path, **changes)).memory.activations
+        assert found is not None
+        return found
+
+    assert kept(micro_batch_size=4) == pytest.approx(2 * kept(micro_batch_size=2), rel=0.1)
+    assert kept(activation_checkpointing=True) < kept()
+
+
+def test_activations_are_those_that_training_keeps(tmp_path: Path) -> None:
+    import torch
+
+    from hfgrow.growth.loading import built_model, config_of, filled_config
+    from hfgrow.train.attention import use_causal_attention
+
+    found = looked_at(runs.recipe(tmp_path))
+    model = built_model(config_of(filled_config(found.models[0].plan.config)))
+    use_causal_attention(model)
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+    tensors = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            tensors.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        hidden = model.model(torch.zeros(2, 32, dtype=torch.long), use_cache=False)
+    state = hidden.last_hidden_state
+    beside = 2 * 4 * state.numel()
+    assert found.memory.activations == pytest.approx(sum(kept.values()) + beside, rel=0.02)
+
+
+def test_evaluations_are_counted_as_the_run_makes_them(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path, stages=runs.GROWN, evaluation={"every_tokens": 300})
+    found = looked_at(recipe)
+    runs.carry(recipe)
+    made = [line for line in runs.lines(recipe) if "validation" in line]
+    assert found.needs.num_evaluations == len(made)
+
+
+def test_json_has_all_that_the_table_says(tmp_path: Path) -> None:
+    found = looked_at(runs.recipe(tmp_path)).to_json()
+    assert json.loads(json.dumps(found)) == found
+    assert found["seconds"] > 0
+    assert found["rate"]["is_measured"]
+    assert found["stages"][0]["flops"] == found["flops"]
+    assert found["recipe"]["optimizer"]["betas"] == [0.9, 0.95]

@@ -27,6 +27,12 @@ def shipped_recipes(folder: str = "") -> dict[str, Traversable]:
     return {item.name.removesuffix(_SUFFIX): item for item in sorted(found, key=lambda i: i.name)}
 
 
+def summary_of(recipe: Traversable) -> str:
+    """Return what a shipped recipe is, as its first line says it."""
+    first, _, _ = recipe.read_text(encoding="utf-8").partition("\n")
+    return first.removeprefix("#").strip()
+
+
 def find_recipe(recipe: str | Path, folder: str = "") -> Traversable:
     """Return the file of a recipe.
 

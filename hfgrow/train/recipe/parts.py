@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from hfgrow.checkpoint.files import REPO_NAME
+from hfgrow.data.sources import TextSource
 from hfgrow.plan.families import FAMILIES
 from hfgrow.train.recipe.fields import (
     Count,
@@ -87,6 +88,17 @@ class TrainSource(Source):
     """
 
     weight: Rate = 1.0
+
+
+def text_source(source: Source) -> TextSource:
+    """Return a source of a recipe as the data layer takes it."""
+    return TextSource(
+        path=source.path,
+        dataset=source.dataset,
+        name=source.name,
+        split=source.split,
+        text_column=source.text_column,
+    )
 
 
 class Data(Part):
@@ -176,12 +188,17 @@ Optimizer = Annotated[AdamW | ScheduleFreeAdamW | Muon, Field(discriminator="nam
 class Checkpoint(Part):
     """When the state is saved, beside the end of each stage.
 
+    Where neither span is given, a checkpoint is saved after each twentieth of a stage, no sooner
+    than a minute after the last, and after half an hour in any case.
+
     Attributes:
         every_tokens: Trained tokens between two checkpoints.
+        every_minutes: Minutes between two checkpoints.
         keep: How many are kept.
     """
 
     every_tokens: Tokens | None = None
+    every_minutes: Rate | None = None
     keep: Count = 2
 
 

@@ -1,0 +1,118 @@
+"""The commands `hfgrow data`: text tokenised for training, and checked."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hfgrow.console import size
+from hfgrow.data.sources import named_source
+from hfgrow.errors import printable
+from hfgrow.growth.loading import require
+from hfgrow.growth.models import local_folder, locate
+from hfgrow.hub.client import HubClient
+
+from . import options
+from .output import Console
+from .pages import TRAIN, App, Group
+
+_DATA_EXAMPLES = """\
+hfgrow data prepare text/*.jsonl --tokenizer SmolLM2-135M --out tokens
+# and in a recipe:  data: {train: [{path: tokens}], ...}"""
+_REQUIRED = ("numpy", "tokenizers")
+
+
+def register_data(app: typer.Typer) -> None:
+    """Add the group of commands to the program."""
+    data = App(name="data", cls=Group, help="Tokenise text for training.")
+    data.command("prepare", epilog=_DATA_EXAMPLES)(prepare)
+    data.command("check")(check)
+    app.add_typer(data, rich_help_panel=TRAIN)
+
+
+def prepare(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Text, jsonl or parquet files or folders, or datasets of the Hub as org/name; "
+            "`demo` is the documentation that Python carries.",
+        ),
+    ],
+    tokenizer: Annotated[
+        str,
+        typer.Option("--tokenizer", metavar="MODEL", help="The model whose tokenizer is used."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make.")],
+    text_column: Annotated[
+        str, typer.Option("--text-column", help="The column of the text.")
+    ] = "text",
+    split: Annotated[
+        str, typer.Option("--split", help="The split of datasets on the Hub.")
+    ] = "train",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace tokens of other text.")
+    ] = False,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Tokenise text into memory-mapped shards with an index; print the folder."""
+    require("hfgrow data prepare", *_REQUIRED)
+    from hfgrow.checkpoint.config import read_config
+    from hfgrow.checkpoint.files import LocalFolder
+    from hfgrow.data.prepare import prepare as prepare_tokens
+    from hfgrow.data.text_tokenizer import open_tokenizer
+
+    console = Console(as_json=json, quiet=quiet)
+    client = HubClient(token=token)
+    ref = locate(tokenizer, None, client, console)
+    folder = local_folder(ref, client, console)
+    config, _, _ = read_config(LocalFolder(folder))
+    files = prepare_tokens(
+        [named_source(text, text_column, split) for text in sources],
+        open_tokenizer(folder),
+        out,
+        vocab_size=int(config["vocab_size"]),
+        overwrite=overwrite,
+        # Asked for as the way out of damage, which may lie where only a hash finds it.
+        verify=overwrite,
+        client=client,
+        progress=console,
+    )
+    console.say(f"{_summary(files)}, {size(_nbytes(files))} in {printable(out, 200)}")
+    console.result(str(out), _document(out, files))
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of prepared tokens.")],
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Compare every file of prepared tokens with the sha256 in its index."""
+    require("hfgrow data check", *_REQUIRED)
+    from hfgrow.data.token_folder import TokenFiles
+
+    console = Console(as_json=json, quiet=quiet)
+    files = TokenFiles(folder)
+    files.verify()
+    console.result(f"{_summary(files)}, every file as it was prepared", _document(folder, files))
+
+
+def _document(folder: Path, files: Any) -> dict[str, object]:
+    return {
+        "folder": str(folder),
+        "num_tokens": files.index.num_tokens,
+        "num_documents": files.index.num_documents,
+        "nbytes": _nbytes(files),
+    }
+
+
+def _summary(files: Any) -> str:
+    documents = files.index.num_documents
+    plural = "" if documents == 1 else "s"
+    return f"{files.index.num_tokens:,} tokens in {documents:,} document{plural}"
+
+
+def _nbytes(files: Any) -> int:
+    return int(files.index.num_tokens * files.index.itemsize)

@@ -1,0 +1,168 @@
+"""How help looks: a first page in groups with examples, and options in groups; nothing is cut."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from .output import wrapped
+
+# Groups of options; those without one are a command's own.
+OUTPUT, HUB, ALWAYS = "Output", "Hub", "Every command"
+# Groups of commands, in order; those of a group that begins like another are named in a line there.
+GROW = "Grow"
+IN_DEPTH, IN_WIDTH, BESIDES = f"{GROW} in depth", f"{GROW} in width", f"{GROW} besides"
+TRAIN, PROVE, ON_HUB, LOOK = "Train", "Prove", "Hub", "Look"
+_ORDER = (GROW, TRAIN, PROVE, ON_HUB, LOOK)
+_START = (
+    ("hfgrow stack demo --g 2", "grow the model inside hfgrow"),
+    ("hfgrow verify demo-stack-g2", "prove what that did"),
+    ("hfgrow train demo --cpu", "grow it, and train it a minute"),
+    ("hfgrow inspect SmolLM2-135M", "what a model of the Hub is"),
+    ("hfgrow stack TinyLlama --g 4 --dry-run", "a plan; only headers come down"),
+)
+_MORE = (
+    ("hfgrow COMMAND --help", "the options of a command"),
+    ("hfgrow operators [NAME]", "what each operator does, its formula and paper"),
+    ("hfgrow aliases", "short names of models, such as TinyLlama"),
+    ("hfgrow recipes [NAME]", "recipes and studies to train by, to look at or to copy"),
+    ("hfgrow docs [PAGE]", "the documentation, which travels with hfgrow"),
+)
+# A longer name stands in a line of its own.
+_WIDEST_NAME = 32
+# What a value is called where an option does not say it: by the words of typer, old and new.
+_KINDS = {
+    "int range": "N",
+    "int": "N",
+    "integer": "N",
+    "integer range": "N",
+    "float": "X",
+    "float range": "X",
+    "str": "TEXT",
+    "path": "PATH",
+}
+_KIND = re.compile(r"<([a-z ]+)>|\b(INTEGER RANGE|INTEGER|FLOAT)\b")
+_OF_ARGUMENT = re.compile(r" <[^>]*>$")
+Rows = list[tuple[str, str]]
+
+
+class App(typer.Typer):
+    """A program, or a group of commands, whose help looks as all of ours."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            no_args_is_help=True,
+            rich_markup_mode=None,
+            pretty_exceptions_enable=False,
+            pretty_exceptions_show_locals=False,
+            context_settings={"help_option_names": ["-h", "--help"]},
+            **options,
+        )
+
+    def command(self, name: str | None = None, **options: Any) -> Any:
+        """Add a command."""
+        return super().command(name, **{"cls": Command, **options})
+
+
+class Command(TyperCommand):
+    """A command whose options stand in groups, with examples behind them."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what stands behind the name of the command, what must be given first."""
+        arguments = [_usage(one) for one in self.params if one.param_type_name == "argument"]
+        return [*arguments, "[OPTIONS]"]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options."""
+        _write_options(self, ctx, formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, each in a line of its own."""
+        if self.epilog:
+            lines = [f"  {line}" for line in self.epilog.splitlines()]
+            formatter.write("\n".join(["\nExamples:", *lines, ""]))
+
+
+class Group(TyperGroup):
+    """Commands, with what they do in full."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what stands behind the name of the group."""
+        return ["COMMAND", "[OPTIONS]"]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write commands and options."""
+        groups: dict[str, Rows] = {panel: [] for panel in _ORDER}
+        operators: dict[str, list[str]] = {}
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is None or command.hidden:
+                continue
+            panel = getattr(command, "rich_help_panel", None) or "Commands"
+            if panel in (IN_DEPTH, IN_WIDTH, BESIDES):
+                operators.setdefault(panel.removeprefix(f"{GROW} "), []).append(name)
+            else:
+                groups.setdefault(panel, []).append((name, _first_sentence(command.help)))
+        for panel, rows in groups.items():
+            if panel == GROW and operators:
+                # What each does would fill the page.
+                named = [(how, ", ".join(names)) for how, names in operators.items()]
+                _write_rows(formatter, f"{GROW} (hfgrow NAME MODEL [OPTIONS])", [*named, *rows])
+            elif rows:
+                _write_rows(formatter, panel, rows)
+        _write_options(self, ctx, formatter)
+
+
+class FirstPage(Group):
+    """The program: what to type first, and every command in its group."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write examples, commands, options, and where there is more."""
+        _write_rows(formatter, "Start here", _START)
+        super().format_options(ctx, formatter)
+        _write_rows(formatter, "Learn more", _MORE)
+
+
+def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
+    groups: dict[str, Rows] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is None:
+            continue
+        name, text = record
+        if parameter.param_type_name == "argument":
+            group, name = "Arguments", _OF_ARGUMENT.sub("", name).strip("[]")
+        else:
+            is_help = parameter.name == "help"
+            group = getattr(parameter, "rich_help_panel", None) or (
+                ALWAYS if is_help and ALWAYS in groups else "Options"
+            )
+            name = _KIND.sub(lambda found: _KINDS[(found[1] or found[2]).lower()], name)
+        groups.setdefault(group, []).append((name, text))
+    for group in sorted(groups, key=lambda group: group == ALWAYS):
+        _write_rows(formatter, group, groups[group])
+
+
+def _write_rows(formatter: Any, title: str, rows: Iterable[tuple[str, str]]) -> None:
+    listed, indent = list(rows), formatter.indent_increment
+    names = [len(name) for name, _ in listed if len(name) <= _WIDEST_NAME]
+    behind = indent + max(names, default=0) + 2
+    with formatter.section(title):
+        for name, text in listed:
+            begin = f"{'':{indent}}{name}"
+            if len(begin) + 2 > behind:
+                formatter.write(f"{begin}\n")
+                begin = ""
+            lines = wrapped(f"{begin:{behind}}{text}", formatter.width, behind=behind)
+            formatter.write("\n".join(line.rstrip() for line in lines) + "\n")
+
+
+def _usage(argument: Any) -> str:
+    name = str(argument.metavar or argument.name.upper()).strip("[]")
+    return name if argument.required else f"[{name}]"
+
+
+def _first_sentence(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."

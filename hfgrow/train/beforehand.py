@@ -1,0 +1,101 @@
+"""What is told and refused before torch is imported: a recipe in words, and what stops its run.
+
+It takes a moment where the rest takes seconds: names, paths and the output are looked at here, and
+again by the run itself, which may come later.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from hfgrow.data.sources import text_files_of
+from hfgrow.errors import printable
+from hfgrow.hub.client import HubClient
+from hfgrow.hub.resolve import parse
+from hfgrow.hub.search import UnknownNameError, with_candidates
+from hfgrow.lineage.describe import describe_step
+from hfgrow.train.cadence import cadence_line
+from hfgrow.train.recipe.parts import text_source
+from hfgrow.train.recipe.recipe import Recipe
+from hfgrow.train.run_folder import RunFolder
+
+
+def check_beforehand(recipe: Recipe, client: HubClient, *, resume: bool) -> None:
+    """Refuse a run whose base, tokenizer, text or output cannot be; nothing is fetched.
+
+    Args:
+        recipe: The recipe.
+        client: Asked what a name that nobody knows could mean.
+        resume: Whether a run that lies in the output goes on.
+
+    Raises:
+        GrowthError: One of them cannot be.
+    """
+    for name in (recipe.base, recipe.tokenizer):
+        if isinstance(name, str):
+            try:
+                parse(name)
+            except UnknownNameError as error:
+                raise with_candidates(error, name, client) from None
+    for source in (*recipe.data.train, *recipe.data.validation):
+        text_files_of(text_source(source))
+    RunFolder(Path(recipe.output).expanduser()).check_free(resume=resume)
+
+
+class StageModel(Protocol):
+    """The model after a stage."""
+
+    @property
+    def number(self) -> int:
+        """The stage, from 0."""
+        ...
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Its layers."""
+        ...
+
+    @property
+    def num_parameters(self) -> int:
+        """Its parameters."""
+        ...
+
+
+def recipe_lines(
+    recipe: Recipe,
+    models: Sequence[StageModel] = (),
+    flops: Mapping[int, float] = MappingProxyType({}),
+) -> Iterator[str]:
+    """Yield what a recipe will do, stage by stage.
+
+    Args:
+        recipe: The recipe.
+        models: The model after each stage, if somebody looked.
+        flops: What every stage of training costs, where that is known.
+    """
+    sizes = {
+        model.number: f" to {model.num_hidden_layers} layers, {model.num_parameters:,} parameters"
+        if recipe.stages[model.number].grow
+        else f" {model.num_hidden_layers} layers, {model.num_parameters:,} parameters,"
+        for model in models
+    }
+    base = recipe.base if isinstance(recipe.base, str) else "a fresh model"
+    yield f"{printable(base)} to {printable(recipe.output, 200)}"
+    for number, stage in enumerate(recipe.stages):
+        if stage.grow:
+            grow = stage.grow
+            step = describe_step(grow.operator, grow.arguments)
+            kept = f"; optimizer state: {grow.optimizer_state}"
+            cost = f"; {flops[number]:.3g} FLOPs" if number in flops else ""
+            yield f"  stage {number}: grow by {printable(step)}{sizes.get(number, '')}{kept}{cost}"
+        elif stage.train:
+            train = stage.train
+            steps = train.num_steps(recipe.batch_tokens)
+            cost = f"; {flops[number]:.3g} FLOPs" if number in flops else ""
+            yield (
+                f"  stage {number}: train{sizes.get(number, '')} on {train.tokens:,} tokens, "
+                f"{steps:,} steps of {recipe.batch_tokens:,}; {recipe.optimizer.name}, "
+                f"{train.schedule}, learning rate {train.learning_rate:g}{cost}"
+            )
+    yield f"  checkpoints: {cadence_line(recipe.checkpoint)}"

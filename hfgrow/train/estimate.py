@@ -1,0 +1,225 @@
+"""What a run will need of memory and time, before it begins: counted where it can be.
+
+Weights, gradients and the optimizer's state are counted. Activations are those that autograd would
+keep of one micro-batch: the model runs on tensors without numbers, and what is saved is summed. The
+rate is measured by steps of the model itself where that takes a moment, else it is the peak of
+the device times a share that is said.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hfgrow.growth.loading import available_nbytes, built_model, config_of
+from hfgrow.train.recipe.recipe import Recipe
+
+_FLOAT32 = 4
+# What Python, torch and transformers take before there is a model: measured on Linux, CPU.
+_PROGRAM_NBYTES = 450_000_000
+# The logits of a chunk, their exponentials and their gradient.
+_LOGITS_NBYTES = {"cuda": 3 << 30}
+_LOGITS_NBYTES_ELSEWHERE = 3 << 26
+# Where nothing is measured: what runs reach of the peak, with whole cores for themselves.
+_USUAL_MFU = 0.4
+# What may be made and run for an estimate: a micro-batch that takes no longer.
+_MOST_SECONDS, _MOST_MODEL_NBYTES = 2.0, 400_000_000
+_NUM_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that a process of a run takes at its largest stage.
+
+    Attributes:
+        weights: The parameters, float32.
+        gradients: Of what trains.
+        optimizer: Its state.
+        activations: What a micro-batch keeps for the way back; None where that was not counted.
+        logits: Of a chunk of tokens, with their gradient.
+        program: Python and the libraries; on a GPU this lies elsewhere.
+        available: What is free here; None if that is not known.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int | None
+    logits: int
+    program: int
+    available: int | None
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        parts = (self.weights, self.gradients, self.optimizer, self.logits, self.program)
+        return sum(parts) + (self.activations or 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields and their sum."""
+        return asdict(self) | {"total": self.total}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How fast a run goes.
+
+    Attributes:
+        flops_per_s: Of one device.
+        source: Where that comes from, in words.
+        is_measured: Whether it was measured on the model itself.
+    """
+
+    flops_per_s: float
+    source: str
+    is_measured: bool
+
+
+def device_of(*, on_cpu: bool) -> Any:
+    """Return the torch device that a run would take."""
+    import torch
+
+    return torch.device("cuda" if not on_cpu and torch.cuda.is_available() else "cpu")
+
+
+def memory_of(
+    recipe: Recipe,
+    config: Mapping[str, Any],
+    *,
+    num_parameters: int,
+    num_trained: int,
+    state_nbytes: int,
+    device: Any,
+) -> Memory:
+    """Return what a stage takes in each process.
+
+    Args:
+        recipe: The recipe.
+        config: The config of the model of the stage.
+        num_parameters: Its parameters.
+        num_trained: Those that train.
+        state_nbytes: Bytes of the optimizer's state.
+        device: The torch device.
+    """
+    parts = recipe.world.processes if recipe.world.strategy == "fsdp2" else 1
+    # DDP keeps the gradients once more, in the buckets that it sends.
+    copies = 2 if recipe.world.strategy == "ddp" else 1
+    on_gpu = device.type == "cuda"
+    return Memory(
+        weights=_FLOAT32 * num_parameters // parts,
+        gradients=copies * _FLOAT32 * num_trained // parts,
+        optimizer=state_nbytes // parts,
+        activations=_activations(recipe, config, num_parameters),
+        logits=_LOGITS_NBYTES.get(device.type, _LOGITS_NBYTES_ELSEWHERE),
+        program=0 if on_gpu else _PROGRAM_NBYTES,
+        available=_free(device),
+    )
+
+
+def _free(device: Any) -> int | None:
+    import torch
+
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    return available_nbytes()
+
+
+def _activations(recipe: Recipe, config: Mapping[str, Any], num_parameters: int) -> int | None:
+    """Return the bytes that the forward pass of a micro-batch keeps; None if nobody can say."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from hfgrow.train.attention import use_causal_attention
+
+    is_bf16 = recipe.precision == "bf16"
+    dtype = torch.bfloat16 if is_bf16 else torch.float32
+    kept: dict[int, Any] = {}
+
+    def pack(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage
+        return tensor
+
+    shape = (recipe.micro_batch_size, recipe.data.sequence_length)
+    try:
+        with FakeTensorMode(), torch.device("cpu"):
+            model = built_model(config_of(config), dtype=dtype)
+            use_causal_attention(model)
+            own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+            tokens = torch.zeros(shape, dtype=torch.long)
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                hidden = model.model(tokens, use_cache=False).last_hidden_state
+    except Exception:
+        # A model that cannot do without numbers: the other parts are still worth telling.
+        return None
+    saved = sum(int(storage.nbytes()) for storage in kept.values())
+    layers, whole = int(config["num_hidden_layers"]), int(hidden.numel()) * _FLOAT32
+    if recipe.activation_checkpointing:
+        saved = layers * whole + saved // layers
+    # The weights once more as bfloat16, which autocast keeps until the way back.
+    casts = 2 * num_parameters if is_bf16 else 0
+    # The hidden states' gradient, and one of the head's matrix beside it.
+    return saved + casts + 2 * whole
+
+
+def rate_of(
+    recipe: Recipe, config: Mapping[str, Any], *, flops_per_token: float, device: Any
+) -> Rate | None:
+    """Return how fast a model trains here; None where neither device nor model says it.
+
+    Args:
+        recipe: The recipe.
+        config: The config of the model.
+        flops_per_token: Its exact FLOPs of a token.
+        device: The torch device.
+    """
+    import torch
+
+    from hfgrow.train.flops import arithmetic, peak_flops
+
+    peak = peak_flops(device)
+    if peak is None:
+        return None
+    usual = _USUAL_MFU * peak
+    tokens = recipe.micro_batch_size * recipe.data.sequence_length
+    counted = arithmetic(config, recipe.data.sequence_length)
+    is_small = 4 * _FLOAT32 * counted.num_parameters <= _MOST_MODEL_NBYTES
+    if device.type == "cpu" and is_small and tokens * flops_per_token / usual <= _MOST_SECONDS:
+        seconds = _step_seconds(recipe, config, device)
+        threads = torch.get_num_threads()
+        return Rate(
+            tokens * counted.exact_flops / seconds,
+            f"measured, {_NUM_STEPS} steps on {threads} thread{'' if threads == 1 else 's'}",
+            is_measured=True,
+        )
+    what = "measured matrix products" if device.type == "cpu" else "the data sheet's peak"
+    return Rate(usual, f"assumed, {_USUAL_MFU:.0%} of {what}", is_measured=False)
+
+
+def _step_seconds(recipe: Recipe, config: Mapping[str, Any], device: Any) -> float:
+    """Return the time of a micro-batch's step with a fresh model, the best of a few."""
+    import torch
+
+    from hfgrow.train.attention import preferred_kernels, use_causal_attention
+    from hfgrow.train.loss import NextTokenLoss
+
+    with torch.device(device):
+        model = built_model(config_of(config), dtype=torch.float32)
+        use_causal_attention(model)
+        module = NextTokenLoss(model)
+        optimizer = torch.optim.AdamW(module.parameters(), fused=True)
+        shape = (recipe.micro_batch_size, recipe.data.sequence_length)
+        tokens = torch.randint(0, model.config.vocab_size, shape)
+    best = float("inf")
+    with preferred_kernels(device):
+        for _ in range(_NUM_STEPS):
+            started = time.perf_counter()
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                loss, count = module(tokens, tokens)
+            (loss / count).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            best = min(best, time.perf_counter() - started)
+    return best
