@@ -7,13 +7,15 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 _READ_NBYTES = 4 << 20
+_SAMPLE_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Run:
         wall_s: From start to exit.
         user_s: CPU time of the process outside the kernel.
         sys_s: CPU time of the process inside the kernel.
-        peak_mib: The most resident memory of the process.
+        peak_mib: The most resident memory: of the process by the kernel's account, or of it and
+            its children by samples, whichever is more.
         fsync_s: How long it then took until all of its output was on the disk.
         output_nbytes: The size of its output.
         load: The one-minute load average when it started.
@@ -48,22 +51,33 @@ class Run:
         return self.wall_s + self.fsync_s
 
 
-def measure(command: Sequence[str], output: Path | None = None, *, strict: bool = True) -> Run:
+def measure(
+    command: Sequence[str],
+    output: Path | None = None,
+    *,
+    strict: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> Run:
     """Run a command, then fsync what it wrote.
 
     Args:
         command: The program and its arguments.
         output: The folder it writes.
         strict: End the benchmark if the command fails.
+        environment: What it is told beside the environment of the benchmark; None keeps it off
+            the network.
     """
     load = os.getloadavg()[0]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    told = {**os.environ, **(offline if environment is None else environment)}
     read, write = os.pipe()
     start = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=write, stderr=write)
+    process = subprocess.Popen(command, env=told, stdout=write, stderr=write)
     os.close(write)
+    family = _Family(process.pid)
     with os.fdopen(read, "rb") as pipe:
         text = pipe.read().decode(errors="replace")
+    family.stop()
     # wait4 gives the usage of this one child, which RUSAGE_CHILDREN does not.
     _, status, usage = os.wait4(process.pid, 0)
     wall_s = time.perf_counter() - start
@@ -71,12 +85,12 @@ def measure(command: Sequence[str], output: Path | None = None, *, strict: bool 
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if strict and process.returncode:
         sys.exit(f"{command[0]} ended with {process.returncode}:\n{text[-2000:]}")
-    fsync_s, nbytes = _fsync(output) if output is not None else (0.0, 0)
+    fsync_s, nbytes = fsync(output) if output is not None else (0.0, 0)
     return Run(
         wall_s=wall_s,
         user_s=usage.ru_utime,
         sys_s=usage.ru_stime,
-        peak_mib=usage.ru_maxrss / 1024,
+        peak_mib=max(usage.ru_maxrss / 1024, family.peak_nbytes / 2**20),
         fsync_s=fsync_s,
         output_nbytes=nbytes,
         load=load,
@@ -85,7 +99,72 @@ def measure(command: Sequence[str], output: Path | None = None, *, strict: bool 
     )
 
 
-def _fsync(folder: Path) -> tuple[float, int]:
+def one_after_another(runs: Sequence[Run]) -> Run:
+    """Return what a job of several commands took: the sum of the times, the highest peak."""
+    last = runs[-1]
+    return Run(
+        wall_s=sum(run.wall_s for run in runs),
+        user_s=sum(run.user_s for run in runs),
+        sys_s=sum(run.sys_s for run in runs),
+        peak_mib=max(run.peak_mib for run in runs),
+        fsync_s=last.fsync_s,
+        output_nbytes=last.output_nbytes,
+        load=runs[0].load,
+        exit_code=last.exit_code,
+        last_line=last.last_line,
+    )
+
+
+class _Family:
+    """Samples the resident memory of a process that has children, until it is stopped.
+
+    The kernel's account is of each process alone; of one without children it is exact, and
+    nothing is added up here.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.peak_nbytes = 0
+        self._pid = pid
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_SAMPLE_S):
+            pids = _with_children(self._pid)
+            if len(pids) > 1:
+                self.peak_nbytes = max(self.peak_nbytes, sum(map(_resident_nbytes, pids)))
+
+
+def _with_children(pid: int) -> list[int]:
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name before the state stands in brackets, and may hold anything.
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            # It has ended meanwhile.
+            continue
+    found = [pid]
+    for parent in found:
+        found += [child for child, of in parents.items() if of == parent]
+    return found
+
+
+def _resident_nbytes(pid: int) -> int:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def fsync(folder: Path) -> tuple[float, int]:
+    """Bring a folder to the disk; return the seconds that took, and its size in bytes."""
     start, nbytes = time.perf_counter(), 0
     for path in folder.rglob("*"):
         if path.is_file():
@@ -103,9 +182,16 @@ def clear(*folders: Path) -> None:
     os.sync()
 
 
+def available_nbytes() -> int:
+    """Return the memory that can be had without swapping."""
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    found = next(line for line in lines if line.startswith("MemAvailable:"))
+    return 1024 * int(found.split()[1])
+
+
 def warm(folder: Path) -> None:
     """Read every file, so that each command finds its input in memory."""
-    for path in folder.iterdir():
+    for path in filter(Path.is_file, folder.iterdir()):
         with path.open("rb", buffering=0) as file:
             while file.read(_READ_NBYTES):
                 pass

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,19 @@ SHAPES = {
     "tinyllama-1.1b": Shape(2048, 22, 32, 4, 5632, 32000),
     # One layer of it is no multiple of a block of 4096 bytes.
     "smollm2-135m": Shape(576, 30, 9, 3, 1536, 49152),
-    "tiny": Shape(64, 2, 4, 2, 128, 256),
+    "llama-13b": Shape(5120, 40, 40, 40, 13824, 32000),
+    "tiny": Shape(64, 2, 4, 2, 128, 2048),
 }
 
 
-def make_llama(folder: Path, shape: Shape) -> None:
-    """Write a random untied bfloat16 Llama in one shard, unless it lies there already."""
+def make_llama(folder: Path, shape: Shape, tokenizer: Path | None = None) -> None:
+    """Write a random untied bfloat16 Llama in one shard, unless it lies there already.
+
+    Args:
+        folder: Where it lies then.
+        shape: Its sizes.
+        tokenizer: The folder of a model whose tokenizer it gets, of no more tokens than it has.
+    """
     weights = folder / "model.safetensors"
     if weights.is_file():
         return
@@ -73,6 +81,9 @@ def make_llama(folder: Path, shape: Shape) -> None:
         **vars(shape),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if tokenizer is not None:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(tokenizer / name, folder / name)
     partial.rename(weights)
 
 

@@ -53,20 +53,39 @@ grown = cloneModel(base, embedding_dim_multiplier=g, up_project_multiplier=g)
 grown.save_pretrained(out)
 """
 
+# What somebody does who wants to know that a model loads and computes before it is uploaded.
+_LOAD = """
+import sys
+import torch
+from transformers import AutoModelForCausalLM
+
+folder, num_tokens = sys.argv[1], int(sys.argv[2])
+model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+tokens = torch.arange(num_tokens)[None] % model.config.vocab_size
+with torch.inference_mode():
+    logits = model(tokens).logits
+sys.exit(None if logits.isfinite().all() else "logits are not finite")
+"""
+
 
 def cp(folder: Path, out: Path, *options: str) -> list[str]:
     """Copy a finished output."""
     return ["cp", "-r", *options, str(folder), str(out)]
 
 
-def hfgrow(program: str, base: Path, out: Path, g: int) -> list[str]:
+def hfgrow(program: str, base: Path, out: Path, g: int, *options: str) -> list[str]:
     """Stack with hfgrow; it syncs its output itself."""
-    return [program, "stack", str(base), "--g", str(g), "--out", str(out), "-q"]
+    return [program, "stack", str(base), "--g", str(g), "--out", str(out), "-q", *options]
 
 
 def widen(program: str, operator: str, base: Path, out: Path, g: int) -> list[str]:
     """Multiply every width with hfgrow."""
     return [program, operator, str(base), "--g", str(g), "--out", str(out), "-q"]
+
+
+def verify(program: str, grown: Path) -> list[str]:
+    """Verify a grown model with hfgrow, whose base lies where it was."""
+    return [program, "verify", str(grown), "-q"]
 
 
 def expand(program: str, base: Path, out: Path, every: int) -> list[str]:
@@ -78,6 +97,16 @@ def ml_hypercloning(checkout: Path, base: Path, out: Path, g: int) -> list[str]:
     """Multiply every width with Apple's ml-hypercloning, patched so that it runs, and save."""
     places = (str(checkout), str(base), str(out))
     return [sys.executable, "-c", _ML_HYPERCLONING, *places, str(g)]
+
+
+def load(python: Path, folder: Path, num_tokens: int) -> list[str]:
+    """Load a model with transformers and look whether its logits are numbers."""
+    return [str(python), "-c", _LOAD, str(folder), str(num_tokens)]
+
+
+def upload(program: Path, folder: Path, repo_id: str) -> list[str]:
+    """Upload a folder with the program of huggingface_hub."""
+    return [str(program), "upload", repo_id, str(folder), ".", "--quiet"]
 
 
 def transformers(base: Path, out: Path, g: int) -> list[str]:

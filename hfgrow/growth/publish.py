@@ -121,8 +121,16 @@ def push_files(
     note = licence_note(manifest.link.card, is_from_scratch=manifest.is_from_scratch)
     if note:
         progress.say(f"Note: {note}")
-    name = manifest.link.result.name
-    return push(folder, own_files(folder, manifest), target, client, message=f"Add {name}")
+    hashes = {name: file.sha256 for name, file in manifest.link.result.files.items() if file.sha256}
+    return push(
+        folder,
+        own_files(folder, manifest),
+        target,
+        client,
+        progress,
+        message=f"Add {manifest.link.result.name}",
+        hashes=hashes,
+    )
 
 
 def visible_as(name: str, manifest: Manifest | None, client: HubClient) -> ModelRef:

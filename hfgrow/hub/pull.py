@@ -193,11 +193,19 @@ def _compare(folder: Path, expected: dict[str, RemoteFile], label: str) -> None:
         )
 
 
-def is_same(path: Path, remote: RemoteFile) -> bool:
-    """Compare a local file with what a listing says: size and SHA-256, or size and git id."""
+def is_same(path: Path, remote: RemoteFile, sha256: str | None = None) -> bool:
+    """Compare a local file with what a listing says: size and SHA-256, or size and git id.
+
+    Args:
+        path: The local file.
+        remote: What the listing says.
+        sha256: That of the local file, if it is known.
+    """
     nbytes = path.stat().st_size
     if nbytes != remote.nbytes:
         return False
+    if None not in (sha256, remote.sha256):
+        return sha256 == remote.sha256
     with path.open("rb") as file:
         if remote.sha256 is not None:
             return hashlib.file_digest(file, "sha256").hexdigest() == remote.sha256

@@ -4,9 +4,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hfgrow.checkpoint.files import CARD, INDEX, is_file_of_a_model
+from hfgrow.console import Progress, Silent
 from hfgrow.errors import (
     GrowthError,
     HubConflictError,
@@ -22,6 +24,7 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import Listing, list_commit
 from hfgrow.hub.preflight import PushTarget
 from hfgrow.hub.pull import is_same
+from hfgrow.hub.upload import telling
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -51,7 +54,14 @@ class Pushed:
 
 
 def push(
-    folder: Path, files: Sequence[str], target: PushTarget, client: HubClient, *, message: str
+    folder: Path,
+    files: Sequence[str],
+    target: PushTarget,
+    client: HubClient,
+    progress: Progress | None = None,
+    *,
+    message: str,
+    hashes: Mapping[str, str] = MappingProxyType({}),
 ) -> Pushed:
     """Bring files to the Hub in one commit, or say that they are there.
 
@@ -63,7 +73,10 @@ def push(
         files: Their names; nothing else in the folder is looked at.
         target: What `preflight` has found.
         client: The connection.
+        progress: Told how many bytes are sent; None tells nobody.
         message: The title of the commit.
+        hashes: File name -> sha256, of those that were hashed a moment ago: they are not hashed
+            again, here or by the client library.
 
     Raises:
         ModelError: A file is a link or lies elsewhere, or the card is not valid.
@@ -72,8 +85,11 @@ def push(
         HubConflictError: The repository changed since `preflight`.
         VerificationError: What the Hub has afterwards is not what was sent.
     """
-    paths = _checked_paths(folder, files)
-    notes = check_card(paths[CARD], client) if CARD in paths else ()
+    paths = {
+        name: _Outgoing(path, hashes.get(name))
+        for name, path in _checked_paths(folder, files).items()
+    }
+    notes = check_card(paths[CARD].path, client) if CARD in paths else ()
     head = _head(target, client)
     url = f"{client.endpoint}/{target.repo_id}"
     _refuse_other_weights(head, paths, target.repo_id)
@@ -87,7 +103,9 @@ def push(
             hint=f"run the same command again, or add {argument('create_pr')}",
         )
     try:
-        info = _commit(paths, target.repo_id, head.sha, target.create_pr, client, message)
+        sent = [outgoing.path for outgoing in paths.values()]
+        with telling(progress or Silent(), f"Uploading to {target.repo_id}", sent):
+            info = _commit(paths, target.repo_id, head.sha, target.create_pr, client, message)
     except (HubUnreachableError, HubConflictError) as error:
         # The commit may have been made and only its answer lost: then this push has succeeded.
         done = _arrived(target, client, message, paths)
@@ -112,7 +130,15 @@ def push(
     return Pushed(url, info.oid, pull_request=info.pr_url, notes=notes)
 
 
-def _refuse_other_weights(head: Listing, paths: Mapping[str, Path], repo_id: str) -> None:
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """A file to send, and its sha256, if somebody has just taken it."""
+
+    path: Path
+    sha256: str | None
+
+
+def _refuse_other_weights(head: Listing, paths: Mapping[str, _Outgoing], repo_id: str) -> None:
     """Refuse a push beside weight files of another model, or of another cut into shards."""
     others = [
         name
@@ -175,7 +201,7 @@ def _head(target: PushTarget, client: HubClient) -> Listing:
 
 
 def _commit(
-    paths: Mapping[str, Path],
+    paths: Mapping[str, _Outgoing],
     repo_id: str,
     parent: str,
     create_pr: bool,
@@ -187,10 +213,11 @@ def _commit(
     with client.translating(f"pushing to {repo_id}", repo_id), warnings.catch_warnings():
         # The client repeats the warnings of the card, which check_card has returned as notes.
         warnings.simplefilter("ignore", UserWarning)
-        operations = [
-            CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)
-            for name, path in paths.items()
-        ]
+        operations = []
+        for name, outgoing in paths.items():
+            operations.append(CommitOperationAdd(name, outgoing.path))
+            if outgoing.sha256 is not None:
+                operations[-1].upload_info.sha256 = bytes.fromhex(outgoing.sha256)
         return client.api.create_commit(
             repo_id,
             operations,
@@ -200,14 +227,15 @@ def _commit(
         )
 
 
-def _holds(found: Listing, paths: Mapping[str, Path]) -> bool:
+def _holds(found: Listing, paths: Mapping[str, _Outgoing]) -> bool:
     return all(name in found.files for name in paths) and all(
-        is_same(path, found.files[name]) for name, path in paths.items()
+        is_same(outgoing.path, found.files[name], outgoing.sha256)
+        for name, outgoing in paths.items()
     )
 
 
 def _arrived(
-    target: PushTarget, client: HubClient, message: str, paths: Mapping[str, Path]
+    target: PushTarget, client: HubClient, message: str, paths: Mapping[str, _Outgoing]
 ) -> tuple[str | None, Listing] | None:
     """Return the commit that holds the files after a failure, None if there is none."""
     try:
@@ -220,7 +248,7 @@ def _arrived(
 
 
 def _pull_request(
-    target: PushTarget, client: HubClient, message: str, paths: Mapping[str, Path]
+    target: PushTarget, client: HubClient, message: str, paths: Mapping[str, _Outgoing]
 ) -> tuple[str, Listing] | None:
     """Return the open pull request of this title that holds exactly these files."""
 

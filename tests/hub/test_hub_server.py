@@ -71,6 +71,18 @@ def test_multipart_uploads_are_joined(hub: Hub) -> None:
     assert len(hub.lines("/parts/")) == 3
 
 
+def test_a_hollow_hub_keeps_hash_and_size_of_an_upload(hub: Hub, tmp_path: Path) -> None:
+    """The disk of the server is no part of a benchmark of clients; a Git blob stays as it is."""
+    with Hub(folder=tmp_path, hollow=True) as hollow:
+        push(hollow, {"README.md": CARD, "model.safetensors": WEIGHTS})
+        found = hollow.files("alice/model")
+        assert found["README.md"] == CARD
+        weights = found["model.safetensors"]
+        assert isinstance(weights, Path)
+        assert weights.name == sha256(WEIGHTS)
+        assert weights.read_bytes() == bytes(len(WEIGHTS))
+
+
 def test_an_unchanged_push_makes_no_commit(hub: Hub) -> None:
     """The client compares the hashes that preupload answers."""
     oid = push(hub, {"README.md": CARD, "model.safetensors": WEIGHTS})

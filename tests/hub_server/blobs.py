@@ -12,10 +12,16 @@ _CHUNK_BYTES = 1 << 20
 
 
 class Blobs:
-    """A folder of contents named by their SHA-256, and a scratch folder for unfinished uploads."""
+    """A folder of contents named by their SHA-256, and a scratch folder for unfinished uploads.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where the two lie.
+        hollow: whether of uploads only hash and size are kept, and the rest is a hole.
+    """
+
+    def __init__(self, folder: Path, *, hollow: bool = False) -> None:
         """Create the two folders if they are absent."""
+        self.hollow = hollow
         self.folder = folder / "blobs"
         self.scratch_folder = folder / "incoming"
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ async def put_object(request: Request) -> Response:
     refuse_token(request)
     blobs, oid = site_of(request).store.blobs, segment(request, "oid")
     scratch = blobs.scratch()
-    found = await _receive(request, scratch)
+    found = await _receive(request, scratch, hollow=blobs.hollow)
     if not blobs.adopt(scratch, oid, found):
         raise HubError(400, f"the content of LFS object {oid} has another SHA-256")
     return Response(headers={"ETag": f'"{oid}"'})
@@ -122,13 +122,16 @@ def _join(blobs: Blobs, oid: str, etags: dict[int, str]) -> None:
     shutil.rmtree(blobs.part(oid, 1).parent)
 
 
-async def _receive(request: Request, target: Path) -> str:
-    digest = hashlib.sha256()
+async def _receive(request: Request, target: Path, *, hollow: bool = False) -> str:
+    digest, nbytes = hashlib.sha256(), 0
     try:
         with target.open("wb") as file:
             async for chunk in request.stream():
                 digest.update(chunk)
-                file.write(chunk)
+                nbytes += len(chunk)
+                if not hollow:
+                    file.write(chunk)
+            file.truncate(nbytes)
     except ClientDisconnect:
         target.unlink()
         raise

@@ -30,16 +30,22 @@ class Hub:
         folder: where file contents go; None is a temporary folder, removed at the end.
         xet: the folder of the local xet storage; None is a hub without xet.
         port: 0 takes a free one.
+        hollow: whether the contents of LFS uploads are dropped once they are hashed.
     """
 
     def __init__(
-        self, *, folder: Path | None = None, xet: Path | None = None, port: int = 0
+        self,
+        *,
+        folder: Path | None = None,
+        xet: Path | None = None,
+        port: int = 0,
+        hollow: bool = False,
     ) -> None:
         """Start the server and wait until it answers."""
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="hub-")
         self.folder = folder or Path(self._temporary.name if self._temporary else "")
         self.knobs = Knobs(xet=xet)
-        self.store = Store(self.folder)
+        self.store = Store(self.folder, hollow=hollow)
         connections: dict[Address, asyncio.Transport] = {}
         self._layer = Faults(build(Site(self.store, self.knobs)), connections)
         self._socket = _listen(port)

@@ -131,9 +131,9 @@ class Repo:
 class Store:
     """All repositories and the contents of their files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, hollow: bool = False) -> None:
         """Start without repositories; contents already in the folder are kept."""
-        self.blobs = Blobs(folder)
+        self.blobs = Blobs(folder, hollow=hollow)
         self.repos: dict[tuple[str, str], Repo] = {}
 
     def create(

@@ -1,0 +1,60 @@
+"""The programs that hfgrow is measured against, each in a virtual environment of its own."""
+
+import io
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MERGEKIT = "0.1.5"
+
+
+def torch_version() -> str:
+    """Return the requirement of torch that the constraints name."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return next(line for line in lines if line.startswith("torch=="))
+
+
+def mergekit_venv(folder: Path, given: Path | None) -> Path:
+    """Return an environment with mergekit, made in a folder unless one is given or there already.
+
+    Args:
+        folder: Where environments lie; they stay there for the next time.
+        given: An environment that somebody made.
+    """
+    return given or _made(folder / f"mergekit-{MERGEKIT}", [f"mergekit=={MERGEKIT}"])
+
+
+def hfgrow_venv(folder: Path, commit: str, given: Path | None) -> Path:
+    """Return an environment with hfgrow as a commit of this repository has it.
+
+    Args:
+        folder: As in `mergekit_venv`.
+        commit: The commit.
+        given: As in `mergekit_venv`; its `hfgrow` must be that of the commit.
+    """
+    if given is not None:
+        return given
+    source = folder / f"source-{commit}"
+    if not source.is_dir():
+        archive = ["git", "-C", str(ROOT), "archive", commit]
+        packed = subprocess.run(archive, check=True, capture_output=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            tar.extractall(source, filter="data")
+    constraints = ["--constraint", str(source / "constraints.txt")]
+    return _made(folder / f"hfgrow-{commit}", [*constraints, f"{source}[train]"])
+
+
+def _made(venv: Path, requirements: Sequence[str]) -> Path:
+    done = venv / ".done"
+    if not done.is_file():
+        print(f"making {venv}", file=sys.stderr)
+        pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
+        # Alone and first: with it installed, nothing else asks for another build of it.
+        subprocess.run([*pip, torch_version()], check=True)
+        subprocess.run([*pip, *requirements], check=True)
+        done.touch()
+    return venv

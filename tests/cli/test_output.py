@@ -1,0 +1,56 @@
+"""What a bar says where nothing can move: how much is done, and how long it will still take."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from cli.output import Bar, Console
+
+GB = 10**9
+
+
+@pytest.fixture(name="clock")
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr("cli.output.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_a_line_comes_after_two_seconds_and_says_the_time_left(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = Bar("Writing model", 8 * GB, shown=True)
+    clock[0] += 1.9
+    bar.advance(GB)
+    assert capsys.readouterr().err == ""
+    clock[0] += 0.1
+    bar.advance(GB)
+    assert capsys.readouterr().err == "Writing model: 2 GB of 8 GB, 6 s left\n"
+    bar.close()
+
+
+def test_lines_come_every_five_seconds_and_seldom_where_it_takes_long(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = Bar("Uploading", 1000 * GB, shown=True)
+    said = []
+    for second in range(1, 1000):
+        clock[0] = 100.0 + second
+        bar.advance(GB)
+        if capsys.readouterr().err:
+            said.append(second)
+    assert said[:4] == [2, 7, 12, 17]
+    gaps = [later - earlier for earlier, later in pairwise(said)]
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == 30
+
+
+def test_what_is_quiet_or_small_has_no_line(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for bar in (Console(quiet=True).bytes("Hashing", 8 * GB), Console().bytes("Hashing", 1000)):
+        clock[0] += 60
+        bar.advance(500)
+    assert capsys.readouterr().err == ""
