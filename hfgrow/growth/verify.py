@@ -182,8 +182,7 @@ class Verified:
             trained, whose weight files are those that its training recorded.
         num_transformers_tensors: The tensors that transformers expects, and finds; None if it is
             not installed.
-        measured: Logits and loss of base and grown model; None without transformers, or where
-            there is too little memory.
+        measured: Logits and loss of base and grown model; None without transformers.
     """
 
     manifest: Manifest
