@@ -6,6 +6,7 @@ last bit as of a loaded model, in the memory of a layer.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from logging import ERROR, getLogger
@@ -60,8 +61,10 @@ def logits_of(
     _count_modules(model, plan.nbytes, advance)
     with (
         foreign(lambda said: role.error(f"transformers cannot run {role.name}: {said}")),
+        ExitStack() as files,
         torch.inference_mode(),
     ):
+        _read_from(_Weights(folder, plan, model, files), model)
         logits = model(tokens, use_cache=False).logits[0]
     if not logits.isfinite().all():
         raise role.error(
@@ -78,8 +81,7 @@ def _model_on_disk(folder: Path, plan: GrowthPlan, role: Role, at_least: str | N
     silence_transformers()
     from transformers import GenerationConfig
 
-    hooks: Any = import_module("accelerate.hooks")
-    # It warns that parameters lie on the disk.
+    # accelerate warns that parameters lie on the disk.
     getLogger("accelerate.big_modeling").setLevel(ERROR)
     any_generation: Any = GenerationConfig
     with foreign(lambda said: role.error(f"transformers cannot load {role.name}: {said}")):
@@ -101,13 +103,21 @@ def _model_on_disk(folder: Path, plan: GrowthPlan, role: Role, at_least: str | N
         if faults.get(fault):
             names = ", ".join(printable(name) for name in sorted(map(str, faults[fault]))[:3])
             raise role.error(f"loading {role.name}: {fault.replace('_', ' ')} {names}")
-    # transformers would have them mapped, and whoever truncates a mapped file ends the process.
-    hooks.remove_hook_from_module(model, recurse=True)
-    cpu = torch.device("cpu")
-    hooks.attach_align_device_hook(
-        model, execution_device=cpu, offload=True, weights_map=_Weights(folder, plan, model)
-    )
     return model
+
+
+def _read_from(weights: Mapping[str, Any], model: Any) -> None:
+    """Have the modules of a model on the disk get their weights from elsewhere.
+
+    transformers has them mapped, and whoever truncates a mapped file ends the process.
+    """
+    import torch
+
+    hooks: Any = import_module("accelerate.hooks")
+    hooks.remove_hook_from_module(model, recurse=True)
+    hooks.attach_align_device_hook(
+        model, execution_device=torch.device("cpu"), offload=True, weights_map=weights
+    )
 
 
 def _mismatched(model: Any, plan: GrowthPlan) -> list[str]:
@@ -120,33 +130,31 @@ def _mismatched(model: Any, plan: GrowthPlan) -> list[str]:
 class _Weights(Mapping[str, Any]):
     """The weights of a checkpoint by the names of the model's parameters, read when asked for."""
 
-    def __init__(self, folder: Path, plan: GrowthPlan, model: Any) -> None:
+    def __init__(self, folder: Path, plan: GrowthPlan, model: Any, files: ExitStack) -> None:
         self._folder = folder
-        names = {name: name for name in plan.tensors}
+        self._tensors = plan.tensors
+        self._files = files
+        self._opened: dict[str, Any] = {}
         # Tied parameters are one tensor under several names; one of them is stored.
-        stored = {id(p): name for name, p in _parameters(model) if name in names}
-        self._names = names | {
-            name: stored[id(p)] for name, p in _parameters(model) if id(p) in stored
-        }
-        self._files = {name: stored_in(each).file for name, each in plan.tensors.items()}
+        parameters = list(model.named_parameters(remove_duplicate=False))
+        stored = {id(each): name for name, each in parameters if name in plan.tensors}
+        self._names = {name: stored[id(each)] for name, each in parameters}
 
     def __getitem__(self, name: str) -> Any:
         from safetensors import safe_open
 
-        stored = self._names[name]
-        path = self._folder / self._files[stored]
-        with safe_open(path, framework="pt", backend="pread") as file:
-            return file.get_tensor(stored)
+        name = self._names[name]
+        file = stored_in(self._tensors[name]).file
+        if file not in self._opened:
+            opened = safe_open(self._folder / file, framework="pt", backend="pread")
+            self._opened[file] = self._files.enter_context(opened)
+        return self._opened[file].get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-def _parameters(model: Any) -> Any:
-    return model.named_parameters(remove_duplicate=False)
 
 
 def _count_modules(model: Any, nbytes: int, advance: Callable[[int], None]) -> None:
