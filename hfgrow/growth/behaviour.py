@@ -3,8 +3,7 @@
 torch and transformers are loaded here when they are called for; code in a model folder never runs.
 """
 
-import inspect
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,79 +11,61 @@ from hfgrow.checkpoint.files import TOKENIZERS, LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.strict import read_json_object
 from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
-from hfgrow.console import Progress
-from hfgrow.errors import GrowthError, ModelError, Text, VerificationError, foreign, printable
-from hfgrow.growth.loading import (
-    available_nbytes,
-    loaded_model,
-    missing,
-    silence_transformers,
-    skeleton,
-    transformers_config,
-    weights_nbytes,
-)
+from hfgrow.console import Progress, counting
+from hfgrow.errors import ModelError, VerificationError, foreign, printable
+from hfgrow.growth.forward import Role, logits_of
+from hfgrow.growth.loading import missing, silence_transformers, skeleton, transformers_config
 from hfgrow.plan.promise import Measured, coarser
 
 # What this module imports, for those who ask before they call.
-TRANSFORMERS = ("torch", "transformers", "safetensors")
-_MAX_TOKENS = 512
-# Positions compared at a time: their logits in float64 are three times 80 MB at 152k tokens.
-_ROWS = 64
+TRANSFORMERS = ("torch", "transformers", "safetensors", "accelerate")
+# Up to how many parameters, and the tokens of the probe; what is larger gets the least.
+_TOKENS = ((10**9, 512), (2 * 10**9, 256))
+_LEAST_TOKENS = 128
+# Logits compared at a time, at most 64 positions: some copies of them in float64, 34 MB each.
+_LOGITS = 1 << 22
 _DEMO = Path(__file__).resolve().parent.parent / "demo"
 
 
-@dataclass(frozen=True, slots=True)
-class _Role:
-    """What a model is in a comparison, and whose fault it is where it fails."""
-
-    name: str
-    error: type[GrowthError]
+_GROWN = Role("the grown model", VerificationError)
+_BASE = Role("the base", ModelError)
 
 
-_GROWN = _Role("the grown model", VerificationError)
-_BASE = _Role("the base", ModelError)
-
-
-def measure(
-    base: Path, grown: Path, progress: Progress, text: str | None = None
-) -> Measured | None:
+def measure(base: Path, grown: Path, progress: Progress, text: str | None = None) -> Measured:
     """Run base and grown model over the same tokens and compare.
 
-    Both are loaded in the dtype they are stored in, one after the other, on the CPU; the base in
-    that of the grown model where that is finer, or its own rounding would be measured. A base
-    without a tokenizer that works is measured on pseudo-random tokens.
+    Both compute on the CPU in the dtype they are stored in, one after the other, with the weights
+    of one module in memory; the base in the dtype of the grown model where that is finer, or its
+    own rounding would be measured. A base without a tokenizer that works is measured on
+    pseudo-random tokens.
 
     Args:
         base: Folder of the base.
         grown: Folder of the grown model.
-        progress: Told what is done, or why it is not.
-        text: The probe text; the first 512 tokens count. None takes the one that comes with the
-            base, if it is the demo model, and otherwise a page of English shipped with hfgrow.
-
-    Returns:
-        The comparison, or None if the grown model does not fit in the free memory.
+        progress: Told what is done.
+        text: The probe text, of which the first `num_probe_tokens` count. None takes the one that
+            comes with the base, if it is the demo model, and otherwise a page of English shipped
+            with hfgrow.
 
     Raises:
         VerificationError: transformers cannot load the grown model, it lacks tensors, or its
             logits are not finite.
         ModelError: So it is with the base.
     """
-    needed, free = weights_nbytes(grown), available_nbytes()
-    if needed > free:
-        progress.say(
-            f"Note: logits were not measured: the grown model takes {needed / 1e9:.1f} GB of "
-            f"memory, {free / 1e9:.1f} GB are free"
-        )
-        return None
     progress.say("Measuring logits of base and grown model")
-    tokens, name = _tokens(base, text, progress)
-    try:
-        grown_logits, grown_dtype = _logits(grown, tokens, _GROWN)
-    except VerificationError:
-        # Where the base fails too, it is to blame.
-        _logits(base, tokens, _BASE)
-        raise
-    base_logits, base_dtype = _logits(base, tokens, _BASE, at_least=grown_dtype)
+    plans = [read(LocalFolder(folder)) for folder in (base, grown)]
+    tokens, name = _tokens(base, plans[0].config, plans[1].num_parameters, text, progress)
+    total = sum(plan.nbytes for plan in plans)
+    with counting(progress, "Measuring logits", total) as advance:
+        try:
+            grown_logits, grown_dtype = logits_of(grown, tokens, _GROWN, advance=advance)
+        except VerificationError:
+            # Where the base fails too, it is to blame.
+            logits_of(base, tokens, _BASE)
+            raise
+        base_logits, base_dtype = logits_of(
+            base, tokens, _BASE, at_least=grown_dtype, advance=advance
+        )
     return Measured(
         text=name,
         num_tokens=tokens.shape[1],
@@ -93,14 +74,23 @@ def measure(
     )
 
 
+def num_probe_tokens(num_parameters: int) -> int:
+    """Return how many tokens a model is measured on: 512 up to a billion parameters, at least 128.
+
+    What is wrong with a growth shows on every token; more of them cost time, and at some billions
+    of parameters minutes of it.
+    """
+    return next((tokens for most, tokens in _TOKENS if num_parameters <= most), _LEAST_TOKENS)
+
+
 def _compared(base: Any, grown: Any, tokens: Any) -> dict[str, float]:
     """Compare logits [num_tokens, vocab_size], some positions at a time, in float64."""
-    num_tokens = len(tokens)
+    num_tokens, rows = len(tokens), max(1, min(64, _LOGITS // base.shape[-1]))
     names = ("base_loss", "grown_loss", "mean_kl", "mean_abs_dlogit", "argmax_agreement")
     sums: dict[str, float] = dict.fromkeys(names, 0.0)
     most = {"max_abs_dlogit": 0.0, "max_abs_logit": 0.0}
-    for start in range(0, num_tokens, _ROWS):
-        one, two = (logits[start : start + _ROWS].double() for logits in (base, grown))
+    for start in range(0, num_tokens, rows):
+        one, two = (logits[start : start + rows].double() for logits in (base, grown))
         difference = (two - one).abs()
         most["max_abs_dlogit"] = max(most["max_abs_dlogit"], difference.max().item())
         most["max_abs_logit"] = max(most["max_abs_logit"], one.abs().max().item())
@@ -108,7 +98,7 @@ def _compared(base: Any, grown: Any, tokens: Any) -> dict[str, float]:
         sums["argmax_agreement"] += (one.argmax(-1) == two.argmax(-1)).sum().item() / num_tokens
         one, two = one.log_softmax(-1), two.log_softmax(-1)
         sums["mean_kl"] += (one.exp() * (one - two)).sum().item() / num_tokens
-        following = tokens[start + 1 : start + 1 + _ROWS, None]
+        following = tokens[start + 1 : start + 1 + rows, None]
         for key, logs in (("base_loss", one), ("grown_loss", two)):
             found = logs[: len(following)].gather(-1, following)
             sums[key] -= found.sum().item() / (num_tokens - 1)
@@ -120,10 +110,16 @@ def _compared(base: Any, grown: Any, tokens: Any) -> dict[str, float]:
     return sums | most | bounds
 
 
-def _tokens(base: Path, text: str | None, progress: Progress) -> tuple[Any, str]:
+def _tokens(
+    base: Path,
+    config: Mapping[str, Any],
+    num_parameters: int,
+    text: str | None,
+    progress: Progress,
+) -> tuple[Any, str]:
     """Return token ids [1, num_tokens] and what they came from."""
-    config = read(LocalFolder(base)).config
-    limit = min(_MAX_TOKENS, int(config.get("max_position_embeddings") or _MAX_TOKENS))
+    limit = num_probe_tokens(num_parameters)
+    limit = min(limit, int(config.get("max_position_embeddings") or limit))
     if text is not None:
         name = "the given text"
     elif base.resolve() == _DEMO:
@@ -135,8 +131,8 @@ def _tokens(base: Path, text: str | None, progress: Progress) -> tuple[Any, str]
         try:
             return _tokenize(base, text, config["vocab_size"], progress)[:, :limit], name
         except ModelError as error:
-            progress.say(Text(f"Note: {error}"))
-    return _random_tokens(config["vocab_size"], min(limit, _MAX_TOKENS // 4)), "random tokens"
+            progress.say(f"Note: {error}")
+    return _random_tokens(config["vocab_size"], min(limit, _LEAST_TOKENS)), "random tokens"
 
 
 def _random_tokens(vocab_size: int, num_tokens: int) -> Any:
@@ -163,59 +159,6 @@ def _tokenize(base: Path, text: str, vocab_size: int, progress: Progress) -> Any
     if int(tokens.max()) >= vocab_size:
         raise ModelError("the tokenizer gives tokens beyond the model's vocab_size")
     return tokens
-
-
-def _unmapped(folder: Path) -> dict[str, bool]:
-    """Have a model read, not mapped, where memory allows and transformers can.
-
-    A mapped file that somebody truncates ends the process with SIGBUS, and nothing is told.
-    """
-    from transformers import PreTrainedModel
-
-    if 3 * weights_nbytes(folder) > available_nbytes():
-        return {}
-    known = "disable_mmap" in inspect.signature(PreTrainedModel.from_pretrained).parameters
-    return {"disable_mmap": True} if known else {}
-
-
-def _logits(
-    folder: Path, tokens: Any, role: "_Role", at_least: str | None = None
-) -> tuple[Any, str]:
-    import torch
-
-    silence_transformers()
-    from transformers import GenerationConfig
-
-    any_generation: Any = GenerationConfig
-    with foreign(lambda said: role.error(f"transformers cannot load {role.name}: {said}")):
-        config = transformers_config(folder)
-        stored = str(config.dtype or torch.float32).removeprefix("torch.")
-        is_finer = at_least is not None and coarser(stored, at_least) != at_least
-        model, info = loaded_model(
-            folder,
-            config,
-            dtype=getattr(torch, at_least) if is_finer and at_least else "auto",
-            output_loading_info=True,
-            **_unmapped(folder),
-            # How a base generates is not asked here; what is grown from it must load as it is.
-            **({} if at_least is None else {"generation_config": any_generation()}),
-        )
-    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info.get(fault):
-            names = ", ".join(printable(name) for name in sorted(map(str, info[fault]))[:3])
-            raise role.error(f"loading {role.name}: {fault.replace('_', ' ')} {names}")
-    with (
-        foreign(lambda said: role.error(f"transformers cannot run {role.name}: {said}")),
-        torch.inference_mode(),
-    ):
-        logits = model(tokens).logits[0].float()
-    if not logits.isfinite().all():
-        raise role.error(
-            f"{role.name}: its logits are not finite",
-            hint="the weights hold NaN or infinity, or overflow in this dtype; or a number of "
-            "config.json cannot be",
-        )
-    return logits, str(model.dtype).removeprefix("torch.")
 
 
 def check_transformers_view(folder: Path, base: Path | None = None) -> int:

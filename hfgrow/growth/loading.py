@@ -1,17 +1,14 @@
-"""Open models with transformers, and ask for what that takes: packages and memory."""
+"""Open models with transformers, and ask for the packages that takes."""
 
-import re
 import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError, foreign
 from hfgrow.plan.plan import GrowthPlan, needs_torch, stored_in
 
@@ -109,22 +106,6 @@ def skeleton(config: Any) -> Any:
 
     with torch.device("meta"):
         return built_model(config)
-
-
-def weights_nbytes(folder: Path) -> int:
-    """Return what the tensors of a model take."""
-    return read(LocalFolder(folder)).nbytes
-
-
-def available_nbytes() -> int:
-    """Return the memory that can be had without swapping, and inside the container's limit."""
-    limits = [1 << 62]
-    with suppress(OSError, ValueError):
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        limits += [int(found[1]) * 1024] if found else []
-    with suppress(OSError, ValueError):
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(limits)
 
 
 # What computes tensors; copies, and zeros, need neither.

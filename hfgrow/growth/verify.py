@@ -1,7 +1,8 @@
 """Verify a model on disk: headers against the plan, bytes against the base, then transformers."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,12 @@ from hfgrow.plan.plan import GrowthPlan, TensorPlan, is_zero, stored_in
 from hfgrow.plan.promise import Measured, check_promise
 from hfgrow.plan.tensors import Stored, leaves, predictor_of
 
-_CHUNK_NBYTES = 8 << 20
+# Few enough that what was read is still in the cache of a core when it is compared.
+_CHUNK_NBYTES = 512 << 10
+_NUM_READERS = 4
+
+# A descriptor, and where in its file a tensor begins.
+_Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,31 +95,56 @@ def check_provenance(
     """
     found = check_headers(folder, plan)
     with opened(Path(plan.folder)) as base_file, opened(folder) as grown_file:
-        for name, planned in plan.tensors.items():
-            if isinstance(planned.recipe, Stored) and planned.is_copy:
-                source, written = planned.recipe, stored_in(found.tensors[name])
-                same = _same_range(
-                    base_file(source.file),
-                    grown_file(written.file),
-                    source.offset,
-                    written.offset,
-                    written.nbytes,
-                )
-                if not same:
-                    raise _differs(name, planned)
-                advance(planned.nbytes)
+        _check_copied(plan, found, base_file, grown_file, advance)
         to_compute = {name: t for name, t in plan.tensors.items() if not t.is_copy}
         _check_computed(to_compute, found, base_file, grown_file, advance)
     return Provenance(len(plan.tensors), len(to_compute), plan.nbytes)
 
 
-def _same_range(source: int, target: int, source_offset: int, offset: int, nbytes: int) -> bool:
+def _check_copied(
+    plan: GrowthPlan,
+    found: GrowthPlan,
+    base_file: Callable[[str], int],
+    grown_file: Callable[[str], int],
+    advance: Callable[[int], None],
+) -> None:
+    """Compare copies with what they are copies of, which is read once for all of them."""
+    copies: dict[Stored, list[str]] = {}
+    for name, planned in plan.tensors.items():
+        if isinstance(planned.recipe, Stored) and planned.is_copy:
+            copies.setdefault(planned.recipe, []).append(name)
+    work = []
+    for source, names in copies.items():
+        written = [stored_in(found.tensors[name]) for name in names]
+        ranges = [(grown_file(each.file), each.offset) for each in written]
+        work.append((names, ranges, base_file(source.file), source.offset, written[0].nbytes))
+
+    def compare(names: list[str], ranges: list[_Range], *source: int) -> int:
+        other = _first_other(ranges, *source)
+        if other is not None:
+            raise _differs(names[other], plan.tensors[names[other]])
+        return len(names) * source[-1]
+
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
+        futures = [pool.submit(compare, *piece) for piece in work]
+        try:
+            for future in futures:
+                advance(future.result())
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _first_other(ranges: Sequence[_Range], source: int, offset: int, nbytes: int) -> int | None:
+    """Return which range does not hold the bytes of the source, if one does not."""
     for at in range(0, nbytes, _CHUNK_NBYTES):
         step = min(_CHUNK_NBYTES, nbytes - at)
-        one = os.pread(source, step, source_offset + at)
-        if len(one) != step or one != os.pread(target, step, offset + at):
-            return False
-    return True
+        one, two = bytearray(step), bytearray(step)
+        is_whole = os.preadv(source, [one], offset + at) == step
+        for i, (target, start) in enumerate(ranges):
+            if not is_whole or os.preadv(target, [two], start + at) != step or one != two:
+                return i
+    return None
 
 
 def _check_computed(
@@ -182,8 +213,7 @@ class Verified:
             trained, whose weight files are those that its training recorded.
         num_transformers_tensors: The tensors that transformers expects, and finds; None if it is
             not installed.
-        measured: Logits and loss of base and grown model; None without transformers, or where
-            there is too little memory.
+        measured: Logits and loss of base and grown model; None without transformers.
     """
 
     manifest: Manifest

@@ -1,0 +1,179 @@
+"""Run a model over tokens while its weights stay on the disk, those of one module in memory.
+
+The model and what is missing of it are transformers' word, accelerate's hooks bring each module its
+weights and drop them behind it, and the safetensors library reads them: the same numbers to the
+last bit as of a loaded model, in the memory of a layer.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import import_module
+from logging import ERROR, getLogger
+from pathlib import Path
+from typing import Any
+
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.errors import GrowthError, foreign, printable
+from hfgrow.growth.loading import loaded_model, silence_transformers, transformers_config
+from hfgrow.plan.plan import GrowthPlan, stored_in
+from hfgrow.plan.promise import coarser
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a model is in a comparison, and whose fault it is where it fails."""
+
+    name: str
+    error: type[GrowthError]
+
+
+def logits_of(
+    folder: Path,
+    tokens: Any,
+    role: Role,
+    *,
+    at_least: str | None = None,
+    advance: Callable[[int], None] = lambda nbytes: None,
+) -> tuple[Any, str]:
+    """Run a model on the CPU, in the dtype that it is stored in.
+
+    Args:
+        folder: Where it lies.
+        tokens: Token ids [1, num_tokens].
+        role: What it is.
+        at_least: A dtype to compute in where that is finer. It says that this is a base, too,
+            whose settings of generation are not asked.
+        advance: Called with the bytes of a module's weights when it has computed.
+
+    Returns:
+        Logits [num_tokens, vocab_size] in that dtype, and its name.
+
+    Raises:
+        GrowthError: The role's: transformers cannot load or run it, it lacks tensors or has others,
+            its files change meanwhile, or its logits are not finite.
+    """
+    import torch
+
+    plan = read(LocalFolder(folder))
+    model = _model_on_disk(folder, plan, role, at_least)
+    _count_modules(model, plan.nbytes, advance)
+    with (
+        foreign(lambda said: role.error(f"transformers cannot run {role.name}: {said}")),
+        ExitStack() as files,
+        torch.inference_mode(),
+    ):
+        _read_from(_Weights(folder, plan, model, files), model)
+        logits = model(tokens, use_cache=False).logits[0]
+    if not logits.isfinite().all():
+        raise role.error(
+            f"{role.name}: its logits are not finite",
+            hint="the weights hold NaN or infinity, or overflow in this dtype; or a number of "
+            "config.json cannot be",
+        )
+    return logits, str(model.dtype).removeprefix("torch.")
+
+
+def _model_on_disk(folder: Path, plan: GrowthPlan, role: Role, at_least: str | None) -> Any:
+    import torch
+
+    silence_transformers()
+    from transformers import GenerationConfig
+
+    # accelerate warns that parameters lie on the disk.
+    getLogger("accelerate.big_modeling").setLevel(ERROR)
+    any_generation: Any = GenerationConfig
+    with foreign(lambda said: role.error(f"transformers cannot load {role.name}: {said}")):
+        config = transformers_config(folder)
+        stored = str(config.dtype or torch.float32).removeprefix("torch.")
+        is_finer = at_least is not None and coarser(stored, at_least) != at_least
+        # Without a folder for what is offloaded, nothing can be written to one.
+        model, info = loaded_model(
+            folder,
+            config,
+            dtype=getattr(torch, at_least) if is_finer and at_least else "auto",
+            device_map={"": "disk"},
+            output_loading_info=True,
+            # How a base generates is not asked here; what is grown from it must load as it is.
+            **({} if at_least is None else {"generation_config": any_generation()}),
+        )
+    faults = dict(info) | {"mismatched_keys": _mismatched(model, plan)}
+    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if faults.get(fault):
+            names = ", ".join(printable(name) for name in sorted(map(str, faults[fault]))[:3])
+            raise role.error(f"loading {role.name}: {fault.replace('_', ' ')} {names}")
+    return model
+
+
+def _read_from(weights: Mapping[str, Any], model: Any) -> None:
+    """Have the modules of a model on the disk get their weights from elsewhere.
+
+    transformers has them mapped, and whoever truncates a mapped file ends the process.
+    """
+    import torch
+
+    hooks: Any = import_module("accelerate.hooks")
+    hooks.remove_hook_from_module(model, recurse=True)
+    hooks.attach_align_device_hook(
+        model, execution_device=torch.device("cpu"), offload=True, weights_map=weights
+    )
+
+
+def _mismatched(model: Any, plan: GrowthPlan) -> list[str]:
+    """Return what is stored in another shape; transformers does not look where it offloads."""
+    shapes = {name: tuple(each.shape) for name, each in model.state_dict().items()}
+    stored = plan.tensors.items()
+    return [name for name, each in stored if shapes.get(name, each.shape) != each.shape]
+
+
+class _Weights(Mapping[str, Any]):
+    """The weights of a checkpoint by the names of the model's parameters, read when asked for."""
+
+    def __init__(self, folder: Path, plan: GrowthPlan, model: Any, files: ExitStack) -> None:
+        self._folder = folder
+        self._tensors = plan.tensors
+        self._files = files
+        self._opened: dict[str, Any] = {}
+        # Tied parameters are one tensor under several names; one of them is stored.
+        parameters = list(model.named_parameters(remove_duplicate=False))
+        stored = {id(each): name for name, each in parameters if name in plan.tensors}
+        self._names = {name: stored[id(each)] for name, each in parameters}
+
+    def __getitem__(self, name: str) -> Any:
+        from safetensors import safe_open
+
+        name = self._names[name]
+        file = stored_in(self._tensors[name]).file
+        if file not in self._opened:
+            opened = safe_open(self._folder / file, framework="pt", backend="pread")
+            self._opened[file] = self._files.enter_context(opened)
+        return self._opened[file].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _count_modules(model: Any, nbytes: int, advance: Callable[[int], None]) -> None:
+    """Have every module that multiplies advance by its share of the model's bytes."""
+    import torch
+
+    sizes = {
+        module: sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        for module in model.modules()
+        # Of embeddings a few rows are looked up, and tied ones count as a head.
+        if not isinstance(module, torch.nn.Embedding)
+    }
+    total, done = sum(sizes.values()), 0
+
+    def count(module: Any, *_: Any) -> None:
+        nonlocal done
+        before, done = done, done + sizes[module]
+        advance(nbytes * done // total - nbytes * before // total)
+
+    for module, size in sizes.items():
+        if size:
+            module.register_forward_hook(count)
