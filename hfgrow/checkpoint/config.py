@@ -20,7 +20,14 @@ _COUNTS = (
 _OPTIONAL_COUNTS = ("num_key_value_heads", "head_dim")
 # What no size follows from, but transformers or a measurement: it makes a table of all labels.
 _BOUNDS = {"num_labels": (0, 1 << 16), "max_position_embeddings": (2, (1 << 31) - 1)}
-_SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window")
+_SWITCHES = (
+    "tie_word_embeddings",
+    "attention_bias",
+    "attention_out_bias",
+    "mlp_bias",
+    "use_bias",
+    "use_sliding_window",
+)
 # What the rules for lists of layers count with, and its least value.
 _RULES = {"max_window_layers": 0, "no_rope_layer_interval": 1, "sliding_window_pattern": 1}
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size")
@@ -97,7 +104,8 @@ def _family(config: dict[str, Any]) -> Family:
         found = "is missing" if model_type is None else f"{printable(repr(model_type))} is unknown"
         raise ModelError(f"config.json: model_type {found}; {known}")
     architectures = config.get("architectures")
-    if architectures is not None and architectures != [family.architecture]:
+    classes = [[name] for name in (family.architecture, family.published_as) if name]
+    if architectures is not None and architectures not in classes:
         raise ModelError(
             f"config.json: architectures is {printable(repr(architectures))}, but model_type "
             f"{model_type} is a {family.architecture} here",
@@ -151,9 +159,10 @@ def _check_counts(config: dict[str, Any], family: Family) -> None:
             raise ModelError(
                 f"config.json: {key} must be true or false, not {printable(repr(config[key]))}"
             )
+    ruled = family.derived_lists is not None and not family.gives_lists(config)
     for key, least in _RULES.items():
         value = config.get(key, least)
-        if family.derived_lists and (not is_int(value) or value < least):
+        if ruled and (not is_int(value) or value < least):
             raise ModelError(
                 f"config.json: {key} must be an integer from {least}, not {printable(repr(value))}"
             )

@@ -9,18 +9,18 @@ import pytest
 from hfgrow.checkpoint.files import LocalFolder, file_stamp, hash_file
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, printable
-from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.plan import stored_in
 from hfgrow.plan.tensors import Stored
 from tests.attacks.craft import drop_tensors, read_raw
 from tests.checkpoints import MakeCheckpoint, edit_json, load, tensors_of
+from tests.families import EVERY_FAMILY
 
 HEAD = "lm_head.weight"
 
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", EVERY_FAMILY)
 def test_the_plan_names_every_tensor_with_its_bytes(
     make_checkpoint: MakeCheckpoint, model_type: str, tied: bool, sharded: bool
 ) -> None:
