@@ -2,7 +2,8 @@
 
 The program itself grows random models in float64, whose norms then compute in float64 too: what is
 left is the rounding of float64, or a mistake. Each pair is tried tied and untied, with grouped
-queries and without; `tests/growth/test_growth_matrix.py` holds the same cases to 1e-12.
+queries and without; `tests/growth/test_growth_matrix.py` holds the same cases to 1e-12. Families
+near another have a table of their own, one row for each.
 """
 
 import argparse
@@ -25,11 +26,13 @@ from benchmarks.measure import table
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import OPERATORS
 from tests.checkpoints import load, logits, write_checkpoint
-from tests.growths import OTHERWISE, REFUSED, Case, with_exact_norms
+from tests.growths import NEAR, OTHERWISE, REFUSED, Case, with_exact_norms
 from tests.program import call_hfgrow
 
 Logits = Callable[[Path], Any]
 _NAME = "proof matrix"
+_NEAR_NAME = "near families"
+_FAMILIES = [name for name in FAMILIES if name not in NEAR]
 
 
 def cases(operator: str, model_type: str) -> list[Case]:
@@ -71,7 +74,32 @@ def cell(operator: str, model_type: str, folder: Path, logits_of: Logits) -> str
 
 def reasons() -> list[str]:
     """Return the different reasons of what is refused."""
-    return list(dict.fromkeys(REFUSED.values()))
+    refused = [reason for (_, family), reason in REFUSED.items() if family in _FAMILIES]
+    return list(dict.fromkeys(refused))
+
+
+def near_row(model_type: str, folder: Path, logits_of: Logits) -> list[str]:
+    """Return what all operators do on a family near another."""
+    promised, others, another, refused = [], [], [], []
+    for operator in OPERATORS:
+        if (operator, model_type) in REFUSED:
+            refused.append(f"`{operator}`: {REFUSED[operator, model_type]}")
+            continue
+        if (operator, model_type) in OTHERWISE:
+            another.append(f"`{operator}`")
+        errors = [error(case, folder, logits_of) for case in cases(operator, model_type)]
+        if OPERATORS[operator].preserves_function:
+            promised.append(max(errors))
+        else:
+            others.append(min(errors))
+    return [
+        model_type,
+        NEAR[model_type],
+        f"{len(promised)}: {max(promised):.0e}",
+        f"{len(others)}: {min(others):.2g}",
+        ", ".join(another),
+        "; ".join(refused),
+    ]
 
 
 def standing() -> dict[str, list[str]]:
@@ -93,13 +121,13 @@ def written(folder: Path, kept: dict[str, list[str]]) -> str:
         if operator in kept:
             lines.append(kept[operator])
             continue
-        cells = [cell(operator, model_type, folder, logits_of) for model_type in FAMILIES]
+        cells = [cell(operator, model_type, folder, logits_of) for model_type in _FAMILIES]
         lines.append([f"`{operator}`", *cells])
         print(*lines[-1], file=sys.stderr, flush=True)
     notes = [f"({i}) {reason}" for i, reason in enumerate(reasons(), 1)]
     return "\n".join(
         (
-            table(["operator", *FAMILIES], lines),
+            table(["operator", *_FAMILIES], lines),
             "",
             f"\\* another target, for norms over all heads or for heads that are fixed. Refused: "
             f"{'; '.join(notes)}.",
@@ -107,11 +135,34 @@ def written(folder: Path, kept: dict[str, list[str]]) -> str:
     )
 
 
+def measure_near() -> None:
+    """Measure the families near another, and write their table into docs/operators.md."""
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+
+        @cache
+        def logits_of(base: Path) -> Any:
+            return logits(with_exact_norms(load(base)[0]))
+
+        for model_type in NEAR:
+            rows.append(near_row(model_type, Path(temporary), logits_of))
+            print(*rows[-1], file=sys.stderr, flush=True)
+    columns = ["family", "near", "exact", "other", "another target for", "refused"]
+    found = table(columns, rows)
+    print(found)
+    put(DOCUMENT, _NEAR_NAME, found)
+
+
 def main() -> None:
     """Measure, print the table, and write it into docs/operators.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=OPERATORS, help="keep the other rows")
-    only = parser.parse_args().only
+    parser.add_argument("--near", action="store_true", help="measure the families near another")
+    options = parser.parse_args()
+    if options.near:
+        measure_near()
+        return
+    only = options.only
     kept = {name: row for name, row in standing().items() if name not in only} if only else {}
     with tempfile.TemporaryDirectory() as temporary:
         found = written(Path(temporary), kept)

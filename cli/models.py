@@ -146,7 +146,7 @@ def _read(
 def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:
     family = FAMILIES[plan.family]
     fixed = dict(family.fixed_axes)
-    if reason := why_fixed(plan.config):
+    if reason := why_fixed(family, plan.config):
         fixed.setdefault("head_dim", reason)
     return {
         "model": name,

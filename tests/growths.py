@@ -47,13 +47,45 @@ LAYER_MAPS: dict[str, tuple[int, ...]] = {
     "lidas": (0, 1, 2, 1, 2, 3),
     "progressive": (0, 0, 0),
 }
-# Where a family needs another command: OLMo2's norms span all heads, MiniCPM3's heads are fixed.
+# Families one row or default away from another; of these the default tests run two operators.
+NEAR = {
+    "cwm": "llama",
+    "ernie4_5": "llama",
+    "exaone4": "olmo2",
+    "glm": "qwen2",
+    "glm4": "qwen2",
+    "granite_swa": "granite",
+    "helium": "llama",
+    "hunyuan_v1_dense": "qwen3",
+    "internlm3": "llama",
+    "iquestcoder": "llama",
+    "ministral": "mistral",
+    "ministral3": "mistral",
+    "olmo3": "olmo2",
+    "seed_oss": "qwen2",
+    "vaultgemma": "gemma",
+}
+NEAR_OPERATORS = ("zero-depth", "hyperclone-noisy")
+SQUARE = ("--hidden-size", "64", "--ffn", "60", "--heads", "8")
+# Where a family needs another command: norms of OLMo 2 and 3 span all heads, MiniCPM3's heads are
+# fixed, and Helium's are as wide as its stream.
 OTHERWISE: dict[tuple[str, str], tuple[str, ...]] = {
     **{
-        (operator, "olmo2"): WIDE
-        for operator in ("zero-width", "random-width", "net2net", "bert2bert-fpi", "bert2bert-aki")
+        (operator, family): WIDE
+        for family in ("olmo2", "olmo3")
+        for operator in (
+            "zero-width",
+            "random-width",
+            "net2net",
+            "bert2bert-fpi",
+            "bert2bert-aki",
+            "snp",
+        )
     },
-    ("snp", "olmo2"): WIDE,
+    **{
+        (operator, "helium"): SQUARE
+        for operator in ("hyperclone-noisy", "random-width", "lemon", "net2net")
+    },
     **{
         (operator, "minicpm3"): ("--hidden-size", "64", "--ffn", "96")
         for operator in (
@@ -75,6 +107,11 @@ REFUSED = {
     ("staged", "minicpm3"): "the heads share latents",
     ("head-dim", "minicpm3"): "the heads share latents",
     ("head-dim", "phi3"): "only a part of it is rotary",
+    **{
+        ("head-dim", family): "rotary pairs are neighbours"
+        for family in ("ernie4_5", "glm", "glm4", "helium")
+    },
+    ("head-dim", "ministral3"): "the frequencies of rope_parameters of the type 'yarn'",
 }
 
 

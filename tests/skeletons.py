@@ -5,10 +5,19 @@ from typing import Any
 
 from tests.checkpoints import SIZES
 
+# What a class cannot do without.
+NEEDED: dict[str, dict[str, Any]] = {
+    "cwm": {"bos_token_id": 1},
+    "helium": {"head_dim": 8},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "ministral": {"head_dim": 8},
+}
 
-def config_of(**changes: Any) -> dict[str, Any]:
+
+def config_of(model_type: str = "", /, **changes: Any) -> dict[str, Any]:
     """Return the config of a tiny model; the value `...` takes a key away."""
-    return {key: value for key, value in (SIZES | changes).items() if value is not ...}
+    settings = SIZES | NEEDED.get(model_type, {}) | changes
+    return {key: value for key, value in settings.items() if value is not ...}
 
 
 def skeleton(model_type: str, config: Mapping[str, Any]) -> Any:

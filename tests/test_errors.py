@@ -16,9 +16,17 @@ from hfgrow.errors import ModelError, Text, UsageError, argument, command, growt
 
 ROOT = Path(hfgrow.__file__).parent
 # Steps as one types them are a notation of their own; lm_eval's options are lm_eval's; a study
-# starts its runs as commands.
-TYPED = ("growth/steps.py", "growth/lm_eval.py", "lineage/describe.py", "errors.py")
-TYPED += ("study/runs.py",)
+# starts its runs as commands; what makes safetensors of other files are commands of other tools.
+TYPED = (
+    "checkpoint/files.py",
+    "checkpoint/foreign.py",
+    "checkpoint/read.py",
+    "errors.py",
+    "growth/lm_eval.py",
+    "growth/steps.py",
+    "lineage/describe.py",
+    "study/runs.py",
+)
 CORE = ("plan", "checkpoint", "hub", "lineage", "growth", "data", "study")
 
 

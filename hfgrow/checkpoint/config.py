@@ -29,7 +29,14 @@ _DTYPE_WORDS = {
     **{"half": "float16", "float": "float32", "double": "float64"},
     **{"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"},
 }
-_SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window")
+_SWITCHES = (
+    "tie_word_embeddings",
+    "attention_bias",
+    "attention_out_bias",
+    "mlp_bias",
+    "use_bias",
+    "use_sliding_window",
+)
 # What the rules for lists of layers count with, and its least value.
 _RULES = {"max_window_layers": 0, "no_rope_layer_interval": 1, "sliding_window_pattern": 1}
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size")
@@ -121,7 +128,8 @@ def _settle_architecture(config: dict[str, Any], family: Family) -> list[str]:
     """Write the name of the class that model_type loads, whatever a trainer called its own."""
     found = config.get("architectures")
     names = [found] if isinstance(found, str) else found
-    if names in (None, [], [family.architecture]) and not isinstance(found, str):
+    known = (None, [], [family.architecture], [family.published_as])
+    if names in known and not isinstance(found, str):
         return []
     if (
         not isinstance(names, list)
@@ -194,9 +202,10 @@ def _check_counts(config: dict[str, Any], family: Family) -> None:
             raise ModelError(
                 f"config.json: {key} must be true or false, not {printable(repr(config[key]))}"
             )
+    ruled = family.derived_lists is not None and not family.gives_lists(config)
     for key, least in _RULES.items():
         value = config.get(key, least)
-        if family.derived_lists and (not is_int(value) or value < least):
+        if ruled and (not is_int(value) or value < least):
             raise ModelError(
                 f"config.json: {key} must be an integer from {least}, not {printable(repr(value))}"
             )

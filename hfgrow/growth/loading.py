@@ -1,5 +1,6 @@
 """Open models with transformers, and ask for the packages that takes."""
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError, foreign
 from hfgrow.plan.plan import GrowthPlan, needs_torch, stored_in
 

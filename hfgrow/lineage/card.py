@@ -6,7 +6,7 @@ from typing import Any
 
 from hfgrow.checkpoint.files import CARD, PICTURE
 from hfgrow.console import count
-from hfgrow.errors import printable
+from hfgrow.errors import command, printable
 from hfgrow.lineage.card_metadata import fit_for_the_hub
 from hfgrow.lineage.card_sections import (
     benchmark_section,
@@ -223,7 +223,7 @@ def _reproduce(manifest: Manifest, repo_id: str | None, recipe: str | None) -> l
 
 def _by_recipe(recipe: str, repo_id: str | None) -> list[str]:
     """Return the command that makes a model again by its recipe, and the recipe, folded."""
-    command = f"hfgrow train {repo_id}" if repo_id else "hfgrow train . --set output=../again"
+    typed = command(f"train {repo_id}") if repo_id else command("train .", set="output=../again")
     where = "" if repo_id else "   # from inside this folder"
     # A fence is longer than any inside it.
     longest = max((len(run) for run in re.findall("`+", recipe)), default=0)
@@ -231,7 +231,7 @@ def _by_recipe(recipe: str, repo_id: str | None) -> list[str]:
     shown = (printable(line, 1000) for line in recipe.splitlines())
     return [
         "```bash",
-        f"{command}{where}",
+        f"{typed}{where}",
         "```",
         "",
         "It reads `recipe.yaml`, which lies beside this card. Text that lay on the machine of the "

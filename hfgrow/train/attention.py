@@ -9,7 +9,8 @@ the fast kernels. What a layer asks for decides how it is computed, always exact
   or flex attention with its block mask, as `batch_masks` made it; a window whose mask was not
   made gets a dense one in the layer;
 * capped scores, as in Gemma 2, which SDPA does not know: flex attention if there is a block mask,
-  else written out, [batch, heads, tokens, tokens] in memory.
+  else written out, [batch, heads, tokens, tokens] in memory;
+* sinks, which take a share of a head's attention: written out.
 
 A model that sees documents apart is called with `attention_masks=batch_masks(...)`: the masks of
 a batch are made once, and only where a layer needs one.
@@ -43,6 +44,7 @@ def batch_masks(
     *,
     segment_ids: Tensor | None = None,
     is_capped: bool = False,
+    has_sinks: bool = False,
 ) -> Masks | None:
     """Return the masks of a batch, for the model's argument `attention_masks`.
 
@@ -53,11 +55,12 @@ def batch_masks(
         segment_ids: For each token the number of its document, [batch, num_tokens]; a token sees
             its own document only. None packs without masks.
         is_capped: Whether the model caps its attention logits, which CUDA needs a block mask for.
+        has_sinks: Whether its heads have sinks, which take dense masks on CUDA too.
 
     Returns:
         None where no layer needs a mask.
     """
-    on_cuda = device.type == "cuda"
+    on_cuda = device.type == "cuda" and not has_sinks
     make = block_mask if on_cuda else dense_mask
     masks: dict[int | None, Tensor | BlockMask | None] = {}
     for window in windows:
@@ -147,6 +150,7 @@ def causal_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     attention_masks: Masks | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -162,6 +166,7 @@ def causal_attention(
         dropout: The share of weights dropped.
         sliding_window: How many tokens a token sees, itself included; None is all before it.
         softcap: The cap `c` of the scores: `c tanh(score / c)`.
+        s_aux: The sinks, [heads]: `e^sink` is added to the sum that the weights are parts of.
         attention_masks: The masks of the batch.
 
     Returns:
@@ -178,12 +183,15 @@ def causal_attention(
         mask = attention_masks[sliding_window]
     elif sliding_window is not None and sliding_window < num_tokens:
         mask = dense_mask(num_tokens, sliding_window, query.device)
-    if isinstance(mask, BlockMask):
+    if s_aux is not None:
+        assert not isinstance(mask, BlockMask)
+        output = _written_out(query, key, value, mask, scaling, softcap, dropout, s_aux)
+    elif isinstance(mask, BlockMask):
         if dropout:
             raise UsageError("attention_dropout must be 0 for windows, caps and documents on CUDA")
         output = _flex(query, key, value, mask, scaling, softcap)
     elif softcap is not None:
-        output = _capped(query, key, value, mask, scaling, softcap, dropout)
+        output = _written_out(query, key, value, mask, scaling, softcap, dropout, None)
     else:
         output = functional.scaled_dot_product_attention(
             query,
@@ -229,14 +237,15 @@ def _compiled_flex() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-def _capped(
+def _written_out(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
     scaling: float | None,
-    softcap: float,
+    softcap: float | None,
     dropout: float,
+    sinks: Tensor | None,
 ) -> Tensor:
     batch, num_heads, num_tokens, qk_dim = query.shape
     num_kv_heads = key.shape[1]
@@ -245,12 +254,19 @@ def _capped(
     grouped = query.view(batch, num_kv_heads, num_heads // num_kv_heads, num_tokens, qk_dim)
     scores = grouped @ key[:, :, None].transpose(-1, -2)
     scores = scores * (qk_dim**-0.5 if scaling is None else scaling)
-    scores = softcap * torch.tanh(scores / softcap)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
     scores = scores.masked_fill(~mask[:, :, None], float("-inf"))
     weights = functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     weights = functional.dropout(weights, dropout)
-    output: Tensor = weights @ value[:, :, None]
-    return output.flatten(1, 2)
+    output: Tensor = (weights @ value[:, :, None]).flatten(1, 2)
+    if sinks is not None:
+        total = torch.logsumexp(scores.flatten(1, 2), dim=-1)
+        output = output * (total - sinks[:, None]).float().sigmoid()[..., None].to(output.dtype)
+    return output
+
+
+_WITH_SINKS = ("granite_swa",)
 
 
 class BatchMasks:
@@ -266,6 +282,7 @@ class BatchMasks:
         settings = config.to_dict()
         self._windows = frozenset(layer_windows(settings))
         self._is_capped = settings.get("attn_logit_softcapping") is not None
+        self._has_sinks = settings["model_type"] in _WITH_SINKS
         self._sequence_length, self._device = sequence_length, device
         self._without_documents = self._make(None)
 
@@ -282,4 +299,5 @@ class BatchMasks:
             self._device,
             segment_ids=segment_ids,
             is_capped=self._is_capped,
+            has_sinks=self._has_sinks,
         )

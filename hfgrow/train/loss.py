@@ -56,11 +56,11 @@ class Head:
 def head_of(config: Any) -> Head:
     """Return the head of a transformers config of a family in `hfgrow.families`."""
     match config.model_type:
-        case "granite":
+        case "granite" | "granite_swa":
             return Head(logits_divisor=config.logits_scaling)
         case "minicpm3":
             return Head(hidden_divisor=config.logits_scaling)
-        case "gemma2" | "gemma3_text":
+        case "gemma2" | "gemma3_text" | "vaultgemma":
             return Head(softcap=config.final_logit_softcapping)
         case _:
             return Head()

@@ -10,11 +10,11 @@ import pytest
 from hfgrow.checkpoint.files import LocalFolder, file_stamp, hash_file
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, printable
-from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.plan import stored_in
 from hfgrow.plan.tensors import Stored
 from tests.attacks.craft import drop_tensors, read_raw
 from tests.checkpoints import MakeCheckpoint, edit_json, load, tensors_of, write_checkpoint
+from tests.families import EVERY_FAMILY
 
 HEAD = "lm_head.weight"
 WIDE: dict[str, Any] = {"hidden_size": 64, "num_key_value_heads": 4, "num_hidden_layers": 1}
@@ -22,7 +22,7 @@ WIDE: dict[str, Any] = {"hidden_size": 64, "num_key_value_heads": 4, "num_hidden
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", EVERY_FAMILY)
 def test_the_plan_names_every_tensor_with_its_bytes(
     make_checkpoint: MakeCheckpoint, model_type: str, tied: bool, sharded: bool
 ) -> None:

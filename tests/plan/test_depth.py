@@ -47,7 +47,7 @@ def test_a_layer_keeps_its_kind_wherever_it_goes(
 def test_the_grown_config_says_its_depth_and_keeps_the_rest(model_type: str) -> None:
     config = SIZES | TRAITS[model_type] | {"rope_theta": 5e5, "unknown_key": {"kept": [1, 2]}}
     grown = grown_config(config, FAMILIES[model_type], [0, 1, 2, 3] * 2)
-    follow = {"num_hidden_layers", "max_window_layers", "layer_types", "no_rope_layers"}
+    follow = {"num_hidden_layers", "max_window_layers", *FAMILIES[model_type].per_layer_lists}
     if model_type == "minicpm3":
         follow.add("scale_depth")
     assert grown["num_hidden_layers"] == 8

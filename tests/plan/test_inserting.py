@@ -21,7 +21,6 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
 from hfgrow.plan.axes import copied, identity
-from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators.inserting import average, lesa, random_depth, zero_depth
 from hfgrow.plan.plan import GrowthPlan, LayerSource
 from hfgrow.plan.tensors import (
@@ -37,6 +36,7 @@ from hfgrow.plan.tensors import (
 )
 from tests.checkpoint.test_compute import evaluate, stored_tensor
 from tests.checkpoints import MakeCheckpoint, load, logits, tensors_of
+from tests.families import EVERY_FAMILY
 from tests.layer_plans import NORM, OUT, QUERY, modes, plan_of, recipe, sources, stored
 from tests.program import call_hfgrow
 
@@ -297,7 +297,7 @@ def grown_plan(folder: Path, layers: int | None = None) -> GrowthPlan:
     return lesa(read(LocalFolder(folder)), layers=layers)
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", EVERY_FAMILY)
 def test_matrices_are_predicted_and_vectors_are_means(
     model_type: str, make_checkpoint: MakeCheckpoint
 ) -> None:

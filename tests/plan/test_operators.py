@@ -11,7 +11,6 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import UsageError
 from hfgrow.plan.depth import MAX_LAYERS
-from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import ALL_OPERATORS, OPERATORS, apply
 from hfgrow.plan.operators.copying import bert2bert_fpi
 from hfgrow.plan.operators.inserting import random_depth, zero_depth
@@ -19,6 +18,7 @@ from hfgrow.plan.operators.operator import Mark, Operator, Parameter, Seed, oper
 from hfgrow.plan.operators.stacking import append_top, interpolate, midas, stack
 from hfgrow.plan.plan import GrowthPlan, in_place
 from tests.checkpoints import MakeCheckpoint, load, logits
+from tests.families import EVERY_FAMILY
 from tests.layer_plans import plan_of
 from tests.program import call_hfgrow
 
@@ -78,7 +78,7 @@ PRESERVING = [
 ]
 
 
-@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+@pytest.mark.parametrize("model_type", EVERY_FAMILY)
 @pytest.mark.parametrize("words", PRESERVING, ids=" ".join)
 def test_a_promise_to_preserve_the_function_is_kept_to_the_last_bit(
     words: tuple[str, ...], model_type: str, make_checkpoint: MakeCheckpoint, tmp_path: Path

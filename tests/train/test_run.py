@@ -14,6 +14,9 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
 from hfgrow.lineage.reading import read_manifest
+from hfgrow.plan.families import FAMILIES
+from tests.checkpoints import TRAITS
+from tests.skeletons import config_of
 from tests.train import runs
 
 
@@ -28,6 +31,19 @@ def test_a_run_trains_and_its_model_loads(tmp_path: Path) -> None:
     assert not any(report.values())
     assert model.config.num_hidden_layers == 2
     assert (final / "tokenizer.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_every_family_trains(model_type: str, tmp_path: Path) -> None:
+    config = config_of(model_type, **TRAITS[model_type], vocab_size=2048)
+    # What transformers reads, and keeps under another name, is no key of a fresh model.
+    for key in ("sliding_window_pattern", "partial_rotary_factor"):
+        if model_type in ("gemma3_text", "phi3"):
+            config.pop(key, None)
+    recipe = runs.recipe(tmp_path, base={"config": {"model_type": model_type, **config}})
+    runs.carry(recipe)
+    assert runs.losses(recipe)[-1] < runs.losses(recipe)[0]
 
 
 def test_held_out_losses_are_measured_at_the_start_the_end_and_between(tmp_path: Path) -> None:

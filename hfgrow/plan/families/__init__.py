@@ -1,11 +1,22 @@
 """The families hfgrow can grow: one table for each `model_type`."""
 
-from hfgrow.plan.families.gemma import GEMMA, GEMMA2, GEMMA3_TEXT
+from hfgrow.plan.families.gemma import GEMMA, GEMMA2, GEMMA3_TEXT, VAULTGEMMA
+from hfgrow.plan.families.glm import GLM, GLM4
 from hfgrow.plan.families.llama import GRANITE, LLAMA, MISTRAL
+from hfgrow.plan.families.llama_like import (
+    CWM,
+    ERNIE4_5,
+    GRANITE_SWA,
+    HELIUM,
+    INTERNLM3,
+    IQUESTCODER,
+    MINISTRAL,
+    MINISTRAL3,
+)
 from hfgrow.plan.families.minicpm3 import MINICPM3
-from hfgrow.plan.families.olmo2 import OLMO2
+from hfgrow.plan.families.olmo2 import EXAONE4, OLMO2, OLMO3
 from hfgrow.plan.families.phi3 import PHI3
-from hfgrow.plan.families.qwen import QWEN2, QWEN3
+from hfgrow.plan.families.qwen import HUNYUAN_V1_DENSE, QWEN2, QWEN3, SEED_OSS
 from hfgrow.plan.families.smollm3 import SMOLLM3
 from hfgrow.plan.families.table import Family
 
@@ -24,5 +35,21 @@ FAMILIES: dict[str, Family] = {
         QWEN2,
         QWEN3,
         SMOLLM3,
+        # Those that are near one of the above.
+        CWM,
+        ERNIE4_5,
+        EXAONE4,
+        GLM,
+        GLM4,
+        GRANITE_SWA,
+        HELIUM,
+        HUNYUAN_V1_DENSE,
+        INTERNLM3,
+        IQUESTCODER,
+        MINISTRAL,
+        MINISTRAL3,
+        OLMO3,
+        SEED_OSS,
+        VAULTGEMMA,
     )
 }

@@ -2,9 +2,12 @@
 
 Gemma 2: norms before and behind attention and MLP, and a sliding window in every other layer.
 
+VaultGemma: Gemma 2 without the norms behind.
+
 Gemma 3 without its vision tower: Gemma 2, norms on query and key heads, and a longer pattern.
 """
 
+from dataclasses import replace
 from struct import pack, unpack
 from typing import Any
 
@@ -91,6 +94,13 @@ GEMMA2 = Family(
     embedding_scale=embedding_scale,
     softmax_scale_key="query_pre_attn_scalar",
     heads_divide_hidden=True,
+)
+
+VAULTGEMMA = replace(
+    GEMMA2,
+    model_type="vaultgemma",
+    architecture="VaultGemmaForCausalLM",
+    layer=(*LAYER[:2], *MATRICES[2:], *ATTENTION_BIASES),
 )
 
 

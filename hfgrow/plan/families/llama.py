@@ -11,7 +11,7 @@ The rows of families with a norm behind attention and MLP: there the norm ends t
 
 from dataclasses import replace
 
-from hfgrow.plan.families.table import Family, Kind, Role, class_defaults
+from hfgrow.plan.families.table import Config, Family, Kind, Role, class_defaults
 
 VOCAB = (("vocab",),)
 HIDDEN = (("hidden",),)
@@ -55,10 +55,8 @@ def query_key_value_biases(when: str = "") -> tuple[Role, ...]:
     )
 
 
-ATTENTION_BIASES = (
-    *query_key_value_biases("attention_bias"),
-    Role("self_attn.o_proj.bias", (HIDDEN,), Kind.BIAS, "attention_bias", ends_branch=True),
-)
+OUT_BIAS = Role("self_attn.o_proj.bias", (HIDDEN,), Kind.BIAS, "attention_bias", ends_branch=True)
+ATTENTION_BIASES = (*query_key_value_biases("attention_bias"), OUT_BIAS)
 MLP_BIASES = (
     Role("mlp.gate_proj.bias", (FFN,), Kind.BIAS, "mlp_bias"),
     Role("mlp.up_proj.bias", (FFN,), Kind.BIAS, "mlp_bias"),
@@ -105,3 +103,8 @@ POST_NORMS = (
     Role("post_attention_layernorm.weight", (HIDDEN,), Kind.GAIN, ends_branch=True),
     Role("post_feedforward_layernorm.weight", (HIDDEN,), Kind.GAIN, ends_branch=True),
 )
+
+
+def head_dim_objection(config: Config) -> str:
+    """Say what a class cannot do without that derives no head_dim."""
+    return "" if config.get("head_dim") else "head_dim is missing, and the class derives none"

@@ -1,7 +1,16 @@
-"""OLMo 2: norms only behind attention and MLP, and norms over all query and all key heads."""
+"""OLMo 2: norms only behind attention and MLP, and norms over all query and all key heads.
+
+OLMo 3: OLMo 2 with sliding windows in three of four layers.
+
+EXAONE 4: OLMo 2 with norms on every head, as in Qwen3, and sliding windows in three of four layers.
+"""
+
+from dataclasses import replace
+from typing import Any
 
 from hfgrow.plan.families.llama import HEAD, INNER, KEY, OUTER, POST_NORMS, QUERY
-from hfgrow.plan.families.table import Family, Kind, Role, class_defaults
+from hfgrow.plan.families.qwen import HEAD_NORMS
+from hfgrow.plan.families.table import Config, Family, Kind, Role, class_defaults
 
 OLMO2 = Family(
     model_type="olmo2",
@@ -15,4 +24,53 @@ OLMO2 = Family(
     outer=OUTER,
     head=HEAD,
     class_defaults=class_defaults(vocab=50304, hidden=4096, ffn=11008, layers=32, heads=32),
+)
+
+
+def last_of_each_four(config: Config) -> dict[str, list[Any]]:
+    """Derive `layer_types`: of every four layers the last is not sliding."""
+    return {
+        "layer_types": [
+            "sliding_attention" if (i + 1) % 4 else "full_attention"
+            for i in range(config["num_hidden_layers"])
+        ]
+    }
+
+
+OLMO3 = replace(
+    OLMO2,
+    model_type="olmo3",
+    architecture="Olmo3ForCausalLM",
+    derived_lists=last_of_each_four,
+)
+
+
+def last_of_each_pattern(config: Config) -> dict[str, list[Any]]:
+    """Derive `layer_types`: in every `sliding_window_pattern` layers the last is not sliding."""
+    pattern = config.get("sliding_window_pattern", 4)
+    return {
+        "layer_types": [
+            "sliding_attention" if (i + 1) % pattern else "full_attention"
+            for i in range(config["num_hidden_layers"])
+        ]
+    }
+
+
+def exaone4_objection(config: Config) -> str:
+    """Say why the class cannot derive the kinds of the layers."""
+    if config.get("layer_types") is None and config.get("sliding_window", 4096) is None:
+        return "sliding_window is null, so layer_types must be given"
+    return ""
+
+
+EXAONE4 = Family(
+    model_type="exaone4",
+    architecture="Exaone4ForCausalLM",
+    class_defaults=class_defaults(vocab=102400, hidden=4096, ffn=16384, layers=32, heads=32),
+    layer=(*(role for role in INNER if not role.when), *HEAD_NORMS, *POST_NORMS),
+    outer=OUTER,
+    head=HEAD,
+    kv_heads_default=32,
+    derived_lists=last_of_each_pattern,
+    refuses=exaone4_objection,
 )

@@ -39,7 +39,7 @@ NOT_GROWN: dict[str, str] = {
     "kimi_k2": _LATENT,
     "lfm2": _HYBRID,
     "llama4": f"{_EXPERTS}, and {_SEES}",
-    "llama4_text": _EXPERTS,
+    "llama4_text": "attention in chunks, and experts in some layers, have no growth rule here",
     "llava": _SEES,
     "mamba": _STATE,
     "mamba2": _STATE,

@@ -62,6 +62,8 @@ class Family:
     Attributes:
         model_type: The key in config.json.
         architecture: The class that transformers loads.
+        published_as: Another class that published checkpoints name, for which transformers takes
+            `architecture`.
         layer: The roles of one layer.
         outer: The roles outside the layers, the head excepted; the gain is the final norm's.
         head: The output head, absent when it is tied to the embeddings.
@@ -83,6 +85,9 @@ class Family:
             width: from the config before and the config after to the changes.
         heads_divide_hidden: Whether the config class wants `hidden_size` to be a multiple of
             `num_attention_heads`, also where head_dim is given.
+        on_by_default: The switches of config.json that are on when it does not say.
+        rope_default: The rope parameters that the class has when config.json names none, as far as
+            they are no plain ones.
         refuses: Why the classes of the model cannot have a config whose common counts are sound;
             empty if they can.
         fixed_axes: The axes that cannot grow -> the reason.
@@ -94,6 +99,7 @@ class Family:
     outer: tuple[Role, ...]
     head: Role
     class_defaults: Mapping[str, int] = field(default_factory=dict)
+    published_as: str = ""
     tied_default: bool = False
     kv_heads_default: int | None = None
     head_dim_default: int | None = None
@@ -106,6 +112,8 @@ class Family:
     softmax_scale_key: str = ""
     compensated: Callable[[Config, Config], Mapping[str, Any]] | None = None
     heads_divide_hidden: bool = False
+    on_by_default: tuple[str, ...] = ()
+    rope_default: Config = field(default_factory=dict)
     refuses: Callable[[Config], str] | None = None
     fixed_axes: Mapping[str, str] = field(default_factory=dict)
 
@@ -159,7 +167,11 @@ class Family:
 
     def roles(self, config: Config) -> dict[str, Role]:
         """Return the name and role of every tensor of a layer that this config has."""
-        return {role.tensor: role for role in self.layer if not role.when or config.get(role.when)}
+        return {
+            role.tensor: role
+            for role in self.layer
+            if not role.when or config.get(role.when, role.when in self.on_by_default)
+        }
 
     def shapes(self, config: Config, *, tied: bool) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of every tensor that a checkpoint with this config has."""
@@ -175,10 +187,16 @@ class Family:
 
     def per_layer(self, config: Config) -> dict[str, list[Any]]:
         """Return every per-layer list of the model, also those that the model class derives."""
-        derived = dict(self.derived_lists(config)) if self.derived_lists else {}
-        return derived | {
+        given = {
             key: list(config[key]) for key in self.per_layer_lists if config.get(key) is not None
         }
+        if self.derived_lists is None or self.gives_lists(config):
+            return given
+        return {**self.derived_lists(config), **given}
+
+    def gives_lists(self, config: Config) -> bool:
+        """Say whether config.json holds every per-layer list, so that no rule has a say."""
+        return all(config.get(key) is not None for key in self.per_layer_lists)
 
 
 def class_defaults(

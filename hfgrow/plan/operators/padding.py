@@ -8,7 +8,7 @@ from hfgrow.errors import UsageError, printable
 from hfgrow.plan.depth import HIDDEN
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.llama import KEY, VALUE
-from hfgrow.plan.families.table import Kind, Role
+from hfgrow.plan.families.table import Family, Kind, Role
 from hfgrow.plan.operators.operator import (
     STACKING_PAPER,
     Amount,
@@ -211,7 +211,7 @@ def head_dim(own: Operator[...], base: GrowthPlan, *, factor: int, seed: Seed = 
     if factor < 2:
         raise UsageError(f"the factor of head_dim must be at least 2, not {factor}")
     family, config = FAMILIES[base.family], base.config
-    if reason := why_fixed(config):
+    if reason := why_fixed(family, config):
         raise UsageError(f"head_dim cannot grow: {reason}")
     check_seed(seed)
     dim = family.sizes(config)["head_dim"]
@@ -235,8 +235,12 @@ def _fresh(normalised: bool, role: Role, std: float) -> Fresh:
     return Fresh(rows=std, corner=std) if is_random else Fresh()
 
 
-def why_fixed(config: Mapping[str, Any]) -> str | None:
+def why_fixed(family: Family, config: Mapping[str, Any]) -> str | None:
     """Return why the rotary embeddings of a config let no head grow, or None if they do."""
+    if "qk_dim" in family.fixed_axes:
+        return family.fixed_axes["qk_dim"]
+    if not config.get("rope_parameters") and not config.get("rope_scaling"):
+        config = {**config, "rope_parameters": family.rope_default}
     if config.get("partial_rotary_factor") not in (None, 1, 1.0):
         return "only a part of it is rotary"
     reasons = (_why_fixed(config.get(key), key) for key in ("rope_parameters", "rope_scaling"))
