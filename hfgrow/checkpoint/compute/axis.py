@@ -1,5 +1,6 @@
-"""An axis map as tensors: which rows are neighbours in the source, and how columns are spread."""
+"""An axis map as arrays: which rows are neighbours in the source, and how columns are spread."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -9,6 +10,8 @@ from hfgrow.plan.axes import FRESH, AxisMap
 
 # More pieces than this are gathered with an index, fewer are copied as slices.
 MAX_SLICES = 64
+# Which columns, and the numbers there.
+Copies = tuple[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +35,16 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class _Band:
-    """The columns that are k-th copies, and the noise there: see `TensorAxis.add_cancelling`.
+class Band:
+    """The columns that are k-th copies: see `TensorAxis.copies`.
 
     Attributes:
-        columns: The columns.
+        columns: The columns, a slice or an index.
         sources: Their sources.
+        first: The first copies of these.
+        is_repeat: Whether their factors are those of the first copies, which come before.
         draws: Which numbers are drawn for them; none for first copies.
+        backward: What their sources are multiplied with.
         forward: Their `f_k`.
         own: What their own number is multiplied with.
         passed: What that is multiplied with for the copies before.
@@ -46,14 +52,17 @@ class _Band:
 
     columns: Any
     sources: Any
+    first: Any
+    is_repeat: bool
     draws: slice
+    backward: Any
     forward: Any
     own: Any
     passed: Any
 
 
 class TensorAxis:
-    """An axis map as tensors.
+    """An axis map as arrays of numpy.
 
     Args:
         axis_map: The map.
@@ -68,16 +77,16 @@ class TensorAxis:
     """
 
     def __init__(self, axis_map: AxisMap) -> None:
-        import torch
+        import numpy as np
 
         self.map = axis_map  # kept alive: the evaluator knows it by its id
         self.is_identity = axis_map.is_identity
-        sources = torch.tensor(axis_map.sources, dtype=torch.long)
+        sources = np.array(axis_map.sources, dtype=np.int64)
         self.fresh = sources == FRESH
-        self.index = sources.clamp(min=0)
-        lengths = torch.tensor([span.length for span in axis_map.spans], dtype=torch.long)
+        self.index = sources.clip(min=0)
+        lengths = np.array([span.length for span in axis_map.spans], dtype=np.int64)
         self.forward, self.backward = (
-            torch.tensor(factors, dtype=torch.float64).repeat_interleave(lengths)
+            np.repeat(np.array(factors, dtype=np.float64), lengths)
             for factors in (
                 [span.forward for span in axis_map.spans],
                 [span.backward for span in axis_map.spans],
@@ -109,97 +118,103 @@ class TensorAxis:
                 merged.append(piece)
         return merged
 
-    def spread(self, numbers: Any) -> Any:
-        """Return columns `backward[i] * numbers[:, index[i]]`."""
-        import torch
-
-        spans = self.map.spans
-        if len(spans) > MAX_SLICES:
-            return numbers.index_select(1, self.index).mul_(self.backward.to(numbers.dtype))
-        out = torch.empty((numbers.shape[0], self.map.size), dtype=numbers.dtype)
-        at = 0
-        for span in spans:
-            into = out[:, at : at + span.length]
-            if span.start == FRESH:
-                into.zero_()
-            else:
-                torch.mul(
-                    numbers[:, span.start : span.start + span.length], span.backward, out=into
-                )
-            at += span.length
-        return out
-
     @cached_property
     def num_draws(self) -> int:
         """How many numbers the noise of a row is made of: one for each copy but the first."""
-        return self._bands[-1].draws.stop if self.map.has_copies else 0
+        return self.bands[-1].draws.stop if self.map.has_copies else 0
 
     @cached_property
-    def _bands(self) -> list[_Band]:
+    def bands(self) -> list[Band]:
         """First copies, second copies, ..."""
-        import torch
+        import numpy as np
 
-        kept = (~self.fresh).nonzero().flatten()
-        order = kept[torch.argsort(self.index[kept], stable=True)]
+        kept = (~self.fresh).nonzero()[0]
+        order = kept[self.index[kept].argsort(kind="stable")]
         found = self.index[order]
-        rank = torch.arange(len(order)) - torch.searchsorted(found, found)
-        energy = torch.zeros(self.map.base, dtype=torch.float64)
-        bands: list[_Band] = []
+        rank = np.arange(len(order)) - np.searchsorted(found, found)
+        energy = np.zeros(self.map.base)
+        first = np.zeros(self.map.base, dtype=np.int64)
+        bands: list[Band] = []
         at = 0
-        for k in range(int(rank.max()) + 1):
+        for k in range(int(rank.max(initial=-1)) + 1):
             columns, sources = order[rank == k], found[rank == k]
             forward, before = self.forward[columns], energy[sources]
-            energy[sources] += forward.square()
-            own = (before / energy[sources]).sqrt() * self.backward[columns].abs()
+            energy[sources] += np.square(forward)
+            backward = self.backward[columns]
+            own = np.sqrt(before / energy[sources]) * np.abs(backward)
             size = len(columns) if k else 0
+            if k == 0:
+                first[sources] = columns
             bands.append(
-                _Band(
+                Band(
                     _as_slice(columns),
                     _as_slice(sources),
+                    _as_slice(first[sources]),
+                    k > 0 and bool((backward == self.backward[first[sources]]).all()),
                     slice(at, at + size),
+                    _or_number(backward),
                     _or_number(forward),
-                    _or_number(own.nan_to_num(0.0)),
-                    _or_number((forward / before).nan_to_num(0.0, posinf=0.0, neginf=0.0)),
+                    _or_number(np.nan_to_num(own)),
+                    _or_number(np.nan_to_num(forward / before, posinf=0.0, neginf=0.0)),
                 )
             )
             at += size
         return bands
 
-    def add_cancelling(self, numbers: Any, drawn: Any, amplitudes: Any) -> None:
-        """Add noise that the inputs of the copies of a source, `f_0 x, f_1 x, ...`, cancel.
+    def copy(self, numbers: Any, band: Band) -> Any:
+        """Return the columns `backward[i] * numbers[:, index[i]]` of k-th copies, a new array."""
+        sources = band.sources
+        found = numbers[:, sources] if isinstance(sources, slice) else numbers.take(sources, axis=1)
+        return _times(found, band.backward)
 
-        `N = sum over k > 0 of z_k h_k`, where the orthonormal `h_k` are zero behind copy k and
-        orthogonal to `f`: `h_k ~ (f_0, ..., f_{k-1}, -(f_0^2 + ... + f_{k-1}^2) / f_k)`. So all
+    def copies(self, numbers: Any, drawn: Any = None, amplitudes: Any = None) -> Iterator[Copies]:
+        """Yield the columns `backward[i] * numbers[:, index[i]]`, k-th copies together.
+
+        What is drawn makes noise that the inputs of the copies of a source, `f_0 x, f_1 x, ...`,
+        cancel: `N = sum over k > 0 of z_k h_k`, where the orthonormal `h_k` are zero behind copy k
+        and orthogonal to `f`: `h_k ~ (f_0, ..., f_{k-1}, -(f_0^2 + ... + f_{k-1}^2) / f_k)`. So all
         that cancels is equally likely. For two equal copies this is HyperCloning's `[W/2 + eta,
         W/2 - eta]` (Samragh et al. 2024, https://arxiv.org/abs/2409.12903, Sec. 3).
 
         Args:
-            numbers: What it is added to [rows, columns].
-            drawn: `z` before scaling [rows, num_draws]; it is changed.
+            numbers: What is copied [rows, base].
+            drawn: `z` before scaling [rows, num_draws]; it is changed. None adds no noise.
             amplitudes: The standard deviation of each row [rows, 1], at a `backward` of 1.
+
+        Yields:
+            The columns, as a slice or an index, and new numbers for them.
         """
-        import torch
+        import numpy as np
 
         total = None
-        for band in reversed(self._bands):
+        for band in reversed(self.bands):
+            copy = self.copy(numbers, band)
             if total is not None:
-                numbers[:, band.columns] += _scaled(total[:, band.sources], band.forward)
-            if band.draws.start == band.draws.stop:
-                continue
-            noise = drawn[:, band.draws]
-            if isinstance(band.own, float):
-                noise *= amplitudes * band.own
-            else:
-                noise *= amplitudes
-                noise *= band.own.to(noise.dtype)
-            numbers[:, band.columns] -= noise
-            noise = _scaled(noise, band.passed)
-            if total is None and band.sources == slice(0, self.map.base):
-                total = noise
-                continue
-            if total is None:
-                total = torch.zeros((len(drawn), self.map.base), dtype=drawn.dtype)
-            total[:, band.sources] += noise
+                copy += _scaled(total[:, band.sources], band.forward)
+            if drawn is not None and band.draws.start != band.draws.stop:
+                noise = drawn[:, band.draws]
+                if isinstance(band.own, float):
+                    noise *= amplitudes * band.own
+                else:
+                    noise *= amplitudes
+                    noise *= band.own.astype(noise.dtype)
+                copy -= noise
+                noise = _scaled(noise, band.passed)
+                if (
+                    total is None
+                    and isinstance(band.sources, slice)
+                    and noise.shape == numbers.shape
+                ):
+                    total = noise
+                else:
+                    if total is None:
+                        total = np.zeros_like(numbers)
+                    total[:, band.sources] += noise
+            yield band.columns, copy
+
+
+def _times(numbers: Any, factors: Any) -> Any:
+    return numbers * (factors if isinstance(factors, float) else factors.astype(numbers.dtype))
 
 
 def _or_number(factors: Any) -> Any:
@@ -208,12 +223,10 @@ def _or_number(factors: Any) -> Any:
 
 
 def _scaled(numbers: Any, factors: Any) -> Any:
-    if isinstance(factors, float):
-        return numbers if factors == 1 else numbers * factors
-    return numbers * factors.to(numbers.dtype)
+    return numbers if isinstance(factors, float) and factors == 1 else _times(numbers, factors)
 
 
 def _as_slice(index: Any) -> Any:
     first = int(index[0])
-    contiguous = int(index[-1]) - first == len(index) - 1 and bool((index.diff() == 1).all())
+    contiguous = int(index[-1]) - first == len(index) - 1 and bool((index[1:] > index[:-1]).all())
     return slice(first, first + len(index)) if contiguous else index
