@@ -1,6 +1,6 @@
 """An axis map as arrays: which rows are neighbours in the source, and how columns are spread."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -10,8 +10,8 @@ from hfgrow.plan.axes import FRESH, AxisMap
 
 # More pieces than this are gathered with an index, fewer are copied as slices.
 MAX_SLICES = 64
-# Which columns, and the numbers there.
-Copies = tuple[Any, Any]
+# Puts numbers into part of an array: the part, the numbers, which may be lost.
+Put = Callable[[Any, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,14 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Band:
-    """The columns that are k-th copies: see `TensorAxis.copies`.
+class _Band:
+    """The columns that are k-th copies: see `TensorAxis.spread`.
 
     Attributes:
         columns: The columns, a slice or an index.
-        sources: Their sources.
-        first: The first copies of these.
+        sources: Their sources, a slice or an index.
+        places: The place of each source of the base among these, or behind them.
+        first: The first copies of the sources.
         is_repeat: Whether their factors are those of the first copies, which come before.
         draws: Which numbers are drawn for them; none for first copies.
         backward: What their sources are multiplied with.
@@ -52,6 +53,7 @@ class Band:
 
     columns: Any
     sources: Any
+    places: Any
     first: Any
     is_repeat: bool
     draws: slice
@@ -119,12 +121,17 @@ class TensorAxis:
         return merged
 
     @cached_property
-    def num_draws(self) -> int:
-        """How many numbers the noise of a row is made of: one for each copy but the first."""
-        return self.bands[-1].draws.stop if self.map.has_copies else 0
+    def fresh_columns(self) -> Any:
+        """Which positions have no source, a slice or an index."""
+        return _as_slice(self.fresh.nonzero()[0])
 
     @cached_property
-    def bands(self) -> list[Band]:
+    def num_draws(self) -> int:
+        """How many numbers the noise of a row is made of: one for each copy but the first."""
+        return self._bands[-1].draws.stop if self.map.has_copies else 0
+
+    @cached_property
+    def _bands(self) -> list[_Band]:
         """First copies, second copies, ..."""
         import numpy as np
 
@@ -134,7 +141,7 @@ class TensorAxis:
         rank = np.arange(len(order)) - np.searchsorted(found, found)
         energy = np.zeros(self.map.base)
         first = np.zeros(self.map.base, dtype=np.int64)
-        bands: list[Band] = []
+        bands: list[_Band] = []
         at = 0
         for k in range(int(rank.max(initial=-1)) + 1):
             columns, sources = order[rank == k], found[rank == k]
@@ -143,12 +150,15 @@ class TensorAxis:
             backward = self.backward[columns]
             own = np.sqrt(before / energy[sources]) * np.abs(backward)
             size = len(columns) if k else 0
+            places = np.full(self.map.base, len(sources))
+            places[sources] = np.arange(len(sources))
             if k == 0:
                 first[sources] = columns
             bands.append(
-                Band(
+                _Band(
                     _as_slice(columns),
                     _as_slice(sources),
+                    places,
                     _as_slice(first[sources]),
                     k > 0 and bool((backward == self.backward[first[sources]]).all()),
                     slice(at, at + size),
@@ -161,14 +171,10 @@ class TensorAxis:
             at += size
         return bands
 
-    def copy(self, numbers: Any, band: Band) -> Any:
-        """Return the columns `backward[i] * numbers[:, index[i]]` of k-th copies, a new array."""
-        sources = band.sources
-        found = numbers[:, sources] if isinstance(sources, slice) else numbers.take(sources, axis=1)
-        return _times(found, band.backward)
-
-    def copies(self, numbers: Any, drawn: Any = None, amplitudes: Any = None) -> Iterator[Copies]:
-        """Yield the columns `backward[i] * numbers[:, index[i]]`, k-th copies together.
+    def spread(
+        self, out: Any, numbers: Any, put: Put, drawn: Any = None, amplitudes: Any = None
+    ) -> None:
+        """Put columns `backward[i] * numbers[:, index[i]]`, k-th copies together; fresh ones are 0.
 
         What is drawn makes noise that the inputs of the copies of a source, `f_0 x, f_1 x, ...`,
         cancel: `N = sum over k > 0 of z_k h_k`, where the orthonormal `h_k` are zero behind copy k
@@ -177,21 +183,71 @@ class TensorAxis:
         W/2 - eta]` (Samragh et al. 2024, https://arxiv.org/abs/2409.12903, Sec. 3).
 
         Args:
+            out: Where to [rows, size].
             numbers: What is copied [rows, base].
+            put: Puts the numbers of some columns, rounding them if it is to.
             drawn: `z` before scaling [rows, num_draws]; it is changed. None adds no noise.
             amplitudes: The standard deviation of each row [rows, 1], at a `backward` of 1.
-
-        Yields:
-            The columns, as a slice or an index, and new numbers for them.
         """
         import numpy as np
 
+        order, parts = self._layouts[drawn is not None]
+        into = out
+        if order is not None:
+            into = np.empty((len(out), parts[-1].stop), out.dtype)
+        elif self.map.has_fresh:
+            out[:, parts[-1]] = 0
+        if drawn is None:
+            for band, part in zip(self._bands, parts, strict=False):
+                if not band.is_repeat:
+                    put(into[:, part], _times(_columns(numbers, band.sources), band.backward))
+                elif order is None:
+                    out[:, part] = out[:, band.first]
+        else:
+            noisy = self._noisy(numbers, drawn, amplitudes)
+            for copy, part in zip(noisy, reversed(parts[: len(self._bands)]), strict=True):
+                put(into[:, part], copy)
+        if order is not None:
+            into[:, parts[-1]] = 0
+            # What is out of range could not be; so nothing looks for it.
+            into.take(order, axis=1, out=out, mode="wrap")
+
+    @cached_property
+    def _layouts(self) -> tuple[tuple[Any, list[Any]], tuple[Any, list[Any]]]:
+        """For copies without and with noise: where each band is put, and zeros for what is fresh.
+
+        Where all that is slices, it is put in place, and there is no order. Otherwise what differs
+        is put side by side, and the order says where each column is found there.
+        """
+        import numpy as np
+
+        in_place = [*(band.columns for band in self._bands), self.fresh_columns]
+        if all(isinstance(part, slice) for part in in_place):
+            return (None, in_place), (None, in_place)
+        layouts = []
+        for is_noisy in (False, True):
+            order, at, parts = np.zeros(self.map.size, dtype=np.intp), 0, []
+            for band in self._bands:
+                if band.is_repeat and not is_noisy:
+                    order[band.columns] = order[band.first]
+                    parts.append(slice(at, at))
+                    continue
+                size = len(self.index[band.columns])
+                order[band.columns] = np.arange(at, at + size)
+                parts.append(slice(at, at + size))
+                at += size
+            order[self.fresh] = at
+            layouts.append((order, [*parts, slice(at, at + 1)]))
+        return layouts[0], layouts[1]
+
+    def _noisy(self, numbers: Any, drawn: Any, amplitudes: Any) -> Iterator[Any]:
+        """Yield the columns of each band with noise, the last one first, in new arrays."""
         total = None
-        for band in reversed(self.bands):
-            copy = self.copy(numbers, band)
+        for band in reversed(self._bands):
+            copy = _times(_columns(numbers, band.sources), band.backward)
             if total is not None:
-                copy += _scaled(total[:, band.sources], band.forward)
-            if drawn is not None and band.draws.start != band.draws.stop:
+                copy += _scaled(_columns(total, band.sources), band.forward)
+            if band.draws.start != band.draws.stop:
                 noise = drawn[:, band.draws]
                 if isinstance(band.own, float):
                     noise *= amplitudes * band.own
@@ -200,17 +256,29 @@ class TensorAxis:
                     noise *= band.own.astype(noise.dtype)
                 copy -= noise
                 noise = _scaled(noise, band.passed)
-                if (
-                    total is None
-                    and isinstance(band.sources, slice)
-                    and noise.shape == numbers.shape
-                ):
+                if noise.shape != numbers.shape:
+                    noise = _placed(noise, band.places)
+                    if total is None:
+                        noise += noise.dtype.type(0)
+                if total is None:
                     total = noise
                 else:
-                    if total is None:
-                        total = np.zeros_like(numbers)
-                    total[:, band.sources] += noise
-            yield band.columns, copy
+                    total += noise
+            yield copy
+
+
+def _columns(numbers: Any, index: Any) -> Any:
+    return numbers[:, index] if isinstance(index, slice) else numbers.take(index, axis=1)
+
+
+def _placed(noise: Any, places: Any) -> Any:
+    """Return noise at its sources, and elsewhere -0, which added to a number leaves its bits."""
+    import numpy as np
+
+    wider = np.empty((len(noise), noise.shape[1] + 1), noise.dtype)
+    wider[:, :-1] = noise
+    wider[:, -1] = -0.0
+    return wider.take(places, axis=1, mode="wrap")
 
 
 def _times(numbers: Any, factors: Any) -> Any:
@@ -227,6 +295,8 @@ def _scaled(numbers: Any, factors: Any) -> Any:
 
 
 def _as_slice(index: Any) -> Any:
-    first = int(index[0])
-    contiguous = int(index[-1]) - first == len(index) - 1 and bool((index[1:] > index[:-1]).all())
-    return slice(first, first + len(index)) if contiguous else index
+    first = int(index[0]) if len(index) else 0
+    is_slice = not len(index) or (
+        int(index[-1]) - first == len(index) - 1 and bool((index[1:] > index[:-1]).all())
+    )
+    return slice(first, first + len(index)) if is_slice else index

@@ -63,18 +63,6 @@ def round_into(out: Any, numbers: Any, dtype: str) -> None:
     np.copyto(out, numbers, casting="unsafe")
 
 
-def round_columns(out: Any, columns: Any, numbers: Any, dtype: str) -> None:
-    """Round into some columns, a slice or an index: see `round_into`."""
-    import numpy as np
-
-    if isinstance(columns, slice):
-        round_into(out[:, columns], numbers, dtype)
-    else:
-        rounded = np.empty(numbers.shape, out.dtype)
-        round_into(rounded, numbers, dtype)
-        out[:, columns] = rounded
-
-
 def all_finite(stored: Any, dtype: str) -> bool:
     """Say whether none of the stored numbers is infinite or none."""
     return not _reaches(stored, _INFINITY[dtype])

@@ -11,12 +11,13 @@ always the same, on every machine: only integer arithmetic and single roundings 
 """
 
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from math import sqrt
 from typing import Any
 
-from hfgrow.checkpoint.compute.axis import MAX_SLICES, Piece, TensorAxis
-from hfgrow.checkpoint.compute.dtypes import round_columns, round_into, widened
+from hfgrow.checkpoint.compute.axis import MAX_SLICES, Piece, Put, TensorAxis
+from hfgrow.checkpoint.compute.dtypes import round_into, widened
 from hfgrow.checkpoint.compute.products import Predictions, Products
 from hfgrow.plan.axes import AxisMap
 from hfgrow.plan.tensors import (
@@ -87,19 +88,7 @@ class Evaluator:
             if not isinstance(recipe, Lift) or recipe.cols is None or _has_random(recipe):
                 round_into(out, self._rows(recipe, start, stop, wide), dtype)
                 return
-            numbers, cols = self._gathered(recipe, start, stop, wide), self._axis(recipe.cols)
-            if cols.map.has_fresh:
-                out[:, cols.fresh] = 0
-            if recipe.noise and cols.num_draws:
-                noise = _noise(recipe.noise, cols, numbers, start)
-                for columns, copy in cols.copies(numbers, *noise):
-                    round_columns(out, columns, copy, dtype)
-                return
-            for band in cols.bands:
-                if band.is_repeat:
-                    out[:, band.columns] = out[:, band.first]
-                else:
-                    round_columns(out, band.columns, cols.copy(numbers, band), dtype)
+            self._spread(out, recipe, start, wide, partial(round_into, dtype=dtype))
 
     def _rows(self, recipe: Recipe, start: int, stop: int, wide: Any) -> Any:
         import numpy as np
@@ -136,17 +125,20 @@ class Evaluator:
     def _lifted(self, lift: Lift, start: int, stop: int, wide: Any) -> Any:
         import numpy as np
 
-        numbers = self._gathered(lift, start, stop, wide)
-        cols = self._axis(lift.cols or _NO_COLUMNS)
-        if lift.cols is not None and not cols.is_identity:
-            source, numbers = numbers, np.empty((stop - start, cols.map.size), dtype=wide)
-            if cols.map.has_fresh:
-                numbers[:, cols.fresh] = 0
-            noise = _noise(lift.noise, cols, source, start) if lift.noise and cols.num_draws else ()
-            for columns, copy in cols.copies(source, *noise):
-                numbers[:, columns] = copy
+        if lift.cols is None or lift.cols.is_identity:
+            numbers = self._gathered(lift, start, stop, wide)
+        else:
+            numbers = np.empty((stop - start, lift.cols.size), dtype=wide)
+            self._spread(numbers, lift, start, wide, np.copyto)
+        cols = self._axis(lift.cols)
         _fill_fresh(numbers, lift, self._axis(lift.rows).fresh[start:stop], cols, start)
         return numbers
+
+    def _spread(self, out: Any, lift: Lift, start: int, wide: Any, put: Put) -> None:
+        """Put rows of a lift of a matrix; what is fresh is zero."""
+        numbers, cols = self._gathered(lift, start, start + len(out), wide), self._axis(lift.cols)
+        noise = _noise(lift.noise, cols, numbers, start) if lift.noise and cols.num_draws else ()
+        cols.spread(out, numbers, put, *noise)
 
     def _gathered(self, lift: Lift, start: int, stop: int, wide: Any) -> Any:
         """Return the source rows of output rows, scaled; zeros where there is no source."""
@@ -178,7 +170,8 @@ class Evaluator:
             numbers *= factors.astype(wide).reshape(-1, *[1] * (numbers.ndim - 1))
         return numbers
 
-    def _axis(self, axis_map: AxisMap) -> TensorAxis:
+    def _axis(self, axis_map: AxisMap | None) -> TensorAxis:
+        axis_map = axis_map or _NO_COLUMNS
         found = self._axes.get(id(axis_map))
         if found is None:
             found = self._axes[id(axis_map)] = TensorAxis(axis_map)
@@ -236,10 +229,10 @@ def _fill_fresh(numbers: Any, lift: Lift, rows: Any, cols: TensorAxis, start: in
     if numbers.ndim == 1:
         numbers[rows] = fresh.value
         return
-    columns = cols.fresh.nonzero()[0]
-    if len(columns) and fresh.columns and not rows.all():
-        stop = start + len(numbers)
-        drawn = normal(f"{fresh.key}/columns", start, stop, len(columns)).astype(numbers.dtype)
+    columns = cols.fresh_columns
+    if cols.map.has_fresh and fresh.columns and not rows.all():
+        stop, count = start + len(numbers), int(cols.fresh.sum())
+        drawn = normal(f"{fresh.key}/columns", start, stop, count).astype(numbers.dtype)
         drawn[rows] = 0
         drawn *= fresh.columns
         numbers[:, columns] = drawn
