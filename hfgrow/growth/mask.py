@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hfgrow.checkpoint.compute.evaluate import torch_dtype
-from hfgrow.checkpoint.compute.state_dict import evaluated
+from hfgrow.checkpoint.compute.state_dict import evaluated, torch_dtype
 from hfgrow.errors import UsageError
 from hfgrow.lineage.manifest import Link
 from hfgrow.plan.axes import FRESH, AxisMap

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hfgrow.checkpoint.compute.chunks import chunks, computed, rows_of_files
 from hfgrow.checkpoint.compute.evaluate import Evaluator, normal, uniform
+from hfgrow.checkpoint.compute.state_dict import evaluated, rows_of_tensors
 from hfgrow.errors import ModelError
 from hfgrow.plan.axes import FRESH, AxisMap, copied, identity
 from hfgrow.plan.plan import TensorPlan
@@ -45,13 +46,13 @@ def stored_tensor(tensor: torch.Tensor, name: str = "W") -> Stored:
 def evaluate(
     recipe: Recipe, tensors: dict[str, torch.Tensor], dtype: str = "F64", step: int = 0
 ) -> Any:
-    evaluator = Evaluator(lambda leaf, start, stop: tensors[leaf.name][start:stop].clone())
+    evaluator = Evaluator(rows_of_tensors(tensors))
     num_rows = recipe.shape[0]
     starts = range(0, num_rows, step or num_rows)
     parts = [
         evaluator.rows(recipe, at, min(at + (step or num_rows), num_rows), dtype) for at in starts
     ]
-    return torch.cat(parts)
+    return torch.cat([torch.from_numpy(part) for part in parts])
 
 
 def as_matrix(axis_map: AxisMap, *, backward: bool) -> torch.Tensor:
@@ -108,6 +109,22 @@ def test_noise_has_the_amplitude_asked_for_in_units_of_its_row() -> None:
     assert torch.allclose(difference.square().mean(1).sqrt(), expected, rtol=0.02)
 
 
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
+def test_two_copies_of_a_column_are_half_of_it_and_more_and_less(dtype: str) -> None:
+    weights = matrix(200, 48, dtype)
+    lift = Lift(
+        stored_tensor(weights), identity(200), copied(48, [*range(48)] * 2), Noise("k", 1.0)
+    )
+    drawn = (torch.from_numpy(uniform("k", 0, 200, 48).copy()) + 0.5) / 2**16 * 12**0.5
+    norms = weights.double().square().mean(1, keepdim=True).sqrt()
+    eta = (drawn * norms / 2 / 2**0.5).float()
+    found = evaluated({"W": TensorPlan(dtype, lift)}, {"W": weights})["W"].float()
+    tolerance = {"BF16": 2**-7, "F16": 2**-10, "F32": 2**-11}[dtype]
+    for half, sign in ((found[:, :48], 1), (found[:, 48:], -1)):
+        error = half - (weights.float() / 2 + sign * eta)
+        assert float((error.abs() / (half.abs() + eta.abs())).max()) < tolerance
+
+
 @pytest.mark.parametrize("num_copies", [2, 3, 5])
 def test_noise_spreads_evenly_over_all_that_cancels(num_copies: int) -> None:
     num_rows, num_sources = 2000, 50
@@ -155,16 +172,30 @@ def test_blends_fills_and_lifts_nest() -> None:
     assert torch.allclose(evaluate(outer, {"W": weights}), expected)
 
 
-@given(source_lists(), source_lists(), st.sampled_from(["BF16", "F16"]))
-@settings(max_examples=50)
-def test_one_product_in_the_stored_dtype_rounds_as_in_float32(
-    rows: tuple[int, list[int]], columns: tuple[int, list[int]], dtype: str
+@given(
+    source_lists(),
+    source_lists(),
+    st.sampled_from(list(DTYPES)),
+    st.sampled_from(list(DTYPES)),
+    st.sampled_from([None, Noise("key", 0.3)]),
+    st.integers(1, 200),
+)
+def test_what_is_written_is_the_recipe_rounded_once(
+    rows: tuple[int, list[int]],
+    columns: tuple[int, list[int]],
+    stored: str,
+    dtype: str,
+    noise: Noise | None,
+    chunk: int,
 ) -> None:
-    weights = matrix(rows[0], columns[0], dtype)
-    lift = Lift(stored_tensor(weights), copied(*rows), copied(*columns, isometric=True))
-    found = evaluate(lift, {"W": weights}, dtype)
-    assert found.dtype == DTYPES[dtype]
-    assert torch.equal(found, evaluate(lift, {"W": weights}, "F32").to(DTYPES[dtype]))
+    weights = matrix(rows[0], columns[0], stored)
+    fresh = Fresh("key", rows=0.1, columns=0.2, corner=0.3) if chunk % 2 else Fresh()
+    row_map, column_map = copied(*rows), copied(*columns, isometric=True)
+    lift = Lift(stored_tensor(weights), row_map, column_map, noise, fresh)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hfgrow.checkpoint.compute.chunks._CHUNK_ELEMENTS", chunk)
+        found = evaluated({"W": TensorPlan(dtype, lift)}, {"W": weights})["W"]
+    assert torch.equal(found, evaluate(lift, {"W": weights}, dtype).to(DTYPES[dtype]))
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F32"])
@@ -187,7 +218,7 @@ def test_the_numbers_of_a_key_never_change() -> None:
 
 
 def test_normal_numbers_are_nearly_normal() -> None:
-    numbers = normal("key", 0, 1000, 1000).double()
+    numbers = torch.from_numpy(normal("key", 0, 1000, 1000)).double()
     assert float(numbers.mean()) == pytest.approx(0, abs=0.005)
     assert float(numbers.std()) == pytest.approx(1, abs=0.005)
     assert float(numbers.abs().max()) < 3.47
@@ -205,7 +236,7 @@ def planned(from_dtype: str, to_dtype: str, num_elements: int) -> TensorPlan:
 def cast(numbers: torch.Tensor, to_dtype: str, folder: Path) -> torch.Tensor:
     """Convert from a file, at an odd offset."""
     (from_dtype,) = (name for name, dtype in DTYPES.items() if dtype == numbers.dtype)
-    (folder / "source").write_bytes(b"odd" + bytes(numbers.view(torch.uint8).tolist()))
+    (folder / "source").write_bytes(b"odd" + numbers.view(torch.uint8).numpy().tobytes())
     source = os.open(folder / "source", os.O_RDONLY)
     try:
         evaluator = Evaluator(rows_of_files(lambda name: source))
@@ -229,9 +260,29 @@ def test_conversion_is_torchs_own_cast(
     assert torch.equal(cast(numbers, to_dtype, tmp_path), numbers.to(DTYPES[to_dtype]))
 
 
+@pytest.mark.parametrize("dtype", ["BF16", "F16"])
+def test_every_number_of_two_bytes_is_read_as_in_torch(dtype: str, tmp_path: Path) -> None:
+    every = torch.arange(1 << 16).to(torch.uint16).view(DTYPES[dtype])
+    assert torch.allclose(cast(every, "F32", tmp_path), every.float(), 0, 0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16"])
+@pytest.mark.parametrize("lower", [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF])
+def test_every_upper_half_of_a_float32_is_rounded_as_in_torch(
+    dtype: str, lower: int, tmp_path: Path
+) -> None:
+    numbers = ((torch.arange(1 << 16) << 16) + lower).to(torch.uint32).view(torch.float32)
+    expected = numbers.to(DTYPES[dtype])
+    fits = expected.isfinite() | ~numbers.isfinite()
+    found = cast(numbers[fits], dtype, tmp_path)
+    assert torch.allclose(found, expected[fits], 0, 0, equal_nan=True)
+    assert torch.equal(found.signbit(), expected[fits].signbit() & ~found.isnan())
+
+
 def test_what_is_no_number_stays_none(tmp_path: Path) -> None:
-    found = cast(torch.tensor([float("nan"), 1.0]), "BF16", tmp_path)
-    assert found.isnan().tolist() == [True, False]
+    bits = torch.tensor([0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0x3F800000])
+    found = cast(bits.to(torch.uint32).view(torch.float32), "BF16", tmp_path)
+    assert found.isnan().tolist() == [True, True, True, True, False]
 
 
 @pytest.mark.case("A23")

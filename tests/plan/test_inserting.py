@@ -283,7 +283,7 @@ def test_neighbours_share_what_was_learnt() -> None:
 
     def rows(leaf: Any, start: int, stop: int) -> torch.Tensor:
         read.append(leaf.name)
-        return matrices[leaf.name][start:stop].clone()
+        return matrices[leaf.name][start:stop].numpy().copy()
 
     evaluator = Evaluator(rows)
     evaluator.rows(Predicted(layers, 0, 0), 0, 6, "F32")

@@ -1,5 +1,6 @@
-"""An axis map as tensors: which rows are neighbours in the source, and how columns are spread."""
+"""An axis map as arrays: which rows are neighbours in the source, and how columns are spread."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -9,6 +10,8 @@ from hfgrow.plan.axes import FRESH, AxisMap
 
 # More pieces than this are gathered with an index, fewer are copied as slices.
 MAX_SLICES = 64
+# Puts numbers into part of an array: the part, the numbers, which may be lost.
+Put = Callable[[Any, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,16 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class _Band:
-    """The columns that are k-th copies, and the noise there: see `TensorAxis.add_cancelling`.
+    """The columns that are k-th copies: see `TensorAxis.spread`.
 
     Attributes:
-        columns: The columns.
-        sources: Their sources.
+        columns: The columns, a slice or an index.
+        sources: Their sources, a slice or an index.
+        places: The place of each source of the base among these, or behind them.
+        first: The first copies of the sources.
+        is_repeat: Whether their factors are those of the first copies, which come before.
         draws: Which numbers are drawn for them; none for first copies.
+        backward: What their sources are multiplied with.
         forward: Their `f_k`.
         own: What their own number is multiplied with.
         passed: What that is multiplied with for the copies before.
@@ -46,14 +53,18 @@ class _Band:
 
     columns: Any
     sources: Any
+    places: Any
+    first: Any
+    is_repeat: bool
     draws: slice
+    backward: Any
     forward: Any
     own: Any
     passed: Any
 
 
 class TensorAxis:
-    """An axis map as tensors.
+    """An axis map as arrays of numpy.
 
     Args:
         axis_map: The map.
@@ -68,16 +79,16 @@ class TensorAxis:
     """
 
     def __init__(self, axis_map: AxisMap) -> None:
-        import torch
+        import numpy as np
 
         self.map = axis_map  # kept alive: the evaluator knows it by its id
         self.is_identity = axis_map.is_identity
-        sources = torch.tensor(axis_map.sources, dtype=torch.long)
+        sources = np.array(axis_map.sources, dtype=np.int64)
         self.fresh = sources == FRESH
-        self.index = sources.clamp(min=0)
-        lengths = torch.tensor([span.length for span in axis_map.spans], dtype=torch.long)
+        self.index = sources.clip(min=0)
+        lengths = np.array([span.length for span in axis_map.spans], dtype=np.int64)
         self.forward, self.backward = (
-            torch.tensor(factors, dtype=torch.float64).repeat_interleave(lengths)
+            np.repeat(np.array(factors, dtype=np.float64), lengths)
             for factors in (
                 [span.forward for span in axis_map.spans],
                 [span.backward for span in axis_map.spans],
@@ -109,25 +120,10 @@ class TensorAxis:
                 merged.append(piece)
         return merged
 
-    def spread(self, numbers: Any) -> Any:
-        """Return columns `backward[i] * numbers[:, index[i]]`."""
-        import torch
-
-        spans = self.map.spans
-        if len(spans) > MAX_SLICES:
-            return numbers.index_select(1, self.index).mul_(self.backward.to(numbers.dtype))
-        out = torch.empty((numbers.shape[0], self.map.size), dtype=numbers.dtype)
-        at = 0
-        for span in spans:
-            into = out[:, at : at + span.length]
-            if span.start == FRESH:
-                into.zero_()
-            else:
-                torch.mul(
-                    numbers[:, span.start : span.start + span.length], span.backward, out=into
-                )
-            at += span.length
-        return out
+    @cached_property
+    def fresh_columns(self) -> Any:
+        """Which positions have no source, a slice or an index."""
+        return _as_slice(self.fresh.nonzero()[0])
 
     @cached_property
     def num_draws(self) -> int:
@@ -137,69 +133,156 @@ class TensorAxis:
     @cached_property
     def _bands(self) -> list[_Band]:
         """First copies, second copies, ..."""
-        import torch
+        import numpy as np
 
-        kept = (~self.fresh).nonzero().flatten()
-        order = kept[torch.argsort(self.index[kept], stable=True)]
+        kept = (~self.fresh).nonzero()[0]
+        order = kept[self.index[kept].argsort(kind="stable")]
         found = self.index[order]
-        rank = torch.arange(len(order)) - torch.searchsorted(found, found)
-        energy = torch.zeros(self.map.base, dtype=torch.float64)
+        rank = np.arange(len(order)) - np.searchsorted(found, found)
+        energy = np.zeros(self.map.base)
+        first = np.zeros(self.map.base, dtype=np.int64)
         bands: list[_Band] = []
         at = 0
-        for k in range(int(rank.max()) + 1):
+        for k in range(int(rank.max(initial=-1)) + 1):
             columns, sources = order[rank == k], found[rank == k]
             forward, before = self.forward[columns], energy[sources]
-            energy[sources] += forward.square()
-            own = (before / energy[sources]).sqrt() * self.backward[columns].abs()
+            energy[sources] += np.square(forward)
+            backward = self.backward[columns]
+            own = np.sqrt(before / energy[sources]) * np.abs(backward)
             size = len(columns) if k else 0
+            places = np.full(self.map.base, len(sources))
+            places[sources] = np.arange(len(sources))
+            if k == 0:
+                first[sources] = columns
             bands.append(
                 _Band(
                     _as_slice(columns),
                     _as_slice(sources),
+                    places,
+                    _as_slice(first[sources]),
+                    k > 0 and bool((backward == self.backward[first[sources]]).all()),
                     slice(at, at + size),
+                    _or_number(backward),
                     _or_number(forward),
-                    _or_number(own.nan_to_num(0.0)),
-                    _or_number((forward / before).nan_to_num(0.0, posinf=0.0, neginf=0.0)),
+                    _or_number(np.nan_to_num(own)),
+                    _or_number(np.nan_to_num(forward / before, posinf=0.0, neginf=0.0)),
                 )
             )
             at += size
         return bands
 
-    def add_cancelling(self, numbers: Any, drawn: Any, amplitudes: Any) -> None:
-        """Add noise that the inputs of the copies of a source, `f_0 x, f_1 x, ...`, cancel.
+    def spread(
+        self, out: Any, numbers: Any, put: Put, drawn: Any = None, amplitudes: Any = None
+    ) -> None:
+        """Put columns `backward[i] * numbers[:, index[i]]`, k-th copies together; fresh ones are 0.
 
-        `N = sum over k > 0 of z_k h_k`, where the orthonormal `h_k` are zero behind copy k and
-        orthogonal to `f`: `h_k ~ (f_0, ..., f_{k-1}, -(f_0^2 + ... + f_{k-1}^2) / f_k)`. So all
+        What is drawn makes noise that the inputs of the copies of a source, `f_0 x, f_1 x, ...`,
+        cancel: `N = sum over k > 0 of z_k h_k`, where the orthonormal `h_k` are zero behind copy k
+        and orthogonal to `f`: `h_k ~ (f_0, ..., f_{k-1}, -(f_0^2 + ... + f_{k-1}^2) / f_k)`. So all
         that cancels is equally likely. For two equal copies this is HyperCloning's `[W/2 + eta,
         W/2 - eta]` (Samragh et al. 2024, https://arxiv.org/abs/2409.12903, Sec. 3).
 
         Args:
-            numbers: What it is added to [rows, columns].
-            drawn: `z` before scaling [rows, num_draws]; it is changed.
+            out: Where to [rows, size].
+            numbers: What is copied [rows, base].
+            put: Puts the numbers of some columns, rounding them if it is to.
+            drawn: `z` before scaling [rows, num_draws]; it is changed. None adds no noise.
             amplitudes: The standard deviation of each row [rows, 1], at a `backward` of 1.
         """
-        import torch
+        import numpy as np
 
+        order, parts = self._layouts[drawn is not None]
+        into = out
+        if order is not None:
+            into = np.empty((len(out), parts[-1].stop), out.dtype)
+        elif self.map.has_fresh:
+            out[:, parts[-1]] = 0
+        if drawn is None:
+            for band, part in zip(self._bands, parts, strict=False):
+                if not band.is_repeat:
+                    put(into[:, part], _times(_columns(numbers, band.sources), band.backward))
+                elif order is None:
+                    out[:, part] = out[:, band.first]
+        else:
+            noisy = self._noisy(numbers, drawn, amplitudes)
+            for copy, part in zip(noisy, reversed(parts[: len(self._bands)]), strict=True):
+                put(into[:, part], copy)
+        if order is not None:
+            into[:, parts[-1]] = 0
+            # What is out of range could not be; so nothing looks for it.
+            into.take(order, axis=1, out=out, mode="wrap")
+
+    @cached_property
+    def _layouts(self) -> tuple[tuple[Any, list[Any]], tuple[Any, list[Any]]]:
+        """For copies without and with noise: where each band is put, and zeros for what is fresh.
+
+        Where all that is slices, it is put in place, and there is no order. Otherwise what differs
+        is put side by side, and the order says where each column is found there.
+        """
+        import numpy as np
+
+        in_place = [*(band.columns for band in self._bands), self.fresh_columns]
+        if all(isinstance(part, slice) for part in in_place):
+            return (None, in_place), (None, in_place)
+        layouts = []
+        for is_noisy in (False, True):
+            order, at, parts = np.zeros(self.map.size, dtype=np.intp), 0, []
+            for band in self._bands:
+                if band.is_repeat and not is_noisy:
+                    order[band.columns] = order[band.first]
+                    parts.append(slice(at, at))
+                    continue
+                size = len(self.index[band.columns])
+                order[band.columns] = np.arange(at, at + size)
+                parts.append(slice(at, at + size))
+                at += size
+            order[self.fresh] = at
+            layouts.append((order, [*parts, slice(at, at + 1)]))
+        return layouts[0], layouts[1]
+
+    def _noisy(self, numbers: Any, drawn: Any, amplitudes: Any) -> Iterator[Any]:
+        """Yield the columns of each band with noise, the last one first, in new arrays."""
         total = None
         for band in reversed(self._bands):
+            copy = _times(_columns(numbers, band.sources), band.backward)
             if total is not None:
-                numbers[:, band.columns] += _scaled(total[:, band.sources], band.forward)
-            if band.draws.start == band.draws.stop:
-                continue
-            noise = drawn[:, band.draws]
-            if isinstance(band.own, float):
-                noise *= amplitudes * band.own
-            else:
-                noise *= amplitudes
-                noise *= band.own.to(noise.dtype)
-            numbers[:, band.columns] -= noise
-            noise = _scaled(noise, band.passed)
-            if total is None and band.sources == slice(0, self.map.base):
-                total = noise
-                continue
-            if total is None:
-                total = torch.zeros((len(drawn), self.map.base), dtype=drawn.dtype)
-            total[:, band.sources] += noise
+                copy += _scaled(_columns(total, band.sources), band.forward)
+            if band.draws.start != band.draws.stop:
+                noise = drawn[:, band.draws]
+                if isinstance(band.own, float):
+                    noise *= amplitudes * band.own
+                else:
+                    noise *= amplitudes
+                    noise *= band.own.astype(noise.dtype)
+                copy -= noise
+                noise = _scaled(noise, band.passed)
+                if noise.shape != numbers.shape:
+                    noise = _placed(noise, band.places)
+                    if total is None:
+                        noise += noise.dtype.type(0)
+                if total is None:
+                    total = noise
+                else:
+                    total += noise
+            yield copy
+
+
+def _columns(numbers: Any, index: Any) -> Any:
+    return numbers[:, index] if isinstance(index, slice) else numbers.take(index, axis=1)
+
+
+def _placed(noise: Any, places: Any) -> Any:
+    """Return noise at its sources, and elsewhere -0, which added to a number leaves its bits."""
+    import numpy as np
+
+    wider = np.empty((len(noise), noise.shape[1] + 1), noise.dtype)
+    wider[:, :-1] = noise
+    wider[:, -1] = -0.0
+    return wider.take(places, axis=1, mode="wrap")
+
+
+def _times(numbers: Any, factors: Any) -> Any:
+    return numbers * (factors if isinstance(factors, float) else factors.astype(numbers.dtype))
 
 
 def _or_number(factors: Any) -> Any:
@@ -208,12 +291,12 @@ def _or_number(factors: Any) -> Any:
 
 
 def _scaled(numbers: Any, factors: Any) -> Any:
-    if isinstance(factors, float):
-        return numbers if factors == 1 else numbers * factors
-    return numbers * factors.to(numbers.dtype)
+    return numbers if isinstance(factors, float) and factors == 1 else _times(numbers, factors)
 
 
 def _as_slice(index: Any) -> Any:
-    first = int(index[0])
-    contiguous = int(index[-1]) - first == len(index) - 1 and bool((index.diff() == 1).all())
-    return slice(first, first + len(index)) if contiguous else index
+    first = int(index[0]) if len(index) else 0
+    is_slice = not len(index) or (
+        int(index[-1]) - first == len(index) - 1 and bool((index[1:] > index[:-1]).all())
+    )
+    return slice(first, first + len(index)) if is_slice else index

@@ -1,6 +1,6 @@
 """Other dtypes, and the bytes of every tensor that has to be computed, a chunk at a time.
 
-NaN and infinity in weights: found by sums, which cost nothing beside reading, then counted.
+NaN and infinity in weights: found by their bits, which costs nothing beside reading, then counted.
 
 Work that releases the interpreter's lock, done on every core, its results in order.
 """
@@ -9,13 +9,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any, TypeVar
 
-from hfgrow.checkpoint.compute.evaluate import Evaluator, ReadRows, torch_dtype
+from hfgrow.checkpoint.compute.dtypes import all_finite, finite, stored_dtype
+from hfgrow.checkpoint.compute.evaluate import Evaluator, ReadRows
+from hfgrow.checkpoint.compute.products import torch_in_worker, torch_is_given_back
 from hfgrow.checkpoint.files import Files
 from hfgrow.errors import ModelError, argument, printable
 from hfgrow.plan.plan import GrowthPlan, TensorPlan, stored_in
@@ -77,41 +78,56 @@ def _num_repeats(recipe: Recipe) -> int:
     return recipe.rows.num_repeats
 
 
-def computed(chunk: Chunk, evaluator: Evaluator, *, allow_nonfinite: bool = True) -> memoryview:
+def computed(
+    chunk: Chunk,
+    evaluator: Evaluator,
+    *,
+    allow_nonfinite: bool = True,
+    into: memoryview | None = None,
+) -> memoryview:
     """Compute the bytes of a chunk, rounded once, to nearest even.
 
     Args:
         chunk: What to compute.
         evaluator: Computes its numbers.
         allow_nonfinite: Whether what is NaN or infinite in the base stays so.
+        into: Where to, as many bytes as the chunk has; None allocates them.
+
+    Returns:
+        The bytes.
 
     Raises:
         ModelError: A finite number does not fit in the dtype, a number is none and may not be, or
             the source ended early.
     """
-    import torch
+    import numpy as np
 
-    dtype = torch_dtype(chunk.tensor.dtype)
-    numbers = evaluator.rows(chunk.tensor.recipe, chunk.start, chunk.stop, chunk.tensor.dtype)
-    rounded = numbers.to(dtype)
-    if not is_finite(rounded):
-        overflown = int((rounded.isinf() & numbers.isfinite()).sum())
+    recipe, dtype = chunk.tensor.recipe, chunk.tensor.dtype
+    content = np.empty(chunk.nbytes, np.uint8).data if into is None else into
+    rows = np.frombuffer(content, stored_dtype(dtype))
+    rows = rows.reshape(chunk.stop - chunk.start, *chunk.tensor.shape[1:])
+    evaluator.fill(rows, recipe, chunk.start, dtype)
+    if not all_finite(rows, dtype):
+        is_finite = finite(rows, dtype)
+        numbers = evaluator.rows(recipe, chunk.start, chunk.stop, dtype)
+        overflown = int((np.isfinite(numbers) & ~is_finite).sum())
         if overflown:
             raise ModelError(
-                f"{chunk.name}: {overflown} values are too large for "
-                f"{CONFIG_NAMES[chunk.tensor.dtype]}",
+                f"{chunk.name}: {overflown} values are too large for {CONFIG_NAMES[dtype]}",
                 hint=f"choose {argument('dtype', 'bfloat16')}",
             )
         if not allow_nonfinite:
-            raise _source_not_finite(chunk, evaluator, count_nonfinite(rounded))
-    return memoryview(rounded.contiguous().view(torch.uint8).flatten().numpy().data)
+            raise _source_not_finite(chunk, evaluator, int((~is_finite).sum()))
+    return content
 
 
 def _source_not_finite(chunk: Chunk, evaluator: Evaluator, num_bad: int) -> ModelError:
     """Return the error that names the tensor of the base whose numbers are none."""
+    import numpy as np
+
     for leaf in leaves(chunk.tensor.recipe):
         parts = (evaluator.rows(leaf, *rows, leaf.dtype) for rows in rows_of(leaf))
-        if found := sum(map(count_nonfinite, parts)):
+        if found := sum(int((~np.isfinite(part)).sum()) for part in parts):
             return not_finite(leaf, found)
     return ModelError(f"{chunk.name}: {num_bad} values came out NaN or infinite")
 
@@ -120,14 +136,12 @@ def rows_of_files(descriptor_of: Callable[[str], int]) -> ReadRows:
     """Return the function that reads rows of stored tensors from open files."""
 
     def read(stored: Stored, start: int, stop: int) -> Any:
-        import torch
+        import numpy as np
 
         row_nbytes = prod(stored.shape[1:]) * DTYPE_NBYTES[stored.dtype]
-        shape = (stop - start, *stored.shape[1:])
-        numbers = torch.empty(shape, dtype=torch_dtype(stored.dtype))
-        buffer = memoryview(numbers.flatten().view(torch.uint8).numpy().data)
-        offset = stored.offset + start * row_nbytes
-        if not _fill(buffer, descriptor_of(stored.file), offset):
+        numbers = np.empty((stop - start, *stored.shape[1:]), stored_dtype(stored.dtype))
+        buffer = numbers.reshape(-1).view(np.uint8).data
+        if not _fill(buffer, descriptor_of(stored.file), stored.offset + start * row_nbytes):
             raise ModelError(f"the input changed while it was read: {stored.name} ended early")
         return numbers
 
@@ -188,17 +202,6 @@ def not_finite(stored: Stored, num_bad: int, num_others: int = 0) -> ModelError:
     )
 
 
-def is_finite(numbers: Any) -> bool:
-    """Say whether all numbers of a tensor are: a sum is quick, and shows what is not."""
-    # The sum of finite numbers may overflow by itself, which only looking at each can tell.
-    return bool(numbers.sum().isfinite()) or bool(numbers.isfinite().all())
-
-
-def count_nonfinite(numbers: Any) -> int:
-    """Return how many numbers of a tensor are NaN or infinite."""
-    return 0 if is_finite(numbers) else int((~numbers.isfinite()).sum())
-
-
 def rows_of(stored: Stored, max_nbytes: int = _CHUNK_NBYTES) -> Iterator[tuple[int, int]]:
     """Part a stored tensor in ranges of rows that take at most about so many bytes."""
     row_nbytes = prod(stored.shape[1:]) * DTYPE_NBYTES[stored.dtype]
@@ -208,13 +211,15 @@ def rows_of(stored: Stored, max_nbytes: int = _CHUNK_NBYTES) -> Iterator[tuple[i
 
 
 def _count_range(files: Files, stored: Stored, start: int) -> tuple[Stored, int, int]:
-    import torch
+    import numpy as np
 
     nbytes = min(_CHUNK_NBYTES, stored.nbytes - start)
-    raw = bytearray(files.read(stored.file, stored.offset + start, nbytes))
+    raw = files.read(stored.file, stored.offset + start, nbytes)
     if len(raw) != nbytes:
         raise ModelError(f"the input changed while it was read: {stored.name} ended early")
-    return stored, nbytes, count_nonfinite(torch.frombuffer(raw, dtype=torch_dtype(stored.dtype)))
+    numbers = np.frombuffer(raw, stored_dtype(stored.dtype))
+    is_good = all_finite(numbers, stored.dtype)
+    return stored, nbytes, 0 if is_good else int((~finite(numbers, stored.dtype)).sum())
 
 
 T = TypeVar("T")
@@ -224,10 +229,14 @@ _MAX_THREADS = 8
 def in_threads(work: Iterable[Callable[[], T]]) -> Iterator[T]:
     """Yield the results of pieces of work in order; a few are done at a time.
 
-    torch itself uses one thread meanwhile: the pieces are what is parallel.
+    torch, where a piece needs it, uses the thread that it is asked in.
     """
+    _keep_what_is_freed()
     num_threads = min(_MAX_THREADS, _num_cores())
-    with _one_torch_thread(), ThreadPoolExecutor(num_threads) as pool:
+    with (
+        torch_is_given_back(),
+        ThreadPoolExecutor(num_threads, initializer=torch_in_worker) as pool,
+    ):
         waiting: deque[Future[T]] = deque()
         try:
             for piece in work:
@@ -248,16 +257,9 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    import torch
+def _keep_what_is_freed() -> None:
+    import numpy as np
 
     # glibc keeps what is freed, up to twice the largest block ever freed if that is below 32 MiB;
     # otherwise every piece of work would get new pages from the kernel. This one is never touched.
-    torch.empty((1 << 25) - (1 << 16), dtype=torch.uint8)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    np.empty((1 << 25) - (1 << 16), dtype=np.uint8)

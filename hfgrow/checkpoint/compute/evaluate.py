@@ -11,19 +11,21 @@ always the same, on every machine: only integer arithmetic and single roundings 
 """
 
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from math import sqrt
 from typing import Any
 
-from hfgrow.checkpoint.compute.axis import MAX_SLICES, Piece, TensorAxis
+from hfgrow.checkpoint.compute.axis import MAX_SLICES, Piece, Put, TensorAxis
+from hfgrow.checkpoint.compute.dtypes import round_into, widened
 from hfgrow.checkpoint.compute.products import Predictions, Products
-from hfgrow.plan.axes import FRESH, AxisMap
+from hfgrow.plan.axes import AxisMap
 from hfgrow.plan.tensors import (
-    CONFIG_NAMES,
     Blend,
     Fill,
     Learned,
     Lift,
+    Noise,
     Normal,
     Predicted,
     Recipe,
@@ -31,8 +33,11 @@ from hfgrow.plan.tensors import (
     leaves,
 )
 
-# From a stored tensor, the first row and the row after the last to those rows, in its own dtype.
+# From a stored tensor, the first row and the row after the last to those rows, an array as
+# `stored_dtype` says, which may be written into.
 ReadRows = Callable[[Stored, int, int], Any]
+# As many numbers are summed by one thread, whichever library numpy has.
+_MAX_SUMMED = 8192
 # The second axis of a vector.
 _NO_COLUMNS = AxisMap(0, ())
 
@@ -47,8 +52,8 @@ class Evaluator:
     def __init__(self, read: ReadRows) -> None:
         self._read = read
         self._axes: dict[int, TensorAxis] = {}
-        self._predictions = Predictions(self._rows)
-        self._products = Products(self._rows)
+        self._predictions = Predictions(self._tensor)
+        self._products = Products(self._tensor)
 
     def rows(self, recipe: Recipe, start: int, stop: int, dtype: str) -> Any:
         """Return rows [stop - start] or [stop - start, columns] of a recipe.
@@ -60,100 +65,138 @@ class Evaluator:
             dtype: The dtype it will be rounded to, in safetensors' words.
 
         Returns:
-            float64 if that is `dtype` or a leaf is stored in it, else float32; in `dtype` itself
-            where one multiplication is all there is, which rounds the same.
+            float64 if that is `dtype` or a leaf is stored in it, else float32.
         """
-        if not _is_one_product(recipe, dtype):
-            dtypes = (dtype, *(leaf.dtype for leaf in leaves(recipe)))
-            dtype = "F64" if "F64" in dtypes else "F32"
-        return self._rows(recipe, start, stop, torch_dtype(dtype))
+        import numpy as np
 
-    def _rows(self, recipe: Recipe, start: int, stop: int, dtype: Any) -> Any:
-        import torch
+        with np.errstate(all="ignore"):
+            return self._rows(recipe, start, stop, _wide(recipe, dtype))
+
+    def fill(self, out: Any, recipe: Recipe, start: int, dtype: str) -> None:
+        """Compute rows of a recipe and round them once.
+
+        Args:
+            out: Where to, an array as `stored_dtype` says.
+            recipe: What to compute.
+            start: The first row.
+            dtype: The dtype of `out`, in safetensors' words.
+        """
+        import numpy as np
+
+        stop, wide = start + len(out), _wide(recipe, dtype)
+        with np.errstate(all="ignore"):
+            if not isinstance(recipe, Lift) or recipe.cols is None or _has_random(recipe):
+                round_into(out, self._rows(recipe, start, stop, wide), dtype)
+                return
+            self._spread(out, recipe, start, wide, partial(round_into, dtype=dtype))
+
+    def _rows(self, recipe: Recipe, start: int, stop: int, wide: Any) -> Any:
+        import numpy as np
 
         match recipe:
             case Stored():
-                return self._read(recipe, start, stop).to(dtype)
+                return widened(self._read(recipe, start, stop), recipe.dtype, wide)
             case Fill():
-                return torch.full((stop - start, *recipe.shape[1:]), recipe.value, dtype=dtype)
+                return np.full((stop - start, *recipe.shape[1:]), recipe.value, dtype=wide)
             case Normal():
-                numbers = normal(recipe.key, start, stop, recipe.shape[1]).to(dtype)
-                return numbers.mul_(recipe.std)
+                numbers = normal(recipe.key, start, stop, recipe.shape[1]).astype(wide, copy=False)
+                numbers *= recipe.std
+                return numbers
             case Blend():
-                total = torch.zeros((stop - start, *recipe.shape[1:]), dtype=dtype)
+                total = np.zeros((stop - start, *recipe.shape[1:]), dtype=wide)
                 for coefficient, term in recipe.terms:
-                    total += self._rows(term, start, stop, dtype) * coefficient
+                    numbers = self._rows(term, start, stop, wide)
+                    numbers *= coefficient
+                    total += numbers
                 return total
             case Lift():
-                return self._lifted(recipe, start, stop, dtype)
+                return self._lifted(recipe, start, stop, wide)
             case Predicted():
-                return self._predictions.rows(recipe, start, stop).to(dtype)
+                return self._predictions.rows(recipe, start, stop).numpy().astype(wide, copy=False)
             case Learned():
-                return self._products.rows(recipe, start, stop, dtype)
+                return self._products.rows(recipe, start, stop).numpy().astype(wide, copy=False)
 
-    def _lifted(self, lift: Lift, start: int, stop: int, dtype: Any) -> Any:
-        rows = self._axis(lift.rows)
-        numbers = self._gathered(lift, rows, start, stop, dtype)
-        cols = self._axis(lift.cols or _NO_COLUMNS)
-        if lift.cols is not None and not cols.is_identity:
-            source = numbers
-            numbers = cols.spread(source)
-            if lift.noise and cols.num_draws:
-                amplitudes = _coarse_rms(source).mul_(lift.noise.amplitude / UNIFORM_STD)
-                drawn = uniform(lift.noise.key, start, stop, cols.num_draws).to(dtype)
-                cols.add_cancelling(numbers, drawn.add_(-UNIFORM_MEAN), amplitudes.to(dtype))
-        _fill_fresh(numbers, lift, rows.fresh[start:stop], cols, start)
-        return numbers
-
-    def _gathered(self, lift: Lift, rows: TensorAxis, start: int, stop: int, dtype: Any) -> Any:
-        """Return the source rows of output rows, scaled; zeros where there is no source."""
+    def _tensor(self, recipe: Recipe, start: int, stop: int, wide: str) -> Any:
+        import numpy as np
         import torch
 
+        return torch.from_numpy(self._rows(recipe, start, stop, np.dtype(wide)))
+
+    def _lifted(self, lift: Lift, start: int, stop: int, wide: Any) -> Any:
+        import numpy as np
+
+        if lift.cols is None or lift.cols.is_identity:
+            numbers = self._gathered(lift, start, stop, wide)
+        else:
+            numbers = np.empty((stop - start, lift.cols.size), dtype=wide)
+            self._spread(numbers, lift, start, wide, np.copyto)
+        cols = self._axis(lift.cols)
+        _fill_fresh(numbers, lift, self._axis(lift.rows).fresh[start:stop], cols, start)
+        return numbers
+
+    def _spread(self, out: Any, lift: Lift, start: int, wide: Any, put: Put) -> None:
+        """Put rows of a lift of a matrix; what is fresh is zero."""
+        numbers, cols = self._gathered(lift, start, start + len(out), wide), self._axis(lift.cols)
+        noise = _noise(lift.noise, cols, numbers, start) if lift.noise and cols.num_draws else ()
+        cols.spread(out, numbers, put, *noise)
+
+    def _gathered(self, lift: Lift, start: int, stop: int, wide: Any) -> Any:
+        """Return the source rows of output rows, scaled; zeros where there is no source."""
+        import numpy as np
+
+        rows = self._axis(lift.rows)
         shape = (stop - start, *lift.recipe.shape[1:])
         pieces = rows.pieces(start, stop)
         if len(pieces) == 1 and pieces[0].length == stop - start:
-            numbers = self._rows(lift.recipe, pieces[0].source, pieces[0].source_stop, dtype)
+            numbers = self._rows(lift.recipe, pieces[0].source, pieces[0].source_stop, wide)
         elif not pieces:
-            return torch.zeros(shape, dtype=dtype)
+            return np.zeros(shape, dtype=wide)
         elif len(pieces) <= MAX_SLICES or _are_scattered(pieces):
-            numbers = torch.zeros(shape, dtype=dtype)
+            numbers = np.zeros(shape, dtype=wide)
             for piece in pieces:
                 at = piece.start - start
                 numbers[at : at + piece.length] = self._rows(
-                    lift.recipe, piece.source, piece.source_stop, dtype
+                    lift.recipe, piece.source, piece.source_stop, wide
                 )
         else:
             first = min(piece.source for piece in pieces)
             last = max(piece.source_stop for piece in pieces)
-            block = self._rows(lift.recipe, first, last, dtype)
-            index = (rows.index[start:stop] - first).clamp_(0, last - first - 1)
-            numbers = block.index_select(0, index)
+            block = self._rows(lift.recipe, first, last, wide)
+            index = (rows.index[start:stop] - first).clip(0, last - first - 1)
+            numbers = block.take(index, axis=0)
             numbers[rows.fresh[start:stop]] = 0
         factors = rows.forward[start:stop]
-        if bool((factors != 1).any()):
-            numbers = numbers * factors.to(dtype).view(-1, *[1] * (numbers.dim() - 1))
+        if (factors != 1).any():
+            numbers *= factors.astype(wide).reshape(-1, *[1] * (numbers.ndim - 1))
         return numbers
 
-    def _axis(self, axis_map: AxisMap) -> TensorAxis:
+    def _axis(self, axis_map: AxisMap | None) -> TensorAxis:
+        axis_map = axis_map or _NO_COLUMNS
         found = self._axes.get(id(axis_map))
         if found is None:
             found = self._axes[id(axis_map)] = TensorAxis(axis_map)
         return found
 
 
-def _is_one_product(recipe: Recipe, dtype: str) -> bool:
-    """Say whether a recipe is `W[i, j] * factor[j]`, with factors that are not rounded first."""
-    if not isinstance(recipe, Lift) or not isinstance(recipe.recipe, Stored):
-        return False
-    if recipe.recipe.dtype != dtype or recipe.noise or recipe.fresh.is_random:
-        return False
-    cols = () if recipe.cols is None else recipe.cols.spans
-    return (
-        len(cols) <= MAX_SLICES
-        # Larger numbers may overflow, which has to be seen.
-        and all(abs(span.backward) <= 1 for span in cols)
-        and all(span.start == FRESH or span.forward == 1 for span in recipe.rows.spans)
+def _wide(recipe: Recipe, dtype: str) -> Any:
+    import numpy as np
+
+    dtypes = (dtype, *(leaf.dtype for leaf in leaves(recipe)))
+    return np.dtype(np.float64 if "F64" in dtypes else np.float32)
+
+
+def _has_random(lift: Lift) -> bool:
+    return lift.fresh.is_random and (
+        lift.rows.has_fresh or lift.cols is None or lift.cols.has_fresh
     )
+
+
+def _noise(noise: Noise, cols: TensorAxis, numbers: Any, start: int) -> tuple[Any, Any]:
+    """Return what is drawn for rows of numbers, and the standard deviation of each row."""
+    amplitudes = _coarse_rms(numbers) * (noise.amplitude / UNIFORM_STD)
+    drawn = uniform(noise.key, start, start + len(numbers), cols.num_draws).astype(numbers.dtype)
+    drawn -= numbers.dtype.type(UNIFORM_MEAN)
+    return drawn, amplitudes.astype(numbers.dtype)
 
 
 def _are_scattered(pieces: list[Piece]) -> bool:
@@ -164,38 +207,42 @@ def _are_scattered(pieces: list[Piece]) -> bool:
 
 
 def _coarse_rms(numbers: Any) -> Any:
-    """Return the root mean square of each row [rows, 1], rounded to 12 bits.
+    """Return the root mean square of each row [rows, 1], rounded to 12 bits, in float64.
 
     So the order in which a machine adds does not show.
     """
-    import torch
+    import numpy as np
 
-    norms = torch.linalg.vector_norm(numbers, dim=1, keepdim=True, dtype=torch.float64)
-    mantissa, exponent = torch.frexp(norms / numbers.shape[1] ** 0.5)
-    return torch.ldexp((mantissa * 4096).round() / 4096, exponent)
+    squares = np.zeros((len(numbers), 1))
+    for at in range(0, numbers.shape[1], _MAX_SUMMED):
+        part = numbers[:, at : at + _MAX_SUMMED].astype(np.float64)
+        squares += (part[:, None, :] @ part[:, :, None])[:, 0]
+    mantissa, exponent = np.frexp(np.sqrt(squares) / numbers.shape[1] ** 0.5)
+    return np.ldexp(np.round(mantissa * 4096) / 4096, exponent)
 
 
 def _fill_fresh(numbers: Any, lift: Lift, rows: Any, cols: TensorAxis, start: int) -> None:
     """Put what is asked for where rows or columns have no source; it holds zeros so far."""
-    import torch
+    import numpy as np
 
     fresh = lift.fresh
-    if numbers.dim() == 1:
+    if numbers.ndim == 1:
         numbers[rows] = fresh.value
         return
-    columns = cols.fresh.nonzero().flatten()
-    if len(columns) and fresh.columns and not bool(rows.all()):
-        stop = start + numbers.shape[0]
-        drawn = normal(f"{fresh.key}/columns", start, stop, len(columns)).to(numbers.dtype)
+    columns = cols.fresh_columns
+    if cols.map.has_fresh and fresh.columns and not rows.all():
+        stop, count = start + len(numbers), int(cols.fresh.sum())
+        drawn = normal(f"{fresh.key}/columns", start, stop, count).astype(numbers.dtype)
         drawn[rows] = 0
-        numbers[:, columns] = drawn.mul_(fresh.columns)
-    if bool(rows.any()) and (fresh.rows or fresh.corner):
-        std = torch.full((numbers.shape[1],), fresh.rows, dtype=numbers.dtype)
+        drawn *= fresh.columns
+        numbers[:, columns] = drawn
+    if rows.any() and (fresh.rows or fresh.corner):
+        std = np.full(numbers.shape[1], fresh.rows, dtype=numbers.dtype)
         std[columns] = fresh.corner
-        new = rows.nonzero().flatten()
+        new = rows.nonzero()[0]
         first, last = int(new[0]), int(new[-1]) + 1
         drawn = normal(f"{fresh.key}/rows", start + first, start + last, numbers.shape[1])
-        numbers[new] = drawn[new - first].to(numbers.dtype) * std
+        numbers[new] = drawn[new - first].astype(numbers.dtype) * std
 
 
 # Four 16-bit integers of a word.
@@ -205,7 +252,7 @@ UNIFORM_STD = sqrt((2.0**32 - 1) / 12)
 
 
 def uniform(key: str, start: int, stop: int, num_columns: int) -> Any:
-    """Return rows [stop - start, num_columns] of uniform integers in int16.
+    """Return rows [stop - start, num_columns] of uniform integers, int16.
 
     Their mean is `UNIFORM_MEAN` and their standard deviation `UNIFORM_STD`.
     """
@@ -214,28 +261,25 @@ def uniform(key: str, start: int, stop: int, num_columns: int) -> Any:
 
 
 def normal(key: str, start: int, stop: int, num_columns: int) -> Any:
-    """Return rows of nearly normal numbers, mean 0, standard deviation 1.
+    """Return rows [stop - start, num_columns] of nearly normal numbers, float32.
 
-    Each is the sum of four uniform ones: bounded by 3.47, excess kurtosis -0.3.
+    Their mean is 0 and their standard deviation 1. Each is the sum of four uniform ones: bounded by
+    3.47, excess kurtosis -0.3.
     """
-    lanes = _words(key, start, stop, num_columns).view(stop - start, _LANES, num_columns).int()
-    total = lanes[:, 0] + lanes[:, 1] + lanes[:, 2] + lanes[:, 3]
-    return total.float().add_(_LANES / 2).mul_(1 / (UNIFORM_STD * sqrt(_LANES)))
+    import numpy as np
+
+    lanes = _words(key, start, stop, num_columns).reshape(stop - start, _LANES, num_columns)
+    numbers: Any = lanes.sum(axis=1, dtype=np.int32).astype(np.float32)
+    numbers += np.float32(_LANES / 2)
+    numbers *= np.float32(1 / (UNIFORM_STD * sqrt(_LANES)))
+    return numbers
 
 
 def _words(key: str, start: int, stop: int, num_words: int) -> Any:
     """Return int16 [stop - start, 4 * num_words]; a row takes `num_words` of the stream."""
     import numpy as np
-    import torch
 
     stream = np.random.PCG64(int.from_bytes(sha256(key.encode()).digest()[:16], "big"))
     stream.advance(start * num_words)
     words = stream.random_raw((stop - start) * num_words).view(np.int16)
-    return torch.from_numpy(words.reshape(stop - start, _LANES * num_words))
-
-
-def torch_dtype(dtype: str) -> Any:
-    """Return the torch dtype of a dtype in safetensors' words."""
-    import torch
-
-    return getattr(torch, CONFIG_NAMES[dtype])
+    return words.reshape(stop - start, _LANES * num_words)

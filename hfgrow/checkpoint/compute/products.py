@@ -25,17 +25,19 @@ one float32 number of a hundred million.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, pairwise
-from threading import Lock, RLock
+from threading import Lock, RLock, local
 from typing import Any, TypeVar
 
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.tensors import Learned, Predicted, Recipe, leaves
 
-# Computes rows of a recipe, in a dtype of torch: the first row, the row after the last.
-Rows = Callable[[Recipe, int, int, Any], Any]
+# Computes rows of a recipe as a tensor of torch: the first row, the row after the last, and
+# float32 or float64.
+Rows = Callable[[Recipe, int, int, str], Any]
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -51,6 +53,37 @@ _SMALLEST = 1e-5
 _MAX_ELEMENTS = 1 << 26
 # Threads may be at work on the end of one matrix and the start of the next, also of another kind.
 _NUM_KEPT = 2
+# Whether this is one of several threads at work, and what torch had before one of them called it.
+_worker = local()
+_num_torch_threads: list[int] = []
+_taking = Lock()
+
+
+def torch_in_worker() -> None:
+    """Begin a thread of several at work, where torch is not to start more."""
+    _worker.is_one = True
+
+
+@contextmanager
+def torch_is_given_back() -> Iterator[None]:
+    """Let torch have its threads again when those at work have ended; it need not be loaded."""
+    try:
+        yield
+    finally:
+        if _num_torch_threads:
+            import torch
+
+            torch.set_num_threads(_num_torch_threads.pop())
+
+
+def _take_torch() -> None:
+    if getattr(_worker, "is_one", False):
+        import torch
+
+        with _taking:
+            if not _num_torch_threads:
+                _num_torch_threads.append(torch.get_num_threads())
+        torch.set_num_threads(1)
 
 
 class Predictions:
@@ -69,6 +102,7 @@ class Predictions:
 
     def rows(self, recipe: Predicted, start: int, stop: int) -> Any:
         """Return rows [stop - start, columns] in float32, whatever the thread and the chunks."""
+        _take_torch()
         with self._lock:
             matrix = _kept(self._matrices, recipe, self._matrix)
         return matrix[start:stop].clone()
@@ -208,9 +242,7 @@ def _batches(num_samples: int, generator: Any) -> Iterator[Any]:
 
 
 def _whole(rows: Rows, recipe: Recipe) -> Any:
-    import torch
-
-    return rows(recipe, 0, recipe.shape[0], torch.float32)
+    return rows(recipe, 0, recipe.shape[0], "float32")
 
 
 def _kept(kept: dict[K, V], key: K, make: Callable[[K], V]) -> V:
@@ -261,33 +293,34 @@ class Products:
         self._lock = Lock()
         self._kept: dict[Learned, Any] = {}
 
-    def rows(self, recipe: Learned, start: int, stop: int, dtype: Any) -> Any:
-        """Return rows [stop - start] or [stop - start, columns] of a tensor."""
+    def rows(self, recipe: Learned, start: int, stop: int) -> Any:
+        """Return rows [stop - start] or [stop - start, columns] of a tensor, in float64."""
+        _take_torch()
         if recipe.rows is None:
-            return self._product(recipe, start, stop).to(dtype)
+            return self._product(recipe, start, stop)
         with self._lock:
             if recipe not in self._kept:
                 while len(self._kept) >= _NUM_KEPT:
                     del self._kept[next(iter(self._kept))]
                 self._kept[recipe] = self._product(recipe, 0, recipe.layers[0].shape[0])
             whole = self._kept[recipe]
-        return whole[start:stop].to(dtype, copy=True)
+        return whole[start:stop].clone()
 
     def _product(self, recipe: Learned, start: int, stop: int) -> Any:
         """Return a tensor in float64, of some rows of the base; rows that are mapped are all."""
         import torch
 
         def whole(stored: Recipe) -> Any:
-            return self._rows(stored, 0, stored.shape[0], torch.float64)
+            return self._rows(stored, 0, stored.shape[0], "float64")
 
         coefficients = [1.0]
         if recipe.depth is not None:
-            row = self._rows(recipe.depth, recipe.layer, recipe.layer + 1, torch.float64)
+            row = self._rows(recipe.depth, recipe.layer, recipe.layer + 1, "float64")
             coefficients = row[0].tolist()
         total = torch.zeros((stop - start, *recipe.layers[0].shape[1:]), dtype=torch.float64)
         for coefficient, layer in zip(coefficients, recipe.layers, strict=True):
             if coefficient:
-                total += self._rows(layer, start, stop, torch.float64) * coefficient
+                total += self._rows(layer, start, stop, "float64") * coefficient
         if recipe.rows is not None:
             total = mapped_rows(whole(recipe.rows), total, recipe.row_unit)
         if recipe.cols is not None:

@@ -5,10 +5,11 @@ from functools import partial
 from typing import Any
 
 from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads
-from hfgrow.checkpoint.compute.evaluate import Evaluator, ReadRows, torch_dtype
+from hfgrow.checkpoint.compute.dtypes import stored_dtype
+from hfgrow.checkpoint.compute.evaluate import Evaluator, ReadRows
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.plan import TensorPlan, stored_in
-from hfgrow.plan.tensors import CONFIG_DTYPES, Stored, predictor_of
+from hfgrow.plan.tensors import CONFIG_DTYPES, CONFIG_NAMES, Stored, predictor_of
 
 
 def evaluated(plans: Mapping[str, TensorPlan], tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,8 +31,9 @@ def evaluated(plans: Mapping[str, TensorPlan], tensors: Mapping[str, Any]) -> di
 
     def compute(chunk: Chunk) -> None:
         into = memoryview(found[chunk.name].flatten().view(torch.uint8).numpy())
-        content = computed(chunk, evaluator)
-        for at in chunk.offsets:
+        first, *others = chunk.offsets
+        content = computed(chunk, evaluator, into=into[first : first + chunk.nbytes])
+        for at in others:
             into[at : at + chunk.nbytes] = content
 
     work = []
@@ -49,10 +51,29 @@ def rows_of_tensors(tensors: Mapping[str, Any]) -> ReadRows:
     """Return the function that reads rows of tensors by the names of stored ones."""
 
     def read(stored: Stored, start: int, stop: int) -> Any:
+        import torch
+
         # What is given may be written into.
-        return tensors[stored.name].detach()[start:stop].to("cpu", copy=True)
+        rows = tensors[stored.name].detach()[start:stop].to("cpu", copy=True).contiguous()
+        nbytes = rows.flatten().view(torch.uint8).numpy()
+        return nbytes.view(stored_dtype(stored.dtype)).reshape(rows.shape)
 
     return read
+
+
+def torch_dtype(dtype: str) -> Any:
+    """Return the torch dtype of a dtype in safetensors' words."""
+    import torch
+
+    return getattr(torch, CONFIG_NAMES[dtype])
+
+
+def as_tensor(numbers: Any, dtype: str) -> Any:
+    """Return stored numbers, as `stored_dtype` says, as a tensor of torch in their dtype."""
+    import torch
+
+    nbytes = torch.from_numpy(numbers.reshape(-1).view("u1"))
+    return nbytes.view(torch_dtype(dtype)).reshape(numbers.shape)
 
 
 def dtype_of(name: str, tensor: Any) -> str:

@@ -280,7 +280,7 @@ def _one_hot(sources: Sequence[LayerSource], num_layers: int, *, is_end: bool) -
 
 
 def _identity_and_noise(size: int, base_size: int, key: str) -> Tensor:
-    fresh = normal(key, 0, size - base_size, base_size).float() / sqrt(size)
+    fresh = torch.from_numpy(normal(key, 0, size - base_size, base_size)) / sqrt(size)
     return torch.cat((torch.eye(base_size), fresh))
 
 
@@ -291,7 +291,7 @@ def _copies(axis: AxisMap, reader_key: str | None) -> Tensor:
         return forward.float()
     shares = [span.backward for span in axis.spans for _ in range(span.length)]
     rms = sqrt(sum(share**2 for share in shares) / len(shares))
-    noise = normal(reader_key, 0, axis.size, axis.base).double()
+    noise = torch.from_numpy(normal(reader_key, 0, axis.size, axis.base)).double()
     noise *= _NOISE * rms / sqrt(axis.base)
     energy = forward.square().sum(0)[:, None]
     noise -= forward @ (forward.T @ noise / energy)

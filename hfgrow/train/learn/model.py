@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hfgrow.checkpoint.compute.chunks import rows_of_files
 from hfgrow.checkpoint.compute.products import mapped_columns, mapped_rows
+from hfgrow.checkpoint.compute.state_dict import as_tensor
 from hfgrow.checkpoint.files import opened
 from hfgrow.data.batches import NO_TARGET, MicroBatch
 from hfgrow.errors import ModelError, printable
@@ -175,6 +176,6 @@ def _loaded(base: GrowthPlan, device: torch.device) -> dict[str, Tensor]:
     with opened(Path(base.folder), base.files) as descriptor_of:
         read = rows_of_files(descriptor_of)
         return {
-            name: read(stored_in(tensor), 0, tensor.shape[0]).to(device)
+            name: as_tensor(read(stored_in(tensor), 0, tensor.shape[0]), tensor.dtype).to(device)
             for name, tensor in base.tensors.items()
         }
