@@ -128,7 +128,7 @@ def _settle_architecture(config: dict[str, Any], family: Family) -> list[str]:
     """Write the name of the class that model_type loads, whatever a trainer called its own."""
     found = config.get("architectures")
     names = [found] if isinstance(found, str) else found
-    known = (None, [], [family.architecture], [family.published_as])
+    known: tuple[object, ...] = (None, [], [family.architecture], [family.published_as])
     if names in known and not isinstance(found, str):
         return []
     if (
