@@ -281,7 +281,7 @@ def test_neighbours_share_what_was_learnt() -> None:
     layers = recipes(matrices)
     read: list[str] = []
 
-    def rows(leaf: Any, start: int, stop: int) -> torch.Tensor:
+    def rows(leaf: Any, start: int, stop: int) -> Any:
         read.append(leaf.name)
         return matrices[leaf.name][start:stop].numpy().copy()
 
