@@ -29,7 +29,7 @@ from hfgrow.study.budget import (
 from hfgrow.study.law_fit import Fit, fit_files
 
 from . import options
-from .output import Console
+from .output import Console, broken
 from .pages import LOOK
 
 _EXAMPLES = """\
@@ -141,7 +141,21 @@ def budget(
         document["plot"] = str(plot)
         console.say(f"Drawn: {printable(plot, 200)}")
     lines = [] if found is None else _fit_lines(found)
-    console.result("\n".join([*lines, *_lines(result, name, layers)]), document)
+    lines += _lines(result, name, layers)
+    console.result("\n".join(broken(lines, console.width, behind=13)), document)
+    console.say(f"Next: {_next(model, result)}")
+
+
+def _next(model: str | None, found: Budget) -> str:
+    """Return what follows a budget: the growth itself, or a recipe of both trainings."""
+    if model is not None:
+        return f"hfgrow stack {printable(model)} --g {found.g}, then train on by a recipe"
+    base, more = (f"{tokens:.3g}" for tokens in (found.base_tokens, found.continued_tokens))
+    return (
+        "hfgrow recipes paper-gstack --copy mine.yaml, with its own model and --set "
+        f"stages.0.train.tokens={base} --set stages.1.grow.g={found.g} "
+        f"--set stages.2.train.tokens={more}"
+    )
 
 
 def _check(
@@ -164,8 +178,8 @@ def _lines(budget: Budget, name: str | None, layers: tuple[int, int] | None) -> 
         f"target       N = {n} parameters, g = {budget.g}{depth}",
         f"compute      C = {budget.flops:.4g} FLOPs: {shown(budget.scratch_tokens)} tokens of the "
         "target from scratch (C = 6 N D)",
-        f"base         {base_is}: d = {shown(budget.base_tokens)} tokens",
-        f"grown model  {shown(budget.continued_tokens)} tokens more",
+        f"base         {base_is}: train it on d = {shown(budget.base_tokens)} tokens, then grow",
+        f"grown model  train it on {shown(budget.continued_tokens)} tokens more",
         f"split        base {budget.base_flops:.3g} FLOPs ({share:.2%}), grown model "
         f"{budget.continued_flops:.3g} FLOPs ({1 - share:.2%})",
         f"law          {budget.law.formula}; {budget.law.source}",

@@ -13,7 +13,7 @@ from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
 
 from . import options
-from .output import Console
+from .output import Console, say_block
 from .pages import TRAIN, App, Group
 
 _DATA_EXAMPLES = """\
@@ -80,7 +80,14 @@ def prepare(
         client=client,
         progress=console,
     )
-    console.say(f"{_summary(files)}, {size(_nbytes(files))} in {printable(out, 200)}")
+    shown = printable(out, 200)
+    rows = [
+        ("what", f"{_summary(files)}, {size(_nbytes(files))}"),
+        ("where", shown),
+        ("in a recipe", f"data: {{train: [{{path: {shown}}}], ...}}, with this tokenizer"),
+    ]
+    say_block(console, "Tokenised", rows)
+    console.say(f"Next: hfgrow train RECIPE --set data.train.0.path={shown}, or hfgrow data check")
     console.result(str(out), _document(out, files))
 
 

@@ -206,7 +206,8 @@ def growth_text(growth: Growth) -> list[str]:
     ]
     if growth.pushed:
         state = "already there, nothing to push" if growth.pushed.already else "pushed"
-        lines.append(f"  Hub       {state}: {growth.pushed.pull_request or growth.pushed.url}")
+        where = growth.pushed.pull_request or growth.pushed.url
+        lines.append(f"  Hub       {state}: {where} ({growth.pushed.visibility})")
     following = (
         f"hfgrow push {quoted}" if growth.manifest and growth.manifest.growth.measured else ""
     )

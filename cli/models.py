@@ -11,7 +11,7 @@ from hfgrow import __version__
 from hfgrow.checkpoint.compute.chunks import check_finite
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.console import counting, size
+from hfgrow.console import count, counting, size
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.loading import require
 from hfgrow.growth.models import base_name, files_of, local_folder, locate
@@ -26,8 +26,8 @@ from hfgrow.plan.operators.padding import why_fixed
 from hfgrow.plan.plan import GrowthPlan
 
 from . import options
-from .output import Console
-from .pages import LOOK, ON_HUB
+from .output import Console, near, say_block
+from .pages import LOOK, ON_HUB, OUTPUT
 
 _INSPECT_EXAMPLES = """\
 hfgrow inspect demo
@@ -194,7 +194,7 @@ def operators(
         console.result("\n".join(_table()), {"operators": [_row(key) for key in OPERATORS]})
         return
     if name not in OPERATORS:
-        hint = f"one of {', '.join(OPERATORS)}"
+        hint = near(name, OPERATORS) or "hfgrow operators lists them"
         if name in ALL_OPERATORS:
             hint = f"{name} needs text and has a command of its own: hfgrow {name} --help"
         raise UsageError(f"there is no operator {printable(name)}", hint=hint)
@@ -301,6 +301,17 @@ def pull(
     client = HubClient(token=token)
     ref = locate(model, revision, client, console)
     folder = local_folder(ref, client, console)
+    plan = read(LocalFolder(folder))
+    rows = [
+        (
+            "what",
+            f"{plan.num_hidden_layers} layers, {count(plan.num_parameters)} parameters, "
+            f"{size(plan.nbytes)}",
+        ),
+        *([("commit", ref.revision)] if ref.revision else []),
+    ]
+    say_block(console, f"Here: {printable(ref.label, 100)}", rows)
+    console.say(f"Next: hfgrow stack {printable(model, 200)} --g 2, or another of hfgrow operators")
     document = {"folder": str(folder), "repo": ref.repo_id, "revision": ref.revision}
     console.result(str(folder), document)
 
@@ -313,6 +324,12 @@ def push(
     private: options.PrivateOption = None,
     create_pr: options.CreatePrOption = False,
     exist_ok: options.ExistOkOption = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would go where; send nothing.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
     token: options.TokenOption = None,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -328,17 +345,33 @@ def push(
         private=private,
         exist_ok=exist_ok,
         create_pr=create_pr,
+        dry_run=dry_run,
     )
-    if pushed.already:
-        console.say("Already there: every file is the same, nothing was pushed")
     for note in pushed.notes:
         console.say(f"Note: {note}")
+    name = printable(pushed.url.removeprefix(f"{client.endpoint}/"))
+    done = "Would be pushed" if dry_run else "Pushed"
+    if pushed.already:
+        done = "Already there: every file is the same, nothing was pushed"
+    rows = [
+        ("where", f"{pushed.url} ({pushed.visibility})"),
+        ("what", f"{len(pushed.files)} files, {size(sum(pushed.files.values()))}"),
+        *([("commit", pushed.commit)] if pushed.commit else []),
+    ]
+    say_block(console, done, rows)
+    if pushed.private is False and private is None and not pushed.already:
+        console.say("Note: as public as its base; --private is for your eyes alone")
+    if not dry_run:
+        console.say(f"Next: hfgrow lineage {name}")
     console.result(
         pushed.pull_request or pushed.url,
         {
             "url": pushed.url,
-            "commit": pushed.commit,
+            "private": pushed.private,
+            "files": dict(pushed.files),
+            "commit": pushed.commit or None,
             "already_pushed": pushed.already,
             "pull_request": pushed.pull_request,
+            "dry_run": dry_run,
         },
     )

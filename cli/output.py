@@ -20,6 +20,8 @@ _WIDEST = 120
 # Between plain lines: seldom where much time has passed already.
 _FIRST_S, _INTERVAL_S, _LONGEST_INTERVAL_S = 2.0, 5.0, 30.0
 _SHARE = 0.1
+# The first words of lines, and how a terminal shows them: red, yellow, bold.
+_COLOURS = {"Error": "1;31", "Note": "33", "Hint": "1", "Next": "1;32"}
 _TRUE = ("1", "ON", "YES", "TRUE")
 
 
@@ -51,7 +53,7 @@ class Console:
         """Tell a line on stderr."""
         if not self.quiet:
             with suppress(OSError):
-                print(redacted(OPTIONS.spell(f"{text}")), file=sys.stderr, flush=True)
+                print(_coloured(redacted(OPTIONS.spell(f"{text}"))), file=sys.stderr, flush=True)
 
     def stop(self, text: str, number: int) -> NoReturn:
         """Tell where work stands that a signal ended, and end with the code of the signal."""
@@ -79,9 +81,10 @@ class Console:
             print(redacted(json.dumps({"error": document}, ensure_ascii=False)), flush=True)
             return
         with suppress(OSError):
-            print(f"Error: {redacted(printable(error, 2000))}", file=sys.stderr)
+            print(_coloured(f"Error: {redacted(printable(error, 2000))}"), file=sys.stderr)
             if error.hint:
-                print(f"Hint: {redacted(printable(error.hint, 2000))}", file=sys.stderr)
+                hint = f"Hint: {redacted(printable(error.hint, 2000))}"
+                print(_coloured(hint), file=sys.stderr)
 
     def bytes(self, what: str, total: int) -> "Bar":
         """Start a progress bar on stderr; small amounts of bytes get none."""
@@ -163,6 +166,11 @@ def say_block(console: Console, title: str, rows: Iterable[tuple[str, str]]) -> 
         console.say(line)
 
 
+def broken(lines: Iterable[str], width: int | None, *, behind: int) -> list[str]:
+    """Return lines broken between words where they are too wide, what goes on being indented."""
+    return [part for line in lines for part in wrapped(line, width, behind=behind)]
+
+
 def wrapped(line: str, width: int | None, *, behind: int) -> list[str]:
     """Return a line broken between words, what goes on being indented."""
     if width is None or len(line) <= width or behind >= width - 20:
@@ -182,6 +190,21 @@ def near(name: str, known: Iterable[str]) -> str:
     """Return a hint that names what is spelled most like a name; empty where nothing is."""
     found = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {found[0]}?" if found else ""
+
+
+def _coloured(text: str) -> str:
+    """Return a line with its first word in colour where a person looks at a terminal."""
+    word, colon, rest = text.partition(":")
+    code = _COLOURS.get(word)
+    if not colon or code is None or not _takes_colour():
+        return text
+    return f"\x1b[{code}m{word}:\x1b[0m{rest}"
+
+
+def _takes_colour() -> bool:
+    """Say whether stderr shows colours and nobody has said no: https://no-color.org."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return sys.stderr.isatty() and not plain
 
 
 def moving_bars() -> bool:

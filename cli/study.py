@@ -79,7 +79,14 @@ def study(
     require("hfgrow study", "pydantic", *TRAINING)
     if dry_run and report_only:
         raise UsageError("--dry-run and --report-only: one of the two")
-    from hfgrow.study.arms import load_study
+    from hfgrow.study.arms import check_arms, load_study
+
+    console = Console(as_json=json, quiet=quiet)
+    asked = load_study(recipe, set_ or (), size=size)
+    wanted = asked.seeds if seeds is None else _seeds(seeds)
+    chosen = None if arms is None else frozenset(filter(None, map(str.strip, arms.split(","))))
+    check_arms(asked, chosen)
+    # Behind what can be refused at once: these import torch.
     from hfgrow.study.design import begun, design, selected
     from hfgrow.study.estimate import estimate
     from hfgrow.study.folder import Machine, StudyFolder
@@ -87,11 +94,7 @@ def study(
     from hfgrow.study.results import results
     from hfgrow.study.runs import DONE, Outcome, run_study
 
-    console = Console(as_json=json, quiet=quiet)
-    asked = load_study(recipe, set_ or (), size=size)
-    wanted = asked.seeds if seeds is None else _seeds(seeds)
     folder = StudyFolder(out or Path(f"study-{asked.name}-{asked.size}"))
-    chosen = None if arms is None else frozenset(filter(None, map(str.strip, arms.split(","))))
     if report_only:
         folder.check_is_study()
     # All that lies in the folder is reported; what is chosen only says what is run.
@@ -118,6 +121,7 @@ def study(
     for line in lines_of(summed):
         console.say(line)
     console.result(str(folder.path / "report.html"), document_of(summed, folder.path))
+    console.say(f"Next: open {printable(folder.path / 'report.html', 200)} in a browser")
     if any(outcome.status != DONE for outcome in outcomes.values()):
         raise typer.Exit(8)
 
@@ -297,6 +301,14 @@ def compare(
     if keep:
         lines.append(f"kept: {place / WINNER}")
     console.result("\n".join(lines), document)
+    follow = f"hfgrow push {place / WINNER}" if keep else f"hfgrow {_grown_by(order[0], model)}"
+    console.say(f"Next: {printable(follow, 300)}")
+
+
+def _grown_by(best: "Probe", model: str) -> str:
+    """Return the command of the growth that won."""
+    operator, _, options = best.operator.partition(" ")
+    return f"{operator} {shlex.quote(model)} {options}".rstrip()
 
 
 def _steps(ops: str | None, op: Sequence[str], g: int) -> list[Step]:

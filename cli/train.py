@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hfgrow.calls import trained
 from hfgrow.checkpoint.files import CARD, LOSS_PICTURE, RECIPE, LocalFolder
 from hfgrow.console import count, duration, size
 from hfgrow.errors import UsageError, printable
@@ -155,19 +156,16 @@ def _close(folder: Path, result: dict[str, Any], console: Console) -> dict[str, 
     from hfgrow.train.clean import removable
     from hfgrow.train.run_folder import RunFolder
 
-    manifest = manifest_of(LocalFolder(folder))
-    trainings, made = manifest.trainings, manifest.link.result
-    last = trainings[-1]
-    tokens = sum(link.compute.tokens for link in trainings)
-    seconds = sum(link.compute.seconds or 0.0 for link in trainings)
+    made = trained(folder, result.get("url"))
+    weights = manifest_of(LocalFolder(folder)).link.result.files.values()
     shown = shlex.quote(printable(folder, 200))
     run = RunFolder(folder.parent)
     spare = removable(run)
     rows = [
         ("what", f"{made.num_hidden_layers} layers, {count(made.num_parameters)} parameters"),
-        ("trained", f"{count(tokens)} tokens in {duration(seconds)} of steps"),
-        *(("loss", evaluated_line(one)) for one in last.evaluations),
-        ("where", f"{shown}, {size(sum(file.nbytes for file in made.files.values()))}"),
+        ("trained", f"{count(made.tokens)} tokens in {duration(made.seconds)} of steps"),
+        *(("loss", evaluated_line(one)) for one in made.losses),
+        ("where", f"{shown}, {size(sum(file.nbytes for file in weights))}"),
     ]
     beside = [name for name in (CARD, LOSS_PICTURE, RECIPE) if (folder / name).is_file()]
     rows.append(("beside", ", ".join(beside)))
@@ -175,18 +173,17 @@ def _close(folder: Path, result: dict[str, Any], console: Console) -> dict[str, 
         kinds = ", ".join(spare)
         clean_up = f"hfgrow clean {shlex.quote(printable(run.path, 200))}"
         rows.append(("may go", f"{size(sum(spare.values()))} of {kinds}: {clean_up}"))
-    if "url" in result:
-        rows.append(("Hub", result["url"]))
+    if made.url:
+        rows.append(("Hub", f"{made.url} ({'private' if result['private'] else 'public'})"))
     say_block(console, f"Finished: {printable(made.name)}", rows)
-    if "url" not in result:
+    if not made.url:
         console.say(f"Next: hfgrow push {shown}")
     return {
         **result,
         "num_hidden_layers": made.num_hidden_layers,
         "num_parameters": made.num_parameters,
-        "tokens": tokens,
-        "seconds": seconds,
-        "flops": sum(link.compute.flops for link in trainings),
+        "tokens": made.tokens,
+        "seconds": made.seconds,
         "losses": {
             one.label: {
                 "before_growth": one.before_growth,
@@ -195,7 +192,7 @@ def _close(folder: Path, result: dict[str, Any], console: Console) -> dict[str, 
                 "bits_per_byte": one.bits_per_byte_after,
                 "num_tokens": one.num_tokens,
             }
-            for one in last.evaluations
+            for one in made.losses
         },
         "removable_nbytes": spare,
     }

@@ -6,19 +6,23 @@ The main job from Python::
 
     growth = hfgrow.grow(hfgrow.GrowthRequest(model="demo", steps=[("stack", {"g": 4})]))
     hfgrow.verify(growth.out)
+
+What the other commands do: `inspect`, `pull`, `push`, `train`, `evaluate`, `budget`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hfgrow.calls import Trained, budget, evaluate, inspect, pull, push, train
     from hfgrow.checkpoint.compute.moments import grow_optimizer_state
     from hfgrow.checkpoint.files import LocalFolder
     from hfgrow.checkpoint.read import read
+    from hfgrow.console import Bars
     from hfgrow.errors import GrowthError
     from hfgrow.growth.grow import Growth, GrowthRequest, grow
     from hfgrow.growth.mask import GrowthMask, attach_mask
-    from hfgrow.growth.memory import grow_state_dict, plan_state_dict
+    from hfgrow.growth.memory import grow_model, grow_state_dict, plan_state_dict
     from hfgrow.growth.reproduce import reproduce
     from hfgrow.growth.verify import verify
     from hfgrow.lineage.manifest import Manifest
@@ -32,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FAMILIES",
     "OPERATORS",
+    "Bars",
     "Growth",
     "GrowthError",
     "GrowthMask",
@@ -39,20 +44,29 @@ __all__ = [
     "GrowthRequest",
     "LocalFolder",
     "Manifest",
+    "Trained",
     "__version__",
     "attach_mask",
+    "budget",
+    "evaluate",
     "grow",
+    "grow_model",
     "grow_optimizer_state",
     "grow_state_dict",
+    "inspect",
     "plan_state_dict",
+    "pull",
+    "push",
     "read",
     "read_manifest",
     "reproduce",
+    "train",
     "verify",
 ]
 
 # Loaded when first asked for, so that importing hfgrow costs nothing.
 _HOMES = {
+    "Bars": "console",
     "FAMILIES": "plan.families",
     "Growth": "growth.grow",
     "GrowthError": "errors",
@@ -62,11 +76,18 @@ _HOMES = {
     "LocalFolder": "checkpoint.files",
     "Manifest": "lineage.manifest",
     "OPERATORS": "plan.operators",
+    "Trained": "calls",
     "attach_mask": "growth.mask",
+    "budget": "calls",
+    "evaluate": "calls",
     "grow": "growth.grow",
+    "grow_model": "growth.memory",
     "grow_optimizer_state": "checkpoint.compute.moments",
     "grow_state_dict": "growth.memory",
+    "inspect": "calls",
     "plan_state_dict": "growth.memory",
+    "pull": "calls",
+    "push": "calls",
     "read": "checkpoint.read",
     "read_manifest": "lineage.reading",
     "reproduce": "growth.reproduce",
@@ -75,8 +96,16 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "train":
+        # The room of that name, which can be called.
+        return import_module("hfgrow.train")
     if name not in _HOMES:
         raise AttributeError(f"module 'hfgrow' has no attribute {name!r}")
     value = getattr(import_module(f"hfgrow.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """List what there is to use, for a shell that completes."""
+    return sorted(__all__)

@@ -7,9 +7,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
-from hfgrow.errors import UsageError, printable, redacted
+from hfgrow.errors import Text, UsageError, printable, redacted
 
 
 class ProgressBar(Protocol):
@@ -51,6 +51,37 @@ class Silent:
 
     def close(self) -> None:
         """Stop counting nothing."""
+
+
+class Bars:
+    """Shows lines on stderr, and bars of tqdm: moving ones in a notebook and on a terminal."""
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+        print(redacted(str(Text(text))), file=sys.stderr, flush=True)
+
+    def bytes(self, what: str, total: int) -> ProgressBar:
+        """Start a bar of bytes."""
+        from tqdm.auto import tqdm
+
+        return _Bar(tqdm(total=total, desc=what, unit="B", unit_scale=True, leave=False))
+
+
+class _Bar:
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def advance(self, nbytes: int) -> None:
+        self._bar.update(nbytes)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def usual_progress() -> Progress:
+    """Return who is told where nobody is named: bars in a notebook, nobody in a script."""
+    shell = sys.modules.get("IPython")
+    return Bars() if shell is not None and shell.get_ipython() is not None else Silent()
 
 
 @contextmanager

@@ -59,7 +59,8 @@ ROOMS = {
     "data": Room(5, HEAVY - {"numpy"}),
     "train": Room(6, HEAVY - {"numpy", "pydantic", "safetensors", "torch", "transformers", "yaml"}),
     "study": Room(7, HEAVY - {"numpy", "pydantic"}),
-    "cli": Room(8),
+    "calls": Room(8),
+    "cli": Room(9),
 }
 
 

@@ -15,7 +15,7 @@ from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES, Layout, lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.checkpoint.write import check_free_space, config_with, write, write_texts
-from hfgrow.console import Progress, Silent, counting
+from hfgrow.console import Progress, count, counting, usual_progress
 from hfgrow.errors import OutputError, Text, argument, printable
 from hfgrow.growth.behaviour import TRANSFORMERS, settle_generation
 from hfgrow.growth.loading import COMPUTING, missing, require, require_for
@@ -119,19 +119,24 @@ class Growth:
     num_transformers_tensors: int | None = None
     cloned_nbytes: int = 0
 
+    def __repr__(self) -> str:
+        layers = f"{self.base.num_hidden_layers} -> {self.plan.num_hidden_layers} layers"
+        sizes = f"{count(self.base.num_parameters)} -> {count(self.plan.num_parameters)} parameters"
+        return f"Growth({self.name}: {layers}, {sizes}, {self.out})"
+
 
 def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     """Run the main job.
 
     Args:
         request: What to grow, how, and where to.
-        progress: Told how it goes on; None tells nobody.
+        progress: Told how it goes on; None shows bars in a notebook, and tells nobody elsewhere.
 
     Raises:
         GrowthError: Anything that the user can act on. Nothing is left behind, unless the output
             is complete and only its push failed: then it stays, and can be pushed again.
     """
-    progress = progress or Silent()
+    progress = progress or usual_progress()
     client = HubClient(token=request.token)
     ref, name, out = _resolve(request, client, progress)
     target = _preflight(request, ref, name, client)

@@ -1,7 +1,6 @@
 """Growth of a model in memory: no files, no lineage, the same bits as the streamed writer.
 
-state, config = hfgrow.grow_state_dict(model, [("hyperclone-noisy", {"g": 2})])
-grown = type(model).from_pretrained(None, config=type(model.config)(**config), state_dict=state)
+grown = hfgrow.grow_model(model, [("hyperclone-noisy", {"g": 2})])
 """
 
 import json
@@ -12,7 +11,7 @@ from hfgrow.checkpoint.compute.state_dict import dtype_of, evaluated
 from hfgrow.checkpoint.files import CONFIG, SINGLE
 from hfgrow.checkpoint.header import build_header
 from hfgrow.checkpoint.read import read
-from hfgrow.errors import UsageError
+from hfgrow.errors import ModelError, UsageError, printable
 from hfgrow.growth.steps import Steps, planned
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.plan import GrowthPlan
@@ -39,6 +38,45 @@ def grow_state_dict(
     """
     tensors, plan = _planned(model, steps, config)
     return evaluated(plan.tensors, tensors), dict(plan.config)
+
+
+def grow_model(model: Any, steps: Steps) -> Any:
+    """Grow a transformers model that lies in memory into another, which is returned; it stays.
+
+    It is `grow_state_dict` and then::
+
+        kind, settings = type(model), type(model.config)
+        kind.from_pretrained(None, config=settings(**config), state_dict=state, dtype="auto")
+
+    which every tensor must fit; a tied head is tied again.
+
+    Args:
+        model: The model; of a state dict there is only `grow_state_dict`.
+        steps: The operators to apply, in order.
+
+    Raises:
+        ModelError: As in `grow_state_dict`; or transformers does not take the result as it is.
+        UsageError: As in `grow_state_dict`.
+    """
+    from hfgrow.growth.loading import silence_transformers
+
+    state, config = grow_state_dict(model, steps)
+    silence_transformers()
+    grown, info = type(model).from_pretrained(
+        None,
+        config=type(model.config)(**config),
+        state_dict=state,
+        dtype=model.dtype,
+        output_loading_info=True,
+    )
+    odd = [
+        name for key in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in info[key]
+    ]
+    if odd:
+        raise ModelError(
+            f"transformers does not take {printable(odd[0])} of the grown model as it is"
+        )
+    return grown.to(model.device).train(model.training)
 
 
 def plan_state_dict(

@@ -42,6 +42,7 @@ def publish(
     private: bool | None = None,
     exist_ok: bool = False,
     create_pr: bool = False,
+    dry_run: bool = False,
 ) -> Pushed:
     """Push a model that lies in a folder, grown by hfgrow, or trained.
 
@@ -53,6 +54,7 @@ def publish(
         private: The visibility of a new repository; None means as private as its ancestors.
         exist_ok: Whether a repository that hfgrow did not make may be pushed to.
         create_pr: Whether to open a pull request instead.
+        dry_run: Whether nothing is sent, and nothing written here; there is no commit then.
 
     Raises:
         ModelError: The folder was not made by hfgrow, or its weights were changed since.
@@ -73,6 +75,9 @@ def publish(
     # Config, index and headers must still agree; the weights themselves are hashed next.
     read(LocalFolder(folder))
     check_generation(folder)
+    if dry_run:
+        url = f"{client.endpoint}/{target.repo_id}"
+        return replace(Pushed(url, ""), private=target.private, files=_sizes(folder, manifest))
     proved = unchanged(folder, manifest, progress)
     _write_down(folder, manifest, proved, target.repo_id)
     return push_files(folder, proved, target, client, progress)
@@ -122,7 +127,7 @@ def push_files(
     if note:
         progress.say(f"Note: {note}")
     hashes = {name: file.sha256 for name, file in manifest.link.result.files.items() if file.sha256}
-    return push(
+    pushed = push(
         folder,
         own_files(folder, manifest),
         target,
@@ -131,6 +136,11 @@ def push_files(
         message=f"Add {manifest.link.result.name}",
         hashes=hashes,
     )
+    return replace(pushed, private=target.private, files=_sizes(folder, manifest))
+
+
+def _sizes(folder: Path, manifest: Manifest) -> dict[str, int]:
+    return {name: (folder / name).stat().st_size for name in own_files(folder, manifest)}
 
 
 def visible_as(name: str, manifest: Manifest | None, client: HubClient) -> ModelRef:

@@ -13,7 +13,7 @@ from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target, staged, translated
 from hfgrow.checkpoint.write import check_free_space, config_with, write, write_texts
-from hfgrow.console import Progress, Silent, counting
+from hfgrow.console import Progress, counting, usual_progress
 from hfgrow.errors import ModelError, UsageError, VerificationError, command, printable
 from hfgrow.growth.loading import COMPUTING, missing, require_for
 from hfgrow.growth.models import base_folder, files_of, locate
@@ -56,7 +56,7 @@ def reproduce(
         ModelError: There is no lineage, there is a training in it, or the root is not to be found.
         OutputError: The rebuilt model cannot be written.
     """
-    client, progress = client or HubClient(), progress or Silent()
+    client, progress = client or HubClient(), progress or usual_progress()
     ref = locate(model, revision, client, progress)
     files = files_of(ref, client)
     manifest = manifest_of(files)

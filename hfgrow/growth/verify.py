@@ -18,7 +18,7 @@ from hfgrow.checkpoint.compute.chunks import (
 from hfgrow.checkpoint.compute.evaluate import Evaluator
 from hfgrow.checkpoint.files import LocalFolder, hash_file, opened
 from hfgrow.checkpoint.read import read
-from hfgrow.console import Progress, Silent, counting
+from hfgrow.console import Progress, counting, usual_progress
 from hfgrow.errors import ModelError, Text, UsageError, VerificationError, printable
 from hfgrow.growth.behaviour import TRANSFORMERS, check_transformers_view, measure
 from hfgrow.growth.loading import missing, require_for
@@ -247,7 +247,7 @@ def verify(
         UsageError: Tensors have to be computed, and what computes them is not installed; or a base
             or a text is given for a trained model.
     """
-    folder, client, progress = Path(folder), client or HubClient(), progress or Silent()
+    folder, client, progress = Path(folder), client or HubClient(), progress or usual_progress()
     manifest = manifest_of(LocalFolder(folder))
     if isinstance(manifest.link, TrainingLink):
         if base is not None or text is not None:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,8 @@ class Pushed:
         already: Whether they were there before, so that nothing was sent.
         pull_request: The page of the pull request, if one was asked for.
         notes: What the user should be told, one line each.
+        private: Whether the repository is private; None where nobody has said.
+        files: The files of the model and their bytes.
     """
 
     url: str
@@ -51,6 +53,13 @@ class Pushed:
     already: bool = False
     pull_request: str | None = None
     notes: tuple[str, ...] = ()
+    private: bool | None = None
+    files: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def visibility(self) -> str:
+        """Who sees it, in a word."""
+        return {True: "private", False: "public", None: "visibility unknown"}[self.private]
 
 
 def push(

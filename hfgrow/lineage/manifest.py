@@ -215,6 +215,10 @@ class Manifest:
     root_compute: Compute | None = None
     benchmarks: tuple[Benchmark, ...] = ()
 
+    def __repr__(self) -> str:
+        names = [link.base.name for link in self.chain] + [self.link.result.name]
+        return f"Manifest({' -> '.join(names)})"
+
     @property
     def root(self) -> Model:
         """The model that the first link starts from."""

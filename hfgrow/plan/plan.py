@@ -93,6 +93,13 @@ class GrowthPlan:
     steps: tuple[GrowthStep, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
+    def __repr__(self) -> str:
+        steps = f", by {', '.join(step.operator for step in self.steps)}" if self.steps else ""
+        return (
+            f"GrowthPlan({self.family}: {self.num_hidden_layers} layers, "
+            f"{self.num_parameters:,} parameters in {len(self.tensors)} tensors{steps})"
+        )
+
     @property
     def num_hidden_layers(self) -> int:
         """The number of layers."""

@@ -262,6 +262,25 @@ def load_study(
         raise refused(error, content, where) from None
 
 
+def check_arms(study: StudyRecipe, arms: frozenset[str] | None) -> None:
+    """Refuse arms that a study does not have.
+
+    Args:
+        study: The study.
+        arms: Their names; None takes all.
+
+    Raises:
+        UsageError: There is no such arm, or none is named.
+    """
+    known = study.arms
+    for arm in sorted((arms or frozenset()) - known.keys()):
+        raise UsageError(
+            f"the study has no arm {printable(arm)}", hint=f"it has {', '.join(known)}"
+        )
+    if arms is not None and not arms:
+        raise UsageError("no arm is left", hint=f"the study has {', '.join(known)}")
+
+
 def _complete(content: dict[Any, Any], study: str | Path, where: str) -> dict[Any, Any]:
     """Return a study with what it takes over from the one that it is like."""
     like = content.get(_LIKE)

@@ -146,6 +146,13 @@ class Budget:
     law_tokens: float
     base_tokens: float
 
+    def __repr__(self) -> str:
+        return (
+            f"Budget(base of {shown(self.num_base_parameters)}: {shown(self.base_tokens)} tokens; "
+            f"g = {self.g}; grown model of {shown(self.num_parameters)}: "
+            f"{shown(self.continued_tokens)} tokens)"
+        )
+
     @property
     def scratch_tokens(self) -> float:
         """Tokens of the target from scratch for the same compute: `D = C / 6 N`."""

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from hfgrow.errors import GrowthError, UsageError, printable
 from hfgrow.plan.plan import LayerSource
 from hfgrow.study.accounting import StageCost, total
-from hfgrow.study.arms import Arm, Base, StudyRecipe
+from hfgrow.study.arms import Arm, Base, StudyRecipe, check_arms
 from hfgrow.train.dry_run import PlannedStage, plan_stages, stage_cost
 from hfgrow.train.flops import arithmetic
 from hfgrow.train.initial_weights import fresh_plan
@@ -156,13 +156,7 @@ def selected(
     Raises:
         UsageError: There is no such arm.
     """
-    known = whole.study.arms
-    for arm in sorted((arms or frozenset()) - known.keys()):
-        raise UsageError(
-            f"the study has no arm {printable(arm)}", hint=f"it has {', '.join(known)}"
-        )
-    if arms is not None and not arms:
-        raise UsageError("no arm is left", hint=f"the study has {', '.join(known)}")
+    check_arms(whole.study, arms)
     return _only(
         whole,
         lambda job: (arms is None or job.arm in arms) and (seeds is None or job.seed in seeds),

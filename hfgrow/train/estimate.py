@@ -20,9 +20,9 @@ from hfgrow.train.recipe.recipe import Recipe
 _FLOAT32 = 4
 # What Python, torch and transformers take before there is a model: measured on Linux, CPU.
 _PROGRAM_NBYTES = 450_000_000
-# The logits of a chunk, their exponentials and their gradient.
-_LOGITS_NBYTES = {"cuda": 3 << 30}
-_LOGITS_NBYTES_ELSEWHERE = 3 << 26
+# Of the logits of a chunk, which are computed with their exponentials and their gradient.
+_CHUNK_NBYTES = {"cuda": 1 << 30}
+_CHUNK_NBYTES_ELSEWHERE = 1 << 26
 # Where nothing is measured: what runs reach of the peak, with whole cores for themselves.
 _USUAL_MFU = 0.4
 # What may be made and run for an estimate: a micro-batch that takes no longer.
@@ -113,7 +113,11 @@ def memory_of(
         gradients=copies * _FLOAT32 * num_trained // parts,
         optimizer=state_nbytes // parts,
         activations=_activations(recipe, config, num_parameters),
-        logits=_LOGITS_NBYTES.get(device.type, _LOGITS_NBYTES_ELSEWHERE),
+        logits=3
+        * min(
+            _CHUNK_NBYTES.get(device.type, _CHUNK_NBYTES_ELSEWHERE),
+            _FLOAT32 * recipe.micro_batch_size * recipe.data.sequence_length * config["vocab_size"],
+        ),
         program=0 if on_gpu else _PROGRAM_NBYTES,
         available=_free(device),
     )

@@ -385,8 +385,8 @@ def push_model(
     # By the name that was asked about: a last stage of growth has another one of its own.
     repo = recipe.push.repo or run_name(recipe)
     pushed = publish(final, repo, client, progress, private=recipe.push.private)
-    progress.say(f"Pushed: {pushed.url}")
-    return {"url": pushed.url}
+    progress.say(f"Pushed: {pushed.url} ({pushed.visibility})")
+    return {"url": pushed.url, "private": pushed.private, "commit": pushed.commit}
 
 
 def _manifest(base: ModelRef, client: HubClient) -> Manifest | None:

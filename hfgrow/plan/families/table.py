@@ -132,6 +132,9 @@ class Family:
         """The embeddings of the vocabulary."""
         return next(role for role in self.outer if role.kind is Kind.EMBEDDING)
 
+    def __repr__(self) -> str:
+        return f"Family({self.model_type}: {self.architecture})"
+
     def is_tied(self, config: Config) -> bool:
         """Say whether config.json ties the output head to the embeddings."""
         return bool(config.get("tie_word_embeddings", self.tied_default))

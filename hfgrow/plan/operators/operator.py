@@ -150,6 +150,9 @@ class Operator(Generic[P]):
     cost: Callable[[Mapping[str, object]], LearningCost] | None = None
     _defaults: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"Operator({self.name}: {self.summary})"
+
     def __call__(self, base: GrowthPlan, *args: P.args, **arguments: P.kwargs) -> GrowthPlan:
         """Return the grown plan.
 

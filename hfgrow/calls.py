@@ -1,0 +1,309 @@
+"""The commands as functions of Python: inspect, pull, push, train, evaluate, budget.
+
+Each takes what its command takes and returns what that prints, as an object. Where nobody says who
+is told how work goes on, a notebook gets bars, and a script nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.console import Progress, amount, count, duration, usual_progress
+from hfgrow.data.sources import named_source
+from hfgrow.errors import UsageError
+from hfgrow.growth.models import base_name, files_of, local_folder, locate
+from hfgrow.growth.publish import publish
+from hfgrow.hub.client import HubClient
+from hfgrow.hub.push import Pushed
+from hfgrow.lineage.reading import manifest_of
+from hfgrow.lineage.records import Evaluated
+from hfgrow.plan.operators.stacking import stack
+from hfgrow.plan.plan import GrowthPlan
+
+if TYPE_CHECKING:
+    from hfgrow.study.budget import Budget
+    from hfgrow.train.evaluate import ModelLoss
+
+
+def inspect(
+    model: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    progress: Progress | None = None,
+) -> GrowthPlan:
+    """Read what a model is from its config and headers; of a Hub model no weight is downloaded.
+
+    Args:
+        model: Folder, alias, org/name, hf:// or Hub URL.
+        revision: Branch, tag or commit of it.
+        token: The Hub token; None takes the environment's or the logged-in one.
+        progress: Told how it goes on.
+
+    Raises:
+        GrowthError: There is no such model, or none that hfgrow can grow.
+    """
+    client = HubClient(token=token)
+    return read(files_of(locate(model, revision, client, progress or usual_progress()), client))
+
+
+def pull(
+    model: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Download the files of a model that growing needs, checksums compared, and return the folder.
+
+    Args:
+        model: As in `inspect`.
+        revision: As in `inspect`.
+        token: As in `inspect`.
+        progress: As in `inspect`.
+
+    Raises:
+        GrowthError: There is no such model, or it cannot be had.
+    """
+    client, told = HubClient(token=token), progress or usual_progress()
+    return local_folder(locate(model, revision, client, told), client, told)
+
+
+def push(
+    folder: str | Path,
+    repo: str | None = None,
+    *,
+    private: bool | None = None,
+    exist_ok: bool = False,
+    create_pr: bool = False,
+    dry_run: bool = False,
+    token: str | None = None,
+    progress: Progress | None = None,
+) -> Pushed:
+    """Push a grown or trained model in one commit; a second push of the same is none.
+
+    Args:
+        folder: Where it lies.
+        repo: The target; None means a repository of yours named as the model.
+        private: The visibility of a new repository; None means as private as its ancestors.
+        exist_ok: Whether a repository that hfgrow did not make may be pushed to.
+        create_pr: Whether to open a pull request instead.
+        dry_run: Whether to send nothing, and only say what would go where.
+        token: As in `inspect`.
+        progress: As in `inspect`.
+
+    Raises:
+        GrowthError: The model was changed since, or the Hub refuses or does not answer.
+    """
+    return publish(
+        Path(folder),
+        repo,
+        HubClient(token=token),
+        progress or usual_progress(),
+        private=private,
+        exist_ok=exist_ok,
+        create_pr=create_pr,
+        dry_run=dry_run,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run has made.
+
+    Attributes:
+        folder: Where the model lies.
+        name: What it is called.
+        num_hidden_layers: Its layers.
+        num_parameters: Its parameters.
+        tokens: Tokens that the trainings of its chain took.
+        seconds: What their steps took.
+        losses: What the last training made of each held-out text.
+        url: Where it was pushed, if it was.
+    """
+
+    folder: Path
+    name: str
+    num_hidden_layers: int
+    num_parameters: int
+    tokens: int
+    seconds: float
+    losses: tuple[Evaluated, ...]
+    url: str | None = None
+
+    def __repr__(self) -> str:
+        losses = ", ".join(
+            f"{one.label} {one.before:.4f} -> {one.after:.4f}" for one in self.losses
+        )
+        return (
+            f"Trained({self.name}: {self.num_hidden_layers} layers, {count(self.num_parameters)} "
+            f"parameters; {count(self.tokens)} tokens in {duration(self.seconds)}; {losses}; "
+            f"{self.folder})"
+        )
+
+
+def trained(folder: str | Path, url: str | None = None) -> Trained:
+    """Return what a run has made of the model in a folder.
+
+    Raises:
+        ModelError: It has no lineage, or none with a training.
+    """
+    manifest = manifest_of(LocalFolder(Path(folder)))
+    trainings, made = manifest.trainings, manifest.link.result
+    return Trained(
+        folder=Path(folder),
+        name=made.name,
+        num_hidden_layers=made.num_hidden_layers,
+        num_parameters=made.num_parameters,
+        tokens=sum(link.compute.tokens for link in trainings),
+        seconds=sum(link.compute.seconds or 0.0 for link in trainings),
+        losses=trainings[-1].evaluations if trainings else (),
+        url=url,
+    )
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    on_cpu: bool = False,
+    quiet: bool = False,
+    token: str | None = None,
+) -> Trained:
+    """Grow and train a model as a recipe says, in this process, and return what came of it.
+
+    What is said goes to stderr, as that of `hfgrow train` does.
+
+    Args:
+        recipe: A file, a recipe of hfgrow's, a run, a trained model, or the keys themselves.
+        overrides: Values put in, each as `--set` takes it: `stages.0.train.tokens=2M`.
+        resume: Whether a run that lies in the output goes on.
+        on_cpu: Whether accelerators are left alone.
+        quiet: Whether nothing is said.
+        token: As in `inspect`.
+
+    Raises:
+        GrowthError: Anything that the user can act on.
+    """
+    from hfgrow.train.again import recipe_file
+    from hfgrow.train.recipe.files import with_overrides
+    from hfgrow.train.recipe.recipe import load_recipe, recipe_of
+    from hfgrow.train.run import Job, run_recipe
+
+    if isinstance(recipe, Mapping):
+        asked = recipe_of(with_overrides(recipe, overrides))
+    else:
+        with recipe_file(str(recipe), HubClient(token=token), usual_progress()) as file:
+            asked = load_recipe(file, overrides)
+    if asked.world.processes > 1:
+        raise UsageError(
+            f"world.processes is {asked.world.processes}, and Python is one process",
+            hint="hfgrow train starts several",
+        )
+    job = Job(recipe=asked, resume=resume, on_cpu=on_cpu, quiet=quiet, token=token)
+    result = run_recipe(job)
+    return trained(result["folder"], result.get("url"))
+
+
+def evaluate(
+    models: str | Path | Sequence[str | Path],
+    text: str | Path | Sequence[str | Path],
+    *,
+    tokens: int | str = "1M",
+    sequence_length: int | None = None,
+    split: str | None = None,
+    text_column: str = "text",
+    device: str | None = None,
+    token: str | None = None,
+    progress: Progress | None = None,
+) -> tuple["ModelLoss", ...]:
+    """Measure models side by side on text; bits per byte compare across tokenizers.
+
+    Args:
+        models: One or more, as in `inspect`.
+        text: Files, folders, datasets of the Hub as org/name, or `demo`; one or more.
+        tokens: The most tokens of a text, by the first model's count: 20_000 or "20K".
+        sequence_length: Tokens seen together; None takes up to 1024, as far as all models go.
+        split: Of a dataset; None takes validation, of files train.
+        text_column: The column of the text.
+        device: cpu, cuda, ...; None takes a GPU if there is one.
+        token: As in `inspect`.
+        progress: As in `inspect`.
+
+    Raises:
+        GrowthError: A model or a text cannot be read, or a loss is not finite.
+    """
+    from dataclasses import replace
+
+    from hfgrow.train.evaluate import Candidate, device_of, measured, prepared
+
+    client, told = HubClient(token=token), progress or usual_progress()
+    candidates = []
+    for name in map(str, _several(models)):
+        ref = locate(name, None, client, told)
+        folder = local_folder(ref, client, told)
+        candidates.append(Candidate(ref.repo_id or base_name(ref), folder, folder))
+    sources = []
+    for word in map(str, _several(text)):
+        source = named_source(word, text_column)
+        usual = "train" if source.path is not None else "validation"
+        sources.append(replace(source, split=split or usual))
+    with prepared(
+        candidates,
+        sources,
+        max_tokens=int(amount(str(tokens), "tokens")),
+        sequence_length=sequence_length,
+        client=client,
+        progress=told,
+    ) as ready:
+        return tuple(measured(ready, device_of(device), told))
+
+
+def budget(
+    model: str | None = None,
+    *,
+    parameters: float | str | None = None,
+    tokens: float | str | None = None,
+    flops: float | str | None = None,
+    g: int = 4,
+    token: str | None = None,
+) -> "Budget":
+    """Say after how many tokens to grow, what then remains, and what both cost.
+
+    Args:
+        model: The base to be stacked, as in `inspect`; or
+        parameters: those of the grown model: 7e9 or "7B".
+        tokens: The compute, as tokens that the grown model could train on from scratch; or
+        flops: the compute itself.
+        g: Growth factor of the depth.
+        token: As in `inspect`.
+
+    Raises:
+        GrowthError: There is no such model, or not exactly one of each pair is given.
+    """
+    from hfgrow.study.budget import budget_of
+
+    if (model is None) == (parameters is None):
+        raise UsageError("give either a model or parameters")
+    if (tokens is None) == (flops is None):
+        raise UsageError("give either tokens or flops")
+    num_base: float | None = None
+    if model is not None:
+        plan = inspect(model, token=token)
+        num_base, size = float(plan.num_parameters), float(stack(plan, g=g).num_parameters)
+    else:
+        size = amount(str(parameters), "parameters")
+    spent = (
+        amount(str(flops), "flops")
+        if flops is not None
+        else 6 * size * amount(str(tokens), "tokens")
+    )
+    return budget_of(num_parameters=size, flops=spent, g=g, num_base_parameters=num_base)
+
+
+def _several(given: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [given] if isinstance(given, str | Path) else given
