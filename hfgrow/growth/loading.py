@@ -13,7 +13,8 @@ from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError, foreign
-from hfgrow.plan.plan import GrowthPlan, needs_torch
+from hfgrow.plan.plan import GrowthPlan, is_computed
+from hfgrow.plan.tensors import predictor_of
 
 
 def transformers_config(folder: Path) -> Any:
@@ -114,7 +115,7 @@ def available_nbytes() -> int:
     return min(limits)
 
 
-# What computes tensors; copies, and zeros, need neither.
+# What may be needed to compute tensors; copies, and zeros, need neither.
 COMPUTING = ("torch", "numpy")
 # What training imports beyond what growth does.
 TRAINING = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
@@ -146,8 +147,10 @@ def require_for(plan: GrowthPlan) -> None:
     Raises:
         UsageError: What computes them is not installed.
     """
-    if any(map(needs_torch, plan.tensors.values())):
+    if any(predictor_of(tensor.recipe) for tensor in plan.tensors.values()):
         require("computing tensors", *COMPUTING)
+    elif any(map(is_computed, plan.tensors.values())):
+        require("computing tensors", "numpy")
 
 
 def missing(*packages: str) -> list[str]:
