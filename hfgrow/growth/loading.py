@@ -12,7 +12,8 @@ from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError, foreign
-from hfgrow.plan.plan import GrowthPlan, needs_torch, stored_in
+from hfgrow.plan.plan import GrowthPlan, is_computed, stored_in
+from hfgrow.plan.tensors import predictor_of
 
 
 def transformers_config(folder: Path) -> Any:
@@ -110,7 +111,7 @@ def skeleton(config: Any) -> Any:
         return built_model(config)
 
 
-# What computes tensors; copies, and zeros, need neither.
+# What may be needed to compute tensors; copies, and zeros, need neither.
 COMPUTING = ("torch", "numpy")
 # What training imports beyond what growth does.
 TRAINING = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
@@ -142,8 +143,10 @@ def require_for(plan: GrowthPlan) -> None:
     Raises:
         UsageError: What computes them is not installed.
     """
-    if any(map(needs_torch, plan.tensors.values())):
+    if any(predictor_of(tensor.recipe) for tensor in plan.tensors.values()):
         require("computing tensors", *COMPUTING)
+    elif any(map(is_computed, plan.tensors.values())):
+        require("computing tensors", "numpy")
 
 
 def missing(*packages: str) -> list[str]:

@@ -50,9 +50,9 @@ from hfgrow.lineage.records import (
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import MAX_STEPS
 from hfgrow.plan.operators.operator import MAX_SEED, is_argument
-from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, needs_torch
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, is_computed
 from hfgrow.plan.promise import Measured
-from hfgrow.plan.tensors import CONFIG_DTYPES, Stored
+from hfgrow.plan.tensors import CONFIG_DTYPES, Stored, predictor_of
 
 # What the outcome of a training depends on.
 PACKAGES = ("torch", "transformers", "accelerate")
@@ -365,9 +365,10 @@ def layout_files(layout: Layout) -> dict[str, WeightFile]:
 
 
 def versions_of_plan(plan: GrowthPlan) -> dict[str, str]:
-    """Return the versions that a growth depends on; those of torch and numpy if they compute."""
-    computes = any(map(needs_torch, plan.tensors.values()))
-    return versions_of("torch", "numpy") if computes else versions_of()
+    """Return the versions that a growth depends on; those of numpy and torch if they compute."""
+    numpy = ["numpy"] if any(map(is_computed, plan.tensors.values())) else []
+    torch = ["torch"] if any(predictor_of(t.recipe) for t in plan.tensors.values()) else []
+    return versions_of(*torch, *numpy)
 
 
 def versions_of(*packages: str) -> dict[str, str]:

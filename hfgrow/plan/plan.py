@@ -183,7 +183,7 @@ def with_dtype(plan: GrowthPlan, dtype: str | None) -> GrowthPlan:
     return replace(plan, tensors=tensors, config={**plan.config, **dict.fromkeys(keys, dtype)})
 
 
-def needs_torch(tensor: TensorPlan) -> bool:
+def is_computed(tensor: TensorPlan) -> bool:
     """Say whether a tensor's numbers have to be computed; copies and zeros are bytes."""
     return not tensor.is_copy and not is_zero(tensor)
 

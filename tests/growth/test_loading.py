@@ -1,4 +1,7 @@
-"""Without torch and numpy: what copies and what is zero goes, what computes is refused at once."""
+"""Without torch and numpy: what copies and what is zero goes, what computes is refused at once.
+
+With numpy alone, all goes but products of matrices.
+"""
 
 import json
 import shutil
@@ -9,15 +12,16 @@ import pytest
 from tests.checkpoints import MakeCheckpoint
 from tests.program import Finished, call_hfgrow, run_hfgrow
 
-# Run by Python at its start: torch, numpy and transformers look as if nobody had installed them.
+# Run by Python at its start: what is hidden looks as if nobody had installed it.
 HIDE = """
+import os
 import sys
 from importlib.machinery import PathFinder
 
 class Without(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        hidden = name.partition(".")[0] in ("torch", "numpy", "transformers")
+        hidden = name.partition(".")[0] in os.environ["HIDDEN"].split()
         return None if hidden else super().find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without
@@ -41,8 +45,9 @@ def place(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def bare(place: Path, *words: str) -> Finished:
-    return run_hfgrow(*words, cwd=place, env={"PYTHONPATH": str(place / "site")})
+def bare(place: Path, *words: str, hidden: str = "torch numpy transformers") -> Finished:
+    env = {"PYTHONPATH": str(place / "site"), "HIDDEN": hidden}
+    return run_hfgrow(*words, cwd=place, env=env)
 
 
 @pytest.mark.parametrize(
@@ -82,9 +87,31 @@ def test_what_has_to_be_computed_is_refused_and_nothing_written(
     before = sorted(place.iterdir())
     finished = bare(place, *words)
     assert finished.returncode == 2, finished.stderr
-    assert "computing tensors needs torch and numpy, which are not installed" in finished.stderr
+    assert "computing tensors needs numpy, which is not installed" in finished.stderr
     assert "hfgrow[train]" in finished.stderr
     assert sorted(place.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stack", "base", "--g", "2", "--dtype", "bfloat16"),
+        ("hyperclone-noisy", "base", "--g", "2"),
+        ("random-width", "./computed", "--g", "2"),
+        ("average", "base", "--layers", "6"),
+        ("verify", "computed"),
+    ],
+    ids=" ".join,
+)
+def test_numpy_alone_computes_tensors(place: Path, words: tuple[str, ...]) -> None:
+    finished = bare(place, *words, hidden="torch transformers")
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_products_of_matrices_need_torch(place: Path) -> None:
+    finished = bare(place, "lesa", "base", "--layers", "6", hidden="torch transformers")
+    assert finished.returncode == 2
+    assert "computing tensors needs torch, which is not installed" in finished.stderr
 
 
 def test_a_verification_without_transformers_says_what_it_left_out(place: Path) -> None:

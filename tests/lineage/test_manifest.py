@@ -157,7 +157,7 @@ def test_a_growth_that_computes_records_the_versions_of_what_computes(
     assert copied is not None
     assert converted is not None
     assert set(copied.link.versions) == {"hfgrow", "python"}
-    assert set(converted.link.versions) == {"hfgrow", "python", "torch", "numpy"}
+    assert set(converted.link.versions) == {"hfgrow", "python", "numpy"}
     assert converted.growth.num_computed == 0
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
 from hfgrow.plan.axes import FRESH, AxisMap
@@ -15,23 +14,36 @@ Put = Callable[[Any, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Output rows that are neighbours in the source too.
+class Pieces:
+    """Runs of output rows that are neighbours in the source too.
 
     Attributes:
-        start: The first.
-        length: How many.
-        source: The row in the source that the first one comes from.
+        starts: The first row of each.
+        stops: The row after its last.
+        sources: The row in the source that the first one comes from.
     """
 
-    start: int
-    length: int
-    source: int
+    starts: Any
+    stops: Any
+    sources: Any
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def num_rows(self) -> int:
+        """How many output rows they have."""
+        return int((self.stops - self.starts).sum())
+
+    @property
+    def source_start(self) -> int:
+        """The first row in the source that is wanted."""
+        return int(self.sources.min())
 
     @property
     def source_stop(self) -> int:
-        """The row in the source after the last."""
-        return self.source + self.length
+        """The row in the source after the last that is wanted."""
+        return int((self.sources + self.stops - self.starts).max())
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,31 +106,17 @@ class TensorAxis:
                 [span.backward for span in axis_map.spans],
             )
         )
-        self._ends = list(accumulate(span.length for span in axis_map.spans))
 
-    def pieces(self, start: int, stop: int) -> list[Piece]:
+    def pieces(self, start: int, stop: int) -> Pieces:
         """Return the runs of neighbouring sources in rows `start` to `stop`."""
-        from bisect import bisect_right
+        import numpy as np
 
-        found = []
-        at = bisect_right(self._ends, start)
-        while at < len(self._ends):
-            span, end = self.map.spans[at], self._ends[at]
-            begin = end - span.length
-            if begin >= stop:
-                break
-            first, last = max(begin, start), min(end, stop)
-            if span.start != FRESH:
-                found.append(Piece(first, last - first, span.start + first - begin))
-            at += 1
-        merged = found[:1]
-        for piece in found[1:]:
-            before = merged[-1]
-            if (before.start + before.length, before.source_stop) == (piece.start, piece.source):
-                merged[-1] = Piece(before.start, before.length + piece.length, before.source)
-            else:
-                merged.append(piece)
-        return merged
+        sources, is_kept = self.index[start:stop], ~self.fresh[start:stop]
+        goes_on = is_kept[1:] & is_kept[:-1] & (sources[1:] == sources[:-1] + 1)
+        first = is_kept & np.concatenate(([True], ~goes_on))
+        last = is_kept & np.concatenate((~goes_on, [True]))
+        starts = first.nonzero()[0]
+        return Pieces(start + starts, start + last.nonzero()[0] + 1, sources[starts])
 
     @cached_property
     def fresh_columns(self) -> Any:

@@ -16,7 +16,7 @@ from hashlib import sha256
 from math import sqrt
 from typing import Any
 
-from hfgrow.checkpoint.compute.axis import MAX_SLICES, Piece, Put, TensorAxis
+from hfgrow.checkpoint.compute.axis import MAX_SLICES, Put, TensorAxis
 from hfgrow.checkpoint.compute.dtypes import round_into, widened
 from hfgrow.checkpoint.compute.products import Predictions, Products
 from hfgrow.plan.axes import AxisMap
@@ -147,20 +147,22 @@ class Evaluator:
         rows = self._axis(lift.rows)
         shape = (stop - start, *lift.recipe.shape[1:])
         pieces = rows.pieces(start, stop)
-        if len(pieces) == 1 and pieces[0].length == stop - start:
-            numbers = self._rows(lift.recipe, pieces[0].source, pieces[0].source_stop, wide)
-        elif not pieces:
+        if not len(pieces):
             return np.zeros(shape, dtype=wide)
-        elif len(pieces) <= MAX_SLICES or _are_scattered(pieces):
+        first, last = pieces.source_start, pieces.source_stop
+        if len(pieces) == 1 and pieces.num_rows == stop - start:
+            numbers = self._rows(lift.recipe, first, last, wide)
+        # Of what is scattered most that lies between is not wanted.
+        elif len(pieces) <= MAX_SLICES or last - first > 4 * pieces.num_rows:
             numbers = np.zeros(shape, dtype=wide)
-            for piece in pieces:
-                at = piece.start - start
-                numbers[at : at + piece.length] = self._rows(
-                    lift.recipe, piece.source, piece.source_stop, wide
-                )
+            for at, end, source in zip(
+                (pieces.starts - start).tolist(),
+                (pieces.stops - start).tolist(),
+                pieces.sources.tolist(),
+                strict=True,
+            ):
+                numbers[at:end] = self._rows(lift.recipe, source, source + end - at, wide)
         else:
-            first = min(piece.source for piece in pieces)
-            last = max(piece.source_stop for piece in pieces)
             block = self._rows(lift.recipe, first, last, wide)
             index = (rows.index[start:stop] - first).clip(0, last - first - 1)
             numbers = block.take(index, axis=0)
@@ -197,13 +199,6 @@ def _noise(noise: Noise, cols: TensorAxis, numbers: Any, start: int) -> tuple[An
     drawn = uniform(noise.key, start, start + len(numbers), cols.num_draws).astype(numbers.dtype)
     drawn -= numbers.dtype.type(UNIFORM_MEAN)
     return drawn, amplitudes.astype(numbers.dtype)
-
-
-def _are_scattered(pieces: list[Piece]) -> bool:
-    """Say whether most of what lies between the pieces is not wanted."""
-    first = min(piece.source for piece in pieces)
-    last = max(piece.source_stop for piece in pieces)
-    return last - first > 4 * sum(piece.length for piece in pieces)
 
 
 def _coarse_rms(numbers: Any) -> Any:
