@@ -23,6 +23,7 @@ from hfgrow.growth.models import base_name, files_of, folder_of, local_folder, l
 from hfgrow.growth.publish import describes, hashed, push_files, visible_as
 from hfgrow.growth.steps import Steps, planned, suffix_of_steps
 from hfgrow.growth.verify import check_headers, compare_in_transformers, is_finite
+from hfgrow.hub.cache import cached_snapshot
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import PushTarget, preflight
@@ -142,7 +143,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     target = _preflight(request, ref, name, client)
     _check_output(request, ref, out, progress)
     base = _headers(request, ref, client, progress)
-    growth = _plan(request, base, name, out, target, progress)
+    growth = _plan(request, ref, base, name, out, target, progress)
     if request.dry_run:
         return growth
     # Of the bytes of the base, before any is written: it is the smaller of the two models.
@@ -232,6 +233,7 @@ def _headers(
 
 def _plan(
     request: GrowthRequest,
+    ref: ModelRef,
     base: GrowthPlan,
     name: str,
     out: Path,
@@ -243,7 +245,8 @@ def _plan(
         for note in base.notes:
             progress.say(f"Note: {note}")
         if not any((Path(base.folder) / file).is_file() for file in TOKENIZERS):
-            progress.say("Note: the base has no tokenizer, so the grown model has none")
+            where = "the base has" if cached_snapshot(ref) is None else "the cache holds"
+            progress.say(f"Note: {where} no tokenizer, so the grown model has none")
     plan = planned(base, request.steps, request.dtype, request.maps, is_draft=request.dry_run)
     layout = lay_out(plan, request.max_shard_nbytes)
     if not request.dry_run:

@@ -67,11 +67,47 @@ def pull(
         OutputError: The cache has no room.
         VerificationError: A file is not the one that the Hub lists; it is removed from the cache.
     """
-    small = side_files(ref)
+    small = _held(ref, side_files(ref), progress)
     if INDEX not in ref.files:
         return _fetch(ref, client, [*small, SINGLE], progress)
     folder = _fetch(ref, client, small, progress)
     return _fetch(ref, client, [*small, *_shards(ref, folder)], progress)
+
+
+def _held(ref: ModelRef, names: Sequence[str], progress: Callable[[str], None] | None) -> list[str]:
+    """Return the side files to read: offline those that the cache holds, and the rest is told.
+
+    `from_pretrained` brings a config and weights into the cache, and neither tokenizer nor licence.
+    """
+    from huggingface_hub import is_offline_mode
+
+    if not is_offline_mode():
+        return list(names)
+    absent = set(missing_from(snapshot_folder(ref), names)) - {CONFIG, INDEX}
+    if absent and progress:
+        progress(
+            f"Note: {', '.join(sorted(absent))} of {ref.label} is not in the cache, and offline "
+            "mode is on: left out"
+        )
+    return [name for name in names if name not in absent]
+
+
+def _refuse_partial(ref: ModelRef) -> None:
+    """Refuse what the cache alone cannot give, where it does not know what else there is.
+
+    Raises:
+        HubUnreachableError: Offline, and the repository may hold more than the cache does.
+    """
+    from huggingface_hub import is_offline_mode
+
+    folder = snapshot_folder(ref)
+    if not is_offline_mode() or missing_from(folder, list(ref.files)):
+        return
+    absent = CONFIG if CONFIG not in ref.files else f"{SINGLE} or {INDEX}"
+    raise HubUnreachableError(
+        f"{absent} of {ref.label} is not in the cache, and offline mode is on",
+        hint="unset HF_HUB_OFFLINE",
+    )
 
 
 def side_files(ref: ModelRef) -> list[str]:
@@ -82,8 +118,10 @@ def side_files(ref: ModelRef) -> list[str]:
     """
     names = ref.files
     if SINGLE not in names and INDEX not in names:
+        _refuse_partial(ref)
         raise _no_weights(ref)
     if CONFIG not in names:
+        _refuse_partial(ref)
         raise ModelError(f"{ref.label} has no {CONFIG}, so it is no transformers model")
     chosen = [CONFIG] + [name for name in names if name in _CARD_AND_LINEAGE or is_side_file(name)]
     if INDEX in names:

@@ -21,7 +21,7 @@ from hfgrow.errors import UsageError, argument, printable
 from hfgrow.plan.axes import FRESH, AxisMap, Span, identity, joined, product
 from hfgrow.plan.depth import HIDDEN, initial_std
 from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.table import AXIS_KEYS, Dimension, Family, Kind, Role, layer_of
+from hfgrow.plan.families.table import AXIS_KEYS, Config, Dimension, Family, Kind, Role, layer_of
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, TensorPlan, in_place
 from hfgrow.plan.tensors import Blend, Fill, Fresh, Lift, Noise, Recipe, leaves
 
@@ -257,5 +257,25 @@ def _wider_config(base: GrowthPlan, family: Family, maps: Mapping[str, AxisMap])
         config["num_key_value_heads"] = sizes["kv_heads"]
     config |= dict(family.compensated(base.config, config) if family.compensated else {})
     if objection := family.objection(config):
-        raise UsageError(f"transformers would refuse the grown config.json: {objection}")
+        raise UsageError(
+            f"transformers would refuse the grown config.json: {objection}",
+            hint=_heads_along(base.config, config, family),
+        )
     return config
+
+
+def _heads_along(base: Config, grown: Config, family: Family) -> str:
+    """Return the nearest hidden size and heads in the proportion of the base that will do."""
+    hidden, heads = base["hidden_size"], base["num_attention_heads"]
+    if hidden % heads:
+        return ""
+    each, kv_heads = hidden // heads, family.sizes(grown)["kv_heads"]
+    least = max(-(-grown["hidden_size"] // each), grown["num_attention_heads"])
+    num_heads = kv_heads * -(-least // kv_heads)
+    sizes = {"hidden_size": num_heads * each, "num_attention_heads": num_heads}
+    if family.objection({**grown, **sizes}):
+        return ""
+    return (
+        f"grow the heads along, which keeps hidden_size / num_attention_heads at {each}: "
+        f"{argument('hidden_size', num_heads * each)} {argument('heads', num_heads)}"
+    )

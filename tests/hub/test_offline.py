@@ -19,6 +19,7 @@ from hfgrow.hub.resolve import resolve
 from tests.hub_server import ALICE, Hub
 from tests.hub_server.fixtures import hub_environment
 from tests.hub_server.models import FILES, WEIGHTS
+from tests.program import run_hfgrow
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -134,3 +135,53 @@ for name in sys.argv[1:] or ["bob/base"]:
     assert lines[2].startswith("5 'zzzz'")
     assert len(hub.log) == num_requests
     assert os.environ.get("HF_HUB_OFFLINE") is None
+
+
+@pytest.mark.case("F-14")
+@pytest.mark.parametrize("way", ["files", "snapshot"])
+def test_a_model_of_which_only_the_weights_were_used_grows_offline(
+    hub: Hub, tmp_path: Path, base: Path, way: str
+) -> None:
+    """What `from_pretrained` leaves in the cache: config and weights."""
+    files = {path.name: path.read_bytes() for path in base.iterdir()}
+    hub.seed("bob/whole", files | {"tokenizer.json": b"{}", "LICENSE": b"MIT"})
+    environment = hub_environment(hub, tmp_path / "hf")
+    wanted = ["config.json", "model.safetensors"]
+    run_python(
+        f"from huggingface_hub import hf_hub_download, snapshot_download\nfor name in {wanted}:\n"
+        "  hf_hub_download('bob/whole', name)"
+        if way == "files"
+        else "from huggingface_hub import snapshot_download\n"
+        f"snapshot_download('bob/whole', allow_patterns={wanted})",
+        environment,
+    )
+    environment["HF_HUB_OFFLINE"] = "1"
+    done = run_hfgrow("stack", "bob/whole", "--g", "2", "--out", tmp_path / "out", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "the cache holds no tokenizer" in done.stderr
+    if way == "snapshot":
+        assert "Note: LICENSE, generation_config.json, tokenizer.json of bob/whole" in done.stderr
+    assert not (tmp_path / "out" / "tokenizer.json").exists()
+
+
+@pytest.mark.case("F-14")
+@pytest.mark.parametrize(
+    ("held", "absent"),
+    [
+        ("config.json", "model.safetensors or model.safetensors.index.json"),
+        ("model.safetensors", "config.json"),
+    ],
+)
+def test_what_the_cache_lacks_is_not_said_to_be_missing_at_the_hub(
+    hub: Hub, tmp_path: Path, base: Path, held: str, absent: str
+) -> None:
+    hub.seed("bob/whole", {path.name: path.read_bytes() for path in base.iterdir()})
+    environment = hub_environment(hub, tmp_path / "hf")
+    run_python(
+        f"import huggingface_hub; huggingface_hub.hf_hub_download('bob/whole', {held!r})",
+        environment,
+    )
+    environment["HF_HUB_OFFLINE"] = "1"
+    done = run_hfgrow("stack", "bob/whole", "--g", "2", "--out", tmp_path / "out", env=environment)
+    assert done.returncode == 5
+    assert f"{absent} of bob/whole is not in the cache" in done.stderr

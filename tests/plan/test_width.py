@@ -16,7 +16,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hfgrow
 from hfgrow.checkpoint.compute.moments import Mode
-from tests.checkpoints import MakeCheckpoint, load
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.errors import UsageError
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators import OPERATORS
+from tests.checkpoints import MakeCheckpoint, load, write_checkpoint
 from tests.program import call_hfgrow
 
 CHANGED = "hidden_size 32 -> 48, intermediate_size 48 -> 72"
@@ -236,3 +241,26 @@ def test_every_matrix_moves_in_every_place(
         if parameter.dim() == 2 and "embed" not in name:
             still = float((parameter == before[name]).float().mean())
             assert still < 0.01, f"{still:.0%} of {name} never moves"
+
+
+@pytest.mark.parametrize(
+    ("widths", "hint"),
+    [
+        ({"hidden_size": 48}, "hidden_size=48 heads=6"),
+        ({"heads": 8}, "hidden_size=64 heads=8"),
+        ({"hidden_size": 70}, "hidden_size=80 heads=10"),
+    ],
+    ids=str,
+)
+def test_a_width_that_breaks_the_factors_of_longrope_says_which_keeps_them(
+    tmp_path: Path, widths: dict[str, int], hint: str
+) -> None:
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 2, "long_factor": [2.0] * 2}
+    more: dict[str, Any] = {"rope_scaling": rope, "original_max_position_embeddings": 64}
+    base = read(LocalFolder(write_checkpoint(tmp_path / "base", "phi3", **more)))
+    with pytest.raises(UsageError, match="longrope has 2 factors") as caught:
+        OPERATORS["zero-width"](base, **widths)
+    assert hint in caught.value.hint
+    sizes = dict(part.split("=") for part in hint.split())
+    grown = OPERATORS["zero-width"](base, **{key: int(size) for key, size in sizes.items()})
+    assert not FAMILIES["phi3"].objection(grown.config)
