@@ -157,18 +157,22 @@ class Needs:
         flops: Stage -> its exact FLOPs, of training or of learning maps.
         checkpoint_nbytes: Bytes of the largest checkpoint.
         disk_nbytes: Bytes that the output takes at its largest, without the tokens of the text.
+        memory_nbytes: Bytes of weights, gradients and optimizer state that a process holds.
     """
 
     flops: dict[int, float]
     checkpoint_nbytes: int
     disk_nbytes: int
+    memory_nbytes: int
 
     def lines(self, keep: int) -> list[str]:
         """Return what it needs in words."""
         return [
             f"  in all {sum(self.flops.values()):.3g} FLOPs; a checkpoint takes "
             f"{size(self.checkpoint_nbytes)} and {keep} are kept: up to {size(self.disk_nbytes)} "
-            "of disk, without the tokens of the text"
+            "of disk, without the tokens of the text",
+            f"  a process holds {size(self.memory_nbytes)} of weights, gradients and optimizer "
+            "state; activations come on top",
         ]
 
     def lack(self, output: Path) -> str:
@@ -184,18 +188,25 @@ class Needs:
 
 def needs_of(recipe: Recipe, models: Sequence[PlannedStage]) -> Needs:
     """Return what a recipe needs."""
-    flops, checkpoints, kept = {}, [0], 0
-    for model in models:
+    flops, checkpoints, held, kept = {}, [0], [0], 0
+    num_shards = recipe.world.processes if recipe.world.strategy == "fsdp2" else 1
+    for before, model in zip((None, *models), models, strict=False):
         nbytes = _FLOAT32 * model.num_parameters
         kept += nbytes
         if cost := stage_cost(recipe, model):
             tokens, exact_flops = cost
             flops[model.number] = tokens * exact_flops
-        if recipe.stages[model.number].train:
+        stage = recipe.stages[model.number]
+        if stage.train:
             checkpoints.append(nbytes + _state_nbytes(recipe, model))
+            gradients = _FLOAT32 * sum(prod(model.plan.tensors[n].shape) for n in model.trained)
+            held.append((checkpoints[-1] + gradients) // num_shards)
+        elif before is not None and stage.grow and stage.grow.needs_maps:
+            # The base as it is stored, and of the grown model a layer at a time.
+            held.append(before.plan.nbytes)
     # While one is written, those that are kept lie there still.
     largest = max(checkpoints)
-    return Needs(flops, largest, kept + (recipe.checkpoint.keep + 1) * largest)
+    return Needs(flops, largest, kept + (recipe.checkpoint.keep + 1) * largest, max(held))
 
 
 def stage_cost(recipe: Recipe, model: PlannedStage) -> tuple[int, float] | None:
