@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from hfgrow.checkpoint.compute.cost import cost_of
 from hfgrow.checkpoint.layout import parse_nbytes
-from hfgrow.console import count, size
+from hfgrow.console import count, duration, size
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.grow import Growth, GrowthRequest, grow
 from hfgrow.growth.steps import read_steps
@@ -19,6 +20,7 @@ from hfgrow.lineage.manifest import changes_layers, non_embedding_parameters, wi
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.operator import Operator
 from hfgrow.plan.plan import connection_rate, seams
+from hfgrow.plan.tensors import Learned
 
 from . import options
 from .models import example_of
@@ -174,6 +176,7 @@ def plan_text(growth: Growth) -> str:
         f"{', '.join(_few(growth.layout.file_names))}",
         f"to push         about {size(_unique_nbytes(growth))} of it is new to Xet, "
         "as long as nothing is trained",
+        *_cost_lines(growth),
         f"function        {_promise(growth)}",
         *_layer_lines(growth),
         f"output          {printable(growth.out, 200)}",
@@ -183,6 +186,20 @@ def plan_text(growth: Growth) -> str:
         lines.append(f"push to         {growth.target.repo_id} ({visibility})")
     lines += [f"note            {note}" for note in base.notes]
     return "\n".join(lines)
+
+
+def _cost_lines(growth: Growth) -> list[str]:
+    """Return what computing takes, where it is more than a chunk at a time."""
+    cost = cost_of(growth.plan)
+    lines = [f"memory          about {size(cost.nbytes)} for whole matrices"] if cost.nbytes else []
+    if any(isinstance(tensor.recipe, Learned) for tensor in growth.plan.tensors.values()):
+        lines.append(f"to learn        {size(growth.base.nbytes)} of memory hold the base")
+    if cost.num_predictors:
+        lines.append(
+            f"predictors      {cost.num_predictors} learn in {cost.num_steps:,} steps: about "
+            f"{duration(cost.seconds)} of one core"
+        )
+    return lines
 
 
 def growth_text(growth: Growth) -> list[str]:

@@ -178,6 +178,7 @@ def build_header(
     *,
     metadata: Mapping[str, str],
     first_offset: int = 0,
+    block_nbytes: int = BLOCK_NBYTES,
 ) -> bytes:
     """Return the length and header of a file, padded with spaces.
 
@@ -185,8 +186,9 @@ def build_header(
         tensors: (name, dtype, shape) in the order of their bytes.
         metadata: What `__metadata__` says.
         first_offset: Where the first tensor's bytes lie in the file they are copied from. The
-            padding makes the data start at the same place modulo 4096, so that a file system can
-            share the blocks instead of copying them.
+            padding makes the data start at the same place modulo `block_nbytes`, so that a file
+            system can share the blocks instead of copying them.
+        block_nbytes: The size of such a block, a multiple of 8.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
@@ -195,7 +197,7 @@ def build_header(
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     raw = json.dumps(header, separators=(",", ":"), ensure_ascii=True).encode()
     # Readers map the file and want aligned tensors: congruence gives way to an 8-byte alignment.
-    modulus, wanted = (BLOCK_NBYTES, first_offset) if first_offset % 8 == 0 else (8, 0)
+    modulus, wanted = (block_nbytes, first_offset) if first_offset % 8 == 0 else (8, 0)
     raw += b" " * ((wanted - 8 - len(raw)) % modulus)
     return len(raw).to_bytes(8, "little") + raw
 

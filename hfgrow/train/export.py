@@ -7,11 +7,13 @@ held-out loss: before growth, after it, after training.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hfgrow.checkpoint.compute.chunks import is_finite
 from hfgrow.checkpoint.files import (
     CONFIG,
     LOCAL_BASE,
@@ -108,9 +110,9 @@ def _write(
     flops: float,
 ) -> None:
     plan = read(LocalFolder(target.base))
-    converted = {key: _converted(key, tensor, target.dtype) for key, tensor in tensors.items()}
+    dtype: torch.dtype = getattr(torch, target.dtype)
     with staged(target.folder) as staging:
-        names = write_weights(staging, converted)
+        names = write_weights(staging, tensors, partial(_converted, dtype), dtype=dtype)
         copy_side_files(target.base, staging)
         link, texts, pictures = lineage_files(
             run,
@@ -137,11 +139,12 @@ def _write(
         read(LocalFolder(staging))
 
 
-def _converted(name: str, tensor: torch.Tensor, dtype: str) -> torch.Tensor:
-    result = tensor.to(getattr(torch, dtype)).contiguous()
-    if not bool(torch.isfinite(result).all()):
+def _converted(dtype: torch.dtype, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    result = tensor.to(dtype)
+    if not is_finite(result):
         raise TrainingError(
-            f"{printable(name)} holds numbers that are not finite in {dtype}",
+            f"{printable(name)} holds numbers that are not finite in "
+            f"{str(dtype).removeprefix('torch.')}",
             hint=f"go on from an earlier checkpoint, or add {argument('dtype', 'float32')}",
         )
     return result

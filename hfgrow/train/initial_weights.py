@@ -4,7 +4,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hfgrow.checkpoint.files import CONFIG, SINGLE
+from hfgrow.checkpoint.compute.state_dict import dtype_of
+from hfgrow.checkpoint.files import CONFIG, INDEX, SINGLE
+from hfgrow.checkpoint.header import build_header
 from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import copy_side_files
 from hfgrow.errors import UsageError, printable
@@ -24,30 +26,65 @@ from hfgrow.plan.tensors import Stored
 from hfgrow.train.recipe.parts import FreshModel
 
 _MAX_SHARD_NBYTES = 50_000_000_000
-_MODE = 0o666
+# As safetensors aligns them.
+_ALIGNMENT_NBYTES = 8
 
 
-def write_weights(folder: Path, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Write tensors into a folder as a model's weights.
+def write_weights(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    converted: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
+    *,
+    dtype: torch.dtype,
+    max_shard_nbytes: int = _MAX_SHARD_NBYTES,
+) -> list[str]:
+    """Write tensors into a folder as a model's weights, with the bytes of transformers' own.
+
+    One is converted at a time, so that a second copy of the model is never in memory.
 
     Args:
         folder: Where to.
-        tensors: By name, on the CPU, no two of which share memory.
+        tensors: By name, on the CPU.
+        converted: Returns what is written of a tensor, in `dtype`.
+        dtype: That of all tensors in the files.
+        max_shard_nbytes: The most bytes of tensors in a file.
 
     Returns:
         The names of the weight files.
     """
-    from huggingface_hub import save_torch_state_dict
-
-    with as_os_error():
-        save_torch_state_dict(dict(tensors), folder, max_shard_size=_MAX_SHARD_NBYTES)
-    umask = os.umask(0)
-    os.umask(umask)
-    names = sorted(path.name for path in folder.glob("*.safetensors*"))
-    for name in names:
-        # safetensors makes files that nobody else may read.
-        (folder / name).chmod(_MODE & ~umask)
-    return [name for name in names if name.endswith(".safetensors")]
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, tensor in tensors.items():
+        nbytes = tensor.numel() * dtype.itemsize
+        if shards[-1] and filled + nbytes > max_shard_nbytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += nbytes
+    files = {
+        SINGLE
+        if len(shards) == 1
+        else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors": sorted(names)
+        for i, names in enumerate(shards)
+    }
+    word = dtype_of("", torch.empty(0, dtype=dtype))
+    for file, names in files.items():
+        entries = [(name, word, tuple(tensors[name].shape)) for name in names]
+        header = build_header(entries, metadata={"format": "pt"}, block_nbytes=_ALIGNMENT_NBYTES)
+        with (folder / file).open("xb") as opened:
+            opened.write(header)
+            for name in names:
+                tensor = converted(name, tensors[name]).detach().contiguous()
+                opened.write(tensor.flatten().view(torch.uint8).numpy().data)
+    if len(files) > 1:
+        total = sum(tensor.numel() * dtype.itemsize for tensor in tensors.values())
+        weight_map = {name: file for file, names in files.items() for name in names}
+        index = {
+            "metadata": {"total_size": total},
+            "weight_map": dict(sorted(weight_map.items())),
+        }
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return list(files)
 
 
 @contextmanager
@@ -88,7 +125,7 @@ def write_fresh(fresh: FreshModel, tokenizer: Path, seed: int, target: Path) -> 
     content = {key: value for key, value in content.items() if value is not None}
     content |= {"architectures": [type(model).__name__], "dtype": "float32"}
     with staged(target) as staging:
-        write_weights(staging, {name: p.detach() for name, p in model.named_parameters()})
+        write_weights(staging, dict(model.named_parameters()), dtype=torch.float32)
         (staging / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         copy_side_files(tokenizer, staging)
 

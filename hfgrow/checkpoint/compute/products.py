@@ -156,20 +156,44 @@ def trained(layers: Sequence[Recipe], seed: int, whole: Callable[[Recipe], Any])
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    gram: Any = sum(wide @ wide.T for wide in (whole(layer).double() for layer in layers))
+    rows, num_columns = layers[0].shape
+    gram = torch.zeros(rows, rows, dtype=torch.float64)
+    for layer in layers:
+        wide = whole(layer).double()
+        gram += wide @ wide.T
     if not gram.isfinite().all():
         kind = printable(next(leaves(layers[0])).name)
         raise ModelError(f"{kind}, or that of another layer, has values that are not finite")
     vectors, values = _singular(gram)
-    num_columns = layers[0].shape[1]
+    del gram
     # All coordinates have a mean square of 1 over layers and columns, but for this factor.
     scale = (len(layers) * num_columns) ** 0.5
     coordinates = (vectors / values * scale).T.float().contiguous()
     num_seen = max(1, _MAX_ELEMENTS // (len(layers) * num_columns))
     seen = coordinates[torch.randperm(len(values), generator=generator)[:num_seen]]
     network = _network(num_columns, generator)
-    _train(network, torch.stack([seen @ whole(layer) for layer in layers]), generator)
+    # Filled layer by layer: a list of them would be a second copy.
+    learned_from = torch.empty(len(layers), len(seen), num_columns)
+    for of_layer, layer in zip(learned_from, layers, strict=True):
+        of_layer.copy_(seen @ whole(layer))
+    _train(network, learned_from, generator)
     return _Predictor((vectors * values).float(), coordinates, scale, partial(_applied, network))
+
+
+def predictor_steps(num_layers: int, rows: int, columns: int) -> tuple[int, float, int]:
+    """Return the steps, FLOPs and samples' numbers of the training of a predictor.
+
+    Args:
+        num_layers: The layers of the base.
+        rows: Rows of the matrix in each.
+        columns: Its columns.
+    """
+    num_seen = max(1, min(rows, _MAX_ELEMENTS // (num_layers * columns)))
+    num_batches = -(-(num_layers - 2) * num_seen // _BATCH_SIZE)
+    num_steps = min(_NUM_EPOCHS * num_batches, _MAX_STEPS)
+    sizes = (2 * columns, _HIDDEN_SIZE, _HIDDEN_SIZE, columns)
+    num_weights = sum(one * other for one, other in pairwise(sizes))
+    return num_steps, 6.0 * _BATCH_SIZE * num_weights * num_steps, num_layers * num_seen * columns
 
 
 def _singular(gram: Any) -> tuple[Any, Any]:
