@@ -53,18 +53,17 @@ def measure(base: Path, grown: Path, progress: Progress, text: str | None = None
         ModelError: So it is with the base.
     """
     progress.say("Measuring logits of base and grown model")
-    plans = [read(LocalFolder(folder)) for folder in (base, grown)]
-    tokens, name = _tokens(base, plans[0].config, plans[1].num_parameters, text, progress)
-    total = sum(plan.nbytes for plan in plans)
-    with counting(progress, "Measuring logits", total) as advance:
+    first, second = read(LocalFolder(base)), read(LocalFolder(grown))
+    tokens, name = _tokens(base, first.config, second.num_parameters, text, progress)
+    with counting(progress, "Measuring logits", first.nbytes + second.nbytes) as advance:
         try:
-            grown_logits, grown_dtype = logits_of(grown, tokens, _GROWN, advance=advance)
+            grown_logits, grown_dtype = logits_of(second, tokens, _GROWN, advance=advance)
         except VerificationError:
             # Where the base fails too, it is to blame.
-            logits_of(base, tokens, _BASE)
+            logits_of(first, tokens, _BASE)
             raise
         base_logits, base_dtype = logits_of(
-            base, tokens, _BASE, at_least=grown_dtype, advance=advance
+            first, tokens, _BASE, at_least=grown_dtype, advance=advance
         )
     return Measured(
         text=name,

@@ -13,8 +13,6 @@ from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.checkpoint.read import read
 from hfgrow.errors import GrowthError, foreign, printable
 from hfgrow.growth.loading import loaded_model, silence_transformers, transformers_config
 from hfgrow.plan.plan import GrowthPlan, stored_in
@@ -30,7 +28,7 @@ class Role:
 
 
 def logits_of(
-    folder: Path,
+    plan: GrowthPlan,
     tokens: Any,
     role: Role,
     *,
@@ -40,7 +38,7 @@ def logits_of(
     """Run a model on the CPU, in the dtype that it is stored in.
 
     Args:
-        folder: Where it lies.
+        plan: The model as the strict reader saw it in its folder.
         tokens: Token ids [1, num_tokens].
         role: What it is.
         at_least: A dtype to compute in where that is finer. It says that this is a base, too,
@@ -56,15 +54,14 @@ def logits_of(
     """
     import torch
 
-    plan = read(LocalFolder(folder))
-    model = _model_on_disk(folder, plan, role, at_least)
+    model = _model_on_disk(plan, role, at_least)
     _count_modules(model, plan.nbytes, advance)
     with (
         foreign(lambda said: role.error(f"transformers cannot run {role.name}: {said}")),
         ExitStack() as files,
         torch.inference_mode(),
     ):
-        _read_from(_Weights(folder, plan, model, files), model)
+        _read_from(_Weights(plan, model, files), model)
         logits = model(tokens, use_cache=False).logits[0]
     if not logits.isfinite().all():
         raise role.error(
@@ -75,7 +72,7 @@ def logits_of(
     return logits, str(model.dtype).removeprefix("torch.")
 
 
-def _model_on_disk(folder: Path, plan: GrowthPlan, role: Role, at_least: str | None) -> Any:
+def _model_on_disk(plan: GrowthPlan, role: Role, at_least: str | None) -> Any:
     import torch
 
     silence_transformers()
@@ -85,6 +82,7 @@ def _model_on_disk(folder: Path, plan: GrowthPlan, role: Role, at_least: str | N
     getLogger("accelerate.big_modeling").setLevel(ERROR)
     any_generation: Any = GenerationConfig
     with foreign(lambda said: role.error(f"transformers cannot load {role.name}: {said}")):
+        folder = Path(plan.folder)
         config = transformers_config(folder)
         stored = str(config.dtype or torch.float32).removeprefix("torch.")
         is_finer = at_least is not None and coarser(stored, at_least) != at_least
@@ -130,8 +128,8 @@ def _mismatched(model: Any, plan: GrowthPlan) -> list[str]:
 class _Weights(Mapping[str, Any]):
     """The weights of a checkpoint by the names of the model's parameters, read when asked for."""
 
-    def __init__(self, folder: Path, plan: GrowthPlan, model: Any, files: ExitStack) -> None:
-        self._folder = folder
+    def __init__(self, plan: GrowthPlan, model: Any, files: ExitStack) -> None:
+        self._folder = Path(plan.folder)
         self._tensors = plan.tensors
         self._files = files
         self._opened: dict[str, Any] = {}

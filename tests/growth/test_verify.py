@@ -4,7 +4,6 @@ Headers against the plan, bytes against the base.
 """
 
 import hashlib
-import inspect
 import json
 import os
 import shutil
@@ -148,24 +147,6 @@ def test_the_measurement_is_what_transformers_says(made: Path) -> None:
     one, two = (out.logits[0].log_softmax(-1) for out in (base, grown))
     kl = torch.nn.functional.kl_div(two, one, log_target=True, reduction="batchmean").item()
     assert found["mean_kl"] == pytest.approx(kl, rel=1e-3)
-
-
-@pytest.mark.case("A25")
-def test_a_measured_model_is_read_and_not_mapped(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever truncates a mapped file ends the process without a word."""
-    from transformers import PreTrainedModel, modeling_utils
-
-    if "disable_mmap" not in inspect.signature(PreTrainedModel.from_pretrained).parameters:
-        pytest.skip("this version of transformers always maps")
-
-    def mapped(path: str, **options: object) -> None:
-        raise AssertionError(f"{path} is mapped")
-
-    monkeypatch.setattr(modeling_utils, "safe_open", mapped)
-    finished = call_hfgrow("stack", base, "--g", "2", "--verify", "--out", tmp_path / "out")
-    assert finished.returncode == 0, finished.stderr
 
 
 def test_a_verified_growth_records_the_hash_of_every_weight_file(made: Path) -> None:

@@ -1,0 +1,163 @@
+"""Logits of a model whose weights stay on the disk: those of the loaded one, and of no other."""
+
+import gc
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from hfgrow.checkpoint.files import SINGLE, LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.console import Silent
+from hfgrow.errors import ModelError, VerificationError
+from hfgrow.growth.behaviour import measure, num_probe_tokens
+from hfgrow.growth.forward import Role, logits_of
+from hfgrow.plan.families import FAMILIES
+from tests.attacks.craft import add_tensor, drop_tensors
+from tests.checkpoints import MakeCheckpoint, edit_json, load, probe, tensors_of
+
+ROLE = Role("the model", ModelError)
+
+
+def same(one: Any, other: Any) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("number", "model_type"), list(enumerate(FAMILIES)))
+def test_the_logits_are_those_of_the_loaded_model_to_the_last_bit(
+    make_checkpoint: MakeCheckpoint, number: int, model_type: str
+) -> None:
+    """Tied or not, in one file or shards, in whatever dtype, in every family."""
+    dtype = ("float32", "bfloat16", "float16")[number % 3]
+    options = {"tied": number % 2 == 0, "sharded": number % 4 < 2, "dtype": dtype}
+    folder = make_checkpoint(model_type, **options)
+    with torch.inference_mode():
+        wanted = load(folder)[0](probe()[:1]).logits[0]
+    counted: list[int] = []
+    found, name = logits_of(read(LocalFolder(folder)), probe()[:1], ROLE, advance=counted.append)
+    assert same(found, wanted)
+    assert name == dtype
+    assert sum(counted) == sum(tensor.nbytes for tensor in tensors_of(folder).values())
+
+
+def test_a_finer_dtype_is_computed_in_where_it_is_asked_for(
+    make_checkpoint: MakeCheckpoint,
+) -> None:
+    """A base of bfloat16 beside what grew from it in float32; never the other way round."""
+    folder = make_checkpoint("gemma2", dtype="bfloat16")
+    auto_model: Any = AutoModelForCausalLM
+    with torch.inference_mode():
+        model = auto_model.from_pretrained(folder, dtype=torch.float32)
+        wanted = model(probe()[:1]).logits[0]
+    found, name = logits_of(read(LocalFolder(folder)), probe()[:1], ROLE, at_least="float32")
+    assert same(found, wanted)
+    assert name == "float32"
+    fine = make_checkpoint("gemma2", dtype="float32")
+    assert (
+        logits_of(read(LocalFolder(fine)), probe()[:1], ROLE, at_least="bfloat16")[1] == "float32"
+    )
+
+
+def test_no_more_than_one_module_has_its_weights_in_memory(
+    make_checkpoint: MakeCheckpoint,
+) -> None:
+    folder = make_checkpoint("llama", tied=True)
+    largest = max(tensor.numel() for tensor in tensors_of(folder).values())
+    most, seen = 0, 0
+
+    def look(_: int) -> None:
+        nonlocal most, seen
+        # Not `isinstance`, which asks objects of other libraries for their class.
+        everything = gc.get_objects()
+        for model in (each for each in everything if issubclass(type(each), PreTrainedModel)):
+            if parameters := [each for each in model.parameters() if each.is_meta]:
+                seen += 1
+                total = sum(each.numel() for each in model.parameters())
+                most = max(most, total - sum(each.numel() for each in parameters))
+
+    logits_of(read(LocalFolder(folder)), probe()[:1], ROLE, advance=look)
+    assert seen
+    assert most <= largest
+
+
+def less(folder: Path) -> None:
+    drop_tensors(folder / SINGLE, "model.layers.2.mlp.up_proj.weight")
+
+
+def more(folder: Path) -> None:
+    add_tensor(folder / SINGLE, "model.layers.9.mlp.up_proj.weight", [2], bytes(8))
+
+
+def wider(folder: Path) -> None:
+    edit_json(folder / "config.json", vocab_size=65)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (less, "missing keys model.layers.2.mlp.up_proj.weight"),
+        (more, "unexpected keys model.layers.9.mlp.up_proj.weight"),
+        (wider, "mismatched keys lm_head.weight, model.embed_tokens.weight"),
+    ],
+)
+def test_what_transformers_misses_or_does_not_expect_is_named(
+    base: Path, change: Callable[[Path], None], said: str
+) -> None:
+    """The strict reader refuses such a folder; it is changed behind its back."""
+    plan = read(LocalFolder(base))
+    change(base)
+    with pytest.raises(ModelError, match=f"^loading the model: {said}$"):
+        logits_of(plan, probe()[:1], ROLE)
+
+
+@pytest.mark.case("A25")
+@pytest.mark.parametrize("at", [1, 20])
+def test_a_model_that_is_truncated_while_it_runs_is_an_error_and_no_crash(
+    base: Path, tmp_path: Path, at: int
+) -> None:
+    """Whoever truncates a mapped file ends the process without a word."""
+    grown = Path(shutil.copytree(base, tmp_path / "grown"))
+    with pytest.raises(VerificationError, match="cannot run the grown model: Could not read"):
+        measure(base, grown, After(at, lambda: os.truncate(grown / SINGLE, 5000)))
+
+
+@pytest.mark.case("A25")
+def test_a_model_that_is_replaced_while_it_runs_is_measured_as_it_was(
+    base: Path, tmp_path: Path
+) -> None:
+    grown = Path(shutil.copytree(base, tmp_path / "grown"))
+    (tmp_path / "other").write_text("no model")
+    found = measure(base, grown, After(20, lambda: os.replace(tmp_path / "other", grown / SINGLE)))
+    assert found.max_abs_dlogit == 0
+
+
+class After(Silent):
+    """Does something when so many modules have computed."""
+
+    def __init__(self, number: int, act: Callable[[], None]) -> None:
+        self.left, self.act = number, act
+
+    def advance(self, nbytes: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.act()
+
+
+@pytest.mark.parametrize(
+    ("num_parameters", "num_tokens"),
+    [
+        (1_400_000, 512),
+        (10**9, 512),
+        (1_100_048_384, 256),
+        (2 * 10**9, 256),
+        (4_010_000_000, 128),
+        (10**12, 128),
+    ],
+)
+def test_the_larger_the_model_the_fewer_the_tokens(num_parameters: int, num_tokens: int) -> None:
+    assert num_probe_tokens(num_parameters) == num_tokens
