@@ -183,6 +183,17 @@ def hash_file(path: Path, *, advance: Callable[[int], None] = lambda nbytes: Non
     return digest.hexdigest()
 
 
+def read_into(buffer: memoryview, descriptor: int, offset: int) -> bool:
+    """Fill a buffer from an open file, and say whether the file had so many bytes."""
+    done = 0
+    while done < len(buffer):
+        step = os.preadv(descriptor, [buffer[done:]], offset + done)
+        if step == 0:
+            return False
+        done += step
+    return True
+
+
 @contextmanager
 def opened(
     folder: Path, sources: Mapping[str, SourceFile] | None = None

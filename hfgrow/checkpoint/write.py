@@ -1,129 +1,34 @@
-"""Carry a plan out in a folder: weights copied in the kernel or computed, config, side files."""
+"""Carry a plan out in a folder: weights copied or computed, config, side files."""
 
-import errno
-import fcntl
 import json
 import os
 import shutil
-import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads, rows_of_files
 from hfgrow.checkpoint.compute.evaluate import Evaluator
-from hfgrow.checkpoint.files import CONFIG, INDEX, open_regular, opened, side_files_of
-from hfgrow.checkpoint.header import BLOCK_NBYTES
+from hfgrow.checkpoint.files import CONFIG, INDEX, hash_file, open_regular, opened, side_files_of
 from hfgrow.checkpoint.layout import Layout, Placed, Run, Shard, runs
+from hfgrow.checkpoint.output import OutputFile, shares_blocks
+from hfgrow.checkpoint.pages import (
+    DIRECT_PAGE_NBYTES,
+    PLAIN_PAGE_NBYTES,
+    InPlace,
+    Pages,
+    down,
+    fill,
+    up,
+)
 from hfgrow.console import size
-from hfgrow.errors import ModelError, OutputError, argument, printable
+from hfgrow.errors import OutputError, argument, printable
 from hfgrow.plan.plan import GrowthPlan, SourceFile, is_zero
 from hfgrow.plan.tensors import leaves, predictor_of
 
-# _IOW(0x94, 13, struct file_clone_range) on Linux.
-_FICLONERANGE = 0x4020940D
-# One call: large enough to cost nothing, small enough for progress and for an interrupt to act.
-_CHUNK_NBYTES = 64 << 20
-_BUFFER_NBYTES = 1 << 20
-_CANNOT = frozenset(
-    {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM}
-    | {errno.ETXTBSY}
-)
 Advance = Callable[[int], None]
-
-
-class Copier:
-    """Copies ranges by the best way the file systems have, remembering which ways failed.
-
-    Attributes:
-        cloned_nbytes: Bytes that share their blocks with the base.
-        copied_nbytes: Bytes that were copied.
-    """
-
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
-        self._can_clone = hasattr(fcntl, "ioctl")
-        self._can_copy = hasattr(os, "copy_file_range")
-        self.cloned_nbytes = 0
-        self.copied_nbytes = 0
-
-    def copy(
-        self, source: int, target: int, source_offset: int, target_offset: int, nbytes: int
-    ) -> None:
-        """Copy `nbytes` between two open files.
-
-        Blocks are shared where the two offsets are congruent modulo the block size; the unaligned
-        ends go by copying.
-
-        Raises:
-            ModelError: The source ended early: somebody changed it.
-            OSError: The target cannot take the bytes.
-        """
-        head = -source_offset % BLOCK_NBYTES
-        middle = (nbytes - head) // BLOCK_NBYTES * BLOCK_NBYTES
-        if (source_offset - target_offset) % BLOCK_NBYTES or middle <= 0 or not self._can_clone:
-            self._copy(source, target, source_offset, target_offset, nbytes)
-            return
-        self._copy(source, target, source_offset, target_offset, head)
-        at = head
-        if self._clone(source, target, source_offset + at, target_offset + at, middle):
-            at += middle
-        self._copy(source, target, source_offset + at, target_offset + at, nbytes - at)
-
-    def _clone(
-        self, source: int, target: int, source_offset: int, target_offset: int, nbytes: int
-    ) -> bool:
-        request = struct.pack("qQQQ", source, source_offset, nbytes, target_offset)
-        try:
-            fcntl.ioctl(target, _FICLONERANGE, request)
-        except OSError as error:
-            if error.errno in _CANNOT:
-                self._can_clone = False
-                return False
-            raise
-        self.cloned_nbytes += nbytes
-        self._advance(nbytes)
-        return True
-
-    def _copy(
-        self, source: int, target: int, source_offset: int, target_offset: int, nbytes: int
-    ) -> None:
-        done = 0
-        while done < nbytes:
-            step = self._copy_some(
-                source, target, source_offset + done, target_offset + done, nbytes - done
-            )
-            if step == 0:
-                raise ModelError(
-                    "the input changed while it was read: a weight file ended early",
-                    hint="run again when nothing writes to the base",
-                )
-            done += step
-            self.copied_nbytes += step
-            self._advance(step)
-
-    def _copy_some(
-        self, source: int, target: int, source_offset: int, target_offset: int, nbytes: int
-    ) -> int:
-        if self._can_copy:
-            try:
-                step = os.copy_file_range(
-                    source, target, min(nbytes, _CHUNK_NBYTES), source_offset, target_offset
-                )
-            except OSError as error:
-                if error.errno not in _CANNOT:
-                    raise
-                step = 0
-            if step:
-                return step
-            # Some file systems answer 0 instead of an error; only a plain read tells the end.
-            self._can_copy = False
-        buffer = os.pread(source, min(nbytes, _BUFFER_NBYTES), source_offset)
-        return os.pwrite(target, buffer, target_offset) if buffer else 0
-
 
 # What config, card and lineage take at most; part of the free-space check.
 _SLACK_NBYTES = 1 << 20
@@ -131,10 +36,15 @@ _SLACK_NBYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How the weights' bytes got where they are: shared with the base, or copied."""
+    """What is known of the weight files: how many bytes share the base's blocks, and each sha256.
+
+    Attributes:
+        cloned_nbytes: Bytes that share their blocks with the base.
+        sha256: File name -> hash, if it was asked for.
+    """
 
     cloned_nbytes: int
-    copied_nbytes: int
+    sha256: Mapping[str, str]
 
 
 def write(
@@ -143,6 +53,7 @@ def write(
     folder: Path,
     *,
     allow_nonfinite: bool = True,
+    hashes: bool = False,
     advance: Advance = lambda nbytes: None,
 ) -> Written:
     """Write the weights, the config and the side files of a grown model.
@@ -152,17 +63,27 @@ def write(
         layout: Where every tensor goes.
         folder: An empty folder, such as `staged` gives.
         allow_nonfinite: Whether tensors may be computed from NaN or infinity.
+        hashes: Whether to take the sha256 of the weight files, as their bytes go by.
         advance: Called with the number of bytes as they are written.
 
     Raises:
         ModelError: The base changed while it was read, or a computed number is none.
         OSError: The file system refuses.
     """
-    base = Path(plan.folder)
-    copier = Copier(advance)
+    base, cloned_nbytes, sha256 = Path(plan.folder), 0, {}
     for shard in layout.shards:
-        path = folder / shard.name
-        _write_shard(shard, plan.files, base, path, copier, advance, allow_nonfinite)
+        nbytes, digest = _write_shard(
+            shard,
+            plan.files,
+            base,
+            folder / shard.name,
+            allow_nonfinite=allow_nonfinite,
+            hashes=hashes,
+            advance=advance,
+        )
+        cloned_nbytes += nbytes
+        if digest is not None:
+            sha256[shard.name] = digest
     texts = {CONFIG: json.dumps(plan.config, indent=2, ensure_ascii=False) + "\n"}
     if layout.index is not None:
         texts[INDEX] = layout.index
@@ -170,7 +91,7 @@ def write(
     for name in _sources_apart(plan):
         _copy_file(Path(name), folder / Path(name).name)
     copy_side_files(base, folder)
-    return Written(copier.cloned_nbytes, copier.copied_nbytes)
+    return Written(cloned_nbytes, sha256)
 
 
 def _sources_apart(plan: GrowthPlan) -> list[str]:
@@ -209,67 +130,164 @@ def _write_shard(
     sources: Mapping[str, SourceFile],
     base: Path,
     path: Path,
-    copier: Copier,
-    advance: Advance,
+    *,
     allow_nonfinite: bool,
-) -> None:
-    with opened(base, sources) as descriptor_of:
-        target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            os.pwrite(target, shard.header, 0)
-            # Zeros are never written: what lies between the tensors written is a hole.
-            os.ftruncate(target, shard.nbytes)
-            to_compute = []
-            for item in runs(shard):
-                if isinstance(item, Run):
-                    source = descriptor_of(item.file)
-                    copier.copy(source, target, item.source_offset, item.offset, item.nbytes)
-                elif is_zero(item.tensor):
-                    advance(item.tensor.nbytes)
-                else:
-                    to_compute.append(item)
-            _write_computed(to_compute, descriptor_of, target, advance, allow_nonfinite)
-        finally:
-            os.close(target)
+    hashes: bool,
+    advance: Advance,
+) -> tuple[int, str | None]:
+    """Write one file; return how many of its bytes are shared, and its sha256 if it is wanted."""
+    items = sorted(runs(shard), key=_predictor)
+    # What one predictor predicts is computed together, wherever it lies.
+    in_order = not any(map(_predictor, items))
+    with opened(base, sources) as descriptor_of, OutputFile(path, shard.nbytes) as output:
+        in_place, cloned_nbytes = _placed_at_once(items, output, descriptor_of, advance)
+        pages = Pages(
+            output,
+            shard.nbytes,
+            in_place,
+            {} if hashes and in_order else _cuts(items),
+            advance=advance,
+            uncounted_nbytes=len(shard.header),
+            is_hashed=hashes and in_order,
+        )
+        filler = _Filler(pages, descriptor_of, allow_nonfinite, in_order=hashes and in_order)
+        with pages:
+            filler.put(shard.header, 0)
+            work = (piece for item in items for piece in filler.pieces(item))
+            for _ in in_threads(work) if any(map(_is_computed, items)) else (do() for do in work):
+                pages.report()
+    if hashes and not in_order:
+        return cloned_nbytes, hash_file(path)
+    return cloned_nbytes, pages.sha256
 
 
-def _write_computed(
-    tensors: Sequence[Placed],
+def _is_computed(item: Run | Placed) -> bool:
+    return isinstance(item, Placed) and not is_zero(item.tensor)
+
+
+def _predictor(item: Run | Placed) -> str:
+    return predictor_of(item.tensor.recipe) if isinstance(item, Placed) else ""
+
+
+def _placed_at_once(
+    items: Iterable[Run | Placed],
+    output: OutputFile,
     descriptor_of: Callable[[str], int],
-    target: int,
     advance: Advance,
-    allow_nonfinite: bool,
-) -> None:
-    """Compute tensors on every core, a chunk each in memory, and write them.
+) -> tuple[list[InPlace], int]:
+    """Share blocks, or have a server copy, and leave zeros out: what no page is needed for.
 
-    A file has one lock for writing, and threads that wait for it do not sleep but spin; so they
-    wait for another one first.
+    Returns:
+        The ranges that are in place, in order, and how many bytes are shared.
     """
-    if not tensors:
-        return
-    for placed in tensors:
-        for leaf in leaves(placed.tensor.recipe):
-            descriptor_of(leaf.file)
-    evaluator = Evaluator(rows_of_files(descriptor_of))
+    found, cloned_nbytes = [], 0
+    for item in items:
+        if isinstance(item, Run):
+            source = descriptor_of(item.file)
+            where = source, item.source_offset, item.offset, item.nbytes
+            done = output.clone(*where)
+            if done is not None:
+                cloned_nbytes += done[1] - done[0]
+                advance(done[1] - done[0])
+            else:
+                done = output.copy(*where, advance)
+            if done is not None:
+                at = item.source_offset + done[0] - item.offset
+                found.append(InPlace(*done, source, at))
+        elif is_zero(item.tensor):
+            # Zeros are never written, but where they share a block with others.
+            start, stop = up(item.offset), down(item.offset + item.tensor.nbytes)
+            if start < stop:
+                found.append(InPlace(start, stop))
+                advance(stop - start)
+    return sorted(found, key=lambda range_: range_.start), cloned_nbytes
 
-    one_writes = Lock()
 
-    def compute(chunk: Chunk, offset: int) -> int:
-        content = computed(chunk, evaluator, allow_nonfinite=allow_nonfinite)
-        for at in chunk.offsets:
-            with one_writes:
-                done = 0
-                while done < len(content):
-                    done += os.pwrite(target, content[done:], offset + at + done)
-        return len(content) * chunk.num_repeats
+def _cuts(items: Iterable[Run | Placed]) -> dict[int, int]:
+    """Return where pages begin, and how large they are: around what is not filled in order.
 
-    work = (
-        partial(compute, chunk, placed.offset)
-        for placed in sorted(tensors, key=lambda placed: predictor_of(placed.tensor.recipe))
-        for chunk in chunks(placed.name, placed.tensor)
-    )
-    for nbytes in in_threads(work):
-        advance(nbytes)
+    That is what is predicted, and what is computed once and stands in several places; a block that
+    two of these share is a page of its own.
+    """
+    cuts: dict[int, int] = {}
+    for item in items:
+        if not _is_computed(item):
+            continue
+        assert isinstance(item, Placed)
+        first = next(chunks(item.name, item.tensor))
+        is_large = item.tensor.nbytes > DIRECT_PAGE_NBYTES
+        if not _predictor(item) and not (first.num_repeats > 1 and is_large):
+            continue
+        page_nbytes = max(up(DIRECT_PAGE_NBYTES // first.num_repeats), PLAIN_PAGE_NBYTES)
+        for start in (item.offset + offset for offset in first.offsets):
+            cuts |= {down(start): page_nbytes, up(start): page_nbytes}
+        end = item.offset + item.tensor.nbytes
+        cuts |= {down(end): DIRECT_PAGE_NBYTES, up(end): DIRECT_PAGE_NBYTES}
+    return cuts
+
+
+class _Filler:
+    """Fills pages: with the bytes of sources, with zeros, and with what is computed.
+
+    Args:
+        pages: Those of the file.
+        descriptor_of: Opens a file of the base.
+        allow_nonfinite: Whether tensors may be computed from NaN or infinity.
+        in_order: Whether pages have to be filled in order, what repeats itself once for each place.
+    """
+
+    def __init__(
+        self,
+        pages: Pages,
+        descriptor_of: Callable[[str], int],
+        allow_nonfinite: bool,
+        *,
+        in_order: bool,
+    ) -> None:
+        self._pages = pages
+        self._descriptor_of = descriptor_of
+        self._allow_nonfinite = allow_nonfinite
+        self._in_order = in_order
+        self._evaluator = Evaluator(rows_of_files(descriptor_of))
+
+    def pieces(self, item: Run | Placed) -> Iterator[Callable[[], None]]:
+        """Part the work for a range of the file in pieces that can be done on several cores."""
+        if isinstance(item, Run):
+            source = self._descriptor_of(item.file)
+            for at in range(0, item.nbytes, DIRECT_PAGE_NBYTES):
+                nbytes = min(DIRECT_PAGE_NBYTES, item.nbytes - at)
+                yield partial(self._copy, source, item.source_offset + at, item.offset + at, nbytes)
+        elif is_zero(item.tensor):
+            yield partial(self._zero, item.offset, item.tensor.nbytes)
+        else:
+            for leaf in leaves(item.tensor.recipe):
+                self._descriptor_of(leaf.file)
+            for chunk in chunks(item.name, item.tensor, in_order=self._in_order):
+                yield partial(self._compute, chunk, item.offset)
+
+    def put(self, content: bytes, offset: int) -> None:
+        """Fill a range with bytes that are at hand."""
+        for at, memory in self._pages.room(offset, len(content)):
+            memory[:] = content[at : at + len(memory)]
+
+    def _copy(self, source: int, source_offset: int, offset: int, nbytes: int) -> None:
+        for at, memory in self._pages.room(offset, nbytes):
+            fill(memory, source, source_offset + at)
+
+    def _zero(self, offset: int, nbytes: int) -> None:
+        for _, memory in self._pages.room(offset, nbytes):
+            memory[:] = bytes(len(memory))
+
+    def _compute(self, chunk: Chunk, offset: int) -> None:
+        import torch
+
+        content = computed(chunk, self._evaluator, allow_nonfinite=self._allow_nonfinite)
+        numbers = torch.frombuffer(content, dtype=torch.uint8)
+        for start in chunk.offsets:
+            for at, memory in self._pages.room(offset + start, len(content)):
+                # Unlike an assignment this lets the other threads go on.
+                into = torch.frombuffer(memory, dtype=torch.uint8)
+                into.copy_(numbers[at : at + len(memory)])
 
 
 def _copy_file(source: Path, target: Path) -> None:
@@ -293,24 +311,10 @@ def check_free_space(plan: GrowthPlan, layout: Layout, target: Path) -> None:
         parent = parent.parent
     need = layout.nbytes + sum((base / name).stat().st_size for name in side_files) + _SLACK_NBYTES
     free = shutil.disk_usage(parent).free
-    if need > free and not (plan.folder and _shares_blocks(base, parent)):
+    if need > free and not (plan.folder and shares_blocks(base, parent)):
         wide = any(tensor.dtype in ("F32", "F64") for tensor in plan.tensors.values())
         raise OutputError(
             f"the output takes {size(need)}, but {printable(parent, 200)} has {size(free)} free",
             hint=f"choose another disk with {argument('out', 'DIR')}"
             + (f", or halve it with {argument('dtype', 'bfloat16')}" if wide else ""),
         )
-
-
-def _shares_blocks(base: Path, parent: Path) -> bool:
-    """Say whether the output can share the base's blocks: one file system that clones ranges."""
-    import tempfile
-
-    if base.stat().st_dev != parent.stat().st_dev:
-        return False
-    with tempfile.TemporaryFile(dir=parent) as one, tempfile.TemporaryFile(dir=parent) as other:
-        one.write(bytes(1 << 13))
-        one.flush()
-        copier = Copier(lambda nbytes: None)
-        copier.copy(one.fileno(), other.fileno(), 0, 0, 1 << 13)
-        return copier.cloned_nbytes > 0

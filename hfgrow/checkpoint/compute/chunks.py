@@ -63,9 +63,9 @@ class Chunk:
         return (self.stop - self.start) * _row_nbytes(self.tensor)
 
 
-def chunks(name: str, tensor: TensorPlan) -> Iterator[Chunk]:
-    """Part a tensor in rows of about half a million elements, no row twice."""
-    num_repeats = _num_repeats(tensor.recipe)
+def chunks(name: str, tensor: TensorPlan, *, in_order: bool = False) -> Iterator[Chunk]:
+    """Part a tensor in rows of about half a million elements, no row twice but `in_order`."""
+    num_repeats = 1 if in_order else _num_repeats(tensor.recipe)
     num_rows = tensor.shape[0] // num_repeats if tensor.shape else 1
     step = max(1, _CHUNK_ELEMENTS // max(1, prod(tensor.shape[1:])))
     for start in range(0, num_rows, step):
