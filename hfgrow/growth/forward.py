@@ -141,12 +141,11 @@ class _Weights(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         from safetensors import safe_open
 
-        name = self._names[name]
-        file = stored_in(self._tensors[name]).file
-        if file not in self._opened:
-            opened = safe_open(self._folder / file, framework="pt", backend="pread")
-            self._opened[file] = self._files.enter_context(opened)
-        return self._opened[file].get_tensor(name)
+        stored = stored_in(self._tensors[self._names[name]])
+        if stored.file not in self._opened:
+            opened = safe_open(self._folder / stored.file, framework="pt", backend="pread")
+            self._opened[stored.file] = self._files.enter_context(opened)
+        return self._opened[stored.file].get_tensor(stored.name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -386,9 +386,13 @@ def evaluation_line(evaluated: Evaluated) -> str:
     return line
 
 
+# Losses of one function, measured before and after growth, differ by the order of sums.
+_ROUNDING = 1e-6
+
+
 def _recovered(own: Sequence[dict[str, Any]], label: str, before: float) -> int | None:
     first: int = own[0]["tokens"]
     for line in own:
-        if line["validation"][label]["loss"] <= before:
+        if line["validation"][label]["loss"] <= before * (1 + _ROUNDING):
             return int(line["tokens"]) - first
     return None
