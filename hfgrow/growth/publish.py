@@ -121,7 +121,15 @@ def push_files(
     if note:
         progress.say(f"Note: {note}")
     name = manifest.link.result.name
-    return push(folder, own_files(folder, manifest), target, client, message=f"Add {name}")
+    hashes = {file: known.sha256 for file, known in manifest.link.result.files.items()}
+    return push(
+        folder,
+        own_files(folder, manifest),
+        target,
+        client,
+        message=f"Add {name}",
+        sha256={file: digest for file, digest in hashes.items() if digest is not None},
+    )
 
 
 def visible_as(name: str, manifest: Manifest | None, client: HubClient) -> ModelRef:
@@ -172,6 +180,15 @@ def describes(manifest: Manifest, files: Mapping[str, WeightFile]) -> bool:
     """Say whether weight files can be those whose growth or training a manifest records."""
     known = manifest.link.result.files
     return known.keys() == files.keys() and all(is_same(known[n], files[n]) for n in files)
+
+
+def known_files(
+    files: Mapping[str, WeightFile], sha256: Mapping[str, str]
+) -> dict[str, WeightFile]:
+    """Return the records of weight files with the hashes that are known now."""
+    return {
+        name: replace(file, sha256=sha256.get(name, file.sha256)) for name, file in files.items()
+    }
 
 
 def hashed(

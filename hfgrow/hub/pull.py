@@ -193,11 +193,19 @@ def _compare(folder: Path, expected: dict[str, RemoteFile], label: str) -> None:
         )
 
 
-def is_same(path: Path, remote: RemoteFile) -> bool:
-    """Compare a local file with what a listing says: size and SHA-256, or size and git id."""
+def is_same(path: Path, remote: RemoteFile, sha256: str | None = None) -> bool:
+    """Compare a local file with what a listing says: size and SHA-256, or size and git id.
+
+    Args:
+        path: The file.
+        remote: What the listing says.
+        sha256: Its hash, if somebody has read it; else it is read.
+    """
     nbytes = path.stat().st_size
     if nbytes != remote.nbytes:
         return False
+    if sha256 is not None and remote.sha256 is not None:
+        return sha256 == remote.sha256
     with path.open("rb") as file:
         if remote.sha256 is not None:
             return hashlib.file_digest(file, "sha256").hexdigest() == remote.sha256

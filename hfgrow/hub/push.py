@@ -1,9 +1,10 @@
 """Push a model in one commit guarded by its parent, once the Hub has judged its card."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hfgrow.checkpoint.files import CARD, INDEX
@@ -50,8 +51,22 @@ class Pushed:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _LocalFile:
+    """A file to send: where it lies, and its sha256 if somebody has read it."""
+
+    path: Path
+    sha256: str | None
+
+
 def push(
-    folder: Path, files: Sequence[str], target: PushTarget, client: HubClient, *, message: str
+    folder: Path,
+    files: Sequence[str],
+    target: PushTarget,
+    client: HubClient,
+    *,
+    message: str,
+    sha256: Mapping[str, str] = MappingProxyType({}),
 ) -> Pushed:
     """Bring files to the Hub in one commit, or say that they are there.
 
@@ -64,6 +79,7 @@ def push(
         target: What `preflight` has found.
         client: The connection.
         message: The title of the commit.
+        sha256: The hashes of those files that were read already; they are not read for them again.
 
     Raises:
         ModelError: A file is a link or lies elsewhere, or the card is not valid.
@@ -73,13 +89,14 @@ def push(
         VerificationError: What the Hub has afterwards is not what was sent.
     """
     paths = _checked_paths(folder, files)
+    local = {name: _LocalFile(path, sha256.get(name)) for name, path in paths.items()}
     notes = check_card(paths[CARD], client) if CARD in paths else ()
     head = _head(target, client)
     url = f"{client.endpoint}/{target.repo_id}"
-    _refuse_other_weights(head, paths, target.repo_id)
-    if _holds(head, paths):
+    _refuse_other_weights(head, local, target.repo_id)
+    if _holds(head, local):
         return Pushed(url, head.sha, already=True, notes=notes)
-    if target.create_pr and (found := _pull_request(target, client, message, paths)):
+    if target.create_pr and (found := _pull_request(target, client, message, local)):
         return Pushed(url, found[1].sha, True, found[0], notes)
     if target.head not in (None, head.sha) and not target.create_pr:
         raise HubConflictError(
@@ -87,10 +104,10 @@ def push(
             hint=f"run the same command again, or add {argument('create_pr')}",
         )
     try:
-        info = _commit(paths, target.repo_id, head.sha, target.create_pr, client, message)
+        info = _commit(local, target.repo_id, head.sha, target.create_pr, client, message)
     except (HubUnreachableError, HubConflictError) as error:
         # The commit may have been made and only its answer lost: then this push has succeeded.
-        done = _arrived(target, client, message, paths)
+        done = _arrived(target, client, message, local)
         if done is None:
             raise error
         return Pushed(url, done[1].sha, pull_request=done[0], notes=notes)
@@ -104,7 +121,7 @@ def push(
             hint="run the same command again: it compares what is there and commits nothing twice",
             details=error.details,
         ) from error
-    if not _holds(found_now, paths):
+    if not _holds(found_now, local):
         raise VerificationError(
             f"{target.repo_id} at {info.oid} does not hold the files that were sent",
             hint="a .gitignore or a hook there may have changed them; look at the commit",
@@ -112,12 +129,12 @@ def push(
     return Pushed(url, info.oid, pull_request=info.pr_url, notes=notes)
 
 
-def _refuse_other_weights(head: Listing, paths: Mapping[str, Path], repo_id: str) -> None:
+def _refuse_other_weights(head: Listing, local: Collection[str], repo_id: str) -> None:
     """Refuse a push beside weight files of another model, or of another cut into shards."""
     others = [
         name
         for name in head.files
-        if (name.endswith(".safetensors") or name == INDEX) and name not in paths
+        if (name.endswith(".safetensors") or name == INDEX) and name not in local
     ]
     if others:
         raise HubConflictError(
@@ -175,7 +192,7 @@ def _head(target: PushTarget, client: HubClient) -> Listing:
 
 
 def _commit(
-    paths: Mapping[str, Path],
+    local: Mapping[str, _LocalFile],
     repo_id: str,
     parent: str,
     create_pr: bool,
@@ -187,10 +204,12 @@ def _commit(
     with client.translating(f"pushing to {repo_id}", repo_id), warnings.catch_warnings():
         # The client repeats the warnings of the card, which check_card has returned as notes.
         warnings.simplefilter("ignore", UserWarning)
-        operations = [
-            CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)
-            for name, path in paths.items()
-        ]
+        operations = []
+        for name, file in local.items():
+            operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=file.path)
+            if file.sha256 is not None:
+                operation.upload_info.sha256 = bytes.fromhex(file.sha256)
+            operations.append(operation)
         return client.api.create_commit(
             repo_id,
             operations,
@@ -200,27 +219,27 @@ def _commit(
         )
 
 
-def _holds(found: Listing, paths: Mapping[str, Path]) -> bool:
-    return all(name in found.files for name in paths) and all(
-        is_same(path, found.files[name]) for name, path in paths.items()
+def _holds(found: Listing, local: Mapping[str, _LocalFile]) -> bool:
+    return all(name in found.files for name in local) and all(
+        is_same(file.path, found.files[name], file.sha256) for name, file in local.items()
     )
 
 
 def _arrived(
-    target: PushTarget, client: HubClient, message: str, paths: Mapping[str, Path]
+    target: PushTarget, client: HubClient, message: str, local: Mapping[str, _LocalFile]
 ) -> tuple[str | None, Listing] | None:
     """Return the commit that holds the files after a failure, None if there is none."""
     try:
         if target.create_pr:
-            return _pull_request(target, client, message, paths)
+            return _pull_request(target, client, message, local)
         head = list_commit(client, target.repo_id)
     except GrowthError:
         return None
-    return (None, head) if _holds(head, paths) else None
+    return (None, head) if _holds(head, local) else None
 
 
 def _pull_request(
-    target: PushTarget, client: HubClient, message: str, paths: Mapping[str, Path]
+    target: PushTarget, client: HubClient, message: str, local: Mapping[str, _LocalFile]
 ) -> tuple[str, Listing] | None:
     """Return the open pull request of this title that holds exactly these files."""
 
@@ -233,7 +252,7 @@ def _pull_request(
     what = f"looking for pull requests of {target.repo_id}"
     for num in client.ask(what, search, target.repo_id)[:_NUM_PULL_REQUESTS]:
         found = list_commit(client, target.repo_id, f"refs/pr/{num}")
-        if _holds(found, paths):
+        if _holds(found, local):
             return f"{client.endpoint}/{target.repo_id}/discussions/{num}", found
     return None
 
