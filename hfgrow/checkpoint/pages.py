@@ -72,7 +72,8 @@ class Pages:
         in_place: What needs no page, in order.
         cuts: Where a page begins whatever happens, and how large it and its followers are: one that
             is filled at another time than its neighbours would wait for them.
-        advance: Called by `report` with the number of bytes that were written since.
+        advance: Called by `report` with the number of bytes that were written since, or with
+            `is_hashed` what was hashed of those in place.
         uncounted_nbytes: So many bytes, those of the header, are not reported.
         is_hashed: Whether to take the sha256. Then pages are filled about in order.
 
@@ -233,6 +234,7 @@ class Pages:
             if isinstance(part, InPlace):
                 for piece in self._content_of(part):
                     self._digest.update(piece)
+                    self._count(len(piece))
                 continue
             if not self._is_filled(part):
                 return
@@ -241,6 +243,11 @@ class Pages:
             self._done_with(part, 0)
         with self._changed:
             self._num_busy -= 1
+            self._changed.notify_all()
+
+    def _count(self, nbytes: int) -> None:
+        with self._changed:
+            self._written_nbytes += nbytes
             self._changed.notify_all()
 
     def _is_filled(self, page: _Page) -> bool:

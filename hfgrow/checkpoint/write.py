@@ -11,7 +11,7 @@ from typing import Any
 
 from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads, rows_of_files
 from hfgrow.checkpoint.compute.evaluate import Evaluator
-from hfgrow.checkpoint.files import CONFIG, INDEX, hash_file, open_regular, opened, side_files_of
+from hfgrow.checkpoint.files import CONFIG, INDEX, open_regular, opened, side_files_of
 from hfgrow.checkpoint.layout import Layout, Placed, Run, Shard, runs
 from hfgrow.checkpoint.output import OutputFile, shares_blocks
 from hfgrow.checkpoint.pages import (
@@ -40,7 +40,7 @@ class Written:
 
     Attributes:
         cloned_nbytes: Bytes that share their blocks with the base.
-        sha256: File name -> hash, if it was asked for.
+        sha256: File name -> hash, where it was asked for and the bytes went by in order.
     """
 
     cloned_nbytes: int
@@ -63,7 +63,8 @@ def write(
         layout: Where every tensor goes.
         folder: An empty folder, such as `staged` gives.
         allow_nonfinite: Whether tensors may be computed from NaN or infinity.
-        hashes: Whether to take the sha256 of the weight files, as their bytes go by.
+        hashes: Whether to take the sha256 of the weight files, as their bytes go by. What matrices
+            are predicted for, or mapped to, is not written in order, and not hashed.
         advance: Called with the number of bytes as they are written.
 
     Raises:
@@ -135,29 +136,29 @@ def _write_shard(
     hashes: bool,
     advance: Advance,
 ) -> tuple[int, str | None]:
-    """Write one file; return how many of its bytes are shared, and its sha256 if it is wanted."""
+    """Write one file; return how many of its bytes are shared, and its sha256 as `write` says."""
     items = sorted(runs(shard), key=_predictor)
     # What one predictor predicts is computed together, wherever it lies.
-    in_order = not any(map(_predictor, items))
+    hashes = hashes and not any(map(_predictor, items))
+    # With a hash what is in place is not done yet: it is read for it.
+    at_once = advance if not hashes else lambda nbytes: None
     with opened(base, sources) as descriptor_of, OutputFile(path, shard.nbytes) as output:
-        in_place, cloned_nbytes = _placed_at_once(items, output, descriptor_of, advance)
+        in_place, cloned_nbytes = _placed_at_once(items, output, descriptor_of, at_once)
         pages = Pages(
             output,
             shard.nbytes,
             in_place,
-            {} if hashes and in_order else _cuts(items),
+            {} if hashes else _cuts(items),
             advance=advance,
             uncounted_nbytes=len(shard.header),
-            is_hashed=hashes and in_order,
+            is_hashed=hashes,
         )
-        filler = _Filler(pages, descriptor_of, allow_nonfinite, in_order=hashes and in_order)
+        filler = _Filler(pages, descriptor_of, allow_nonfinite, in_order=hashes)
         with pages:
             filler.put(shard.header, 0)
             work = (piece for item in items for piece in filler.pieces(item))
             for _ in in_threads(work) if any(map(_is_computed, items)) else (do() for do in work):
                 pages.report()
-    if hashes and not in_order:
-        return cloned_nbytes, hash_file(path)
     return cloned_nbytes, pages.sha256
 
 

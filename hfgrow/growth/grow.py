@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hfgrow.checkpoint.compute.look import Look
 from hfgrow.checkpoint.files import LOCAL_BASE, MANIFEST, TOKENIZERS, Files, LocalFolder
 from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES, Layout, lay_out
 from hfgrow.checkpoint.read import read
@@ -20,9 +21,9 @@ from hfgrow.errors import OutputError, Text, argument, printable
 from hfgrow.growth.behaviour import TRANSFORMERS, settle_generation
 from hfgrow.growth.loading import COMPUTING, missing, require, require_for
 from hfgrow.growth.models import base_name, files_of, folder_of, local_folder, locate
-from hfgrow.growth.publish import describes, hashed, push_files, visible_as
+from hfgrow.growth.publish import describes, hashed, known_files, push_files, visible_as
 from hfgrow.growth.steps import Steps, planned, suffix_of_steps
-from hfgrow.growth.verify import check_headers, compare_in_transformers, is_finite
+from hfgrow.growth.verify import check_headers, compare_in_transformers
 from hfgrow.hub.cache import cached_snapshot
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
@@ -146,11 +147,13 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     growth = _plan(request, ref, base, name, out, target, progress)
     if request.dry_run:
         return growth
-    # Of the bytes of the base, before any is written: it is the smaller of the two models.
-    can_measure = request.wants_proof and is_finite(base, progress, request.allow_nonfinite)
     manifest = _begin_lineage(request, ref, growth, progress)
-    with staged(out, overwrite=request.overwrite) as staging:
-        growth = _write(request, growth, manifest, staging, progress)
+    with (
+        _looking(request, growth, manifest) as look,
+        staged(out, overwrite=request.overwrite) as staging,
+    ):
+        growth, manifest = _write(request, growth, manifest, look, staging, progress)
+        manifest, can_measure = _know_base(request, manifest, look, progress)
         growth, manifest = _check(request, growth, manifest, staging, can_measure, progress)
         growth = _record(request, growth, manifest, staging, progress)
     return _push(growth, client, progress)
@@ -267,15 +270,6 @@ def _begin_lineage(
         name: WeightFile(file.nbytes, ref.files[name].sha256 if name in ref.files else None)
         for name, file in growth.base.files.items()
     }
-    wants_hashes = request.wants_proof or request.push or earlier is not None
-    if wants_hashes and not all(file.sha256 for file in base_files.values()):
-        base_files = hashed(folder, base_files, progress)
-    if earlier and not describes(earlier, base_files):
-        progress.say(
-            f"Note: {MANIFEST} of the base describes other weights (trained since?); the lineage "
-            "starts anew here"
-        )
-        earlier = None
     link = Link(
         base=model_record(
             growth.base,
@@ -295,21 +289,70 @@ def _begin_lineage(
     return earlier.followed_by(link) if earlier else Manifest((link,))
 
 
+@contextmanager
+def _looking(request: GrowthRequest, growth: Growth, manifest: Manifest) -> Iterator[Look]:
+    """Read the base beside the writing for what has to be known of it: hashes, and NaN."""
+    wants_hashes = request.wants_proof or request.push or len(manifest.chain) > 1
+    files = manifest.link.base.files
+    unknown = [name for name, file in files.items() if wants_hashes and file.sha256 is None]
+    with Look(growth.base, unknown, finite=request.wants_proof).beside() as look:
+        yield look
+
+
 def _write(
-    request: GrowthRequest, growth: Growth, manifest: Manifest, staging: Path, progress: Progress
-) -> Growth:
+    request: GrowthRequest,
+    growth: Growth,
+    manifest: Manifest,
+    look: Look,
+    staging: Path,
+    progress: Progress,
+) -> tuple[Growth, Manifest]:
     """Carry the plan out; the config that is written holds a small record of the growth."""
     record = config_record(manifest.link)
     plan = replace(growth.plan, config=config_with(growth.plan.config, record))
     with counting(progress, f"Writing {growth.name}", growth.layout.nbytes) as advance:
+
+        def go_on(nbytes: int) -> None:
+            look.check()
+            advance(nbytes)
+
         written = write(
             plan,
             growth.layout,
             staging,
             allow_nonfinite=request.allow_nonfinite,
-            advance=advance,
+            hashes=request.wants_proof or request.push,
+            advance=go_on,
         )
-    return replace(growth, plan=plan, cloned_nbytes=written.cloned_nbytes)
+    growth = replace(growth, plan=plan, cloned_nbytes=written.cloned_nbytes)
+    return growth, manifest.with_result_files(
+        known_files(manifest.link.result.files, written.sha256)
+    )
+
+
+def _know_base(
+    request: GrowthRequest, manifest: Manifest, look: Look, progress: Progress
+) -> tuple[Manifest, bool]:
+    """Complete the lineage with what the bytes of the base have shown.
+
+    Returns:
+        The lineage, which starts anew where that of the base tells of other weights; and whether
+        logits can be measured.
+    """
+    seen = look.result(progress)
+    if seen.not_finite is not None:
+        if not request.allow_nonfinite:
+            raise seen.not_finite
+        progress.say(f"Note: {seen.not_finite}; logits are not measured")
+    manifest = manifest.with_base_files(known_files(manifest.link.base.files, seen.sha256))
+    earlier = manifest.chain[:-1]
+    if earlier and not describes(Manifest(earlier), manifest.link.base.files):
+        progress.say(
+            f"Note: {MANIFEST} of the base describes other weights (trained since?); the lineage "
+            "starts anew here"
+        )
+        manifest = Manifest((manifest.link,))
+    return manifest, request.wants_proof and seen.not_finite is None
 
 
 def _check(
@@ -337,8 +380,10 @@ def _record(
 ) -> Growth:
     """Write hfgrow.json, the card and its picture, and where the base lies here."""
     if request.wants_proof or request.push:
-        files = hashed(staging, manifest.link.result.files, progress)
-        manifest = manifest.with_result_files(files)
+        files = manifest.link.result.files
+        unknown = {name: file for name, file in files.items() if file.sha256 is None}
+        found = hashed(staging, unknown, progress)
+        manifest = manifest.with_result_files({**files, **found})
     repo_id = growth.target.repo_id if growth.target else None
     base = f"{Path(growth.base.folder).absolute()}\n"
     texts = {MANIFEST: manifest.to_json(), LOCAL_BASE: base, **card.card_files(manifest, repo_id)}

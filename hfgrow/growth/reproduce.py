@@ -1,7 +1,7 @@
 """Rebuild a grown model from the root of its chain, and compare it byte for byte by sha256."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -70,10 +70,10 @@ def reproduce(
     with translated(printable(parent, 200)), scratch_folder(parent) as scratch:
         maps = _maps(growths, ref, files, scratch)
         for i, link in enumerate(growths[:-1]):
-            current = _rebuild(current, link, scratch / str(i), progress, lambda _: {}, maps)
+            current = _rebuild(current, link, scratch / str(i), progress, None, maps)
 
-        def compare(staging: Path) -> dict[str, str]:
-            _compare(staging, wanted)
+        def compare(staging: Path, found: Mapping[str, str]) -> dict[str, str]:
+            _compare(staging, found, wanted)
             return {MANIFEST: manifest.to_json(), **card_files(manifest, ref.repo_id)}
 
         _rebuild(current, growths[-1], out or scratch / "last", progress, compare, maps)
@@ -141,9 +141,10 @@ def _require_for_all(root: Path, growths: Sequence[Link]) -> None:
             require_for(plan)
 
 
-def _compare(staging: Path, wanted: dict[str, str]) -> None:
+def _compare(staging: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
     for name, digest in wanted.items():
-        rebuilt = hash_file(staging / name) if (staging / name).is_file() else "none"
+        is_there = (staging / name).is_file()
+        rebuilt = found.get(name) or (hash_file(staging / name) if is_there else "none")
         if rebuilt != digest:
             raise VerificationError(
                 f"{printable(name)} came out with sha256 {rebuilt}, the model has {digest}",
@@ -204,9 +205,10 @@ def _rebuild(
     link: Link,
     target: Path,
     progress: Progress,
-    finish: Callable[[Path], dict[str, str]],
+    finish: Callable[[Path, Mapping[str, str]], dict[str, str]] | None,
     maps: Path,
 ) -> Path:
+    """Carry a recorded growth out; `finish` is given where, and the hashes that are known of it."""
     plan = replay(read(LocalFolder(base)), link, maps)
     plan = replace(plan, config=config_with(plan.config, config_record(link)))
     layout = lay_out(plan, link.max_shard_nbytes)
@@ -214,6 +216,7 @@ def _rebuild(
     what = f"Rebuilding {printable(link.result.name)}"
     with staged(target) as staging:
         with counting(progress, what, layout.nbytes) as advance:
-            write(plan, layout, staging, advance=advance)
-        write_texts(staging, finish(staging))
+            written = write(plan, layout, staging, hashes=finish is not None, advance=advance)
+        if finish is not None:
+            write_texts(staging, finish(staging, written.sha256))
     return target

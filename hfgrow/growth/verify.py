@@ -9,7 +9,6 @@ from pathlib import Path
 
 from hfgrow.checkpoint.compute.chunks import (
     Chunk,
-    check_finite,
     chunks,
     computed,
     in_threads,
@@ -19,7 +18,7 @@ from hfgrow.checkpoint.compute.evaluate import Evaluator
 from hfgrow.checkpoint.files import LocalFolder, hash_file, opened
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress, counting, usual_progress
-from hfgrow.errors import ModelError, Text, UsageError, VerificationError, printable
+from hfgrow.errors import ModelError, UsageError, VerificationError, printable
 from hfgrow.growth.behaviour import TRANSFORMERS, check_transformers_view, measure
 from hfgrow.growth.loading import missing, require_for
 from hfgrow.growth.models import base_folder
@@ -317,25 +316,3 @@ def compare_in_transformers(
     if measured is not None and plan.preserves_function:
         check_promise(measured)
     return num_tensors, measured
-
-
-def is_finite(base: GrowthPlan, progress: Progress, allow_nonfinite: bool) -> bool:
-    """Read every weight of a base on this machine and say whether all are numbers.
-
-    Args:
-        base: Its plan.
-        progress: Told how it goes on, and what was found.
-        allow_nonfinite: Whether it may hold others.
-
-    Raises:
-        ModelError: It holds others, and may not.
-    """
-    try:
-        with counting(progress, "Reading the base", base.nbytes) as advance:
-            check_finite(LocalFolder(Path(base.folder)), base, advance=advance)
-    except ModelError as error:
-        if not allow_nonfinite:
-            raise
-        progress.say(Text(f"Note: {error}; logits are not measured"))
-        return False
-    return True

@@ -278,6 +278,10 @@ class Manifest:
         """Return the manifest with other records of the result's weight files."""
         return self._ending_in(replace(self.link, result=replace(self.link.result, files=files)))
 
+    def with_base_files(self, files: Mapping[str, WeightFile]) -> "Manifest":
+        """Return the manifest with other records of the weight files of the last link's base."""
+        return self._ending_in(replace(self.link, base=replace(self.link.base, files=files)))
+
     def followed_by(self, link: Link | TrainingLink) -> "Manifest":
         """Return the manifest with one more link, without the benchmarks of the model before."""
         return replace(self, chain=(*self.chain, link), benchmarks=())

@@ -7,6 +7,7 @@ Before a push: everything that can be refused is refused before anything is sent
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,23 @@ def test_a_push_makes_the_repository_and_one_commit(hub: Hub, grown: Path) -> No
     done = send(grown, target, client)
     assert done == Pushed(f"{hub.url}/alice/base-stack-g4", hub.head(TARGET))
     assert [c.title for c in hub.commits(TARGET)] == [MESSAGE, "initial commit"]
+    assert content(hub, TARGET).items() >= FILES.items()
+
+
+def test_a_hash_that_is_known_is_not_taken_again(hub: Hub, grown: Path) -> None:
+    """The Hub's client believes it, so that a wrong one is refused by the storage alone."""
+    client, name = HubClient(ALICE, hub.url), "model.safetensors"
+    right = hashlib.sha256(FILES[name]).hexdigest()
+    for digest in ("0" * 64, right):
+        target = check(client)
+        known = {name: digest}
+        words = (grown, sorted(FILES), target, client)
+        if digest == right:
+            done = push(*words, message=MESSAGE, hashes=known)
+            assert done.commit == hub.head(TARGET)
+        else:
+            with pytest.raises(GrowthError, match="another SHA-256"):
+                push(*words, message=MESSAGE, hashes=known)
     assert content(hub, TARGET).items() >= FILES.items()
 
 

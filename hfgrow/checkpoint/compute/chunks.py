@@ -14,7 +14,7 @@ from functools import partial
 from math import prod
 from typing import Any, TypeVar
 
-from hfgrow.checkpoint.compute.dtypes import all_finite, finite, stored_dtype
+from hfgrow.checkpoint.compute.dtypes import all_finite, count_nonfinite, finite, stored_dtype
 from hfgrow.checkpoint.compute.evaluate import Evaluator, ReadRows
 from hfgrow.checkpoint.compute.products import torch_in_worker, torch_is_given_back
 from hfgrow.checkpoint.files import Files
@@ -211,15 +211,11 @@ def rows_of(stored: Stored, max_nbytes: int = _CHUNK_NBYTES) -> Iterator[tuple[i
 
 
 def _count_range(files: Files, stored: Stored, start: int) -> tuple[Stored, int, int]:
-    import numpy as np
-
     nbytes = min(_CHUNK_NBYTES, stored.nbytes - start)
     raw = files.read(stored.file, stored.offset + start, nbytes)
     if len(raw) != nbytes:
         raise ModelError(f"the input changed while it was read: {stored.name} ended early")
-    numbers = np.frombuffer(raw, stored_dtype(stored.dtype))
-    is_good = all_finite(numbers, stored.dtype)
-    return stored, nbytes, 0 if is_good else int((~finite(numbers, stored.dtype)).sum())
+    return stored, nbytes, count_nonfinite(raw, stored.dtype)
 
 
 T = TypeVar("T")

@@ -108,6 +108,14 @@ def finite(stored: Any, dtype: str) -> Any:
     return bits & bits.dtype.type(_INFINITY[dtype]) != _INFINITY[dtype]
 
 
+def count_nonfinite(content: bytes | memoryview, dtype: str) -> int:
+    """Return how many numbers are NaN or infinite of some that lie in memory as they are stored."""
+    import numpy as np
+
+    numbers = np.frombuffer(content, stored_dtype(dtype))
+    return 0 if all_finite(numbers, dtype) else int((~finite(numbers, dtype)).sum())
+
+
 def _bits(numbers: Any) -> Any:
     return numbers.view(f"<u{numbers.itemsize}")
 
