@@ -29,6 +29,9 @@ TokenOption = Annotated[
         help="Hub token; HF_TOKEN or `hf auth login` keep it out of the shell's history.",
     ),
 ]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Configuration of a dataset of the Hub.")
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout, also on error.")
 ]

@@ -259,10 +259,15 @@ def foreign(refused: Callable[[str], GrowthError]) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise refused(_said(error)) from error
+        raise refused(said(error)) from error
 
 
-def _said(error: BaseException) -> str:
-    """Return what a library says; a word or two say nothing without the kind of the error."""
-    text = printable(" ".join(str(error).split()), 200)
+def said(error: BaseException, limit: int = 200) -> str:
+    """Return what a library says, in one line; a word or two say nothing without its kind.
+
+    Args:
+        error: What it raised.
+        limit: The most characters.
+    """
+    text = printable(" ".join(str(error).split()), limit)
     return text if text.count(" ") > 1 else f"{type(error).__name__}: {text}"

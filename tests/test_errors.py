@@ -15,8 +15,14 @@ from cli.output import OPTIONS
 from hfgrow.errors import UsageError, argument, command, growth, one_of, printable
 
 ROOT = Path(hfgrow.__file__).parent
-# Steps as one types them are a notation of their own; lm_eval's options are lm_eval's.
-TYPED = ("growth/steps.py", "growth/lm_eval.py", "lineage/describe.py", "errors.py")
+# Steps as one types them are a notation of their own; options of other programs are theirs.
+TYPED = (
+    "growth/steps.py",
+    "growth/lm_eval.py",
+    "lineage/describe.py",
+    "errors.py",
+    "checkpoint/foreign.py",
+)
 CORE = ("plan", "checkpoint", "hub", "lineage", "growth", "data")
 
 

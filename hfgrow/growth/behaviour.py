@@ -13,7 +13,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.strict import read_json_object
 from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
 from hfgrow.console import Progress
-from hfgrow.errors import GrowthError, ModelError, VerificationError, foreign, printable
+from hfgrow.errors import GrowthError, ModelError, VerificationError, foreign, printable, said
 from hfgrow.growth.loading import (
     available_nbytes,
     loaded_model,
@@ -320,5 +320,5 @@ def _fault(folder: Path, *, ask_transformers: bool) -> str:
     try:
         GenerationConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        return f"transformers refuses it: {printable(error, 200)}"
+        return f"transformers refuses it: {said(error)}"
     return ""
