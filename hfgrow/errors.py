@@ -29,6 +29,8 @@ _UNPRINTABLE = re.compile(
 )
 # Tokens of the Hub.
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}")
+# Who logs in with an address: a name, a password or a token.
+_LOGIN = re.compile(r"(https?://?)[^\s/@]+@", re.IGNORECASE)
 # A token lies between two of what `printable` takes out of foreign text, its parts behind others.
 _TOKEN = re.compile("\0(\1?[a-z][^\0]*)\0")
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")
@@ -232,12 +234,12 @@ def printable(text: object, limit: int = 80) -> str:
 
 
 def redacted(text: str) -> str:
-    """Return a text with whatever looks like a token of the Hub hidden.
+    """Return a text with tokens of the Hub hidden, and who logs in with an address.
 
     Raises:
         TypeError: It is no text: by that click learns whether a stream takes bytes.
     """
-    return _SECRET.sub("hf_***", text)
+    return _LOGIN.sub(r"\1***@", _SECRET.sub("hf_***", text))
 
 
 @contextmanager

@@ -40,7 +40,7 @@ from hfgrow.lineage.manifest import (
     num_computed,
     versions_of_plan,
 )
-from hfgrow.lineage.reading import read_manifest
+from hfgrow.lineage.reading import read_manifest, told_by_config
 from hfgrow.plan.plan import GrowthPlan
 
 
@@ -271,6 +271,11 @@ def _begin_lineage(
             "starts anew here"
         )
         earlier = None
+    elif earlier is None and (how := told_by_config(growth.base.config)):
+        progress.say(
+            f"Note: config.json says that hfgrow grew or trained the base, {how}, and {MANIFEST} "
+            "is not there: another program has saved it since; the lineage starts anew here"
+        )
     link = Link(
         base=model_record(
             growth.base,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import MakeCheckpoint
+from hfgrow.growth.loading import transformers_config
+from tests.checkpoints import MakeCheckpoint, edit_json
 from tests.program import Finished, call_hfgrow, run_hfgrow
 
 # Run by Python at its start: torch, numpy and transformers look as if nobody had installed them.
@@ -92,3 +93,10 @@ def test_a_verification_without_transformers_says_what_it_left_out(place: Path) 
     assert document["measured"] is None
     assert document["num_transformers_tensors"] is None
     assert "promised to be preserved" in bare(place, "verify", "zeros").stdout
+
+
+def test_infinity_as_transformers_writes_it_is_a_number(base: Path) -> None:
+    edit_json(base / "config.json", a_cap={"__float__": "Infinity"}, more={"x": [{"__float__": 5}]})
+    config = transformers_config(base)
+    assert config.a_cap == float("inf")
+    assert config.more == {"x": [{"__float__": 5}]}
