@@ -7,7 +7,7 @@ import typer
 
 from hfgrow.console import size
 from hfgrow.data.sources import named_source
-from hfgrow.errors import printable
+from hfgrow.errors import UsageError, printable
 from hfgrow.growth.loading import require
 from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
@@ -35,8 +35,8 @@ def prepare(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Text, jsonl or parquet files or folders, or datasets of the Hub as org/name; "
-            "`demo` is the documentation that Python carries.",
+            help="Files or folders of text, JSON, CSV, parquet or arrow, or datasets of the Hub as "
+            "org/name; `demo` is the documentation that Python carries.",
         ),
     ],
     tokenizer: Annotated[
@@ -50,6 +50,7 @@ def prepare(
     split: Annotated[
         str, typer.Option("--split", help="The split of datasets on the Hub.")
     ] = "train",
+    name: options.NameOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace tokens of other text.")
     ] = False,
@@ -64,13 +65,21 @@ def prepare(
     from hfgrow.data.prepare import prepare as prepare_tokens
     from hfgrow.data.text_tokenizer import open_tokenizer
 
+    texts = [named_source(text, text_column, split, name) for text in sources]
+    for text in texts:
+        if text.part != (0, 100):
+            raise UsageError(
+                f"--split {printable(split)}: tokens are prepared whole, and read in part",
+                hint=f"--split {text.whole_split} here, and split: {printable(split)} where a "
+                "recipe names the text",
+            )
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
     ref = locate(tokenizer, None, client, console)
     folder = local_folder(ref, client, console)
     config, _, _ = read_config(LocalFolder(folder))
     files = prepare_tokens(
-        [named_source(text, text_column, split) for text in sources],
+        texts,
         open_tokenizer(folder),
         out,
         vocab_size=int(config["vocab_size"]),

@@ -61,9 +61,7 @@ def evaluate(
         str | None,
         typer.Option("--split", help="Of a dataset.  [default: validation; of files train]"),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Configuration of a dataset of the Hub.")
-    ] = None,
+    name: options.NameOption = None,
     text_column: Annotated[
         str | None, typer.Option("--text-column", help="The column of the text.  [default: text]")
     ] = None,
@@ -213,12 +211,9 @@ def _refuse_idle(what: str, given: object, options_of: Mapping[str, object]) -> 
 def _source(word: str, text_column: str, split: str | None, name: str | None) -> Any:
     from dataclasses import replace
 
-    source = named_source(word, text_column)
-    if source.path is not None:
-        if name is not None:
-            raise UsageError("--name is of a dataset of the Hub; files have no configurations")
-        return replace(source, split=split or "train")
-    return replace(source, split=split or "validation", name=name)
+    source = named_source(word, text_column, name=name)
+    default = "train" if source.path is not None else "validation"
+    return replace(source, split=split or default)
 
 
 _COLUMNS = ("model", "parameters", "tokens", "bytes", "nats/token", "perplexity", "bits/byte")

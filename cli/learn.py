@@ -15,7 +15,7 @@ from hfgrow.plan.operators.learn import LearnArguments, learn
 from hfgrow.plan.operators.operator import Mark, Parameter
 
 from .grow import MODEL, growing_command
-from .options import own_parameters, parameter_of
+from .options import NameOption, own_parameters, parameter_of
 from .output import Console
 from .pages import GROW
 
@@ -51,6 +51,7 @@ _TEXTS: dict[str, tuple[Any, Any]] = {
         Annotated[str, typer.Option("--text-column", help="The column of the text.")],
         "text",
     ),
+    "name": (NameOption, None),
 }
 _MAPS = Annotated[
     Path | None,
@@ -101,7 +102,7 @@ def _work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -
         request = replace(request, maps=maps.expanduser().parent)
     elif not values["data"]:
         raise UsageError("there is no text to learn from", hint="add --data demo, or --data FILE")
-    column = values["text_column"]
+    column, name = values["text_column"], values["name"]
     require("hfgrow learn", *_REQUIRED)
     from hfgrow.train.learn.command import LearnRequest
     from hfgrow.train.learn.command import learn as learned
@@ -110,8 +111,10 @@ def _work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -
         LearnRequest(
             growth=request,
             arguments=arguments,
-            text=[named_source(word, column) for word in values["data"] or ()],
-            validation=[named_source(word, column) for word in values["validation"] or ()],
+            text=[named_source(word, column, name=name) for word in values["data"] or ()],
+            validation=[
+                named_source(word, column, name=name) for word in values["validation"] or ()
+            ],
         ),
         console,
     )

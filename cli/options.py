@@ -57,6 +57,9 @@ TokenOption = Annotated[
         rich_help_panel=HUB,
     ),
 ]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Configuration of a dataset of the Hub.")
+]
 JsonOption = Annotated[
     bool,
     typer.Option(

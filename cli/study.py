@@ -204,6 +204,7 @@ def compare(
     text_column: Annotated[
         str, typer.Option("--text-column", help="The column of the text.")
     ] = "text",
+    name: options.NameOption = None,
     token: options.TokenOption = None,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -244,8 +245,8 @@ def compare(
     wanted = batch * _STEPS if tokens is None else int(amount(tokens, "--tokens"))
     # Whole batches, as a run trains on.
     trained = -(-wanted // batch) * batch
-    sources = [named_source(word, text_column) for word in text]
-    held_out = [named_source(word, text_column) for word in validation or ()]
+    sources = [named_source(word, text_column, name=name) for word in text]
+    held_out = [named_source(word, text_column, name=name) for word in validation or ()]
     with begun(place):
         texts = tokenised(
             folder,

@@ -29,6 +29,8 @@ _UNPRINTABLE = re.compile(
 )
 # Tokens of the Hub.
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}")
+# Who logs in with an address: a name, a password or a token.
+_LOGIN = re.compile(r"(https?://?)[^\s/@]+@", re.IGNORECASE)
 # A token lies between two of what `printable` takes out of foreign text, its parts behind others.
 _TOKEN = re.compile("\0(\1?[a-z][^\0]*)\0")
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")
@@ -232,12 +234,12 @@ def printable(text: object, limit: int = 80) -> str:
 
 
 def redacted(text: str) -> str:
-    """Return a text with whatever looks like a token of the Hub hidden.
+    """Return a text with tokens of the Hub hidden, and who logs in with an address.
 
     Raises:
         TypeError: It is no text: by that click learns whether a stream takes bytes.
     """
-    return _SECRET.sub("hf_***", text)
+    return _LOGIN.sub(r"\1***@", _SECRET.sub("hf_***", text))
 
 
 @contextmanager
@@ -259,10 +261,15 @@ def foreign(refused: Callable[[str], GrowthError]) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise refused(_said(error)) from error
+        raise refused(said(error)) from error
 
 
-def _said(error: BaseException) -> str:
-    """Return what a library says; a word or two say nothing without the kind of the error."""
-    text = printable(" ".join(str(error).split()), 200)
+def said(error: BaseException, limit: int = 200) -> str:
+    """Return what a library says, in one line; a word or two say nothing without its kind.
+
+    Args:
+        error: What it raised.
+        limit: The most characters.
+    """
+    text = printable(" ".join(str(error).split()), limit)
     return text if text.count(" ") > 1 else f"{type(error).__name__}: {text}"

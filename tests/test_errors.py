@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 
 import hfgrow
 from cli.output import OPTIONS, Console
-from hfgrow.errors import ModelError, Text, UsageError, argument, command, growth, one_of, printable
+from hfgrow.errors import (
+    ModelError,
+    Text,
+    UsageError,
+    argument,
+    command,
+    growth,
+    one_of,
+    printable,
+    redacted,
+)
+from tests.program import call_hfgrow
 
 ROOT = Path(hfgrow.__file__).parent
 # Steps as one types them are a notation of their own; lm_eval's options are lm_eval's; a study
@@ -129,3 +140,26 @@ def test_the_core_knows_no_option(room: str) -> None:
         if re.search(r"(?<![\w-])--[a-z]", text)
     ]
     assert [line for line in found if not line.startswith(TYPED)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://user:SECRET@hub.example/org/name", "https://***@hub.example/org/name"),
+        ("HTTP://token@hub.example:8080/x and more", "HTTP://***@hub.example:8080/x and more"),
+        ("hf://org/name@main", "hf://org/name@main"),
+        ("https://hub.example/org/name@main", "https://hub.example/org/name@main"),
+        ("mail a@b.example", "mail a@b.example"),
+    ],
+)
+def test_who_logs_in_with_an_address_is_hidden(text: str, shown: str) -> None:
+    assert redacted(text) == shown
+
+
+@pytest.mark.parametrize("words", [("inspect",), ("stack", "--g", "2"), ("verify",)], ids=str)
+def test_no_command_prints_the_password_of_an_address(words: tuple[str, ...]) -> None:
+    address = f"https://somebody:SEC-RET{'x' * 90}@hub.example/org/name"
+    for more in ((), ("--json",)):
+        done = call_hfgrow(words[0], address, *words[1:], *more)
+        assert done.returncode != 0
+        assert "SEC-RET" not in done.stdout + done.stderr

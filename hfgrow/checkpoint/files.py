@@ -94,8 +94,7 @@ def refuse_foreign_link(path: Path) -> None:
         raise ModelError(
             f"{printable(path.name)} is a symbolic link that leaves the model folder, to "
             f"{printable(target, 200)}",
-            hint=f"if it is yours, copy it into the folder: cp --remove-destination "
-            f"{shlex.quote(printable(target, 200))} {shlex.quote(printable(path, 200))}",
+            hint="if it is yours, put a copy of it in the place of the link",
         )
 
 

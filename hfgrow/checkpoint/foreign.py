@@ -14,6 +14,12 @@ from hfgrow.checkpoint.files import CONFIG, INDEX, SINGLE, Files
 from hfgrow.errors import ModelError, printable
 
 _MOST_ENTRIES = 1000
+# Of tensors that each process holds a part of, and that nobody gathered.
+EMPTIED = (
+    "saved by DeepSpeed ZeRO-3 without gathering: python -m deepspeed.utils.zero_to_fp32 "
+    "CHECKPOINT OUT --safe_serialization, or save it again with "
+    "stage3_gather_16bit_weights_on_model_save"
+)
 # What a trainer leaves beside the weights, in pickles too.
 _NO_WEIGHTS = re.compile(
     r"(.*/)?(training_args|optimizer|scheduler|scaler|random_states?|rng_state)[\w.-]*"

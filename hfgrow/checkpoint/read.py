@@ -11,6 +11,7 @@ from typing import Any
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import CONFIG, INDEX, SINGLE, Files, leaves_by_link
+from hfgrow.checkpoint.foreign import EMPTIED
 from hfgrow.checkpoint.header import Entry, read_header, read_index
 from hfgrow.checkpoint.names import told, usual_names
 from hfgrow.errors import ModelError, printable
@@ -195,13 +196,8 @@ def _check_empty(
     empty = [name for name, tensor in tensors.items() if not tensor.num_elements]
     if tensors and not empty:
         return
-    hint = (
-        "saved by DeepSpeed ZeRO-3 without gathering: python -m deepspeed.utils.zero_to_fp32 "
-        "CHECKPOINT OUT --safe_serialization, or save it again with "
-        "stage3_gather_16bit_weights_on_model_save"
-    )
     if not tensors:
-        raise ModelError("the weight files hold no tensors at all", hint=hint)
+        raise ModelError("the weight files hold no tensors at all", hint=EMPTIED)
     # The number of layers is not compared yet, and may be anything.
     num_layers = min(config["num_hidden_layers"], len(tensors))
     expected = family.shapes({**config, "num_hidden_layers": num_layers}, tied=tied)
@@ -211,7 +207,7 @@ def _check_empty(
         f"{stored_in(tensors[name]).file}: {printable(name)} is empty, shape "
         f"{list(tensors[name].shape)} instead of {shape}"
         + (f", and {len(empty) - 1} more are" if empty[1:] else ""),
-        hint=hint,
+        hint=EMPTIED,
     )
 
 

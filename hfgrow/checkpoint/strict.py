@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.files import Files
-from hfgrow.errors import ModelError, UsageError, printable
+from hfgrow.errors import ModelError, UsageError, printable, said
 
 # Far above any real config or index (a 100,000-tensor index takes 10 MB).
 MAX_JSON_NBYTES = 50 * 1000 * 1000
@@ -68,7 +68,7 @@ def parse_json_object(raw: bytes, where: str) -> dict[str, Any]:
     except RecursionError as error:
         raise ModelError(f"{printable(where)} is nested too deeply to be a header") from error
     except ValueError as error:
-        raise ModelError(f"{printable(where)} is not JSON: {printable(error, 120)}") from error
+        raise ModelError(f"{printable(where)} is not JSON: {said(error, 120)}") from error
     if not isinstance(value, dict):
         raise ModelError(
             f"{printable(where)} must hold a JSON object, not a {type(value).__name__}"
@@ -149,8 +149,7 @@ def parse_yaml(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise UsageError(f"not UTF-8 (byte {error.start})") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"not YAML: {printable(reason, 200)}", hint=_quote_hint(raw)) from error
+        raise UsageError(f"not YAML: {said(error)}", hint=_quote_hint(raw)) from error
 
 
 def _mappings(node: Any) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Text as documents, streamed in pieces: plain text, JSON lines, parquet, datasets of the Hub.
+"""Text as documents, streamed in pieces: plain text, and JSON in lines or in one list.
 
 Memory does not grow with a file or its lines, and no code of a dataset is ever run.
 """
@@ -7,17 +7,10 @@ import codecs
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from itertools import count
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from hfgrow.data.sources import DataFile, TextSource
-from hfgrow.errors import GrowthError, TrainingError, UsageError, argument, printable
-from hfgrow.hub.client import HubClient
-from hfgrow.hub.listing import is_sha
-from hfgrow.hub.names import check_repo_id, check_revision
+from hfgrow.errors import TrainingError, argument, printable, said
 
 _BLOCK_NBYTES = 1 << 20
 # Newlines at the end of a document are dropped as long as no more than this many follow each other.
@@ -25,8 +18,6 @@ _MOST_HELD = 1024
 # An object must be parsed whole; far above any document.
 _MAX_LINE_NBYTES = 1 << 28
 _MOST_COLUMNS_SHOWN = 20
-# Older ones would run a loading script if somebody said yes.
-_FIRST_WITHOUT_SCRIPTS = 4
 
 
 Advance = Callable[[int], None]
@@ -82,10 +73,11 @@ def _documents(blocks: Iterable[str], separator: str | None) -> Iterator[TextPie
                 if text or is_begun:
                     yield TextPiece(text, True)
                 is_begun = False
-        # The end may be the first half of a separator, or newlines that end the document.
-        tail = rest[-_MOST_HELD:]
-        num_held = max(len(tail) - len(tail.rstrip("\n")), len(separator or "") - 1)
-        text, rest = rest[: len(rest) - num_held], rest[max(0, len(rest) - num_held) :]
+        # The end may be the first half of a separator, and newlines before it end the document.
+        num_sure = max(0, len(rest) - len(separator or " ") + 1)
+        tail = rest[max(0, num_sure - _MOST_HELD) : num_sure]
+        num_told = num_sure - len(tail) + len(tail.rstrip("\n"))
+        text, rest = rest[:num_told], rest[num_told:]
         text = text if is_begun else text.lstrip("\n")
         if text:
             yield TextPiece(text, False)
@@ -95,8 +87,8 @@ def _documents(blocks: Iterable[str], separator: str | None) -> Iterator[TextPie
         yield TextPiece(rest, True)
 
 
-def read_json_lines(stream: BinaryIO, shown: str, column: str) -> Iterator[TextPiece]:
-    """Read the documents of a file of JSON lines; a null text is an empty document.
+def read_json(stream: BinaryIO, shown: str, column: str) -> Iterator[TextPiece]:
+    """Read the documents of a file of JSON lines, or of one list of objects; null is empty.
 
     Args:
         stream: The file, at its start.
@@ -104,19 +96,25 @@ def read_json_lines(stream: BinaryIO, shown: str, column: str) -> Iterator[TextP
         column: The key of the text.
 
     Raises:
-        TrainingError: A line is not UTF-8, not an object of JSON, or has no text in the column;
-            the message has its number, from 1.
+        TrainingError: A line or element is not UTF-8, not an object of JSON, or has no text in the
+            column; the message has its number, from 1.
     """
     offset = 0
     for number in count(1):
-        line = stream.readline(_MAX_LINE_NBYTES + 1)
+        line = stream.readline(_BLOCK_NBYTES)
         if not line:
             return
+        if offset == 0 and line.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+            yield from _elements(line.removeprefix(codecs.BOM_UTF8), stream, shown, column)
+            return
+        if not line.endswith(b"\n"):
+            line += stream.readline(_MAX_LINE_NBYTES + 1 - len(line))
         where = f"{shown} line {number}"
         if len(line) > _MAX_LINE_NBYTES:
             raise TrainingError(f"{where} has more than {_MAX_LINE_NBYTES} bytes")
         row = _row(line, offset, shown, where)
-        offset += len(line)
+        # A byte order mark, or lines without text, may stand before a list.
+        offset += len(line) if row is not None or offset else 0
         if row is not None:
             yield TextPiece(text_of(row, column, where), True)
 
@@ -133,127 +131,71 @@ def _row(line: bytes, offset: int, shown: str, where: str) -> Mapping[str, Any] 
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise TrainingError(f"{where} is not JSON: {printable(error, 120)}") from error
+        hint = ""
+        if offset == 0 and text.strip() == "{":
+            hint = 'one object a line is read, or a list of objects: [{"text": "..."}, ...]'
+        raise TrainingError(f"{where} is not JSON: {said(error, 120)}", hint=hint) from error
+    return _object(row, where)
+
+
+def _object(row: object, where: str) -> Mapping[str, Any]:
     if not isinstance(row, dict):
         raise TrainingError(
             f"{where} is a JSON {type(row).__name__}, not an object",
-            hint='one object a line: {"text": "..."}',
+            hint='one object a line, or in a list: {"text": "..."}',
         )
     return row
 
 
-def read_parquet(file: DataFile, column: str) -> Iterator[TextPiece]:
-    """Read the documents of a parquet file.
+def _elements(head: bytes, stream: BinaryIO, shown: str, column: str) -> Iterator[TextPiece]:
+    """Read the documents of one list of objects, an object in memory at a time."""
+    decode = json.JSONDecoder().raw_decode
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset = len(head)
+    is_over = False
 
-    Args:
-        file: The file.
-        column: The column of the text.
-
-    Raises:
-        TrainingError: It is no parquet file, or has no text in the column.
-        UsageError: `datasets` is not installed.
-    """
-    load_dataset = _loader(f"reading {file.shown}")
-    try:
-        rows = load_dataset("parquet", data_files=[str(file.path)], split="train", streaming=True)
-        yield from _documents_of_rows(rows, file.shown, column)
-    except GrowthError:
-        raise
-    except Exception as error:
-        raise TrainingError(
-            f"{file.shown} cannot be read as parquet: {_innermost(error)}"
-        ) from error
-
-
-def read_dataset(source: TextSource, sha: str, client: HubClient) -> Iterator[TextPiece]:
-    """Read the documents of a split of a dataset on the Hub.
-
-    Args:
-        source: The dataset, configuration, split and column.
-        sha: The commit to read.
-        client: The connection to the Hub.
-
-    Raises:
-        TrainingError: It needs a loading script, has no such split, or no text in the column.
-        GrowthError: The Hub says no, or does not answer.
-    """
-    load_dataset = _loader(f"the dataset {source.label}")
-    repo_id = source.dataset or ""
-    with client.translating(f"reading the dataset {source.label}", repo_id):
+    def more(wanted: int) -> str:
+        nonlocal offset, is_over
+        block = stream.read(max(_BLOCK_NBYTES, wanted))
+        is_over = not block
         try:
-            rows = load_dataset(
-                repo_id,
-                source.name,
-                split=source.whole_split,
-                revision=sha,
-                streaming=True,
-                token=client.api.token,
-            )
-            yield from _documents_of_rows(rows, source.label, source.text_column)
-        except RuntimeError as error:
-            if "script" not in str(error):
-                raise
-            raise TrainingError(
-                f"the dataset {source.label} needs a loading script, and hfgrow runs no code of "
-                "others",
-                hint="use one stored as parquet or JSON, or convert it",
-            ) from error
-        except ValueError as error:
-            raise TrainingError(
-                f"the dataset {source.label}: {printable(_innermost(error), 300)}"
-            ) from error
+            text = decoder.decode(block, not block)
+        except UnicodeDecodeError as error:
+            raise not_utf8(shown, offset, block, error.start) from error
+        offset += len(block)
+        return text
 
-
-def pinned(source: TextSource, client: HubClient) -> str:
-    """Return the commit of a dataset.
-
-    Raises:
-        GrowthError: The name cannot be, or the Hub does not have it or does not answer.
-    """
-    repo_id, revision = source.dataset or "", source.revision
-    check_repo_id(repo_id)
-    if revision is not None:
-        check_revision(revision)
-        if is_sha(revision):
-            return revision
-    here = "" if Path(repo_id).exists() else " (there is no such file here)"
-    what = f"looking up the dataset {printable(repo_id)}{here}"
-    sha = client.ask(what, lambda: client.api.dataset_info(repo_id, revision=revision).sha, repo_id)
-    if sha is None or not is_sha(sha):
-        raise TrainingError(f"the Hub names no commit of the dataset {printable(repo_id)}")
-    return sha
-
-
-def _documents_of_rows(rows: Any, shown: str, column: str) -> Iterator[TextPiece]:
-    features = rows.features
-    if features is not None:
-        if column not in features:
-            is_text = [k for k, v in features.items() if "string" in str(getattr(v, "dtype", ""))]
-            raise no_column(column, list(features), shown, is_text)
-        rows = rows.select_columns([column])
-    for i, row in enumerate(rows, 1):
-        yield TextPiece(text_of(row, column, f"{shown} row {i}"), True)
-
-
-def _loader(what: str) -> Any:
-    if find_spec("datasets") is None:
-        raise UsageError(
-            f"{what} needs datasets, which is not installed", hint="pip install datasets"
-        )
-    datasets = import_module("datasets")
-    version = str(datasets.__version__)
-    if int(version.partition(".")[0]) < _FIRST_WITHOUT_SCRIPTS:
-        raise UsageError(
-            f"{what} needs datasets {_FIRST_WITHOUT_SCRIPTS} or later, not {printable(version)}",
-            hint="pip install -U datasets",
-        )
-    return datasets.load_dataset
-
-
-def _innermost(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return printable(error, 200)
+    try:
+        buffer = decoder.decode(head).lstrip()[1:]
+    except UnicodeDecodeError as error:
+        raise not_utf8(shown, 0, head, error.start) from error
+    number, is_first = 1, True
+    while True:
+        where = f"{shown} element {number}"
+        buffer = buffer.lstrip()
+        while not buffer and not is_over:
+            buffer = more(0).lstrip()
+        if buffer.startswith("]") or not buffer:
+            break
+        if not is_first:
+            if not buffer.startswith(","):
+                raise TrainingError(f"{where} is not JSON: no comma before it")
+            buffer = buffer[1:].lstrip()
+        try:
+            row, end = decode(buffer)
+        except (ValueError, RecursionError) as error:
+            if is_over or len(buffer) > _MAX_LINE_NBYTES or isinstance(error, RecursionError):
+                raise TrainingError(f"{where} is not JSON: {said(error, 120)}") from error
+            buffer = ("" if is_first else ",") + buffer + more(len(buffer))
+            continue
+        yield TextPiece(text_of(_object(row, where), column, where), True)
+        buffer, number, is_first = buffer[end:], number + 1, False
+    while not is_over and not buffer[1:].strip():
+        buffer += more(0)
+    if not buffer.startswith("]"):
+        raise TrainingError(f"{shown} ends inside its list")
+    if buffer[1:].strip():
+        raise TrainingError(f"{shown} goes on after its list, so it is no JSON")
 
 
 def text_of(row: Mapping[str, Any], column: str, where: str) -> str:

@@ -3,36 +3,28 @@
 Sources are identified by their content first: what is there already is opened, not made again.
 """
 
-import gzip
 import hashlib
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from hfgrow.checkpoint.staging import staged
 from hfgrow.console import Progress, Silent, counting
-from hfgrow.data.documents import (
-    Advance,
-    TextPiece,
-    pinned,
-    read_dataset,
-    read_json_lines,
-    read_parquet,
-    read_text,
-)
-from hfgrow.data.sources import (
-    DEMO,
+from hfgrow.data.columns import pinned, read_columns, read_dataset, read_table
+from hfgrow.data.documents import Advance, TextPiece, read_json, read_text
+from hfgrow.data.files import (
+    ARROW,
+    ENDS_OF_TEXT,
     PARQUET,
+    TABLE,
     TEXT,
-    VALIDATION,
     DataFile,
-    TextSource,
-    is_compressed,
-    text_files_of,
+    end_of_text_in,
+    failures,
+    opened,
 )
+from hfgrow.data.sources import DEMO, TWO_BLANK_LINES, VALIDATION, TextSource, text_files_of
 from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.data.token_folder import (
     INDEX,
@@ -102,7 +94,7 @@ def prepare(
     if earlier is not None and not overwrite:
         hint = f"choose another folder, or add {argument('overwrite')}"
         refuse_other_tokenizer(earlier, tokenizer, folder, hint)
-    identities = _identities(sources, earlier, client, progress)
+    identities = _identities(sources, earlier, client, progress, anew=overwrite)
     wanted = fingerprint(tokenizer.identity, identities)
     if earlier is not None:
         if earlier.fingerprint == wanted:
@@ -119,6 +111,8 @@ def prepare(
     ):
         records, max_token = [], 0
         for source, identity in zip(sources, identities, strict=True):
+            for note in _notes_of(source, identity):
+                progress.say(f"Note: {note}")
             with counting(progress, f"Tokenising {source.label}", size_of(source)) as advance:
                 read = documents_of(source, identity, advance, client)
                 pieces = _watched(read, source.label, progress)
@@ -159,13 +153,20 @@ def _earlier(folder: Path, *, overwrite: bool, verify: bool) -> TokenIndex | Non
         raise
 
 
+def _notes_of(source: TextSource, identity: Mapping[str, Any]) -> Iterator[str]:
+    yield from text_files_of(source).notes
+    if mark := identity.get("end_of_text"):
+        yield f"{source.label}: {mark} ends a document"
+
+
 def _watched(pieces: Iterator[TextPiece], label: str, progress: Progress) -> Iterator[TextPiece]:
-    """Yield pieces of text; note once where they can hardly be text."""
-    is_noted = False
+    """Yield pieces of text; note once where they can hardly be text, or one document each."""
+    faults = {"\0": "NUL characters, so it may be no text"} | {
+        mark: f"{mark} inside documents, which does not end them" for mark in ENDS_OF_TEXT
+    }
     for piece in pieces:
-        if "\0" in piece.text and not is_noted:
-            progress.say(f"Note: {label} holds NUL characters, so it may be no text")
-            is_noted = True
+        for found in [mark for mark in faults if mark in piece.text]:
+            progress.say(f"Note: {label} holds {faults.pop(found)}")
         yield piece
 
 
@@ -184,6 +185,8 @@ def _identities(
     earlier: TokenIndex | None,
     client: HubClient | None,
     progress: Progress,
+    *,
+    anew: bool,
 ) -> list[dict[str, Any]]:
     """Identify every source; a dataset that was prepared is enough where the Hub is not reached."""
     known = [source.identity for source in earlier.sources] if earlier else []
@@ -191,7 +194,7 @@ def _identities(
     for i, source in enumerate(sources):
         before = known[i] if i < len(known) else {}
         try:
-            found.append(identify(source, before, client))
+            found.append(identify(source, before, client, anew=anew))
         except HubUnreachableError:
             asked = {"dataset": source.dataset, "name": source.name, "split": source.whole_split}
             asked["text_column"] = source.text_column
@@ -203,7 +206,11 @@ def _identities(
 
 
 def identify(
-    source: TextSource, known: Mapping[str, Any], client: HubClient | None = None
+    source: TextSource,
+    known: Mapping[str, Any],
+    client: HubClient | None = None,
+    *,
+    anew: bool = False,
 ) -> dict[str, Any]:
     """Return what decides the documents of a source; no path is in it.
 
@@ -211,6 +218,7 @@ def identify(
         source: The source.
         known: What was returned earlier: a file of the same size and time is not read again.
         client: The connection to the Hub; None is the usual one.
+        anew: Whether documents may end elsewhere than they did when it was prepared earlier.
 
     Raises:
         GrowthError: A file cannot be read, or the Hub does not have the dataset.
@@ -224,16 +232,25 @@ def identify(
     if source.dataset is not None:
         identity |= {"dataset": source.dataset, "name": source.name, "split": source.whole_split}
         return identity | {"revision": pinned(source, client or HubClient())}
-    files = text_files_of(source)
+    files = text_files_of(source).files
     if any(file.kind == TEXT for file in files):
         identity["document_separator"] = source.document_separator
+        # What was prepared before marks were looked for keeps its documents.
+        if (anew or "end_of_text" in known or not known) and (mark := _end_of_text(source, files)):
+            identity["end_of_text"] = mark
     earlier = {file["name"]: file for file in known.get("files", ())}
     return identity | {"files": [_file(file, earlier.get(file.name, {})) for file in files]}
 
 
+def _end_of_text(source: TextSource, files: Sequence[DataFile]) -> str:
+    if source.document_separator != TWO_BLANK_LINES:
+        return ""
+    return next(filter(None, map(end_of_text_in, files)), "")
+
+
 def size_of(source: TextSource) -> int:
     """Return the bytes that will be read, 0 where that is not known."""
-    return sum(file.path.stat().st_size for file in text_files_of(source))
+    return sum(file.path.stat().st_size for file in text_files_of(source).files)
 
 
 def documents_of(
@@ -258,24 +275,30 @@ def documents_of(
         yield from _demo(source.whole_split)
     elif source.dataset is not None:
         yield from read_dataset(source, identity["revision"], client or HubClient())
-    for file, record in zip(text_files_of(source), identity.get("files", ()), strict=True):
-        yield from _read(file, source, advance)
+    for file, record in zip(text_files_of(source).files, identity.get("files", ()), strict=True):
+        yield from _read(file, source, identity.get("end_of_text"), advance)
         if _stamp(file) != (record["nbytes"], record["mtime_ns"]):
             raise TrainingError(f"{file.shown} changed while it was read")
 
 
-def _read(file: DataFile, source: TextSource, advance: Advance) -> Iterator[TextPiece]:
-    if file.kind == PARQUET:
-        yield from read_parquet(file, source.text_column)
+def _read(
+    file: DataFile, source: TextSource, end_of_text: str | None, advance: Advance
+) -> Iterator[TextPiece]:
+    if file.kind in (PARQUET, ARROW):
+        yield from read_columns(file, source.text_column)
         advance(file.path.stat().st_size)
         return
-    with _failures(file), file.path.open("rb") as raw:
-        # gzip's stream has all that is used of a binary one.
-        stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if is_compressed(file.path) else raw
+    separator = source.document_separator
+    if end_of_text and end_of_text_in(file) == end_of_text:
+        separator = end_of_text
+    with opened(file) as (stream, raw):
         if file.kind == TEXT:
-            pieces = read_text(stream, file.shown, source.document_separator)
+            pieces = read_text(stream, file.shown, separator)
+        elif file.kind == TABLE:
+            tab = ".tsv" in (suffix.lower() for suffix in file.path.suffixes)
+            pieces = read_table(stream, file.shown, source.text_column, "\t" if tab else ",")
         else:
-            pieces = read_json_lines(stream, file.shown, source.text_column)
+            pieces = read_json(stream, file.shown, source.text_column)
         done = 0
         for piece in pieces:
             yield piece
@@ -285,7 +308,7 @@ def _read(file: DataFile, source: TextSource, advance: Advance) -> Iterator[Text
 
 
 def _file(file: DataFile, earlier: Mapping[str, Any]) -> dict[str, Any]:
-    with _failures(file):
+    with failures(file):
         nbytes, mtime_ns = _stamp(file)
         record = {"name": file.name, "nbytes": nbytes, "mtime_ns": mtime_ns}
         if (nbytes, mtime_ns) == (earlier.get("nbytes"), earlier.get("mtime_ns")):
@@ -297,15 +320,6 @@ def _file(file: DataFile, earlier: Mapping[str, Any]) -> dict[str, Any]:
 def _stamp(file: DataFile) -> tuple[int, int]:
     found = os.stat(file.path)
     return found.st_size, found.st_mtime_ns
-
-
-@contextmanager
-def _failures(file: DataFile) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise TrainingError(f"cannot read {file.shown}: {reason}") from error
 
 
 def _demo(split: str) -> Sequence[TextPiece]:

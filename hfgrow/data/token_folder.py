@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from hfgrow.data.sketch import Hashes, Sketch
 from hfgrow.data.text_tokenizer import TextTokenizer
-from hfgrow.errors import TrainingError, argument, command, printable
+from hfgrow.errors import TrainingError, argument, command, printable, said
 
 INDEX = "index.json"
 SCHEMA = 1
@@ -272,7 +272,7 @@ def read_index(folder: Path) -> TokenIndex:
         ) from error
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise TrainingError(
-            f"{shown} is damaged: {printable(error, 120)}", hint=prepare_again(folder)
+            f"{shown} is damaged: {said(error, 120)}", hint=prepare_again(folder)
         ) from error
     for record in (*index.shards, *index.lists):
         file = folder / record.file

@@ -12,7 +12,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.strict import read_json_object
 from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
 from hfgrow.console import Progress, counting
-from hfgrow.errors import ModelError, VerificationError, foreign, printable
+from hfgrow.errors import ModelError, VerificationError, foreign, printable, said
 from hfgrow.growth.forward import Role, logits_of
 from hfgrow.growth.loading import missing, silence_transformers, skeleton, transformers_config
 from hfgrow.plan.promise import Measured, coarser
@@ -262,5 +262,5 @@ def _fault(folder: Path, *, ask_transformers: bool) -> str:
     try:
         GenerationConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        return f"transformers refuses it: {printable(error, 200)}"
+        return f"transformers refuses it: {said(error)}"
     return ""

@@ -41,7 +41,7 @@ from hfgrow.lineage.manifest import (
     num_computed,
     versions_of_plan,
 )
-from hfgrow.lineage.reading import read_manifest
+from hfgrow.lineage.reading import read_manifest, told_by_config
 from hfgrow.plan.plan import GrowthPlan
 
 
@@ -270,6 +270,11 @@ def _begin_lineage(
         name: WeightFile(file.nbytes, ref.files[name].sha256 if name in ref.files else None)
         for name, file in growth.base.files.items()
     }
+    if earlier is None and (how := told_by_config(growth.base.config)):
+        progress.say(
+            f"Note: config.json says that hfgrow grew or trained the base, {how}, and {MANIFEST} "
+            "is not there: another program has saved it since; the lineage starts anew here"
+        )
     link = Link(
         base=model_record(
             growth.base,

@@ -15,6 +15,8 @@ from hfgrow.errors import ModelError, UsageError, foreign
 from hfgrow.plan.plan import GrowthPlan, is_computed, stored_in
 from hfgrow.plan.tensors import predictor_of
 
+_FLOATS = ("Infinity", "-Infinity", "NaN")
+
 
 def transformers_config(folder: Path) -> Any:
     """Return the config of a model for `from_pretrained`; what transformers raises goes through.
@@ -33,7 +35,21 @@ def config_of(content: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig
 
     any_config: Any = AutoConfig
-    return any_config.for_model(**content)
+    return any_config.for_model(**{key: _with_floats(value) for key, value in content.items()})
+
+
+def _with_floats(value: Any) -> Any:
+    """Return a value of config.json with the numbers that JSON lacks, as transformers has them.
+
+    It writes infinity as `{"__float__": "Infinity"}`, and reads it so only from a file.
+    """
+    if isinstance(value, list):
+        return [_with_floats(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"__float__"} and value["__float__"] in _FLOATS:
+        return float(value["__float__"])
+    return {key: _with_floats(one) for key, one in value.items()}
 
 
 def filled_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -176,7 +176,9 @@ def unchanged(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
             raise ModelError(
                 f"{printable(name)} is not the file that {MANIFEST} records: the weights were "
                 f"changed after {'growth' if isinstance(manifest.link, Link) else 'that training'}",
-                hint=f"remove {MANIFEST} and push the model with `hf upload`",
+                hint=f"if another program trained it since, {MANIFEST} no longer tells its story: "
+                "remove that and push the model with `hf upload`; a growth of it begins a new "
+                "lineage",
             )
     return manifest.with_result_files(found)
 

@@ -70,6 +70,20 @@ def http_status(error: BaseException) -> int | None:
     return None
 
 
+def is_of_the_hub(error: BaseException) -> bool:
+    """Say whether the Hub, the way there or the cache made an error, not what was read of it."""
+    from huggingface_hub import errors
+
+    if http_status(error) is not None or _is_xet(error):
+        return True
+    return any(
+        _is_http_library(link)
+        or isinstance(link, errors.OfflineModeIsEnabled | ConnectionError | TimeoutError)
+        or (isinstance(link, OSError) and link.errno in _LOCAL_DISK)
+        for link in _chain(error)
+    )
+
+
 def translated(
     error: Exception, what: str, *, endpoint: str, repo_id: str, sent_token: bool
 ) -> GrowthError | None:
@@ -111,10 +125,11 @@ def _refusal(
         return any(issubclass(found, kind) for found in kinds)
 
     login = "hf auth login"
+    kind = "dataset" if "/datasets/" in page else "model"
     if carries(errors.GatedRepoError):
         first = "" if sent_token else f"{login}, then "
         return HubRefusedError(
-            f"{what}: the model is gated, and access has not been granted ({status})",
+            f"{what}: the {kind} is gated, and access has not been granted ({status})",
             hint=f"{first}ask for access at {page}",
         )
     if carries(errors.DisabledRepoError):
@@ -134,7 +149,7 @@ def _refusal(
     if carries(errors.RepositoryNotFoundError):
         secret = "hidden from this token" if sent_token else "private"
         return HubRefusedError(
-            f"{what}: there is no such model, or it is {secret} ({status})",
+            f"{what}: there is no such {kind}, or it is {secret} ({status})",
             hint="check the spelling" if sent_token else f"check the spelling, or {login}",
         )
     if status == 401:

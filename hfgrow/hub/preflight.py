@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from hfgrow.checkpoint.files import MANIFEST
-from hfgrow.errors import HubConflictError, HubRefusedError, UsageError, argument, one_of, printable
+from hfgrow.errors import (
+    HubConflictError,
+    HubRefusedError,
+    HubUnreachableError,
+    UsageError,
+    argument,
+    one_of,
+    printable,
+)
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import Listing, ModelRef, list_commit
 from hfgrow.hub.names import check_repo_id
@@ -87,6 +95,10 @@ def _caller(client: HubClient) -> dict[str, Any]:
     if not client.has_token:
         raise HubRefusedError("a push needs a login, and there is no token", hint=_LOGIN)
     caller = client.ask("asking the Hub who is logged in", client.api.whoami)
+    if not isinstance(caller, dict) or not isinstance(caller.get("name"), str):
+        raise HubUnreachableError(
+            "asking the Hub who is logged in: its answer names nobody", hint="run it again"
+        )
     token = (caller.get("auth") or {}).get("accessToken") or {}
     if token.get("role") == "read" or not may_write_somewhere(token):
         raise HubRefusedError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfgrow.checkpoint.files import REPO_ID
-from hfgrow.errors import GrowthError, HubUnreachableError, UsageError, printable
+from hfgrow.errors import GrowthError, HubUnreachableError, UsageError, printable, said
 from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
 from hfgrow.hub.listing import is_sha
 from hfgrow.plan.families import FAMILIES
@@ -179,7 +179,7 @@ def _table(text: str, where: str, origin: str | None) -> dict[str, Alias]:
     try:
         entries = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not TOML: {printable(error, 120)}") from error
+        raise UsageError(f"{where} is not TOML: {said(error, 120)}") from error
     return {name.casefold(): _alias(name, entry, where, origin) for name, entry in entries.items()}
 
 

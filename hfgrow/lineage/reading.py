@@ -6,7 +6,7 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.files import MANIFEST, Files, LocalFolder, refuse_run
+from hfgrow.checkpoint.files import CONFIG, MANIFEST, Files, LocalFolder, refuse_run
 from hfgrow.checkpoint.strict import read_json_object
 from hfgrow.errors import ModelError, growth, printable
 from hfgrow.lineage.kinds import OBJECT, FieldKind, damaged, items, record
@@ -44,11 +44,42 @@ def manifest_of(files: Files) -> Manifest:
     if isinstance(files, LocalFolder):
         refuse_run(files.path)
     if MANIFEST not in files.names():
+        if how := told_by_config(_config_of(files)):
+            raise ModelError(
+                f"{files.label} has no {MANIFEST}, but its config.json says that hfgrow grew or "
+                f"trained it, {how}: another program has saved it since, and trained it perhaps",
+                hint="what was done since is not recorded here; `hf upload` pushes it as it is, "
+                "and a growth of it begins a new lineage",
+            )
         raise ModelError(
             f"{files.label} has no {MANIFEST}: it was not grown by hfgrow",
             hint=f"grow a model first: {growth('stack', g=4)}",
         )
     return parse_manifest(read_json_object(files, MANIFEST))
+
+
+def _config_of(files: Files) -> Mapping[str, Any]:
+    try:
+        return read_json_object(files, CONFIG)
+    except ModelError:
+        return {}
+
+
+def told_by_config(config: Mapping[str, Any]) -> str:
+    """Return what the small record in a config.json says: `by stack from org/base`, or nothing.
+
+    Other programs keep it when they save a model that was grown, and not hfgrow.json.
+
+    Args:
+        config: The content of config.json.
+    """
+    told = config.get("hfgrow")
+    if not isinstance(told, dict):
+        return ""
+    operators = told.get("operators")
+    listed = [str(name) for name in operators] if isinstance(operators, list) else []
+    how = f"by {printable(', '.join(listed))} " if listed else ""
+    return f"{how}from {printable(told.get('base', 'a base without a name'))}"
 
 
 def parse_manifest(content: Mapping[str, Any]) -> Manifest:

@@ -22,7 +22,15 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
-from hfgrow.errors import GrowthError, TrainingError, UsageError, argument, error_named, printable
+from hfgrow.errors import (
+    GrowthError,
+    TrainingError,
+    UsageError,
+    argument,
+    error_named,
+    printable,
+    said,
+)
 from hfgrow.train.processes import StoppedError, StopRequest
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.run_folder import RunFolder
@@ -303,7 +311,7 @@ def open_devices(recipe: Recipe, *, on_cpu: bool = False) -> Devices:
         if started == 1:
             raise
         raise TrainingError(
-            f"the {started} processes did not find each other: {printable(error, 200)}",
+            f"the {started} processes did not find each other: {said(error)}",
             hint="see that every machine reaches the main one at its address and port",
         ) from error
     shared = accelerator.distributed_type in (kinds.MULTI_CPU, kinds.MULTI_GPU)
@@ -344,7 +352,7 @@ def world_of(recipe: Recipe, *, on_cpu: bool = False) -> Iterator[Devices]:
     except RuntimeError as error:
         if devices.num_processes > 1 and _is_lost(error):
             raise TrainingError(
-                f"another process is gone or hangs: {printable(error, 200)}",
+                f"another process is gone or hangs: {said(error)}",
                 hint=f"go on from the last checkpoint with {argument('resume')}",
                 details={"is_lost": True},
             ) from error

@@ -18,7 +18,7 @@ from hfgrow.checkpoint.files import CONFIG, INDEX, SINGLE
 from hfgrow.checkpoint.header import build_header
 from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import copy_side_files
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, printable, said
 from hfgrow.growth.loading import built_model, config_of
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
@@ -208,4 +208,4 @@ def fresh_plan(config: Mapping[str, Any]) -> GrowthPlan:
 
 
 def _refused(error: Exception) -> UsageError:
-    return UsageError(f"base.config: transformers refuses it: {printable(error, 300)}")
+    return UsageError(f"base.config: transformers refuses it: {said(error, 300)}")

@@ -51,7 +51,8 @@ def launch_command(
     if num_processes == 1 and not extra:
         # All that accelerate would add is a process between us and the script.
         return [sys.executable, str(script), *arguments]
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    # Isolated: an accelerate.py in the working folder is no part of the run.
+    command = [sys.executable, "-P", "-m", "accelerate.commands.launch"]
     given = {word.partition("=")[0].replace("-", "_") for word in extra if word.startswith("--")}
     for option, values in (
         ("--num_processes", [str(num_processes)]),
@@ -186,7 +187,7 @@ def tell(process: "subprocess.Popen[bytes]", number: int) -> None:
     Told itself, torch's launcher would end its workers 30 s later, checkpoint or not.
     """
     words = process.args
-    is_launched = isinstance(words, list) and words[1] == "-m"
+    is_launched = isinstance(words, list) and words[1] == "-P"
     for pid in (is_launched and workers(process.pid)) or [process.pid]:
         with suppress(ProcessLookupError):
             os.kill(pid, number)

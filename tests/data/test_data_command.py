@@ -75,3 +75,30 @@ def test_nul_characters_in_text_are_noted_once(tmp_path: Path) -> None:
     done = prepare(tmp_path, "a.txt")
     assert done.returncode == 0
     assert done.stderr.count("Note: a.txt holds NUL characters, so it may be no text") == 1
+
+
+@pytest.mark.parametrize("split", ["train[:50%]", "train[50%:]"])
+def test_a_part_of_a_split_is_not_prepared_whole(tmp_path: Path, split: str) -> None:
+    """What is held out by parts would be trained on."""
+    write_stories(tmp_path / "a.txt", 4)
+    for source in ("a.txt", "demo"):
+        done = prepare(tmp_path, source, "--split", split)
+        assert done.returncode == 2
+        assert f"Hint: --split train here, and split: {split} where a recipe" in done.stderr
+    assert not (tmp_path / "tok").exists()
+
+
+@pytest.mark.parametrize("words", [("--split", "test"), ("--name", "en")])
+def test_a_file_has_no_splits_and_no_configurations(tmp_path: Path, words: tuple[str, ...]) -> None:
+    write_stories(tmp_path / "a.txt", 4)
+    done = prepare(tmp_path, "a.txt", *words)
+    assert done.returncode == 2
+    assert words[1] in done.stderr
+
+
+def test_what_ends_documents_is_told_and_what_does_not(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One.\n<|endoftext|>\nTwo.\n")
+    assert "Note: a.txt: <|endoftext|> ends a document" in prepare(tmp_path, "a.txt").stderr
+    (tmp_path / "a.jsonl").write_text('{"text": "One <|endoftext|> two"}\n')
+    done = prepare(tmp_path, "a.jsonl", "--overwrite")
+    assert "a.jsonl holds <|endoftext|> inside documents" in done.stderr

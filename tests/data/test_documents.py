@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from hfgrow.data.documents import pinned, read_dataset, read_text
+from hfgrow.data.columns import pinned, read_dataset
+from hfgrow.data.documents import read_text
 from hfgrow.data.prepare import prepare
 from hfgrow.data.sources import TextSource
 from hfgrow.data.text_tokenizer import TextTokenizer
@@ -74,6 +75,111 @@ def test_a_folder_is_read_by_name_with_what_lies_below(
     assert len(documents(pattern)) == 3
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "One.\n\n\nStill one.\n<|endoftext|>\nTwo.\n<|endoftext|>\nThree.\n",
+        "One.\n\n\nStill one.<|endoftext|>\nTwo.<|endoftext|>Three.",
+        "<|end_of_text|>One.\n\n\nStill one.<|end_of_text|>Two.<|end_of_text|>\nThree.",
+        "One.\r\n\r\n\r\nStill one.\r\n</s>\r\nTwo.\r\n</s>\r\nThree.",
+    ],
+)
+def test_marks_of_the_end_of_a_text_part_documents(
+    tmp_path: Path, encoder: TextTokenizer, content: str
+) -> None:
+    """As TinyStories is published, and what was joined for GPT-2."""
+    (tmp_path / "a.txt").write_text(content, newline="")
+    files = prepared(tmp_path / "a.txt", tmp_path / "out", encoder)
+    assert documents(files) == expected(encoder, "One.\n\n\nStill one.", "Two.", "Three.")
+    assert files.sources[0].identity["end_of_text"] in content
+
+
+@pytest.mark.parametrize(
+    "content", ["The token `<|endoftext|>` ends.\n\n\nTwo.", "A </s> b.\n\n\nTwo."]
+)
+def test_a_mark_that_prose_names_parts_nothing(
+    tmp_path: Path, encoder: TextTokenizer, content: str
+) -> None:
+    (tmp_path / "a.txt").write_text(content)
+    files = prepared(tmp_path / "a.txt", tmp_path / "out", encoder)
+    assert documents(files) == expected(encoder, *content.split("\n\n\n"))
+    assert "end_of_text" not in files.sources[0].identity
+
+
+def test_tokens_that_were_prepared_before_marks_were_looked_for_are_used(
+    tmp_path: Path, encoder: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("One.\n<|endoftext|>\nTwo.\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("hfgrow.data.prepare.end_of_text_in", lambda file: "")
+        before = prepared(tmp_path / "a.txt", tmp_path / "out", encoder)
+    assert before.index == prepared(tmp_path / "a.txt", tmp_path / "out", encoder).index
+    source = TextSource(path=tmp_path / "a.txt")
+    anew = prepare([source], encoder, tmp_path / "out", vocab_size=VOCAB_SIZE, overwrite=True)
+    assert documents(anew) == expected(encoder, "One.", "Two.")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_files_of_a_dataset_may_have_other_columns_beside_the_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The same call that reads from the Hub, on a folder of that shape; one part has no rows."""
+    pytest.importorskip("datasets")
+    parts: list[list[dict[str, object]]] = [
+        [{"text": "One.", "id": 1}],
+        [{"text": "Two.", "url": "x", "score": {"a": 1.5}}],
+        [],
+        [{"id": "three", "text": "Three."}],
+    ]
+    (tmp_path / "mixed" / "data").mkdir(parents=True)
+    for i, rows in enumerate(parts):
+        path = tmp_path / "mixed" / "data" / f"train-{i}.{kind}"
+        if kind == "jsonl":
+            write_rows(path, rows)
+        else:
+            keys = rows[0] if rows else {"text": ""}
+            write_parquet(path, **{key: [row[key] for row in rows] for key in keys})
+    monkeypatch.chdir(tmp_path)
+    pieces = read_dataset(TextSource(dataset="mixed"), "0" * 40, HubClient())
+    assert [piece.text for piece in pieces] == ["One.", "Two.", "Three."]
+
+
+def test_a_dataset_of_several_configurations_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("datasets")
+    folder = tmp_path / "many"
+    for name in ("de", "en"):
+        (folder / name).mkdir(parents=True)
+        write_rows(folder / name / "train.jsonl", [{"text": name}])
+    configs = "".join(f"- config_name: {n}\n  data_files: {n}/*.jsonl\n" for n in ("de", "en"))
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    monkeypatch.chdir(tmp_path)
+    for source in (TextSource(dataset="many"), TextSource(dataset="many", name="fr")):
+        with pytest.raises(TrainingError, match=r"choose one of de, en$") as caught:
+            list(read_dataset(source, "0" * 40, HubClient()))
+        assert caught.value.hint == "name=de, for example"
+    (piece,) = read_dataset(TextSource(dataset="many", name="en"), "0" * 40, HubClient())
+    assert piece.text == "en"
+
+
+@pytest.mark.parametrize(
+    "files", [{"x.bin": b"\0"}, {"train.jsonl": b'{"text": \n'}, {"train.parquet": b"PAR1"}]
+)
+def test_a_dataset_that_cannot_be_read_is_no_fault_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]
+) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / "odd").mkdir()
+    for name, content in files.items():
+        (tmp_path / "odd" / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrainingError, match="the dataset odd cannot be read: ") as caught:
+        list(read_dataset(TextSource(dataset="odd"), "0" * 40, HubClient()))
+    assert str(caught.value).isprintable()
+    assert "\ufffd" not in str(caught.value)
+
+
 @pytest.mark.case("H11")
 def test_marks_line_ends_and_null_bytes_are_read_as_text(
     tmp_path: Path, encoder: TextTokenizer
@@ -97,6 +203,19 @@ def test_how_a_file_is_read_does_not_matter(
         for piece in read_text(stream, "a.txt", "\n\n\n"):
             text += piece.text + ("|" if piece.is_last else "")
     assert text == "\u00e9t\u00e9|z\u2028\U0001f600|last|"
+
+
+@pytest.mark.parametrize("block", [1, 2, 5, 1 << 20])
+def test_a_long_separator_parts_short_documents(
+    tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("a\n<|endoftext|>\nb\n<|endoftext|>c<|endoftext|>\n\nd\n")
+    monkeypatch.setattr("hfgrow.data.documents._BLOCK_NBYTES", block)
+    text = ""
+    with (tmp_path / "a.txt").open("rb") as stream:
+        for piece in read_text(stream, "a.txt", "<|endoftext|>"):
+            text += piece.text + ("|" if piece.is_last else "")
+    assert text == "a|b|c|d|"
 
 
 @pytest.mark.case("H13")
@@ -205,7 +324,7 @@ def test_a_dataset_with_a_loading_script_is_refused_and_not_run(
 def test_what_needs_datasets_says_so_where_it_is_missing(
     tmp_path: Path, encoder: TextTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hfgrow.data.documents.find_spec", lambda name: None)
+    monkeypatch.setattr("hfgrow.data.columns.find_spec", lambda name: None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError, match="needs datasets, which is not installed") as caught:
         prepared(tmp_path / "a.parquet", tmp_path / "out", encoder)

@@ -117,18 +117,18 @@ def test_text_without_a_token_is_refused(
         ("a.txt", "text".encode("utf-16"), "is UTF-16, not UTF-8"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', "byte 0xff at offset 24"),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": "b\n', "line 3 is not JSON"),
-        ("a.jsonl", b'["text"]\n', "line 1 is a JSON list, not an object"),
+        ("a.jsonl", b'["text"]\n', "element 1 is a JSON str, not an object"),
         (
             "a.jsonl",
             b'{"text": "x"}\n{"text": 5}\n',
             "line 2: the column text holds 5 .int., not text",
         ),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "line 1: .* half of a surrogate pair"),
-        ("a.jsonl", b"[" * 200_000, "line 1 is not JSON"),
+        ("a.jsonl", b"[" * 200_000, "element 1 is not JSON"),
         ("a.jsonl", b'{"id": 1, "content": "x"}\n', "has no column text; .* are id, content"),
         ("a.jsonl", b'{"text": "x"}\n{"id": 1}\n', "line 2 has no column text; .* are id"),
-        ("a.txt.gz", b"no gzip", "cannot read .*a.txt.gz"),
-        ("a.txt.gz", gzip.compress(b"text" * 999, mtime=0)[:-9], "cannot read .*a.txt.gz"),
+        ("a.txt.gz", b"no gzip", "cannot decompress .*a.txt.gz"),
+        ("a.txt.gz", gzip.compress(b"text" * 999, mtime=0)[:-9], "cannot decompress .*a.txt.gz"),
     ],
 )
 def test_broken_text_is_refused_with_its_place(
@@ -152,10 +152,10 @@ def test_a_missing_column_suggests_one_with_text(tmp_path: Path, encoder: TextTo
 
 
 def test_sources_that_cannot_be_are_usage_errors(tmp_path: Path, encoder: TextTokenizer) -> None:
-    (tmp_path / "a.csv").write_text("x")
+    (tmp_path / "a.pdf").write_text("x")
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "empty").mkdir()
-    for path in (tmp_path / "none.txt", tmp_path / "a.csv", tmp_path / "empty"):
+    for path in (tmp_path / "none.txt", tmp_path / "a.pdf", tmp_path / "empty"):
         assert isinstance(refusal(path, encoder), UsageError)
     for split in ("validation", "train[5:]", "train[50%:20%]", "train[:200%]", ""):
         with pytest.raises(UsageError, match="split"):

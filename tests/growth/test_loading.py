@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import MakeCheckpoint
+from hfgrow.growth.loading import transformers_config
+from tests.checkpoints import MakeCheckpoint, edit_json
 from tests.program import Finished, call_hfgrow, run_hfgrow
 
 # Run by Python at its start: what is hidden looks as if nobody had installed it.
@@ -134,3 +135,10 @@ def test_a_check_with_transformers_asks_for_accelerate_too(place: Path) -> None:
     verified = bare(place, "verify", "copied")
     assert verified.returncode == 0
     assert "Note: transformers' view and the logits need accelerate" in verified.stderr
+
+
+def test_infinity_as_transformers_writes_it_is_a_number(base: Path) -> None:
+    edit_json(base / "config.json", a_cap={"__float__": "Infinity"}, more={"x": [{"__float__": 5}]})
+    config = transformers_config(base)
+    assert config.a_cap == float("inf")
+    assert config.more == {"x": [{"__float__": 5}]}

@@ -465,6 +465,16 @@ def test_every_status_becomes_its_exit_code(
         check(HubClient(ALICE, hub.url))
 
 
+@pytest.mark.parametrize("answer", [{}, {"name": None}, [], "alice"], ids=str)
+def test_an_answer_that_names_nobody_is_no_crash(
+    monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    client = HubClient(ALICE, "http://127.0.0.1:9")
+    monkeypatch.setattr(client.api, "whoami", lambda: answer)
+    with pytest.raises(HubUnreachableError, match="names nobody"):
+        check(client)
+
+
 @pytest.mark.case("F-9")
 def test_a_busy_server_is_asked_again(hub: Hub) -> None:
     fault = hub.fault("GET", status=503, times=2)

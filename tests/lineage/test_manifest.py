@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hfgrow.errors import ModelError
 from hfgrow.lineage.manifest import Link, Manifest, config_record
-from hfgrow.lineage.reading import parse_manifest, read_manifest
+from hfgrow.lineage.reading import parse_manifest, read_manifest, told_by_config
 from hfgrow.plan.plan import GrowthStep, LayerSource
 from tests.checkpoints import MakeCheckpoint
 from tests.links import CHAIN, DOCUMENT, GROWN, link, model
@@ -355,3 +355,54 @@ def test_models_of_one_training_have_the_same_sizes() -> None:
     one = training(GROWN.base, GROWN.result, compute=cost(20))
     with pytest.raises(ModelError, match="training changes no size"):
         parse_manifest(document_of(Manifest((one,))))
+
+
+@pytest.fixture
+def saved_elsewhere(base: Path, tmp_path: Path) -> Path:
+    """A grown model as another trainer's `save_pretrained` leaves it: config and weights."""
+    assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "grown").returncode == 0
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tmp_path / "grown" / name, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("push", "alice/x"), ("lineage",), ("verify",), ("card",), ("reproduce",)],
+    ids=lambda words: words[0],
+)
+def test_what_was_grown_and_saved_elsewhere_is_told_as_that(
+    saved_elsewhere: Path, words: tuple[str, ...]
+) -> None:
+    done = call_hfgrow(words[0], saved_elsewhere, *words[1:])
+    assert done.returncode == 3
+    assert "hfgrow grew or trained it, by stack from base: another program" in done.stderr
+    assert "was not grown by hfgrow" not in done.stderr
+
+
+def test_growing_what_was_saved_elsewhere_says_that_its_lineage_starts_anew(
+    saved_elsewhere: Path, tmp_path: Path
+) -> None:
+    done = call_hfgrow("stack", saved_elsewhere, "--g", "2", "--out", tmp_path / "again")
+    assert done.returncode == 0
+    assert "by stack from base, and hfgrow.json is not there" in done.stderr
+    manifest = read_manifest(tmp_path / "again")
+    assert manifest is not None
+    assert len(manifest.chain) == 1
+
+
+@pytest.mark.parametrize(
+    ("record", "how"),
+    [
+        (None, ""),
+        (5, ""),
+        ({}, "from a base without a name"),
+        ({"base": "a\x1bb", "operators": "stack"}, "from a\ufffdb"),
+        ({"base": "b", "operators": ["x", 5], "trained_tokens": 7}, "by x, 5 from b"),
+    ],
+    ids=str,
+)
+def test_a_record_of_a_stranger_is_only_told(record: object, how: str) -> None:
+    assert told_by_config({"hfgrow": record}) == how

@@ -224,7 +224,7 @@ def test_what_accelerate_does_not_take_is_refused_before_it_starts(
 def test_what_stands_behind_two_dashes_goes_to_accelerate(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     words = launch_command(script, ["r.yaml"], num_processes=16, extra=["--num_machines", "2"])
-    assert words[1:3] == ["-m", "accelerate.commands.launch"]
+    assert words[1:4] == ["-P", "-m", "accelerate.commands.launch"]
     assert words.count("--num_machines") == 1
     assert words[words.index("--num_machines") + 1] == "2"
     assert words[words.index("--num_processes") + 1] == "16"
@@ -247,3 +247,13 @@ def test_a_precision_that_accelerate_is_told_and_the_recipe_is_not_is_refused(
     with pytest.raises(UsageError, match="precision: fp32") as caught:
         runs.carry(runs.recipe(tmp_path))
     assert "--set precision=bf16" in caught.value.hint
+
+
+def test_no_python_file_of_the_working_folder_is_launched(tmp_path: Path) -> None:
+    for name in ("accelerate.py", "torch.py"):
+        (tmp_path / name).write_text("open('ran', 'w').close()\nraise SystemExit(9)\n")
+    words = launch_command(Path("script.py"), [], num_processes=2)
+    launcher = words[: words.index("accelerate.commands.launch") + 1]
+    done = subprocess.run([*launcher, "--help"], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0
+    assert not (tmp_path / "ran").exists()

@@ -24,7 +24,7 @@ from hfgrow.checkpoint.compute.products import mapped_columns, mapped_rows
 from hfgrow.checkpoint.compute.state_dict import as_tensor
 from hfgrow.checkpoint.files import opened
 from hfgrow.data.batches import NO_TARGET, MicroBatch
-from hfgrow.errors import ModelError, printable
+from hfgrow.errors import ModelError, said
 from hfgrow.growth.loading import config_of, skeleton
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import layer_of
@@ -158,7 +158,7 @@ def _skeleton(plan: GrowthPlan) -> Any:
     try:
         model = skeleton(config_of(settings))
     except Exception as error:
-        raise ModelError(f"transformers refuses the config: {printable(error, 300)}") from error
+        raise ModelError(f"transformers refuses the config: {said(error, 300)}") from error
     use_causal_attention(model)
     return model.eval()
 

@@ -57,7 +57,7 @@ class Source(Part):
     """Text to evaluate on.
 
     Attributes:
-        path: A text, jsonl or parquet file, a folder of these, or a pattern with `*`.
+        path: A file of text, JSON, CSV, parquet or arrow, a folder of these, or a pattern with `*`.
         dataset: A dataset on the Hub instead, org/name; `demo` is the documentation that Python
             carries.
         name: The configuration of the dataset.
