@@ -29,6 +29,7 @@ SHAPES = {
     "tinyllama-1.1b": Shape(2048, 22, 32, 4, 5632, 32000),
     # One layer of it is no multiple of a block of 4096 bytes.
     "smollm2-135m": Shape(576, 30, 9, 3, 1536, 49152),
+    "smollm2-360m": Shape(960, 32, 15, 5, 2560, 49152),
     "llama-13b": Shape(5120, 40, 40, 40, 13824, 32000),
     "tiny": Shape(64, 2, 4, 2, 128, 2048),
 }

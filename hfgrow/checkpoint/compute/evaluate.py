@@ -85,10 +85,10 @@ class Evaluator:
 
         stop, wide = start + len(out), _wide(recipe, dtype)
         with np.errstate(all="ignore"):
-            if not isinstance(recipe, Lift) or recipe.cols is None or _has_random(recipe):
+            if isinstance(recipe, Lift) and _spreads_columns(recipe) and not _has_random(recipe):
+                self._spread(out, recipe, start, wide, partial(round_into, dtype=dtype))
+            else:
                 round_into(out, self._rows(recipe, start, stop, wide), dtype)
-                return
-            self._spread(out, recipe, start, wide, partial(round_into, dtype=dtype))
 
     def _rows(self, recipe: Recipe, start: int, stop: int, wide: Any) -> Any:
         import numpy as np
@@ -125,11 +125,11 @@ class Evaluator:
     def _lifted(self, lift: Lift, start: int, stop: int, wide: Any) -> Any:
         import numpy as np
 
-        if lift.cols is None or lift.cols.is_identity:
-            numbers = self._gathered(lift, start, stop, wide)
-        else:
-            numbers = np.empty((stop - start, lift.cols.size), dtype=wide)
+        if _spreads_columns(lift):
+            numbers = np.empty((stop - start, lift.shape[1]), dtype=wide)
             self._spread(numbers, lift, start, wide, np.copyto)
+        else:
+            numbers = self._gathered(lift, start, stop, wide)
         cols = self._axis(lift.cols)
         _fill_fresh(numbers, lift, self._axis(lift.rows).fresh[start:stop], cols, start)
         return numbers
@@ -187,10 +187,13 @@ def _wide(recipe: Recipe, dtype: str) -> Any:
     return np.dtype(np.float64 if "F64" in dtypes else np.float32)
 
 
+def _spreads_columns(lift: Lift) -> bool:
+    return lift.cols is not None and not lift.cols.is_identity
+
+
 def _has_random(lift: Lift) -> bool:
-    return lift.fresh.is_random and (
-        lift.rows.has_fresh or lift.cols is None or lift.cols.has_fresh
-    )
+    has_fresh = lift.rows.has_fresh or (lift.cols is not None and lift.cols.has_fresh)
+    return lift.fresh.is_random and has_fresh
 
 
 def _noise(noise: Noise, cols: TensorAxis, numbers: Any, start: int) -> tuple[Any, Any]:
