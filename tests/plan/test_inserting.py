@@ -6,6 +6,7 @@ Layers predicted between others: what is learnt, the same every time, and what i
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
 from hfgrow.plan.axes import copied, identity
 from hfgrow.plan.operators.inserting import average, lesa, random_depth, zero_depth
-from hfgrow.plan.plan import GrowthPlan, LayerSource
+from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
 from hfgrow.plan.tensors import (
     Blend,
     Fill,
@@ -291,6 +292,21 @@ def test_neighbours_share_what_was_learnt() -> None:
     for after in range(1, 5):
         evaluator.rows(Predicted(layers, after, 0), 0, 6, "F32")
     assert read == ["1", "2", "2", "3", "3", "4", "4", "5"]
+
+
+def test_torch_predicts_on_one_thread_of_each_core_and_has_its_own_again() -> None:
+    matrices = curve(0.5, 6, (6, 8))
+    plans = {str(i): TensorPlan("F32", Predicted(recipes(matrices), i, 0)) for i in range(5)}
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        found = evaluated(plans, matrices)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
+    for name, plan in plans.items():
+        assert torch.equal(found[name], evaluate(plan.recipe, matrices, "F32"))
 
 
 def grown_plan(folder: Path, layers: int | None = None) -> GrowthPlan:
