@@ -1,7 +1,7 @@
 """Rebuild a grown model from the root of its chain, and compare it byte for byte by sha256."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +24,8 @@ from hfgrow.lineage.card import card_files
 from hfgrow.lineage.manifest import Link, Manifest, config_record
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.plan import GrowthPlan, with_dtype
+
+_CHUNK_NBYTES = 8 << 20
 
 
 def reproduce(
@@ -129,7 +131,16 @@ def _sha256(name: str, ref: ModelRef, files: Files) -> str:
         return hash_file(ref.path / name)
     if remote is not None and remote.sha256 is not None:
         return remote.sha256
-    return sha256(files.read(name, 0, files.nbytes(name))).hexdigest()
+    digest = sha256()
+    for piece in _pieces(files, name):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(files: Files, name: str) -> Iterator[bytes]:
+    """Read a file, some of it at a time."""
+    for start in range(0, files.nbytes(name), _CHUNK_NBYTES):
+        yield files.read(name, start, _CHUNK_NBYTES)
 
 
 def _require_for_all(root: Path, growths: Sequence[Link]) -> None:
@@ -159,8 +170,8 @@ def _maps(growths: Sequence[Link], ref: ModelRef, files: Files, scratch: Path) -
     wanted = {step.arguments.get("maps") for link in growths for step in link.steps}
     for name in wanted & set(files.names()):
         if is_maps_name(str(name)):
-            content = files.read(str(name), 0, files.nbytes(str(name)))
-            (scratch / str(name)).write_bytes(content)
+            with (scratch / str(name)).open("wb") as copy:
+                copy.writelines(_pieces(files, str(name)))
     return scratch
 
 
