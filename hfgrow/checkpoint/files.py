@@ -340,6 +340,7 @@ def _is_licence_file(name: str) -> bool:
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+GENERATION = "generation_config.json"
 CARD = "README.md"
 MANIFEST = "hfgrow.json"
 PICTURE = "layers.svg"

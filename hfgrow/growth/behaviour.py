@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.files import TOKENIZERS, LocalFolder
+from hfgrow.checkpoint.files import GENERATION, TOKENIZERS, LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.strict import read_json_object
 from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
@@ -217,9 +217,6 @@ def _built(folder: Path) -> Any:
     return model
 
 
-_NAME = "generation_config.json"
-
-
 def settle_generation(folder: Path, progress: Progress, *, ask_transformers: bool) -> None:
     """Leave out the settings of generation if they would stop the model from loading.
 
@@ -228,12 +225,12 @@ def settle_generation(folder: Path, progress: Progress, *, ask_transformers: boo
         progress: Told if they are left out, and why.
         ask_transformers: Whether transformers loads them too.
     """
-    if not (folder / _NAME).is_file():
+    if not (folder / GENERATION).is_file():
         return
     fault = _fault(folder, ask_transformers=ask_transformers)
     if fault:
-        (folder / _NAME).unlink()
-        progress.say(f"Note: {_NAME} of the base was left out: {fault}")
+        (folder / GENERATION).unlink()
+        progress.say(f"Note: {GENERATION} of the base was left out: {fault}")
 
 
 def check_generation(folder: Path) -> None:
@@ -242,17 +239,18 @@ def check_generation(folder: Path) -> None:
     Raises:
         ModelError: They would.
     """
-    if not (folder / _NAME).is_file():
+    if not (folder / GENERATION).is_file():
         return
     if fault := _fault(folder, ask_transformers=not missing(*TRANSFORMERS)):
         raise ModelError(
-            fault if _NAME in fault else f"{_NAME}: {fault}", hint="correct it, or remove it"
+            fault if GENERATION in fault else f"{GENERATION}: {fault}",
+            hint="correct it, or remove it",
         )
 
 
 def _fault(folder: Path, *, ask_transformers: bool) -> str:
     try:
-        read_json_object(LocalFolder(folder), _NAME)
+        read_json_object(LocalFolder(folder), GENERATION)
     except ModelError as error:
         return str(error)
     if not ask_transformers:

@@ -1,22 +1,23 @@
 """Run a model over tokens while its weights stay on the disk, those of one module in memory.
 
 The model and what is missing of it are transformers' word, accelerate's hooks bring each module its
-weights and drop them behind it, and the safetensors library reads them: the same numbers to the
-last bit as of a loaded model, in the memory of a layer.
+weights and drop them behind it, and the safetensors library reads them; no file is mapped. The
+numbers are those of a loaded model to the last bit, in the memory of a module.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
-from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.files import GENERATION
 from hfgrow.errors import GrowthError, foreign, printable
-from hfgrow.growth.loading import loaded_model, silence_transformers, transformers_config
+from hfgrow.growth.loading import silence_transformers, skeleton, transformers_config
 from hfgrow.plan.plan import GrowthPlan, stored_in
 from hfgrow.plan.promise import coarser
+from hfgrow.plan.tensors import CONFIG_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def logits_of(
     """
     import torch
 
-    model = _model_on_disk(plan, role, at_least)
+    model = _model_without_weights(plan, role, at_least)
     _count_modules(model, plan.nbytes, advance)
     with (
         foreign(lambda said: role.error(f"transformers cannot run {role.name}: {said}")),
@@ -72,57 +73,54 @@ def logits_of(
     return logits, str(model.dtype).removeprefix("torch.")
 
 
-def _model_on_disk(plan: GrowthPlan, role: Role, at_least: str | None) -> Any:
+def _model_without_weights(plan: GrowthPlan, role: Role, at_least: str | None) -> Any:
+    """Have transformers load a model by the names and shapes of its tensors alone."""
     import torch
 
     silence_transformers()
     from transformers import GenerationConfig
 
-    # accelerate warns that parameters lie on the disk.
-    getLogger("accelerate.big_modeling").setLevel(ERROR)
     any_generation: Any = GenerationConfig
     with foreign(lambda said: role.error(f"transformers cannot load {role.name}: {said}")):
-        folder = Path(plan.folder)
+        folder, first = Path(plan.folder), next(iter(plan.tensors.values()))
         config = transformers_config(folder)
-        stored = str(config.dtype or torch.float32).removeprefix("torch.")
+        stored = str(config.dtype or CONFIG_NAMES[first.dtype]).removeprefix("torch.")
         is_finer = at_least is not None and coarser(stored, at_least) != at_least
-        # Without a folder for what is offloaded, nothing can be written to one.
-        model, info = loaded_model(
-            folder,
-            config,
-            dtype=getattr(torch, at_least) if is_finer and at_least else "auto",
-            device_map={"": "disk"},
+        dtype = getattr(torch, at_least if is_finer and at_least else stored)
+        # One number stands for all of a tensor. Of the files, transformers would map all that it
+        # touches, and whoever truncates a mapped file ends the process.
+        number = torch.zeros((), dtype=dtype)
+        model, info = type(skeleton(config)).from_pretrained(
+            None,
+            config=config,
+            state_dict={name: number.expand(each.shape) for name, each in plan.tensors.items()},
+            dtype=dtype,
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
-            # How a base generates is not asked here; what is grown from it must load as it is.
-            **({} if at_least is None else {"generation_config": any_generation()}),
         )
-    faults = dict(info) | {"mismatched_keys": _mismatched(model, plan)}
+        # How a base generates is not asked; what is grown from it must load as it is.
+        if at_least is None and (folder / GENERATION).is_file():
+            any_generation.from_pretrained(folder, local_files_only=True)
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if faults.get(fault):
-            names = ", ".join(printable(name) for name in sorted(map(str, faults[fault]))[:3])
+        if info.get(fault):
+            names = ", ".join(printable(name) for name in sorted(map(_name_of, info[fault]))[:3])
             raise role.error(f"loading {role.name}: {fault.replace('_', ' ')} {names}")
     return model
 
 
-def _read_from(weights: Mapping[str, Any], model: Any) -> None:
-    """Have the modules of a model on the disk get their weights from elsewhere.
+def _name_of(key: Any) -> str:
+    # What is mismatched comes with both shapes.
+    return str(key[0] if isinstance(key, tuple) else key)
 
-    transformers has them mapped, and whoever truncates a mapped file ends the process.
-    """
+
+def _read_from(weights: Mapping[str, Any], model: Any) -> None:
+    """Have each module of a model get its weights when it computes, and drop them behind it."""
     import torch
 
     hooks: Any = import_module("accelerate.hooks")
-    hooks.remove_hook_from_module(model, recurse=True)
     hooks.attach_align_device_hook(
         model, execution_device=torch.device("cpu"), offload=True, weights_map=weights
     )
-
-
-def _mismatched(model: Any, plan: GrowthPlan) -> list[str]:
-    """Return what is stored in another shape; transformers does not look where it offloads."""
-    shapes = {name: tuple(each.shape) for name, each in model.state_dict().items()}
-    stored = plan.tensors.items()
-    return [name for name, each in stored if shapes.get(name, each.shape) != each.shape]
 
 
 class _Weights(Mapping[str, Any]):

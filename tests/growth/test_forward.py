@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from hfgrow.errors import ModelError, VerificationError
 from hfgrow.growth.behaviour import measure, num_probe_tokens
 from hfgrow.growth.forward import Role, logits_of
 from hfgrow.plan.families import FAMILIES
-from tests.attacks.craft import add_tensor, drop_tensors
 from tests.checkpoints import MakeCheckpoint, edit_json, load, probe, tensors_of
 
 ROLE = Role("the model", ModelError)
@@ -85,34 +85,41 @@ def test_no_more_than_one_module_has_its_weights_in_memory(
     assert most <= largest
 
 
-def less(folder: Path) -> None:
-    drop_tensors(folder / SINGLE, "model.layers.2.mlp.up_proj.weight")
-
-
-def more(folder: Path) -> None:
-    add_tensor(folder / SINGLE, "model.layers.9.mlp.up_proj.weight", [2], bytes(8))
-
-
-def wider(folder: Path) -> None:
-    edit_json(folder / "config.json", vocab_size=65)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (less, "missing keys model.layers.2.mlp.up_proj.weight"),
-        (more, "unexpected keys model.layers.9.mlp.up_proj.weight"),
-        (wider, "mismatched keys lm_head.weight, model.embed_tokens.weight"),
-    ],
-)
-def test_what_transformers_misses_or_does_not_expect_is_named(
-    base: Path, change: Callable[[Path], None], said: str
+def test_what_transformers_misses_does_not_expect_or_has_in_another_shape_is_named(
+    base: Path,
 ) -> None:
-    """The strict reader refuses such a folder; it is changed behind its back."""
+    """A model as the strict reader does not let it pass."""
     plan = read(LocalFolder(base))
-    change(base)
-    with pytest.raises(ModelError, match=f"^loading the model: {said}$"):
+    name = "model.layers.2.mlp.up_proj.weight"
+    less = {key: tensor for key, tensor in plan.tensors.items() if key != name}
+    more = {**plan.tensors, "model.layers.9.odd": plan.tensors[name]}
+    other = {**plan.tensors, name: plan.tensors["model.norm.weight"]}
+    for tensors, said in (
+        (less, f"missing keys {name}"),
+        (more, "unexpected keys model.layers.9.odd"),
+        (other, f"mismatched keys {name}"),
+    ):
+        with pytest.raises(ModelError, match=f"^loading the model: {said}$"):
+            logits_of(replace(plan, tensors=tensors), probe()[:1], ROLE)
+
+
+def test_a_config_that_does_not_say_the_dtype_leaves_it_to_the_tensors(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(make_checkpoint("qwen2", dtype="bfloat16"), tmp_path / "base"))
+    edit_json(folder / "config.json", dtype=..., torch_dtype=...)
+    with torch.inference_mode():
+        wanted = load(folder)[0](probe()[:1]).logits[0]
+    assert same(logits_of(read(LocalFolder(folder)), probe()[:1], ROLE)[0], wanted)
+
+
+def test_settings_of_generation_that_stop_a_grown_model_from_loading_are_told(base: Path) -> None:
+    """What a base says of generation is not asked."""
+    (base / "generation_config.json").write_text('{"max_new_tokens": "many"')
+    plan = read(LocalFolder(base))
+    with pytest.raises(ModelError, match=r"cannot load the model: .*generation_config"):
         logits_of(plan, probe()[:1], ROLE)
+    assert logits_of(plan, probe()[:1], ROLE, at_least="float32")[1] == "float32"
 
 
 @pytest.mark.case("A25")
