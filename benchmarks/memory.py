@@ -27,6 +27,7 @@ base: {base}
 output: {out}
 data:
   train: [{{path: {text}}}]
+  validation: [{{path: {held_out}}}]
   sequence_length: {tokens}
 batch_tokens: {tokens}
 micro_batch_size: 1
@@ -47,12 +48,14 @@ class Place:
         grown: It stacked twice, for what works on grown models.
         out: What commands write; removed after each.
         text: A text file.
+        held_out: A short one, to measure losses on.
     """
 
     base: Path
     grown: Path
     out: Path
     text: Path
+    held_out: Path
 
 
 def _grow(operator: str, *options: str, place: Place) -> list[str]:
@@ -62,7 +65,8 @@ def _grow(operator: str, *options: str, place: Place) -> list[str]:
 
 def _learn(place: Place) -> list[str]:
     few = ("--steps", "1", "--batch-tokens", str(_TOKENS), "--sequence-length", str(_TOKENS))
-    return _grow("learn", "--data", str(place.text), "--g", "2", *few, place=place)
+    texts = ("--data", str(place.text), "--validation", str(place.held_out))
+    return _grow("learn", *texts, "--g", "2", *few, place=place)
 
 
 def _eval(place: Place) -> list[str]:
@@ -73,14 +77,30 @@ def _eval(place: Place) -> list[str]:
 def _compare(place: Place) -> list[str]:
     few = ("--tokens", str(_TOKENS), "--batch-tokens", str(_TOKENS), "--eval-tokens", "200")
     length = ("--sequence-length", str(_TOKENS))
-    given = ("--text", str(place.text), "--ops", "stack,interpolate", "--out", str(place.out))
-    return [hfgrow_program(), "compare", str(place.base), *given, *few, *length, "--cpu", "-q"]
+    texts = ("--text", str(place.text), "--validation", str(place.held_out))
+    given = ("--ops", "stack,interpolate", "--out", str(place.out))
+    return [
+        hfgrow_program(),
+        "compare",
+        str(place.base),
+        *texts,
+        *given,
+        *few,
+        *length,
+        "--cpu",
+        "-q",
+    ]
 
 
 def _train(place: Place) -> list[str]:
     recipe = place.out.with_suffix(".yaml")
     text = _RECIPE.format(
-        base=place.base, out=place.out, text=place.text, tokens=_TOKENS, twice=2 * _TOKENS
+        base=place.base,
+        out=place.out,
+        text=place.text,
+        held_out=place.held_out,
+        tokens=_TOKENS,
+        twice=2 * _TOKENS,
     )
     recipe.write_text(text, encoding="utf-8")
     return [hfgrow_program(), "train", str(recipe), "--cpu", "-q"]
@@ -116,13 +136,15 @@ def main() -> None:
     arguments = _arguments()
     folder: Path = arguments.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    text = folder / "text.txt"
-    text.write_text(4 * (ROOT / "hfgrow" / "growth" / "probe.txt").read_text(encoding="utf-8"))
+    text, held_out = folder / "text.txt", folder / "held-out.txt"
+    english = (ROOT / "hfgrow" / "growth" / "probe.txt").read_text(encoding="utf-8")
+    text.write_text(english, encoding="utf-8")
+    held_out.write_text(english[:600], encoding="utf-8")
     peaks: dict[str, list[float]] = {name: [] for name in arguments.only}
     sizes = []
     for num_layers in sorted(arguments.layers):
         base = folder / f"base-{num_layers}"
-        place = Place(base, folder / f"grown-{num_layers}", folder / "out", text)
+        place = Place(base, folder / f"grown-{num_layers}", folder / "out", text, held_out)
         make_llama(base, replace(_SHAPE, num_hidden_layers=num_layers), ROOT / "hfgrow" / "demo")
         sizes.append((base / "model.safetensors").stat().st_size)
         clear(place.grown)
@@ -139,7 +161,8 @@ def main() -> None:
         finally:
             _remove(place.out)
             clear(place.grown, base)
-    text.unlink()
+    for path in (text, held_out):
+        path.unlink()
     print(_table(peaks, sizes))
     print(machine(folder))
     write_json(arguments.json, folder, sizes=sizes, peaks=peaks)

@@ -6,20 +6,16 @@ import os
 import shutil
 import sys
 import textwrap
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from hfgrow.console import duration, size
+from hfgrow.console import Pace, size
 from hfgrow.errors import GrowthError, Speech, command, printable, redacted
 
 _SMALL_NBYTES = 64 << 20
 # A terminal that is wider than it reads well is not filled.
 _WIDEST = 120
-# Between plain lines: seldom where much time has passed already.
-_FIRST_S, _INTERVAL_S, _LONGEST_INTERVAL_S = 2.0, 5.0, 30.0
-_SHARE = 0.1
 # The first words of lines, and how a terminal shows them: red, yellow, bold.
 _COLOURS = {"Error": "1;31", "Note": "33", "Hint": "1", "Next": "1;32"}
 _TRUE = ("1", "ON", "YES", "TRUE")
@@ -92,18 +88,12 @@ class Console:
 
 
 class Bar:
-    """A progress bar by bytes: moving on a terminal, elsewhere a plain line now and then.
-
-    Lines come after 2 s, then every 5 s, and every 30 s where it takes long; each says how much
-    is done, and how much time is left at the speed so far.
-    """
+    """A progress bar by bytes: moving on a terminal, elsewhere a plain line now and then."""
 
     def __init__(self, what: str, total: int, *, shown: bool) -> None:
         self._what = what
-        self._total = total
         self._done = 0
-        self._begun_s = time.monotonic()
-        self._next_s = self._begun_s + _FIRST_S if shown else float("inf")
+        self._pace = Pace(total, size) if shown else None
         self._bar: Any = None
         if shown and moving_bars():
             from tqdm import tqdm
@@ -117,18 +107,8 @@ class Bar:
         self._done += nbytes
         if self._bar is not None:
             self._bar.update(nbytes)
-        elif (now_s := time.monotonic()) >= self._next_s:
-            passed_s = now_s - self._begun_s
-            interval_s = min(max(_INTERVAL_S, _SHARE * passed_s), _LONGEST_INTERVAL_S)
-            self._next_s = now_s + interval_s
-            print(f"{self._what}: {self._state(passed_s)}", file=sys.stderr, flush=True)
-
-    def _state(self, passed_s: float) -> str:
-        text = f"{size(self._done)} of {size(self._total)}"
-        if not 0 < self._done < self._total:
-            return text
-        left_s = passed_s * (self._total - self._done) / self._done
-        return f"{text}, {duration(left_s)} left"
+        elif self._pace is not None and (state := self._pace.due(self._done)):
+            print(f"{self._what}: {state}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -92,6 +93,38 @@ def counting(progress: Progress, what: str, total: int) -> Iterator[Callable[[in
         yield bar.advance
     finally:
         bar.close()
+
+
+# Between lines: seldom where much time has passed already.
+_FIRST_S, _INTERVAL_S, _LONGEST_INTERVAL_S = 2.0, 5.0, 30.0
+_SHARE = 0.1
+
+
+class Pace:
+    """Says how far something is: after 2 s, then every 5 s, every 30 s where it takes long.
+
+    Args:
+        total: How much there is to do.
+        shown: How an amount is said.
+    """
+
+    def __init__(self, total: int, shown: Callable[[int], str]) -> None:
+        self._total = total
+        self._shown = shown
+        self._begun_s = time.monotonic()
+        self._next_s = self._begun_s + _FIRST_S
+
+    def due(self, done: int) -> str | None:
+        """Return what is done and the time left at the speed so far; None between two lines."""
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return None
+        passed_s = now_s - self._begun_s
+        self._next_s = now_s + min(max(_INTERVAL_S, _SHARE * passed_s), _LONGEST_INTERVAL_S)
+        text = f"{self._shown(done)} of {self._shown(self._total)}"
+        if not 0 < done < self._total:
+            return text
+        return f"{text}, {duration(passed_s * (self._total - done) / done)} left"
 
 
 def count(number: int) -> str:

@@ -7,7 +7,7 @@ that part. Where it ends inside a document, bytes are counted by the tokens' sha
 """
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import exp, isfinite, log
@@ -20,7 +20,7 @@ from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.checkpoint.read import read
-from hfgrow.console import Progress
+from hfgrow.console import Pace, Progress
 from hfgrow.data.batches import evaluation_batches, num_evaluation_blocks
 from hfgrow.data.corpus import open_sources
 from hfgrow.data.order import check_sequence_length
@@ -63,6 +63,7 @@ def evaluate(
     micro_batch_size: int,
     max_tokens: int,
     document_mask: bool,
+    advance: Callable[[int], None] = lambda num_tokens: None,
 ) -> tuple[HeldOutLoss, ...]:
     """Measure held-out text, every source on its own.
 
@@ -75,6 +76,7 @@ def evaluate(
         micro_batch_size: Sequences at once.
         max_tokens: The most tokens of each text.
         document_mask: Whether documents do not see each other.
+        advance: Called with the number of tokens of a batch of this process when it is measured.
     """
     module.eval()
     found = []
@@ -93,6 +95,7 @@ def evaluate(
                 moved = batch.to(devices.device)
                 loss, count = module(moved.input_ids, moved.targets, masks.of(moved))
                 total += torch.stack((loss.double(), count.double()))
+                advance(batch.num_targets)
             loss_sum, count_sum = devices.sum(total).tolist()
             blocks = num_evaluation_blocks(view, sequence_length, max_tokens)
             read = view.between(0, min(view.num_tokens, blocks * sequence_length + 1))
@@ -366,7 +369,7 @@ def measured(ready: Prepared, device: torch.device, progress: Progress) -> Itera
     for found, views in zip(ready.candidates, ready.views, strict=True):
         progress.say(f"Measuring {printable(found.name)}")
         devices = Devices(_Alone(device), "none", False)
-        result = _measured(found, views, ready.sequence_length, devices)
+        result = _measured(found, views, ready.sequence_length, devices, progress)
         for text in result.texts:
             progress.say(
                 f"{printable(found.name)}: {text.loss.bits_per_byte:.4f} bits per byte of "
@@ -376,19 +379,34 @@ def measured(ready: Prepared, device: torch.device, progress: Progress) -> Itera
 
 
 def _measured(
-    found: Candidate, views: Sequence[TokenView], length: int, devices: Devices
+    found: Candidate,
+    views: Sequence[TokenView],
+    length: int,
+    devices: Devices,
+    progress: Progress,
 ) -> ModelLoss:
     model = load_model(found.folder)
     module = NextTokenLoss(model).to(devices.device)
+    done, pace = 0, Pace(sum(view.num_tokens - 1 for view in views), "{:,}".format)
+
+    def advance(num_tokens: int) -> None:
+        nonlocal done
+        done += num_tokens
+        if state := pace.due(done):
+            progress.say(f"Measuring {printable(found.name)}, tokens: {state}")
+
+    # What a batch lacks is filled up, and would be computed for nothing.
+    most = max(num_evaluation_blocks(view, length) for view in views)
     losses = evaluate(
         module,
         views,
         devices,
         BatchMasks(model.config, length, devices.device),
         sequence_length=length,
-        micro_batch_size=max(1, _MICRO_BATCH_TOKENS // length),
+        micro_batch_size=max(1, min(_MICRO_BATCH_TOKENS // length, most)),
         max_tokens=_ALL,
         document_mask=False,
+        advance=advance,
     )
     for loss in losses:
         if not isfinite(loss.loss):

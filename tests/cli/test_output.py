@@ -14,7 +14,7 @@ GB = 10**9
 @pytest.fixture(name="clock")
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr("cli.output.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("hfgrow.console.time.monotonic", lambda: now[0])
     return now
 
 
