@@ -66,7 +66,7 @@ def local_folder(ref: ModelRef, client: HubClient, progress: Progress) -> Path:
     """Return the model's folder on this machine, downloading it if it lies on the Hub."""
     if ref.path is not None:
         return ref.path
-    return pull(ref, client, progress=progress.say)
+    return pull(ref, client, progress)
 
 
 def base_name(ref: ModelRef) -> str:

@@ -18,7 +18,7 @@ from hfgrow.checkpoint.files import (
     is_side_file,
 )
 from hfgrow.checkpoint.strict import MAX_JSON_NBYTES, parse_json_object
-from hfgrow.console import size
+from hfgrow.console import Progress, Silent, counting, size
 from hfgrow.errors import (
     HubUnreachableError,
     ModelError,
@@ -27,9 +27,10 @@ from hfgrow.errors import (
     argument,
     printable,
 )
-from hfgrow.hub.cache import forget, missing_from, snapshot_folder
+from hfgrow.hub.cache import forget, missing_from, repo_folder, snapshot_folder
 from hfgrow.hub.client import TRANSFER_WAITS_S, HubClient
 from hfgrow.hub.listing import ModelRef, RemoteFile
+from hfgrow.hub.transfer import Arriving, telling
 
 _CARD_AND_LINEAGE = frozenset({CARD, MANIFEST})
 _MAX_NUM_SIDE_FILES = 100
@@ -50,15 +51,13 @@ _FORMATS = {
 _NUM_THREADS = 4
 
 
-def pull(
-    ref: ModelRef, client: HubClient, *, progress: Callable[[str], None] | None = None
-) -> Path:
+def pull(ref: ModelRef, client: HubClient, progress: Progress | None = None) -> Path:
     """Bring a pinned model into the cache and return the folder of its files.
 
     Args:
         ref: A model that `pin` has returned.
         client: The connection.
-        progress: Is told, in one line each, what is about to take long.
+        progress: Told what is about to take long, and how far it is; None tells nobody.
 
     Raises:
         ModelError: The repository holds no weights in safetensors, or an ambiguous set of them.
@@ -67,6 +66,7 @@ def pull(
         OutputError: The cache has no room.
         VerificationError: A file is not the one that the Hub lists; it is removed from the cache.
     """
+    progress = progress or Silent()
     small = _held(ref, side_files(ref), progress)
     if INDEX not in ref.files:
         return _fetch(ref, client, [*small, SINGLE], progress)
@@ -172,9 +172,7 @@ def _no_weights(ref: ModelRef) -> ModelError:
     )
 
 
-def _fetch(
-    ref: ModelRef, client: HubClient, names: Sequence[str], progress: Callable[[str], None] | None
-) -> Path:
+def _fetch(ref: ModelRef, client: HubClient, names: Sequence[str], progress: Progress) -> Path:
     from huggingface_hub import is_offline_mode
 
     assert ref.repo_id is not None
@@ -187,24 +185,25 @@ def _fetch(
             f"{', '.join(absent)} of {ref.label} is not in the cache, and offline mode is on",
             hint="unset HF_HUB_OFFLINE",
         )
-    _check_room(sum(ref.files[name].nbytes for name in absent), folder)
-    if absent and progress:
-        total = sum(ref.files[name].nbytes for name in absent)
-        progress(f"downloading {len(absent)} files of {ref.label}, {size(total)}")
+    total = sum(ref.files[name].nbytes for name in absent)
+    _check_room(total, folder)
+    if absent:
+        progress.say(f"downloading {len(absent)} files of {ref.label}, {size(total)}")
 
     def download() -> Path:
         found = client.api.snapshot_download(repo_id, revision=sha, allow_patterns=list(names))
         return Path(str(found))
 
     if absent:
-        folder = client.ask(f"pulling {repo_id}", download, repo_id, waits_s=TRANSFER_WAITS_S)
+        arriving = Arriving(repo_folder(repo_id) / "blobs", total)
+        with telling(progress, f"Downloading {ref.label}", arriving):
+            folder = client.ask(f"pulling {repo_id}", download, repo_id, waits_s=TRANSFER_WAITS_S)
     if absent := missing_from(folder, names):
         raise HubUnreachableError(
             f"pulling {repo_id}: {', '.join(absent)} did not arrive", hint="run it again"
         )
-    if progress:
-        progress(f"comparing checksums of {len(names)} files")
-    _compare(folder, {name: ref.files[name] for name in names}, ref.label)
+    progress.say(f"comparing checksums of {len(names)} files")
+    _compare(folder, {name: ref.files[name] for name in names}, ref.label, progress)
     return folder
 
 
@@ -218,9 +217,17 @@ def _check_room(needed_nbytes: int, folder: Path) -> None:
         )
 
 
-def _compare(folder: Path, expected: dict[str, RemoteFile], label: str) -> None:
-    with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        same = list(pool.map(lambda name: is_same(folder / name, expected[name]), expected))
+def _compare(folder: Path, expected: dict[str, RemoteFile], label: str, progress: Progress) -> None:
+    total = sum(file.nbytes for file in expected.values())
+    with (
+        counting(progress, f"Comparing checksums of {label}", total) as advance,
+        ThreadPoolExecutor(_NUM_THREADS) as pool,
+    ):
+
+        def compared(name: str) -> bool:
+            return is_same(folder / name, expected[name], advance=advance)
+
+        same = list(pool.map(compared, expected))
     bad = [name for name, good in zip(expected, same, strict=True) if not good]
     for name in bad:
         forget(folder / name)
@@ -231,28 +238,37 @@ def _compare(folder: Path, expected: dict[str, RemoteFile], label: str) -> None:
         )
 
 
-def is_same(path: Path, remote: RemoteFile, sha256: str | None = None) -> bool:
+def is_same(
+    path: Path,
+    remote: RemoteFile,
+    sha256: str | None = None,
+    advance: Callable[[int], None] = lambda nbytes: None,
+) -> bool:
     """Compare a local file with what a listing says: size and SHA-256, or size and git id.
 
     Args:
         path: The local file.
         remote: What the listing says.
         sha256: That of the local file, if it is known.
+        advance: Called with the number of bytes as they are read.
     """
     nbytes = path.stat().st_size
     if nbytes != remote.nbytes:
         return False
-    if None not in (sha256, remote.sha256):
-        return sha256 == remote.sha256
-    with path.open("rb") as file:
-        if remote.sha256 is not None:
-            return hashlib.file_digest(file, "sha256").hexdigest() == remote.sha256
-        if not remote.oid:
-            return True
-        digest = hashlib.sha1(b"blob %d\0" % nbytes, usedforsecurity=False)
+    if remote.sha256 is not None:
+        return (sha256 or _digest(path, hashlib.sha256(), advance)) == remote.sha256
+    if not remote.oid:
+        return True
+    git = hashlib.sha1(b"blob %d\0" % nbytes, usedforsecurity=False)
+    return _digest(path, git, advance) == remote.oid
+
+
+def _digest(path: Path, digest: "hashlib._Hash", advance: Callable[[int], None]) -> str:
+    with path.open("rb", buffering=0) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
-        return digest.hexdigest() == remote.oid
+            advance(len(chunk))
+    return digest.hexdigest()
 
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")

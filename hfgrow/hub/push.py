@@ -24,7 +24,7 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import Listing, list_commit
 from hfgrow.hub.preflight import PushTarget
 from hfgrow.hub.pull import is_same
-from hfgrow.hub.upload import telling
+from hfgrow.hub.transfer import Reading, telling
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -112,7 +112,7 @@ def push(
             hint=f"run the same command again, or add {argument('create_pr')}",
         )
     try:
-        sent = [outgoing.path for outgoing in paths.values()]
+        sent = Reading([outgoing.path for outgoing in paths.values()])
         with telling(progress or Silent(), f"Uploading to {target.repo_id}", sent):
             info = _commit(paths, target.repo_id, head.sha, target.create_pr, client, message)
     except (HubUnreachableError, HubConflictError) as error:

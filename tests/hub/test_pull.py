@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hfgrow.console import Silent
 from hfgrow.errors import (
     HubRefusedError,
     HubUnreachableError,
@@ -74,7 +75,12 @@ def test_progress_says_how_much_will_come(hub: Hub) -> None:
     hub.seed("bob/base", BASE)
     client = HubClient(ALICE, hub.url)
     told: list[str] = []
-    pull(resolve("bob/base", client), client, progress=told.append)
+
+    class Telling(Silent):
+        def say(self, text: str) -> None:
+            told.append(text)
+
+    pull(resolve("bob/base", client), client, Telling())
     assert told == ["downloading 6 files of bob/base, 1.05 MB", "comparing checksums of 6 files"]
 
 

@@ -1,18 +1,25 @@
-"""How far an upload is: the bytes that are read of the files, whoever in the process reads them."""
+"""How far a transfer is: bytes read of what is sent, bytes on the disk of what arrives."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from huggingface_hub.utils import sha
 
 from hfgrow.console import Silent
+from hfgrow.hub import pull as hub_pull
 from hfgrow.hub.client import HubClient
+from hfgrow.hub.pull import pull
 from hfgrow.hub.push import push
-from hfgrow.hub.upload import Reading
+from hfgrow.hub.resolve import resolve
+from hfgrow.hub.transfer import Arriving, Reading
 from tests.hub_server import ALICE, Hub
 from tests.hub_server.fixtures import IGNORE_CLIENT_WARNING
+from tests.hub_server.pulls import BASE
 from tests.hub_server.pushes import FILES, MESSAGE, TARGET, check, content
 
 pytestmark = pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
@@ -45,6 +52,22 @@ def test_a_file_that_is_gone_before_it_is_sent_counts_nothing(tmp_path: Path) ->
     assert reading.more() == 0
 
 
+def test_a_folder_that_grows_counts_up_to_what_is_to_come(tmp_path: Path) -> None:
+    folder = tmp_path / "blobs"
+    arriving = Arriving(folder, 100_000)
+    assert arriving.more() == 0
+    folder.mkdir()
+    (folder / "one").write_bytes(bytes(40_960))
+    assert arriving.more() == 40_960
+    (folder / "hole").touch()
+    os.truncate(folder / "hole", 1 << 30)
+    assert arriving.more() == 0
+    (folder / "other").write_bytes(bytes(81_920))
+    assert arriving.more() == 100_000 - 40_960
+    (folder / "one").unlink()
+    assert arriving.more() == 0
+
+
 class _Bars(Silent):
     """Keeps what bars were started for."""
 
@@ -61,6 +84,15 @@ def test_an_upload_tells_how_much_there_is_to_send(hub: Hub, grown: Path) -> Non
     push(grown, sorted(FILES), check(client), client, bars, message=MESSAGE)
     total = sum((grown / name).stat().st_size for name in FILES)
     assert bars.started == [(f"Uploading to {TARGET}", total)]
+
+
+def test_a_download_tells_how_much_there_is_to_get_and_to_compare(hub: Hub) -> None:
+    hub.seed("bob/base", BASE)
+    client, bars = HubClient(ALICE, hub.url), _Bars()
+    pull(resolve("bob/base", client), client, bars)
+    names = ["Downloading", "Comparing checksums of"]
+    assert [what.rpartition(" ")[0] for what, _ in bars.started] == names
+    assert len({total for _, total in bars.started}) == 1
 
 
 def test_a_file_whose_hash_is_known_is_not_hashed_again(
@@ -88,19 +120,16 @@ def test_a_file_whose_hash_is_not_known_is_hashed(
 
 
 def _note_hashing(monkeypatch: pytest.MonkeyPatch, hashed: list[str]) -> None:
-    """Note the names of the files that hashlib and the client's own function hash whole."""
-    from huggingface_hub import lfs
-    from huggingface_hub.utils import sha
+    """Note the names of the files that the client and hfgrow read whole to hash them."""
+    theirs, ours = sha.sha_fileobj, hub_pull._digest
 
-    theirs, ours = sha.sha_fileobj, hashlib.file_digest
+    def note_theirs(file: Any, *arguments: Any) -> bytes:
+        hashed.append(Path(file.name).name)
+        return theirs(file, *arguments)
 
-    def note_theirs(file: object, *arguments: object) -> bytes:
-        hashed.append(Path(getattr(file, "name", "")).name)
-        return theirs(file, *arguments)  # type: ignore[arg-type]  # as it was called
+    def note_ours(path: Path, *arguments: Any) -> str:
+        hashed.append(path.name)
+        return ours(path, *arguments)
 
-    def note_ours(file: object, digest: str) -> object:
-        hashed.append(Path(getattr(file, "name", "")).name)
-        return ours(file, digest)  # type: ignore[arg-type]  # as it was called
-
-    monkeypatch.setattr(lfs, "sha_fileobj", note_theirs)
-    monkeypatch.setattr(hashlib, "file_digest", note_ours)
+    monkeypatch.setattr("huggingface_hub.lfs.sha_fileobj", note_theirs)
+    monkeypatch.setattr(hub_pull, "_digest", note_ours)
