@@ -94,8 +94,13 @@ def _end(status: dict[str, object], code: int, said: str) -> int:
     file = Path(path)
     if not is_first and (not code or _appears(file)):
         return 0
-    with suppress(FileExistsError), file.open("x", encoding="utf-8") as opened:
-        json.dump(status, opened, default=str)
+    try:
+        with suppress(FileExistsError), file.open("x", encoding="utf-8") as opened:
+            json.dump(status, opened, default=str)
+    except OSError:
+        # Such as a disk that is full, which the run may have ended by: the launcher sees the code.
+        print(said, file=sys.stderr if code else sys.stdout, flush=True)
+        return code or 1
     # A launcher that is told has no use for the traceback of a process that failed in order, with
     # all others; the code of one that failed alone, or that lost another, makes it end the rest.
     failed_alone = "error" in status and not status["is_shared"]

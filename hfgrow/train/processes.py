@@ -127,8 +127,8 @@ def launch(
             more={} if token is None else {"HF_TOKEN": token},
         )
         code, stopped = _wait(process)
-        if status.is_file():
-            return _outcome(json.loads(status.read_text(encoding="utf-8")))
+        if (told := told_in(status)) is not None:
+            return _outcome(told)
     stopped = stopped or (-code if -code in _SIGNALS else 0)
     if stopped:
         return {"stopped": stopped, "message": "Stopped before training began"}
@@ -140,6 +140,15 @@ def launch(
         f"a process of the run ended with code {code} before it was done",
         hint=f"what it said stands above; go on from the last checkpoint with {argument('resume')}",
     )
+
+
+def told_in(status: Path) -> dict[str, Any] | None:
+    """Return what a run said in the end; None if it said nothing, or a full disk cut it short."""
+    try:
+        found: dict[str, Any] = json.loads(status.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
 
 
 def start(

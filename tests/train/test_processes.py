@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from hfgrow.train.processes import STATUS_VARIABLE, told_in
+from recipes import continue_pretraining
 from tests.train import runs
 
 DDP = {"processes": 2, "strategy": "ddp"}
@@ -49,6 +51,21 @@ def test_copies_and_shards_compute_what_one_process_does(
     tmp_path: Path, world: dict[str, Any], precision: str, tolerance: float
 ) -> None:
     check_that_two_compute_what_one_does(tmp_path, world, tolerance, precision=precision)
+
+
+def test_a_run_that_cannot_say_how_it_ended_says_it_aloud(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As on a disk that is full, by which the run may have ended."""
+    status = tmp_path / "absent" / "status.json"
+    monkeypatch.setenv(STATUS_VARIABLE, str(status))
+    told = {"error": {"message": "no space left"}, "is_shared": True}
+    assert continue_pretraining._end(told, 7, "Error: no space left") == 7
+    assert capfd.readouterr().err == "Error: no space left\n"
+    assert told_in(status) is None
+    cut = tmp_path / "cut.json"
+    cut.write_text('{"error": {"mess')
+    assert told_in(cut) is None
 
 
 @pytest.mark.case("E12")
