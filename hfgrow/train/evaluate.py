@@ -20,7 +20,7 @@ from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.checkpoint.read import read
-from hfgrow.console import Pace, Progress
+from hfgrow.console import Pace, Progress, size
 from hfgrow.data.batches import evaluation_batches, num_evaluation_blocks
 from hfgrow.data.corpus import open_sources
 from hfgrow.data.order import check_sequence_length
@@ -221,6 +221,7 @@ _MOST_SEQUENCE_LENGTH = 1024
 # Tokens computed at once, which bounds the memory of activations.
 _MICRO_BATCH_TOKENS = 8192
 _ALL = 1 << 62
+_FLOAT32 = 4
 # Their mean depends on the passage more than on the model.
 _FEW_TOKENS = 1000
 
@@ -367,7 +368,8 @@ def measured(ready: Prepared, device: torch.device, progress: Progress) -> Itera
         GrowthError: A model cannot be loaded, or has no finite loss on a text.
     """
     for found, views in zip(ready.candidates, ready.views, strict=True):
-        progress.say(f"Measuring {printable(found.name)}")
+        nbytes = _FLOAT32 * read(LocalFolder(found.folder)).num_parameters
+        progress.say(f"Measuring {printable(found.name)}, {size(nbytes)} of weights in memory")
         devices = Devices(_Alone(device), "none", False)
         result = _measured(found, views, ready.sequence_length, devices, progress)
         for text in result.texts:
