@@ -74,7 +74,7 @@ def pull(ref: ModelRef, client: HubClient, progress: Progress | None = None) -> 
     return _fetch(ref, client, [*small, *_shards(ref, folder)], progress)
 
 
-def _held(ref: ModelRef, names: Sequence[str], progress: Callable[[str], None] | None) -> list[str]:
+def _held(ref: ModelRef, names: Sequence[str], progress: Progress) -> list[str]:
     """Return the side files to read: offline those that the cache holds, and the rest is told.
 
     `from_pretrained` brings a config and weights into the cache, and neither tokenizer nor licence.
@@ -84,8 +84,8 @@ def _held(ref: ModelRef, names: Sequence[str], progress: Callable[[str], None] |
     if not is_offline_mode():
         return list(names)
     absent = set(missing_from(snapshot_folder(ref), names)) - {CONFIG, INDEX}
-    if absent and progress:
-        progress(
+    if absent:
+        progress.say(
             f"Note: {', '.join(sorted(absent))} of {ref.label} is not in the cache, and offline "
             "mode is on: left out"
         )
