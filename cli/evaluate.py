@@ -252,7 +252,7 @@ def texts_measured(
             console.part(
                 f"text {printable(first.loss.label)}, {sequence_length:,} tokens seen together"
             )
-            console.part("\n".join(_table(done, i)))
+            console.part("\n".join(_table(done, i, console.width)))
 
 
 def _row(model: "ModelLoss", text: int) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def _row(model: "ModelLoss", text: int) -> dict[str, Any]:
     }
 
 
-def _table(losses: Sequence["ModelLoss"], text: int) -> list[str]:
+def _table(losses: Sequence["ModelLoss"], text: int, width: int | None) -> list[str]:
     rows: list[tuple[str, ...]] = [_COLUMNS]
     for model in losses:
         found = model.texts[text]
@@ -283,7 +283,7 @@ def _table(losses: Sequence["ModelLoss"], text: int) -> list[str]:
                 f"{found.loss.bits_per_byte:.4f}",
             )
         )
-    return text_table(rows, left=[0])
+    return text_table(rows, left=[0], width=width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +429,7 @@ def tasks_measured(
         if done:
             if "texts" in document:
                 console.part("")
-            console.part("\n".join(_lines(done)))
+            console.part("\n".join(_lines(done, console.width)))
 
 
 def _record(model: NamedModel, found: Sequence[Benchmark], console: Console) -> bool:
@@ -451,7 +451,7 @@ def _record(model: NamedModel, found: Sequence[Benchmark], console: Console) -> 
     return len(taken) == len(found)
 
 
-def _lines(measured: Sequence[MeasuredTasks]) -> list[str]:
+def _lines(measured: Sequence[MeasuredTasks], width: int | None) -> list[str]:
     """Return all results as a table, a column for each model."""
     keys = dict.fromkeys((one.task, one.metric) for model in measured for one in model.found)
     names = (printable(model.name, 40) for model in measured)
@@ -463,4 +463,4 @@ def _lines(measured: Sequence[MeasuredTasks]) -> list[str]:
             error = "" if one is None or one.stderr is None else f" +- {one.stderr:.4f}"
             cells.append("-" if one is None else f"{one.value:.4f}{error}")
         rows.append((task, metric, *cells))
-    return text_table(rows, left=[0])
+    return text_table(rows, left=[0], width=width)

@@ -15,7 +15,7 @@ from hfgrow.console import count, duration, size
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.grow import Growth, GrowthRequest, grow
 from hfgrow.growth.steps import read_steps
-from hfgrow.lineage.describe import describe_steps, layer_rows, measured_short
+from hfgrow.lineage.describe import describe_step, describe_steps, layer_rows, measured_short
 from hfgrow.lineage.manifest import changes_layers, non_embedding_parameters, widths_of
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.operator import Operator
@@ -25,7 +25,7 @@ from hfgrow.plan.tensors import Learned
 from . import options
 from .models import example_of
 from .options import Step, extra_parameters, own_parameters, parameter_of, with_extra_steps
-from .output import Console
+from .output import Console, broken
 from .pages import BESIDES, GROW, IN_DEPTH, IN_WIDTH
 
 _SHARED: dict[str, tuple[Any, Any]] = {
@@ -49,6 +49,7 @@ _SHARED: dict[str, tuple[Any, Any]] = {
 _PANELS = {"depth": IN_DEPTH, "width": IN_WIDTH}
 _APPLY_EXAMPLES = """\
 hfgrow apply TinyLlama steps.yaml       # such as: [zero-depth: {g: 2}, untie]
+hfgrow apply TinyLlama mergekit.yaml    # passthrough slices of mergekit
 hfgrow apply TinyLlama steps.yaml --dry-run"""
 MODEL = parameter_of("model", options.ModelArgument, inspect.Parameter.empty)
 # From the values of all parameters, the request without its steps, and who is told.
@@ -64,7 +65,7 @@ def register(app: typer.Typer) -> None:
         panel = _PANELS.get(operator.axis, BESIDES)
         shown = example_of(operator.name)
         _register(app, operator.name, _operator_command(operator), _help(operator), panel, shown)
-    text = "Apply a list of operators in one pass."
+    text = "Apply a list of operators in one pass, or a passthrough recipe of mergekit."
     _register(app, "apply", _apply_command(), text, GROW, _APPLY_EXAMPLES)
 
 
@@ -87,7 +88,28 @@ def _operator_command(operator: Operator[...]) -> Callable[..., None]:
 
 def _apply_command() -> Callable[..., None]:
     file = parameter_of("steps", _StepsArgument, inspect.Parameter.empty)
-    return growing_command([file, MODEL], _by(lambda values: read_steps(values["steps"])))
+
+    def work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -> Growth:
+        model, path = values["model"], values["steps"]
+        if _is_file_of_steps(Path(model)) and not path.is_file():
+            # The order of earlier versions.
+            model, path = str(path), Path(model)
+        steps = read_steps(path)
+        if [name for name, _ in steps] == ["partial"] and path.suffix in (".yaml", ".yml"):
+            console.say(f"That is: hfgrow {describe_typed(steps[0], model)}")
+        return grow(replace(request, model=model, steps=steps), console)
+
+    return growing_command([MODEL, file], work)
+
+
+def _is_file_of_steps(path: Path) -> bool:
+    return path.suffix in (".yaml", ".yml") and path.is_file()
+
+
+def describe_typed(step: Step, model: str) -> str:
+    """Return a step as it is typed behind `hfgrow`."""
+    operator, *words = describe_step(*step).split()
+    return shlex.join([operator, model, *words])
 
 
 def _by(steps: Callable[[Mapping[str, Any]], list[Step]]) -> Work:
@@ -140,7 +162,8 @@ def _request(values: Mapping[str, Any]) -> GrowthRequest:
 
 def _print(growth: Growth, request: GrowthRequest, console: Console) -> None:
     if request.dry_run:
-        console.result(plan_text(growth), growth_document(growth, dry_run=request.dry_run))
+        lines = broken(plan_text(growth).splitlines(), console.width, behind=16)
+        console.result("\n".join(lines), growth_document(growth, dry_run=request.dry_run))
         return
     for line in growth_text(growth):
         console.say(line)
@@ -172,7 +195,7 @@ def plan_text(growth: Growth) -> str:
         f"parameters      {base.num_parameters:,} -> {plan.num_parameters:,}",
         f"non-embedding   {non_embedding_parameters(base):,} -> "
         f"{non_embedding_parameters(plan):,} ({factor:.3g}x)",
-        f"on disk         {growth.layout.nbytes:,} bytes in "
+        f"on disk         {size(growth.layout.nbytes)} ({growth.layout.nbytes:,} bytes) in "
         f"{', '.join(_few(growth.layout.file_names))}",
         f"to push         about {size(_unique_nbytes(growth))} of it is new to Xet, "
         "as long as nothing is trained",
@@ -305,7 +328,7 @@ def _connections(growth: Growth) -> str:
 
 
 def _promise(growth: Growth) -> str:
-    return "preserved" if growth.plan.preserves_function else "not preserved: train on"
+    return "preserved" if growth.plan.preserves_function else "not preserved: a start for training"
 
 
 def _measured(growth: Growth) -> list[str]:

@@ -1,8 +1,11 @@
 """Commands that look, inspect, check, env and operators, and the two to the Hub, pull and push."""
 
+import os
 import platform
 import re
+import shutil
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,9 +14,10 @@ from hfgrow import __version__
 from hfgrow.checkpoint.compute.chunks import check_finite
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.console import count, counting, size
 from hfgrow.errors import UsageError, printable
-from hfgrow.growth.loading import require
+from hfgrow.growth.loading import available_nbytes, missing, require
 from hfgrow.growth.models import base_name, files_of, local_folder, locate
 from hfgrow.growth.publish import publish
 from hfgrow.hub.client import HubClient
@@ -26,7 +30,7 @@ from hfgrow.plan.operators.padding import why_fixed
 from hfgrow.plan.plan import GrowthPlan
 
 from . import options
-from .output import Console, near, say_block
+from .output import Console, broken, near, say_block
 from .pages import LOOK, ON_HUB, OUTPUT
 
 _INSPECT_EXAMPLES = """\
@@ -74,7 +78,7 @@ def inspect_model(
         f"can grow     {', '.join(document['can_grow'])}; see hfgrow operators",
         *(f"note         {note}" for note in plan.notes),
     ]
-    console.result("\n".join(lines), document)
+    console.result("\n".join(broken(lines, console.width, behind=13)), document)
 
 
 def check(
@@ -115,7 +119,7 @@ def check(
 
 
 def env(json: options.JsonOption = False, quiet: options.QuietOption = False) -> None:
-    """Show versions, the Hub endpoint and what is installed; never the token."""
+    """Show versions, cores, memory, disk, accelerators and the Hub endpoint; never the token."""
     from huggingface_hub import constants, get_token
 
     console = Console(as_json=json, quiet=quiet)
@@ -127,12 +131,29 @@ def env(json: options.JsonOption = False, quiet: options.QuietOption = False) ->
             found[package] = "not installed"
     found |= {
         "platform": platform.platform(),
+        "cores": f"{len(os.sched_getaffinity(0))}, OMP_NUM_THREADS "
+        f"{os.environ.get('OMP_NUM_THREADS') or 'not set'}",
+        "memory": f"{size(available_nbytes())} free",
+        "disk": f"{size(shutil.disk_usage('.').free)} free here",
+        "accelerator": _accelerators(),
+        "Hub cache": str(constants.HF_HUB_CACHE),
         "endpoint": constants.ENDPOINT,
         "logged in": "yes" if get_token() else "no",
         "offline": "yes" if constants.HF_HUB_OFFLINE else "no",
     }
     width = max(map(len, found))
     console.result("\n".join(f"{key:{width}}  {text}" for key, text in found.items()), dict(found))
+
+
+def _accelerators() -> str:
+    """Return what torch would train on."""
+    if missing("torch"):
+        return "torch is not installed"
+    import torch
+
+    devices = range(torch.cuda.device_count())
+    names = [torch.cuda.get_device_name(device) for device in devices]
+    return ", ".join(names) or "none that torch sees"
 
 
 def _read(
@@ -191,14 +212,15 @@ def operators(
     """List the growth operators, or explain one."""
     console = Console(as_json=json, quiet=quiet)
     if name is None:
-        console.result("\n".join(_table()), {"operators": [_row(key) for key in OPERATORS]})
+        lines = broken(_table(), console.width, behind=max(map(len, OPERATORS)) + 7)
+        console.result("\n".join(lines), {"operators": [_row(key) for key in OPERATORS]})
         return
     if name not in OPERATORS:
         hint = near(name, OPERATORS) or "hfgrow operators lists them"
         if name in ALL_OPERATORS:
             hint = f"{name} needs text and has a command of its own: hfgrow {name} --help"
         raise UsageError(f"there is no operator {printable(name)}", hint=hint)
-    console.result("\n".join(_explained(name)), _row(name))
+    console.result("\n".join(broken(_explained(name), console.width, behind=21)), _row(name))
 
 
 def _table() -> list[str]:
@@ -291,6 +313,16 @@ def register_hub(app: typer.Typer) -> None:
 
 def pull(
     model: options.ModelArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Copy them into a folder.  [default: the cache of the Hub]",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     revision: options.RevisionOption = None,
     token: options.TokenOption = None,
     json: options.JsonOption = False,
@@ -302,6 +334,8 @@ def pull(
     ref = locate(model, revision, client, console)
     folder = local_folder(ref, client, console)
     plan = read(LocalFolder(folder))
+    if out is not None:
+        folder = _copied(folder, out.expanduser(), console)
     rows = [
         (
             "what",
@@ -314,6 +348,18 @@ def pull(
     console.say(f"Next: hfgrow stack {printable(model, 200)} --g 2, or another of hfgrow operators")
     document = {"folder": str(folder), "repo": ref.repo_id, "revision": ref.revision}
     console.result(str(folder), document)
+
+
+def _copied(folder: Path, out: Path, console: Console) -> Path:
+    """Copy the files of a model into a folder, which appears complete or not at all."""
+    check_target(out, folder, overwrite=False)
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    nbytes = sum(path.stat().st_size for path in files)
+    with staged(out) as staging, counting(console, f"Copying {out.name}", nbytes) as advance:
+        for path in files:
+            shutil.copyfile(path, staging / path.name)
+            advance(path.stat().st_size)
+    return out
 
 
 def push(

@@ -39,6 +39,7 @@ class Console:
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet or as_json
+        self._said: set[str] = set()
 
     @property
     def width(self) -> int | None:
@@ -46,10 +47,12 @@ class Console:
         return terminal_width() if sys.stdout.isatty() and not self.as_json else None
 
     def say(self, text: str) -> None:
-        """Tell a line on stderr."""
-        if not self.quiet:
+        """Tell a line on stderr, once: what a name stands for is found out several times."""
+        line = f"{text}"
+        if not self.quiet and line not in self._said:
+            self._said.add(line)
             with suppress(OSError):
-                print(_coloured(redacted(OPTIONS.spell(f"{text}"))), file=sys.stderr, flush=True)
+                print(_coloured(redacted(OPTIONS.spell(line))), file=sys.stderr, flush=True)
 
     def stop(self, text: str, number: int) -> NoReturn:
         """Tell where work stands that a signal ended, and end with the code of the signal."""

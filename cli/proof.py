@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from hfgrow.checkpoint.files import CARD, LocalFolder
+from hfgrow.checkpoint.files import CARD, REPO_ID, LocalFolder
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import count, size
 from hfgrow.errors import UsageError, printable
-from hfgrow.growth.models import files_of, locate
+from hfgrow.growth.models import files_of, local_folder, locate
 from hfgrow.growth.publish import card_of
 from hfgrow.growth.reproduce import reproduce as reproduce_model
 from hfgrow.growth.verify import Verified
@@ -29,7 +29,7 @@ from hfgrow.lineage.manifest import Manifest, TrainingLink
 from hfgrow.lineage.reading import manifest_of
 
 from . import options
-from .output import Console
+from .output import Console, broken
 from .pages import PROVE
 
 # Of a text, no more than 512 tokens are looked at.
@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    folder: options.FolderArgument,
+    model: options.ModelArgument,
     base: Annotated[
         str | None, typer.Option("--base", metavar="MODEL", help="The base, if it has moved.")
     ] = None,
@@ -62,7 +62,13 @@ def verify(
     Of a trained model, whose weights nothing derives, the sha256 are compared with its record.
     """
     console = Console(as_json=json, quiet=quiet)
-    outcome = verify_model(folder, HubClient(token=token), console, base=base, text=_text_of(text))
+    client = HubClient(token=token)
+    folder = Path(model).expanduser()
+    if not folder.exists() and (
+        REPO_ID.fullmatch(model) or model.startswith(("hf://", "https://"))
+    ):
+        folder = local_folder(locate(model, None, client, console), client, console)
+    outcome = verify_model(folder, client, console, base=base, text=_text_of(text))
     measured = outcome.measured
     if outcome.provenance is None:
         console.result(*_trained(folder, outcome))
@@ -127,7 +133,8 @@ def lineage(
     """Walk from a grown or trained model to its root: every growth, every training, their cost."""
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
-    manifest = manifest_of(files_of(locate(model, revision, client, console), client))
+    ref = locate(model, revision, client, console)
+    manifest = manifest_of(files_of(ref, client))
     lines = []
     for i, link in enumerate(manifest.chain):
         at = f" @ {link.base.revision[:12]}" if link.base.revision else ""
@@ -145,15 +152,24 @@ def lineage(
             shown = ", ".join(f"{key} {before} -> {after}" for key, before, after in widths)
             lines.append(f"      | {shown}")
     result = manifest.link.result
+    recorded = printable(result.name)
+    asked = recorded
+    if ref.repo_id is not None and ref.repo_id.rpartition("/")[2] != result.name:
+        asked = f"{ref.repo_id}, recorded as {recorded}"
+    elif ref.repo_id is not None:
+        asked = ref.repo_id
     lines.append(
-        f"this  {printable(result.name)}: {result.num_hidden_layers} layers, "
+        f"this  {asked}: {result.num_hidden_layers} layers, "
         f"{count(result.num_parameters)} parameters"
     )
     found = ledger(manifest)
     if manifest.trainings or manifest.root_compute:
-        lines += ["", *ledger_lines(found)]
+        ledger_table = ["", *ledger_lines(found, console.width)]
+    else:
+        ledger_table = []
     document = {"root_layer_map": list(manifest.root_layer_map), "ledger": found.to_json()}
-    console.result("\n".join(lines), {**_loads(manifest), **document})
+    told = [*broken(lines, console.width, behind=8), *ledger_table]
+    console.result("\n".join(told), {**_loads(manifest), **document})
 
 
 def reproduce(

@@ -281,7 +281,7 @@ def compare(
             console.stop(f"{stop}. The same command goes on from there", stop.number)
     order = sorted(found, key=lambda probe: probe.after)
     at_first = sorted(found, key=lambda probe: probe.just_after)
-    lines = _table(order, at_first)
+    lines = _table(order, at_first, console.width)
     document = {
         "out": str(place),
         "winner": order[0].operator,
@@ -330,7 +330,7 @@ def _steps(ops: str | None, op: Sequence[str], g: int) -> list[Step]:
     return found
 
 
-def _table(order: Sequence["Probe"], at_first: Sequence["Probe"]) -> list[str]:
+def _table(order: Sequence["Probe"], at_first: Sequence["Probe"], width: int | None) -> list[str]:
     rows: list[tuple[str, ...]] = [_COLUMNS]
     for i, probe in enumerate(order):
         rows.append(
@@ -344,4 +344,4 @@ def _table(order: Sequence["Probe"], at_first: Sequence["Probe"]) -> list[str]:
                 f"{probe.after:.4f}",
             )
         )
-    return text_table(rows, left=[1])
+    return text_table(rows, left=[1], width=width)

@@ -61,6 +61,7 @@ ROOMS = {
     "study": Room(7, HEAVY - {"numpy", "pydantic"}),
     "calls": Room(8),
     "cli": Room(9),
+    "__main__": Room(10),
 }
 
 

@@ -5,6 +5,7 @@
 - untie
 """
 
+import difflib
 import json
 import re
 import shlex
@@ -31,7 +32,8 @@ def read_steps(path: Path) -> list[tuple[str, dict[str, object]]]:
 
     Args:
         path: A YAML list. An entry is the name of an operator, or a mapping from the name to the
-            arguments, as `--help` shows them, with or without `-` for `_`.
+            arguments, as `--help` shows them, with or without `-` for `_`. Or a passthrough recipe
+            of mergekit: slices of one model, which is what `partial` does; its name is not read.
 
     Raises:
         UsageError: The file cannot be read, is no such list, or names an operator or argument that
@@ -43,6 +45,8 @@ def read_steps(path: Path) -> list[tuple[str, dict[str, object]]]:
         content = parse_yaml(raw)
     except UsageError as error:
         raise UsageError(f"the steps {shown}: {error}", hint=error.hint) from error
+    if isinstance(content, dict) and "slices" in content:
+        return [_of_slices(f"the steps {shown}", content)]
     if not isinstance(content, list) or not content:
         found = "nothing" if content in (None, []) else f"a {type(content).__name__}"
         raise UsageError(
@@ -54,6 +58,42 @@ def read_steps(path: Path) -> list[tuple[str, dict[str, object]]]:
     return [_step(f"entry {i} of {shown}", entry) for i, entry in enumerate(content, 1)]
 
 
+def _of_slices(where: str, content: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
+    """Return the step that slices of mergekit's are: layers from 0, the end not among them."""
+    method = content.get("merge_method")
+    if method != "passthrough":
+        raise UsageError(
+            f"{where} are a recipe of mergekit with merge_method {printable(method)}",
+            hint="hfgrow reads passthrough: slices of one model, stacked",
+        )
+    slices = content["slices"]
+    parts, models = [], []
+    for number, entry in enumerate(slices if isinstance(slices, list) else [], 1):
+        sources = entry.get("sources") if isinstance(entry, dict) else None
+        source = sources[0] if isinstance(sources, list) and len(sources) == 1 else None
+        bounds = source.get("layer_range") if isinstance(source, dict) else None
+        if not (
+            isinstance(source, dict)
+            and isinstance(bounds, list)
+            and [type(bound) for bound in bounds] == [int, int]
+            and 0 <= bounds[0] < bounds[1]
+        ):
+            raise UsageError(
+                f"{where}: slice {number} is not one source with a layer_range [from, to]",
+                hint="slices of several models at once are merged, not grown",
+            )
+        if source.get("parameters"):
+            raise UsageError(f"{where}: slice {number} has parameters, which hfgrow does not read")
+        parts.append(f"[{bounds[0] + 1}:{bounds[1]}]")
+        models.append(source.get("model"))
+    if not parts or any(model != models[0] for model in models):
+        raise UsageError(
+            f"{where} take layers of {len(set(map(str, models)))} models",
+            hint="hfgrow grows one model from its own layers",
+        )
+    return "partial", {"pattern": "-".join(parts)}
+
+
 def _step(where: str, entry: Any) -> tuple[str, dict[str, object]]:
     if isinstance(entry, str):
         entry = {entry: None}
@@ -63,10 +103,7 @@ def _step(where: str, entry: Any) -> tuple[str, dict[str, object]]:
         )
     ((name, given),) = entry.items()
     if not isinstance(name, str) or name not in OPERATORS:
-        raise UsageError(
-            f"{where}: there is no operator {printable(name)}",
-            hint=f"one of {', '.join(OPERATORS)}",
-        )
+        raise UsageError(f"{where}: there is no operator {printable(name)}", hint=_nearest(name))
     known = [parameter.name for parameter in OPERATORS[name].parameters]
     if given is None:
         given = {}
@@ -96,6 +133,12 @@ def _step(where: str, entry: Any) -> tuple[str, dict[str, object]]:
     return name, arguments
 
 
+def _nearest(name: object) -> str:
+    """Return the hint to the operator that is spelled most like a name."""
+    found = difflib.get_close_matches(str(name), OPERATORS, n=1)
+    return f"did you mean {found[0]}?" if found else "hfgrow operators lists them"
+
+
 Step = tuple[str, dict[str, object]]
 
 
@@ -113,9 +156,7 @@ def typed_step(text: str) -> Step:
     except ValueError as error:
         raise UsageError(f"{printable(repr(text))} is no operator: expected stack --g 2") from error
     if name not in OPERATORS:
-        raise UsageError(
-            f"there is no operator {printable(name)}", hint=f"one of {', '.join(OPERATORS)}"
-        )
+        raise UsageError(f"there is no operator {printable(name)}", hint=_nearest(name))
     named = {parameter.name: parameter for parameter in OPERATORS[name].parameters}
     positional = [key for key, parameter in named.items() if parameter.is_positional]
     arguments: dict[str, object] = {}

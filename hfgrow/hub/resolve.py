@@ -127,9 +127,23 @@ def _folder(path: Path, revision: str | None) -> ModelRef:
         )
     if not path.is_dir():
         found = "is not a folder" if path.exists() else "does not exist"
-        raise UsageError(f"{shown(str(path))} {found}")
+        raise UsageError(
+            f"{shown(str(path))} {found}", hint=_beside(path) or "give the folder of a model"
+        )
     refuse_run(path)
     return ModelRef(printable(path, 200), path=path)
+
+
+def _beside(path: Path) -> str:
+    """Return the hint to the folder that is spelled most like one that is not there."""
+    import difflib
+
+    try:
+        names = [one.name for one in path.parent.iterdir() if one.is_dir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"did you mean {printable(path.parent / near[0], 200)}?" if near else ""
 
 
 def _demo(revision: str | None) -> ModelRef:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _NUM_SHOWN = 5
 _NUM_ASKED = 10
+_SHORTEST_START = 4
+# The library tries a search six times within 23 s, and says each; one question says the same.
+_REACH_S = 5
 # Nothing that can be grown: quantised, converted, or not a model of its own.
 _UNFIT = ("gguf", "gptq", "awq", "4bit", "8bit", "bnb", "mlx", "exl2", "fp8", "lora", "adapter")
 
@@ -62,8 +65,11 @@ def _like_an_alias(name: str) -> list[str]:
     import difflib
 
     table = {DEMO: DEMO, **{name: alias.repo_id for name, alias in load_aliases().items()}}
-    close = difflib.get_close_matches(name.casefold(), table, n=2, cutoff=0.85)
-    return [table[alias] for alias in close]
+    word = name.casefold()
+    close = difflib.get_close_matches(word, table, n=2, cutoff=0.85)
+    # The start of some, such as qwen3, means one of them.
+    begun = [alias for alias in table if len(word) >= _SHORTEST_START and alias.startswith(word)]
+    return [table[alias] for alias in close or begun]
 
 
 def _on_hub(name: str, client: HubClient) -> list[str]:
@@ -88,8 +94,17 @@ def _on_hub(name: str, client: HubClient) -> list[str]:
 
     if not name.isascii() or not name.isprintable():
         return []
-    models = client.ask(f"searching for {printable(name)}", search, waits_s=TRANSFER_WAITS_S)
+    what = f"searching for {printable(name)}"
+    client.ask(what, lambda: _reach(client), waits_s=())
+    models = client.ask(what, search, waits_s=TRANSFER_WAITS_S)
     return _ranked(name, models)
+
+
+def _reach(client: HubClient) -> None:
+    """Ask the Hub for anything at all, once."""
+    from huggingface_hub import get_session
+
+    get_session().head(client.endpoint, timeout=_REACH_S)
 
 
 def _ranked(name: str, models: Iterable["ModelInfo"]) -> list[str]:

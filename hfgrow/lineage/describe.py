@@ -207,7 +207,7 @@ def training_lines(link: TrainingLink) -> list[str]:
     return lines
 
 
-def ledger_lines(found: Ledger) -> list[str]:
-    """Return a ledger as a table."""
+def ledger_lines(found: Ledger, width: int | None = None) -> list[str]:
+    """Return a ledger as a table of lines that take no more than a width."""
     table = [[printable(cell, 40) for cell in row] for row in rows(found)]
-    return text_table(table, left=range(len(table[0])))
+    return text_table(table, left=range(len(table[0])), width=width)

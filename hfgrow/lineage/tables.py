@@ -1,23 +1,42 @@
 """Rows of cells as a table: lines of text, or Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
-def text_table(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
+def text_table(
+    rows: Sequence[Sequence[str]], *, left: Sequence[int], width: int | None = None
+) -> list[str]:
     """Return lines whose cells stand below each other, numbers to the right.
 
     Args:
         rows: The rows, the header first.
         left: The columns of words, from 0.
+        width: What a line may take; columns that do not fit stand in a table of their own below,
+            behind the first column once more. None fits all.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    lines: list[str] = []
+    for columns in _that_fit(widths, width):
+        lines += [""] if lines else []
+        lines += [
+            "  ".join(
+                row[i].ljust(widths[i]) if i in left else row[i].rjust(widths[i]) for i in columns
+            ).rstrip()
+            for row in rows
+        ]
+    return lines
+
+
+def _that_fit(widths: Sequence[int], most: int | None) -> Iterator[list[int]]:
+    """Yield the columns of each table; every one of them begins with the first."""
+    columns = [0]
+    for i, width in enumerate(widths[1:], 1):
+        taken = sum(widths[j] + 2 for j in columns)
+        if most is not None and taken + width > most and columns[1:]:
+            yield columns
+            columns = [0]
+        columns.append(i)
+    yield columns
 
 
 def markdown_table(

@@ -115,6 +115,15 @@ class Devices:
             fully_shard(layer, mesh=mesh, mp_policy=policy)
         return fully_shard(module, mesh=mesh, mp_policy=policy)
 
+    def words(self) -> str:
+        """Return what the run computes with, in words; of a CPU its threads too."""
+        each = f"{self.num_processes} x " if self.num_processes > 1 else ""
+        if self.device.type != "cpu":
+            return f"{each}{self.label}"
+        threads = torch.get_num_threads()
+        plural = "" if threads == 1 else "s"
+        return f"{each}{self.label}, {threads} thread{plural} (OMP_NUM_THREADS sets others)"
+
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of a forward pass; shards are cast by their own policy."""
         if not self.is_bf16 or self.strategy == "fsdp2":

@@ -26,7 +26,7 @@ _CHUNK_NBYTES_ELSEWHERE = 1 << 26
 # Where nothing is measured: what runs reach of the peak, with whole cores for themselves.
 _USUAL_MFU = 0.4
 # What may be made and run for an estimate: a micro-batch that takes no longer.
-_MOST_SECONDS, _MOST_MODEL_NBYTES = 2.0, 400_000_000
+_MOST_SECONDS, _MOST_MODEL_NBYTES = 3.0, 400_000_000
 _NUM_STEPS = 3
 
 

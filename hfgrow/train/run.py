@@ -285,6 +285,7 @@ def _run_stages(
         micro_batch_size=recipe.micro_batch_size,
         world_size=devices.num_processes,
     )
+    progress.say(f"Training on {devices.words()}")
     _pass_over(setup, position, plan)
     if position.step:
         lost = never_saved(read_metrics(folder.path), position.step) if devices.is_main else 0

@@ -299,3 +299,36 @@ def test_many_steps_are_named_by_a_hash_that_stays() -> None:
     assert suffix_of_steps(steps) == suffix_of_steps(list(steps))
     assert suffix_of_steps(steps).startswith("9-steps-")
     assert suffix_of_steps(steps) != suffix_of_steps([*steps[1:], ("zero-depth", {"g": 3})])
+
+
+SLICES = """
+slices:
+- sources: [{model: org/base, layer_range: [0, 4]}]
+- sources: [{model: org/base, layer_range: [2, 6]}]
+merge_method: passthrough
+dtype: bfloat16
+"""
+
+
+def test_slices_of_mergekit_are_the_partial_stack_that_they_are(tmp_path: Path) -> None:
+    (tmp_path / "mk.yaml").write_text(SLICES)
+    assert read_steps(tmp_path / "mk.yaml") == [("partial", {"pattern": "[1:4]-[3:6]"})]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("passthrough", "slerp", "merge_method slerp"),
+        ("[2, 6]", "[6, 2]", "slice 2 is not one source"),
+        ("[2, 6]", "[2.0, 6]", "slice 2 is not one source"),
+        ("layer_range: [2, 6]", "layer_range: [2, 6], parameters: {scale: 0}", "has parameters"),
+        ("org/base, layer_range: [2", "org/other, layer_range: [2", "layers of 2 models"),
+        ("slices:", "slices: 3\nrest:", "layers of 0 models"),
+    ],
+)
+def test_a_merge_that_is_no_growth_is_refused(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    (tmp_path / "mk.yaml").write_text(SLICES.replace(old, new))
+    with pytest.raises(UsageError, match=said):
+        read_steps(tmp_path / "mk.yaml")

@@ -109,7 +109,7 @@ _PART = re.compile(r"(?P<layers>\d+|\[\d{1,9}(?::\d{1,9})?\])(?:\*(?P<times>\d{1
     tags=("depth-upscaling", "stacking"),
 )
 def partial(own: Operator[...], base: GrowthPlan, pattern: str) -> GrowthPlan:
-    """Repeat some of the layers, as 12-345*7-6.
+    """Repeat some of the layers, as 12-345*7-6, counted from 1 as in the paper.
 
     Parts are joined by "-"; a part is a run of neighbouring layers, counted from 1, and "*n"
     repeats it n times. In a part like 345 each digit is a layer; layers above 9 are written as a
