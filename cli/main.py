@@ -18,6 +18,8 @@ from .output import Console, moving_bars
 from .pages import App, FirstPage
 
 _INTERRUPTED = 130
+# Set where a shell asks what could follow.
+_COMPLETION = "_HFGROW_COMPLETE"
 _stopped_by: list[int] = []
 # What typer raises for wrong options; it exports the class below it, not the class itself.
 _OPTION_ERROR: Any = typer.BadParameter.__bases__[0]
@@ -44,6 +46,7 @@ for register in (
     models.register_hub,
 ):
     register(app)
+FirstPage.app = app
 
 
 def _print_version(wanted: bool) -> None:
@@ -76,7 +79,7 @@ def main() -> None:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:
         _refuse_repeats(sys.argv[1:])
-        code = app(prog_name="hfgrow", standalone_mode=False)
+        code = _run(sys.argv[1:])
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
         sys.stdout.flush()
@@ -116,6 +119,25 @@ def main() -> None:
             # What `Path.expanduser` says of ~somebody.
             _end(UsageError("a path begins with ~ and nobody has that home folder"), console)
         _end(_bug(error), console)
+
+
+def _run(words: list[str]) -> Any:
+    """Run the command that is asked for, and make the options of no other one."""
+    asked = next((word for word in words if not word.startswith("-")), None)
+    alone = [command for command in app.registered_commands if command.name == asked]
+    # What a shell completes takes all, and so does a name that is none.
+    is_first_page = asked is None and _COMPLETION not in os.environ
+    program = _only(alone) if alone or is_first_page else typer.main.get_command(app)
+    return program(prog_name="hfgrow", standalone_mode=False)
+
+
+def _only(commands: list[Any]) -> Any:
+    """Return the program with some of its commands."""
+    every, app.registered_commands = app.registered_commands, commands
+    try:
+        return typer.main.get_command(app)
+    finally:
+        app.registered_commands = every
 
 
 def _refuse_repeats(words: list[str]) -> None:

@@ -1,8 +1,8 @@
 """How help looks: a first page in groups with examples, and options in groups; nothing is cut."""
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -96,15 +96,11 @@ class Group(TyperGroup):
         """Write commands and options."""
         groups: dict[str, Rows] = {panel: [] for panel in _ORDER}
         operators: dict[str, list[str]] = {}
-        for name in self.list_commands(ctx):
-            command = self.get_command(ctx, name)
-            if command is None or command.hidden:
-                continue
-            panel = getattr(command, "rich_help_panel", None) or "Commands"
+        for name, panel, text in self.told(ctx):
             if panel in (IN_DEPTH, IN_WIDTH, BESIDES):
                 operators.setdefault(panel.removeprefix(f"{GROW} "), []).append(name)
             else:
-                groups.setdefault(panel, []).append((name, _first_sentence(command.help)))
+                groups.setdefault(panel, []).append((name, _first_sentence(text)))
         for panel, rows in groups.items():
             if panel == GROW and operators:
                 # What each does would fill the page.
@@ -114,9 +110,30 @@ class Group(TyperGroup):
                 _write_rows(formatter, panel, rows)
         _write_options(self, ctx, formatter)
 
+    def told(self, ctx: Any) -> Iterator[tuple[str, str, str]]:
+        """Yield every command's name, its group, and what it does."""
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is not None:
+                panel = getattr(command, "rich_help_panel", None) or "Commands"
+                yield name, panel, command.help or ""
+
 
 class FirstPage(Group):
     """The program: what to type first, and every command in its group."""
+
+    # To make the options of fifty commands takes longer than all the rest of the page.
+    app: ClassVar[typer.Typer]
+
+    def told(self, ctx: Any) -> Iterator[tuple[str, str, str]]:
+        """Yield what the program's commands say of themselves, made or not."""
+        for command in self.app.registered_commands:
+            panel = str(command.rich_help_panel or "Commands")
+            text = command.help or getattr(command.callback, "__doc__", "")
+            yield str(command.name), panel, text or ""
+        for group in self.app.registered_groups:
+            inner: Any = group.typer_instance
+            yield str(inner.info.name), str(group.rich_help_panel), str(inner.info.help)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write examples, commands, options, and where there is more."""

@@ -223,7 +223,8 @@ def _reproduce(manifest: Manifest, repo_id: str | None, recipe: str | None) -> l
 
 def _by_recipe(recipe: str, repo_id: str | None) -> list[str]:
     """Return the command that makes a model again by its recipe, and the recipe, folded."""
-    typed = command(f"train {repo_id}") if repo_id else command("train .", set="output=../again")
+    elsewhere = None if repo_id else "output=../again"
+    typed = command(f"train {repo_id or '.'}", set=elsewhere)
     where = "" if repo_id else "   # from inside this folder"
     # A fence is longer than any inside it.
     longest = max((len(run) for run in re.findall("`+", recipe)), default=0)
@@ -252,8 +253,8 @@ def _proof(manifest: Manifest, repo_id: str | None) -> list[str]:
     """Return the command that proves what of the chain can be proved."""
     name = f"./{plain(manifest.link.result.name)}"
     if not manifest.trainings:
-        command = f"hfgrow reproduce {repo_id or name}"
-        return [f"{command}   # the same from the recorded chain, sha256 compared"]
+        again = f"hfgrow reproduce {repo_id or name}"
+        return [f"{again}   # the same from the recorded chain, sha256 compared"]
     if isinstance(manifest.link, Link):
         return [f"hfgrow verify {name}   # the last growth, against the model that it grew from"]
     return []
