@@ -28,7 +28,7 @@ from hfgrow.plan.plan import GrowthPlan, LayerSource
 from hfgrow.train.beforehand import recipe_lines
 from hfgrow.train.cadence import cadence_line
 from hfgrow.train.devices import check_trackers
-from hfgrow.train.estimate import Memory, Rate, device_of, memory_of, rate_of
+from hfgrow.train.estimate import Memory, Rate, busy_note, device_of, memory_of, rate_of
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.initial_weights import fresh_plan
 from hfgrow.train.optimizers import trained_names
@@ -210,6 +210,8 @@ def dry_run(
             f"the run takes about {size(memory.total)} of memory, and {size(memory.available)} are "
             "free: lower micro_batch_size, or set activation_checkpointing"
         )
+    if device.type == "cpu" and (busy := busy_note()):
+        notes.append(busy)
     cost = stage_cost(recipe, largest)
     rate = cost and rate_of(recipe, config, flops_per_token=cost[1], device=device)
     return DryRun(
