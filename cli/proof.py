@@ -8,7 +8,7 @@ import typer
 
 from hfgrow.checkpoint.files import CARD, LocalFolder
 from hfgrow.checkpoint.staging import replace_text, translated
-from hfgrow.console import count, size
+from hfgrow.console import size
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.models import files_of, locate
 from hfgrow.growth.publish import has_loss_picture
@@ -21,6 +21,7 @@ from hfgrow.lineage.card import card_files
 from hfgrow.lineage.describe import (
     changed_widths,
     command_line,
+    describe_parameters,
     ledger_lines,
     measured_lines,
     training_lines,
@@ -134,7 +135,7 @@ def lineage(
         name = printable(link.base.repo_id or link.base.name)
         lines.append(
             f"{'root' if i == 0 else '    '}  {name}{at}: "
-            f"{link.base.num_hidden_layers} layers, {count(link.base.num_parameters)} parameters"
+            f"{link.base.num_hidden_layers} layers, {describe_parameters(link.base)}"
         )
         if isinstance(link, TrainingLink):
             lines += [f"      | {line}" for line in training_lines(link)]
@@ -147,7 +148,7 @@ def lineage(
     result = manifest.link.result
     lines.append(
         f"this  {printable(result.name)}: {result.num_hidden_layers} layers, "
-        f"{count(result.num_parameters)} parameters"
+        f"{describe_parameters(result)}"
     )
     found = ledger(manifest)
     if manifest.trainings or manifest.root_compute:
