@@ -80,15 +80,18 @@ def reasons() -> list[str]:
 
 def near_row(model_type: str, folder: Path, logits_of: Logits) -> list[str]:
     """Return what all operators do on a family near another."""
-    promised, others, another, refused = [], [], [], []
-    for operator in OPERATORS:
+    promised, others, another = [], [], []
+    refused: dict[str, list[str]] = {}
+    for operator, row in OPERATORS.items():
+        if row.axis == "experts":
+            continue
         if (operator, model_type) in REFUSED:
-            refused.append(f"`{operator}`: {REFUSED[operator, model_type]}")
+            refused.setdefault(REFUSED[operator, model_type], []).append(f"`{operator}`")
             continue
         if (operator, model_type) in OTHERWISE:
             another.append(f"`{operator}`")
         errors = [error(case, folder, logits_of) for case in cases(operator, model_type)]
-        if OPERATORS[operator].preserves_function:
+        if row.preserves_function:
             promised.append(max(errors))
         else:
             others.append(min(errors))
@@ -98,7 +101,7 @@ def near_row(model_type: str, folder: Path, logits_of: Logits) -> list[str]:
         f"{len(promised)}: {max(promised):.0e}",
         f"{len(others)}: {min(others):.2g}",
         ", ".join(another),
-        "; ".join(refused),
+        "; ".join(f"{', '.join(names)}: {reason}" for reason, names in refused.items()),
     ]
 
 

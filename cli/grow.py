@@ -16,7 +16,7 @@ from hfgrow.errors import UsageError, printable
 from hfgrow.growth.grow import Growth, GrowthRequest, grow
 from hfgrow.growth.steps import read_steps
 from hfgrow.lineage.describe import describe_step, describe_steps, layer_rows, measured_short
-from hfgrow.lineage.manifest import changes_layers, non_embedding_parameters, widths_of
+from hfgrow.lineage.manifest import changes_layers, experts_of, non_embedding_parameters, widths_of
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.operator import Operator
 from hfgrow.plan.plan import connection_rate, seams
@@ -193,6 +193,7 @@ def plan_text(growth: Growth) -> str:
         f"{describe_steps(plan.steps)}{deeper}",
         *([f"width           {_changed(growth)}"] if _widths(growth) else []),
         f"parameters      {base.num_parameters:,} -> {plan.num_parameters:,}",
+        *_expert_lines(growth),
         f"non-embedding   {non_embedding_parameters(base):,} -> "
         f"{non_embedding_parameters(plan):,} ({factor:.3g}x)",
         f"on disk         {size(growth.layout.nbytes)} ({growth.layout.nbytes:,} bytes) in "
@@ -223,6 +224,19 @@ def _cost_lines(growth: Growth) -> list[str]:
             f"{duration(cost.seconds)} of one core"
         )
     return lines
+
+
+def _expert_lines(growth: Growth) -> list[str]:
+    found = experts_of(growth.plan)
+    if not found:
+        return []
+    active, base = found["num_active_parameters"], growth.base
+    before = experts_of(base).get("num_active_parameters", base.num_parameters)
+    return [
+        f"experts         {found['num_experts']} in each layer, of which a token passes "
+        f"{found['num_experts_per_tok']}",
+        f"active          {before:,} -> {active:,} parameters for each token",
+    ]
 
 
 def growth_text(growth: Growth) -> list[str]:
@@ -274,6 +288,7 @@ def growth_document(growth: Growth, *, dry_run: bool) -> dict[str, Any]:
             "grown": plan.num_hidden_layers,
         },
         "num_parameters": {"base": base.num_parameters, "grown": plan.num_parameters},
+        **({"experts": experts_of(plan)} if experts_of(plan) else {}),
         "num_non_embedding_parameters": {
             "base": non_embedding_parameters(base),
             "grown": non_embedding_parameters(plan),

@@ -22,7 +22,7 @@ from hfgrow.growth.models import base_name, files_of, local_folder, locate
 from hfgrow.growth.publish import publish
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.describe import describe_step
-from hfgrow.lineage.manifest import non_embedding_parameters
+from hfgrow.lineage.manifest import experts_of, non_embedding_parameters
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import AXIS_KEYS
 from hfgrow.plan.operators import ALL_OPERATORS, OPERATORS
@@ -72,6 +72,7 @@ def inspect_model(
         f"head_dim {sizes['head_dim']}",
         f"parameters   {plan.num_parameters:,} ({document['num_non_embedding_parameters']:,} "
         "non-embedding)",
+        *_expert_lines(document),
         f"weights      {size(plan.nbytes)} in {len(plan.files)} "
         f"file{'s' if len(plan.files) > 1 else ''}, {', '.join(document['dtypes'])}",
         f"head         {'tied to the embeddings' if document['tied'] else 'its own'}",
@@ -79,6 +80,16 @@ def inspect_model(
         *(f"note         {note}" for note in plan.notes),
     ]
     console.result("\n".join(broken(lines, console.width, behind=13)), document)
+
+
+def _expert_lines(document: dict[str, Any]) -> list[str]:
+    if "experts" not in document:
+        return []
+    found = document["experts"]
+    return [
+        f"experts      {found['num_experts']} in each layer, of which a token passes "
+        f"{found['num_experts_per_tok']}: {found['num_active_parameters']:,} parameters"
+    ]
 
 
 def check(
@@ -177,6 +188,7 @@ def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:
         "sizes": family.sizes(plan.config),
         "num_parameters": plan.num_parameters,
         "num_non_embedding_parameters": non_embedding_parameters(plan),
+        **({"experts": experts_of(plan)} if family.has_experts else {}),
         "nbytes": plan.nbytes,
         "dtypes": sorted({tensor.dtype for tensor in plan.tensors.values()}),
         "tied": family.head.tensor not in plan.tensors,

@@ -8,7 +8,7 @@ import typer
 
 from hfgrow.checkpoint.files import CARD, REPO_ID, LocalFolder
 from hfgrow.checkpoint.staging import replace_text, translated
-from hfgrow.console import count, size
+from hfgrow.console import size
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.models import files_of, local_folder, locate
 from hfgrow.growth.publish import card_of
@@ -20,6 +20,7 @@ from hfgrow.hub.names import check_repo_id
 from hfgrow.lineage.describe import (
     changed_widths,
     command_line,
+    describe_parameters,
     ledger_lines,
     measured_lines,
     training_lines,
@@ -141,7 +142,7 @@ def lineage(
         name = printable(link.base.repo_id or link.base.name)
         lines.append(
             f"{'root' if i == 0 else '    '}  {name}{at}: "
-            f"{link.base.num_hidden_layers} layers, {count(link.base.num_parameters)} parameters"
+            f"{link.base.num_hidden_layers} layers, {describe_parameters(link.base)}"
         )
         if isinstance(link, TrainingLink):
             lines += [f"      | {line}" for line in training_lines(link)]
@@ -158,10 +159,7 @@ def lineage(
         asked = f"{ref.repo_id}, recorded as {recorded}"
     elif ref.repo_id is not None:
         asked = ref.repo_id
-    lines.append(
-        f"this  {asked}: {result.num_hidden_layers} layers, "
-        f"{count(result.num_parameters)} parameters"
-    )
+    lines.append(f"this  {asked}: {result.num_hidden_layers} layers, {describe_parameters(result)}")
     found = ledger(manifest)
     if manifest.trainings or manifest.root_compute:
         ledger_table = ["", *ledger_lines(found, console.width)]

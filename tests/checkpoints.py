@@ -135,6 +135,32 @@ TRAITS: dict[str, dict[str, Any]] = {
         "attn_logit_softcapping": 5.0,
         "final_logit_softcapping": 8.0,
     },
+    "flex_olmo": {"num_experts": 4, "num_experts_per_tok": 2, "attention_bias": True},
+    "mixtral": {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": 5,
+        "head_dim": 16,
+    },
+    "qwen2_moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 24,
+        "use_sliding_window": True,
+        "sliding_window": 5,
+        "max_window_layers": 3,
+    },
+    "qwen3_moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "norm_topk_prob": True,
+        "moe_intermediate_size": 16,
+        "head_dim": 16,
+        "attention_bias": True,
+        "use_sliding_window": True,
+        "sliding_window": 5,
+    },
     "smollm3": {"no_rope_layer_interval": 3, "attention_bias": True, "mlp_bias": True},
 }
 CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,"
@@ -188,12 +214,16 @@ def write_tokenizer(folder: Path) -> None:
 
 def load(folder: Path) -> tuple[Any, dict[str, Any]]:
     """Load a model as a user would; also return what transformers reports about the loading."""
+    import torch
     from transformers import AutoModelForCausalLM
 
     auto_model: Any = AutoModelForCausalLM
     model, report = auto_model.from_pretrained(
         folder, dtype="auto", local_files_only=True, output_loading_info=True
     )
+    if hasattr(model.config, "num_experts_per_tok") and model.dtype == torch.float64:
+        # The product of all experts at once knows no float64.
+        model.set_experts_implementation("eager")
     return model.eval(), dict(report)
 
 

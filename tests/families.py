@@ -11,3 +11,6 @@ EVERY_FAMILY = [
     pytest.param(name, marks=pytest.mark.slow if name in NEAR.keys() - _OWN else ())
     for name in FAMILIES
 ]
+# Those whose parameters in a model have the names that they have in files.
+DENSE = [name for name, family in FAMILIES.items() if not family.has_experts]
+EVERY_DENSE_FAMILY = [one for one in EVERY_FAMILY if one.values[0] in DENSE]

@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators import OPERATORS
+
 # On a base of 4 layers, hidden_size 32, intermediate_size 48, 4 query and 2 key-value heads.
 WIDE = ("--hidden-size", "40", "--ffn", "60")
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -35,6 +38,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "head-dim": ("--factor", "2"),
     "untie": (),
     "paper-noise": ("--amount", "0.2"),
+    "upcycle": ("--experts", "6", "--shards", "3"),
 }
 # The layer maps of those that only copy layers, written out by hand.
 LAYER_MAPS: dict[str, tuple[int, ...]] = {
@@ -47,6 +51,14 @@ LAYER_MAPS: dict[str, tuple[int, ...]] = {
     "lidas": (0, 1, 2, 1, 2, 3),
     "progressive": (0, 0, 0),
 }
+# Mixtures of experts -> the dense family that becomes one.
+MIXTURES = {
+    "flex_olmo": "olmo2",
+    "mixtral": "mistral",
+    "qwen2_moe": "qwen2",
+    "qwen3_moe": "qwen3",
+}
+UPCYCLED = ("llama", "mistral", "olmo2", "qwen2", "qwen3")
 # Families one row or default away from another; of these the default tests run two operators.
 NEAR = {
     "cwm": "llama",
@@ -64,6 +76,7 @@ NEAR = {
     "olmo3": "olmo2",
     "seed_oss": "qwen2",
     "vaultgemma": "gemma",
+    **MIXTURES,
 }
 NEAR_OPERATORS = ("zero-depth", "hyperclone-noisy")
 SQUARE = ("--hidden-size", "64", "--ffn", "60", "--heads", "8")
@@ -112,6 +125,17 @@ REFUSED = {
         for family in ("ernie4_5", "glm", "glm4", "helium")
     },
     ("head-dim", "ministral3"): "the frequencies of rope_parameters of the type 'yarn'",
+    **{
+        (operator, family): "it is a mixture of experts"
+        for operator, row in OPERATORS.items()
+        for family in MIXTURES
+        if row.axis == "width"
+    },
+    **{
+        ("upcycle", family): "there is no mixture of experts"
+        for family in FAMILIES
+        if family not in UPCYCLED
+    },
 }
 
 
@@ -144,15 +168,37 @@ class Case:
             settings["num_key_value_heads"] = 4
         if self.operator == "progressive":
             settings["num_hidden_layers"] = 1
+            if self.model_type == "granite_swa":
+                settings["layer_rope_theta"] = [1e5]
+        if self.operator == "upcycle":
+            # A mixtral has no biases, and a qwen3_moe one window for all layers.
+            plain: dict[str, dict[str, Any]] = {
+                "llama": {"attention_bias": False, "mlp_bias": False},
+                "qwen3": {"max_window_layers": 0},
+            }
+            settings |= plain.get(self.model_type, {})
         return settings
 
 
 def with_exact_norms(model: Any) -> Any:
-    """Let a model's norms compute in its own dtype; those of transformers compute in float32."""
+    """Let norms and routers compute in the model's dtype; those of transformers use float32."""
     for module in model.modules():
+        if type(module).__name__.endswith("TopKRouter"):
+            module.forward = _exact_router(module)
         if type(module).__name__.endswith("RMSNorm"):
             module.forward = _exact_norm(module)
     return model
+
+
+def _exact_router(router: Any) -> Any:
+    def forward(hidden: torch.Tensor) -> Any:
+        scores = hidden.reshape(-1, router.hidden_dim) @ router.weight.T
+        shares, chosen = scores.softmax(-1).topk(router.top_k, dim=-1)
+        if getattr(router, "norm_topk_prob", True):
+            shares = shares / shares.sum(-1, keepdim=True)
+        return scores, shares, chosen
+
+    return forward
 
 
 def _exact_norm(norm: Any) -> Any:

@@ -129,6 +129,21 @@ def test_every_operator_and_family_is_in_the_proof_matrix() -> None:
         assert list(cells) == [name for name in FAMILIES if name not in NEAR]
 
 
+def test_every_near_family_keeps_what_is_promised() -> None:
+    found = re.search(r"<!-- near families -->\n(.*?)<!-- end of", ALGEBRA, re.DOTALL)
+    assert found is not None
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
+    assert {row[0]: row[1] for row in rows[2:]} == NEAR
+    for family, _, exact, other, _, refused in rows[2:]:
+        operators = [name for name, row in OPERATORS.items() if row.axis != "experts"]
+        no = [name for name in operators if (name, family) in REFUSED]
+        assert all(f"`{name}`" in refused and REFUSED[name, family] in refused for name in no)
+        (num_exact, error), (num_other, change) = (cell.split(": ") for cell in (exact, other))
+        assert int(num_exact) + int(num_other) + len(no) == len(operators)
+        assert float(error) <= 1e-12
+        assert float(change) >= 1e-3
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_the_proof_matrix_shows_what_is_promised(name: str) -> None:
     for family, cell in proof_matrix()[name].items():

@@ -72,7 +72,7 @@ def read_config(files: Files) -> tuple[dict[str, Any], Family, list[str]]:
         raise ModelError(f"there is no config.json in {files.label}")
     config = read_json_object(files, "config.json")
     family = _family(config)
-    _refuse_kinds(config)
+    _refuse_kinds(config, family)
     notes = [
         *_settle_architecture(config, family),
         *_settle_dtypes(config),
@@ -106,7 +106,7 @@ def _family(config: dict[str, Any]) -> Family:
     return family
 
 
-def _refuse_kinds(config: dict[str, Any]) -> None:
+def _refuse_kinds(config: dict[str, Any], family: Family) -> None:
     if config.get("quantization_config") is not None:
         method = config["quantization_config"]
         kind = method.get("quant_method") if isinstance(method, dict) else method
@@ -117,7 +117,7 @@ def _refuse_kinds(config: dict[str, Any]) -> None:
     for key, what in _OTHER_WEIGHTS.items():
         if config.get(key) is not None:
             raise ModelError(f"config.json: {key} {what}", hint="remove the key if it is not used")
-    for key in _EXPERTS:
+    for key in () if family.has_experts else _EXPERTS:
         if config.get(key):
             raise ModelError(
                 f"config.json: {key} says this is a mixture of experts, which cannot be grown"

@@ -15,6 +15,7 @@ from hfgrow.console import Progress, counting
 from hfgrow.errors import ModelError, VerificationError, foreign, printable, said
 from hfgrow.growth.forward import Role, logits_of
 from hfgrow.growth.loading import missing, silence_transformers, skeleton, transformers_config
+from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.promise import Measured, coarser
 
 # What this module imports, for those who ask before they call.
@@ -192,9 +193,10 @@ def check_transformers_view(folder: Path, base: Path | None = None) -> int:
         raise
     # Tied parameters are one tensor under several names; any one of them has to be stored.
     shared: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    parameters = _as_stored(model)
+    for name, parameter in parameters.items():
         shared.setdefault(id(parameter), []).append(name)
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     missing = [names[0] for names in shared.values() if not any(name in stored for name in names)]
     unexpected = [name for name in stored if name not in shapes]
     mismatched = [name for name in stored if name in shapes and shapes[name] != stored[name]]
@@ -207,6 +209,17 @@ def check_transformers_view(folder: Path, base: Path | None = None) -> int:
             listed = ", ".join(printable(name) for name in sorted(names)[:3])
             raise VerificationError(f"transformers {fault} {len(names)} tensors: {listed}")
     return len(stored)
+
+
+def _as_stored(model: Any) -> dict[str, Any]:
+    """Return the parameters of a model by the names of files, where experts lie one by one."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    if not FAMILIES[model.config.model_type].has_experts:
+        return parameters
+    from transformers.core_model_loading import revert_weight_conversion
+
+    stored: dict[str, Any] = revert_weight_conversion(model, parameters)
+    return stored
 
 
 def _built(folder: Path) -> Any:

@@ -14,7 +14,13 @@ from typing import Any
 
 from hfgrow.checkpoint.files import GENERATION
 from hfgrow.errors import GrowthError, foreign, printable
-from hfgrow.growth.loading import silence_transformers, skeleton, transformers_config
+from hfgrow.growth.loading import (
+    loaded_model,
+    silence_transformers,
+    skeleton,
+    transformers_config,
+)
+from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.plan import GrowthPlan, stored_in
 from hfgrow.plan.promise import coarser
 from hfgrow.plan.tensors import CONFIG_NAMES
@@ -55,14 +61,15 @@ def logits_of(
     """
     import torch
 
-    model = _model_without_weights(plan, role, at_least)
+    model = _loaded(plan, role, at_least)
     _count_modules(model, plan.nbytes, advance)
     with (
         foreign(lambda said: role.error(f"transformers cannot run {role.name}: {said}")),
         ExitStack() as files,
         torch.inference_mode(),
     ):
-        _read_from(_Weights(plan, model, files), model)
+        if not _has_experts(plan):
+            _read_from(_Weights(plan, model, files), model)
         logits = model(tokens, use_cache=False).logits[0]
     if not logits.isfinite().all():
         raise role.error(
@@ -73,8 +80,13 @@ def logits_of(
     return logits, str(model.dtype).removeprefix("torch.")
 
 
-def _model_without_weights(plan: GrowthPlan, role: Role, at_least: str | None) -> Any:
-    """Have transformers load a model by the names and shapes of its tensors alone."""
+def _has_experts(plan: GrowthPlan) -> bool:
+    """Say whether transformers makes one tensor of many of a file, and so reads a model whole."""
+    return FAMILIES[plan.config["model_type"]].has_experts
+
+
+def _loaded(plan: GrowthPlan, role: Role, at_least: str | None) -> Any:
+    """Have transformers load a model, by the names and shapes of its tensors alone if it can."""
     import torch
 
     silence_transformers()
@@ -87,17 +99,13 @@ def _model_without_weights(plan: GrowthPlan, role: Role, at_least: str | None) -
         stored = str(config.dtype or CONFIG_NAMES[first.dtype]).removeprefix("torch.")
         is_finer = at_least is not None and coarser(stored, at_least) != at_least
         dtype = getattr(torch, at_least if is_finer and at_least else stored)
-        # One number stands for all of a tensor. Of the files, transformers would map all that it
-        # touches, and whoever truncates a mapped file ends the process.
-        number = torch.zeros((), dtype=dtype)
-        model, info = type(skeleton(config)).from_pretrained(
-            None,
-            config=config,
-            state_dict={name: number.expand(each.shape) for name, each in plan.tensors.items()},
-            dtype=dtype,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        if _has_experts(plan):
+            own = {} if at_least is None else {"generation_config": any_generation()}
+            model, info = loaded_model(folder, config, dtype=dtype, output_loading_info=True, **own)
+            # One after the other: all at once want rows of 16 bytes, and no float64.
+            model.set_experts_implementation("eager")
+        else:
+            model, info = _without_weights(plan, config, dtype)
         # How a base generates is not asked; what is grown from it must load as it is.
         if at_least is None and (folder / GENERATION).is_file():
             any_generation.from_pretrained(folder, local_files_only=True)
@@ -106,6 +114,22 @@ def _model_without_weights(plan: GrowthPlan, role: Role, at_least: str | None) -
             names = ", ".join(printable(name) for name in sorted(map(_name_of, info[fault]))[:3])
             raise role.error(f"loading {role.name}: {fault.replace('_', ' ')} {names}")
     return model
+
+
+def _without_weights(plan: GrowthPlan, config: Any, dtype: Any) -> Any:
+    import torch
+
+    # One number stands for all of a tensor. Of the files, transformers would map all that it
+    # touches, and whoever truncates a mapped file ends the process.
+    number = torch.zeros((), dtype=dtype)
+    return type(skeleton(config)).from_pretrained(
+        None,
+        config=config,
+        state_dict={name: number.expand(each.shape) for name, each in plan.tensors.items()},
+        dtype=dtype,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
 
 
 def _name_of(key: Any) -> str:

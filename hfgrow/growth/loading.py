@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,17 @@ def skeleton(config: Any) -> Any:
 
     with torch.device("meta"):
         return built_model(config)
+
+
+def available_nbytes() -> int:
+    """Return the memory that can be had without swapping, and inside the container's limit."""
+    limits = [1 << 62]
+    with suppress(OSError, ValueError):
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        limits += [int(found[1]) * 1024] if found else []
+    with suppress(OSError, ValueError):
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)
 
 
 # What may be needed to compute tensors; copies, and zeros, need neither.

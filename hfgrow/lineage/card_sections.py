@@ -17,7 +17,7 @@ from hfgrow.lineage.describe import (
 )
 from hfgrow.lineage.kinds import as_phrase
 from hfgrow.lineage.ledger import ledger, rows
-from hfgrow.lineage.manifest import Evaluated, Link, Manifest, TrainingLink, TrainingSource
+from hfgrow.lineage.manifest import Evaluated, Link, Manifest, Model, TrainingLink, TrainingSource
 from hfgrow.lineage.pictures import layer_picture
 from hfgrow.lineage.records import DATASET, DEMO_TEXT, Benchmark
 from hfgrow.lineage.tables import markdown_table
@@ -220,6 +220,11 @@ def numbers_section(link: Link, *, is_trained: bool) -> list[str]:
         f"| layers | {base.num_hidden_layers} | {result.num_hidden_layers} |",
         *(f"| {key} | {one} | {two} |" for key, one, two in changed_widths(base, result)),
         f"| parameters | {base.num_parameters:,} | {result.num_parameters:,} |",
+        *(
+            [f"| parameters a token passes | {_active(base):,} | {_active(result):,} |"]
+            if result.num_experts
+            else []
+        ),
         f"| without embeddings | {base.num_non_embedding_parameters:,} "
         f"| {result.num_non_embedding_parameters:,} |",
     ]
@@ -234,6 +239,10 @@ def numbers_section(link: Link, *, is_trained: bool) -> list[str]:
         else "The growth is not function preserving: a start for training, not a better model.",
     ]
     return lines
+
+
+def _active(model: Model) -> int:
+    return model.num_active_parameters or model.num_parameters
 
 
 def _measured(measured: Measured) -> list[str]:

@@ -67,10 +67,21 @@ def command_line(link: Link) -> str:
 def describe_growth(link: Link) -> str:
     """Return what a growth did: `grown from 6 to 24 layers`."""
     base, result = link.base, link.result
+    if result.num_experts and not base.num_experts:
+        return (
+            f"turned into a mixture of {result.num_experts} experts, of which a token passes "
+            f"{result.num_experts_per_tok},"
+        )
     sizes = [f"{key} {before} to {after}" for key, before, after in changed_widths(base, result)]
     if result.num_hidden_layers != base.num_hidden_layers:
         sizes.insert(0, f"{base.num_hidden_layers} to {result.num_hidden_layers} layers")
     return f"grown from {', '.join(sizes)}" if sizes else "changed"
+
+
+def describe_parameters(model: Model) -> str:
+    """Return how many parameters a model has: `7.64 M parameters, 2.33 M for each token`."""
+    found, active = f"{count(model.num_parameters)} parameters", model.num_active_parameters
+    return found if active is None else f"{found}, {count(active)} for each token"
 
 
 def describe_training(link: TrainingLink) -> str:

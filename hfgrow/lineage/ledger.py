@@ -23,7 +23,12 @@ from hfgrow.plan.plan import GrowthStep
 ROOT = "root"
 UNKNOWN = "unknown"
 # What a stage is called by, and how large it is: of its model, whatever was recorded of its cost.
-_MODEL_FIELDS = ("name", "num_parameters", "num_non_embedding_parameters")
+_MODEL_FIELDS = (
+    "name",
+    "num_parameters",
+    "num_non_embedding_parameters",
+    "num_active_parameters",
+)
 _HEADER = (
     "stage",
     "model",
@@ -46,6 +51,7 @@ class LedgerStage:
         name: The model as it is after the stage.
         num_parameters: All its parameters.
         num_non_embedding_parameters: Those outside embeddings and head.
+        num_active_parameters: Those that a token passes, where it is not all.
         tokens: The tokens of the stage.
         flops: 6 FLOPs for each parameter and token.
         exact_flops: Those of matrices and attention.
@@ -59,6 +65,7 @@ class LedgerStage:
     name: str
     num_parameters: int
     num_non_embedding_parameters: int
+    num_active_parameters: int | None = None
     tokens: int | None = None
     flops: float | None = None
     exact_flops: float | None = None
@@ -207,18 +214,23 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 def _row(entry: LedgerStage) -> tuple[str, ...]:
     if entry.kind == GROWTH and entry.flops == 0:
-        return (entry.kind, entry.name, count(entry.num_parameters), *["-"] * 6)
+        return (entry.kind, entry.name, _size(entry), *["-"] * 6)
     devices = UNKNOWN if entry.devices is None else str(entry.devices)
     if entry.devices is not None and entry.device:
         devices += f" x {entry.device}"
     return (
         entry.kind,
         entry.name,
-        count(entry.num_parameters),
+        _size(entry),
         *_costs(entry),
         devices,
         entry.source,
     )
+
+
+def _size(entry: LedgerStage) -> str:
+    total, active = count(entry.num_parameters), entry.num_active_parameters
+    return total if active is None else f"{total}, {count(active)} active"
 
 
 def _sum_row(name: str, totals: Totals) -> tuple[str, ...]:

@@ -343,7 +343,24 @@ def model_record(
         num_non_embedding_parameters=non_embedding_parameters(plan),
         files=files,
         **widths_of(plan),
+        **experts_of(plan),
     )
+
+
+def experts_of(plan: GrowthPlan) -> dict[str, int]:
+    """Return the record of a mixture of experts, by the names of `Model`; empty if it is none."""
+    family = FAMILIES[plan.family]
+    if not family.has_experts:
+        return {}
+    active = sum(
+        tensor.num_elements * family.share(name, plan.config)
+        for name, tensor in plan.tensors.items()
+    )
+    return {
+        "num_experts": family.sizes(plan.config)["experts"],
+        "num_experts_per_tok": int(plan.config["num_experts_per_tok"]),
+        "num_active_parameters": round(active),
+    }
 
 
 def widths_of(plan: GrowthPlan) -> dict[str, int]:

@@ -107,6 +107,9 @@ class Model(Record):
         num_attention_heads: The number of query heads.
         num_key_value_heads: The number of key-value heads.
         head_dim: The width of a value head.
+        num_experts: The experts of a layer; None for a dense model, as are the next two.
+        num_experts_per_tok: How many of them a token passes.
+        num_active_parameters: The parameters that a token passes, embeddings and head included.
     """
 
     name: Annotated[str, fitting(lambda v: isinstance(v, str) and 0 < len(v) < 256)]
@@ -121,6 +124,9 @@ class Model(Record):
     num_attention_heads: Positive | None = None
     num_key_value_heads: Positive | None = None
     head_dim: Positive | None = None
+    num_experts: Positive | None = None
+    num_experts_per_tok: Positive | None = None
+    num_active_parameters: Positive | None = None
 
     @property
     def widths(self) -> dict[str, int | None]:

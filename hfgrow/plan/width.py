@@ -222,10 +222,11 @@ def check_width(size: int) -> None:
 def _check_axes(family: Family, maps: Mapping[str, AxisMap]) -> None:
     for axis in maps:
         if axis in family.fixed_axes:
+            others = {"hidden", "ffn"} - family.fixed_axes.keys()
             raise UsageError(
                 f"{AXIS_KEYS.get(axis, axis)} of {family.model_type} cannot grow: "
                 f"{family.fixed_axes[axis]}",
-                hint=f"grow {argument('hidden_size')} or {argument('ffn')} alone",
+                hint=f"grow {argument('hidden_size')} or {argument('ffn')} alone" if others else "",
             )
 
 

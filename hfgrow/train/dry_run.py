@@ -23,6 +23,7 @@ from hfgrow.growth.models import files_of, locate
 from hfgrow.growth.steps import planned
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.reading import manifest_of
+from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import layer_of
 from hfgrow.plan.plan import GrowthPlan, LayerSource
 from hfgrow.train.beforehand import recipe_lines
@@ -284,6 +285,11 @@ def plan_stages(
             if stage.grow:
                 plan = planned(plan, [stage.grow.step], is_draft=True)
                 layer_map = plan.steps[-1].layer_map
+            elif stage.train and FAMILIES[plan.family].has_experts:
+                raise UsageError(
+                    f"a {plan.family} is a mixture of experts, which hfgrow does not train",
+                    hint="its folder is a plain checkpoint; train it with transformers",
+                )
             elif stage.train:
                 trained = trained_names(plan.tensors, stage.train, layer_map)
         except GrowthError as error:

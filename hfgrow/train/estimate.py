@@ -7,15 +7,12 @@ the device times a share that is said.
 """
 
 import os
-import re
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from hfgrow.growth.loading import built_model, config_of
+from hfgrow.growth.loading import available_nbytes, built_model, config_of
 from hfgrow.train.recipe.recipe import Recipe
 
 _FLOAT32 = 4
@@ -133,18 +130,7 @@ def _free(device: Any) -> int | None:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    return _available_nbytes()
-
-
-def _available_nbytes() -> int:
-    """Return the memory that can be had without swapping, and inside the container's limit."""
-    limits = [1 << 62]
-    with suppress(OSError, ValueError):
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        limits += [int(found[1]) * 1024] if found else []
-    with suppress(OSError, ValueError):
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(limits)
+    return available_nbytes()
 
 
 def _activations(recipe: Recipe, config: Mapping[str, Any], num_parameters: int) -> int | None:

@@ -201,7 +201,7 @@ def _measured_on_cpu() -> float:
 
 
 # One window for all layers, and no list of layer types.
-_ONE_WINDOW = ("ministral3", "mistral", "phi3")
+_ONE_WINDOW = ("ministral3", "mistral", "mixtral", "phi3", "qwen3_moe")
 
 
 def layer_windows(config: Mapping[str, Any]) -> tuple[int | None, ...]:

@@ -318,8 +318,8 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(
 @pytest.mark.parametrize(
     ("model_type", "reason"),
     [
-        ("mixtral", "mixture of experts"),
-        ("qwen3_moe", "mixture of experts"),
+        ("olmoe", "mixture of experts"),
+        ("phimoe", "mixture of experts"),
         ("granitemoe", "mixture of experts"),
         ("gpt_oss", "sinks"),
         ("deepseek_v3", "latent attention"),

@@ -228,7 +228,18 @@ def test_shards_hold_the_tensors_of_a_single_file(grown: Grown, tmp_path: Path) 
     assert all(torch.equal(single[name], sharded[name]) for name in single)
 
 
-@pytest.mark.parametrize(("operator", "model_type"), REFUSED)
+@pytest.mark.parametrize(
+    ("operator", "model_type"),
+    [
+        pytest.param(
+            *pair,
+            marks=pytest.mark.slow
+            if pair[1] in NEAR and pair[0] not in (*NEAR_OPERATORS, "head-dim")
+            else (),
+        )
+        for pair in REFUSED
+    ],
+)
 def test_what_a_family_cannot_do_is_refused_with_the_reason(
     operator: str, model_type: str, make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from hfgrow.lineage.manifest import Link
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.operators import OPERATORS, apply
 from tests.checkpoints import MakeCheckpoint, load, logits, tensors_of
-from tests.families import EVERY_FAMILY
+from tests.families import EVERY_DENSE_FAMILY
 from tests.growths import Case, with_exact_norms
 from tests.program import call_hfgrow
 
@@ -78,7 +78,7 @@ def test_a_model_grows_to_the_bits_that_are_written(
     assert not theirs & {tensor.data_ptr() for tensor in found[0].values()}
 
 
-@pytest.mark.parametrize("model_type", EVERY_FAMILY)
+@pytest.mark.parametrize("model_type", EVERY_DENSE_FAMILY)
 def test_every_family_grows_in_memory(
     model_type: str, make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers.core_model_loading import revert_weight_conversion
 
 from hfgrow.plan.depth import grown_config
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.refused import INSTEAD, NOT_GROWN
 from hfgrow.plan.families.table import Family, Kind, layer_of, layer_prefix
 from tests.checkpoints import SIZES, TRAITS, MakeCheckpoint, load, logits
+from tests.families import DENSE
 from tests.skeletons import config_of, skeleton
 
 # The ways in which config.json may or may not name what the class would add by itself.
@@ -68,7 +70,10 @@ COUNTS = (
 
 
 def shapes_by_transformers(model: Any) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    tensors = model.state_dict()
+    if FAMILIES[model.config.model_type].has_experts:
+        tensors = revert_weight_conversion(model, tensors)
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
@@ -170,7 +175,7 @@ def test_a_branch_ends_in_its_projection_or_in_the_norm_behind_it(family: Family
         assert ends == {"self_attn.o_proj", "mlp.down_proj"}
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", DENSE)
 def test_gains_begin_at_0_exactly_where_they_are_stored_less_1(model_type: str) -> None:
     family = FAMILIES[model_type]
     auto_model: Any = AutoModelForCausalLM
@@ -311,7 +316,7 @@ def silence(family: Family, layer: Any, kept: str = "") -> None:
                 tensors[role.tensor].fill_(-1 if centred else 0)
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", DENSE)
 def test_a_layer_without_branch_ends_does_nothing_and_each_end_is_needed(
     model_type: str, make_checkpoint: MakeCheckpoint
 ) -> None:
@@ -355,7 +360,7 @@ def test_the_fused_rows_of_phi3_are_queries_then_keys_then_values(
     assert [axes[0] for axes in fused] == ["heads", "kv_heads", "kv_heads"]
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", DENSE)
 def test_a_model_of_twice_the_depth_computes_the_same_if_every_other_layer_does_nothing(
     model_type: str, make_checkpoint: MakeCheckpoint
 ) -> None:
@@ -373,7 +378,7 @@ def test_a_model_of_twice_the_depth_computes_the_same_if_every_other_layer_does_
     assert torch.equal(logits(twin), logits(base))
 
 
-@pytest.mark.parametrize("model_type", sorted(FAMILIES.keys() - SQUARE))
+@pytest.mark.parametrize("model_type", sorted({*DENSE} - SQUARE))
 def test_a_model_of_twice_the_hidden_size_computes_the_same_if_all_is_there_twice(
     model_type: str, make_checkpoint: MakeCheckpoint
 ) -> None:

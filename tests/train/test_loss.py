@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from hfgrow.data.batches import NO_TARGET
-from hfgrow.plan.families import FAMILIES
 from hfgrow.train.loss import (
     Head,
     NextTokenLoss,
@@ -17,7 +16,7 @@ from hfgrow.train.loss import (
     summed_cross_entropy,
 )
 from tests.checkpoints import MakeCheckpoint, load, probe
-from tests.families import EVERY_FAMILY
+from tests.families import DENSE, EVERY_DENSE_FAMILY
 
 HEADS = (Head(), Head(hidden_divisor=1.5), Head(logits_divisor=0.75), Head(softcap=3.0))
 
@@ -41,7 +40,7 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["", "tied"])
-@pytest.mark.parametrize("model_type", EVERY_FAMILY)
+@pytest.mark.parametrize("model_type", EVERY_DENSE_FAMILY)
 def test_every_family_has_the_loss_of_transformers(
     model_type: str, tied: bool, make_checkpoint: MakeCheckpoint
 ) -> None:
@@ -64,7 +63,7 @@ def test_every_family_has_the_loss_of_transformers(
 
 
 def test_every_family_with_a_head_of_its_own_is_known(make_checkpoint: MakeCheckpoint) -> None:
-    own = {name for name in FAMILIES if head_of(load(make_checkpoint(name))[0].config) != Head()}
+    own = {name for name in DENSE if head_of(load(make_checkpoint(name))[0].config) != Head()}
     assert own == {"gemma2", "gemma3_text", "granite", "granite_swa", "minicpm3", "vaultgemma"}
 
 

@@ -28,7 +28,7 @@ from hfgrow.train.optimizers import (
 )
 from hfgrow.train.recipe.parts import AdamW, Muon, ScheduleFreeAdamW
 from tests.checkpoints import MakeCheckpoint, load
-from tests.families import EVERY_FAMILY
+from tests.families import EVERY_DENSE_FAMILY
 from tests.train import runs
 
 Settings = AdamW | ScheduleFreeAdamW | Muon
@@ -267,7 +267,7 @@ def model(make_checkpoint: MakeCheckpoint) -> Any:
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["", "tied"])
-@pytest.mark.parametrize("model_type", EVERY_FAMILY)
+@pytest.mark.parametrize("model_type", EVERY_DENSE_FAMILY)
 def test_every_parameter_is_in_one_group_and_matrices_decay(
     model_type: str, tied: bool, make_checkpoint: MakeCheckpoint
 ) -> None:

@@ -111,6 +111,7 @@ def test_every_operator_can_be_a_stage() -> None:
         "partial": {"pattern": "1-6"},
         "staged": {"g": 2},
         "head-dim": {"factor": 2},
+        "upcycle": {"experts": 4},
     }
     needed |= {"paper-noise": {"amount": "1e-2"}}
     for operator in OPERATORS:

@@ -14,8 +14,8 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
 from hfgrow.lineage.reading import read_manifest
-from hfgrow.plan.families import FAMILIES
 from tests.checkpoints import TRAITS
+from tests.families import DENSE
 from tests.skeletons import config_of
 from tests.train import runs
 
@@ -34,7 +34,7 @@ def test_a_run_trains_and_its_model_loads(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", DENSE)
 def test_every_family_trains(model_type: str, tmp_path: Path) -> None:
     config = config_of(model_type, **TRAITS[model_type], vocab_size=2048)
     # What transformers reads, and keeps under another name, is no key of a fresh model.

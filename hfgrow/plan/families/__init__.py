@@ -1,5 +1,6 @@
 """The families hfgrow can grow: one table for each `model_type`."""
 
+from hfgrow.plan.families.experts import FLEX_OLMO, MIXTRAL, QWEN2_MOE, QWEN3_MOE
 from hfgrow.plan.families.gemma import GEMMA, GEMMA2, GEMMA3_TEXT, VAULTGEMMA
 from hfgrow.plan.families.glm import GLM, GLM4
 from hfgrow.plan.families.llama import GRANITE, LLAMA, MISTRAL
@@ -51,5 +52,10 @@ FAMILIES: dict[str, Family] = {
         OLMO3,
         SEED_OSS,
         VAULTGEMMA,
+        # Mixtures of experts.
+        FLEX_OLMO,
+        MIXTRAL,
+        QWEN2_MOE,
+        QWEN3_MOE,
     )
 }

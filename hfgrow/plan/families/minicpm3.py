@@ -20,7 +20,7 @@ from hfgrow.plan.families.llama import (
     OUTER,
     QUERY,
 )
-from hfgrow.plan.families.table import Config, Family, Kind, Role, class_defaults
+from hfgrow.plan.families.table import Config, Family, Kind, Role, class_defaults, is_count
 
 _HEADS = "the heads share latents and one rotated key, for which hfgrow has no head map"
 _LATENT = "the ranks of the latents are kept"
@@ -67,10 +67,10 @@ def objection(config: Config) -> str:
     if config.get("q_lora_rank", 768) is None:
         return "q_lora_rank null, for queries without a latent, is no model that hfgrow grows"
     for key in ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim"):
-        if not _is_count(config.get(key, 2)):
+        if not is_count(config.get(key, 2)):
             return f"{key} must be a positive integer"
     for key in ("v_head_dim", "dim_model_base"):
-        if config.get(key) is not None and not _is_count(config[key]):
+        if config.get(key) is not None and not is_count(config[key]):
             return f"{key} must be a positive integer"
     scale = config.get("scale_depth", 1.4)
     if scale is not None and (type(scale) not in (int, float) or not 0 < scale < inf):
@@ -87,10 +87,6 @@ def objection(config: Config) -> str:
 def _value_size(config: Config) -> int:
     heads = int(config["num_attention_heads"])
     return int(config.get("v_head_dim") or int(config["hidden_size"]) // heads)
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 < value < 1 << 31
 
 
 def _scaled(scale: float, depth: int, new_depth: int) -> float:

@@ -1,7 +1,7 @@
 """What a family of models is: the roles of its tensors, their axes, and its config keys."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import prod
 from typing import Any
@@ -40,7 +40,8 @@ class Role:
     """One tensor of a layer, or one outside the layers.
 
     Attributes:
-        tensor: Its name, inside `model.layers.N.` for a role of a layer.
+        tensor: Its name, inside `model.layers.N.` for a role of a layer; a `*` stands for the
+            number of an expert.
         dimensions: For each dimension of the stored shape, the axes that make it up.
         kind: What it is in the computation.
         when: The config key that must be true for the tensor to exist; empty if it always does.
@@ -170,11 +171,28 @@ class Family:
 
     def roles(self, config: Config) -> dict[str, Role]:
         """Return the name and role of every tensor of a layer that this config has."""
-        return {
-            role.tensor: role
-            for role in self.layer
-            if not role.when or config.get(role.when, role.when in self.on_by_default)
-        }
+        found = {}
+        for role in self.layer:
+            if role.when and not config.get(role.when, role.when in self.on_by_default):
+                continue
+            if "*" not in role.tensor:
+                found[role.tensor] = role
+                continue
+            for expert in range(self.sizes(config)["experts"]):
+                name = role.tensor.replace("*", str(expert))
+                found[name] = replace(role, tensor=name)
+        return found
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether a token passes some of several MLPs."""
+        return any("*" in role.tensor for role in self.layer)
+
+    def share(self, name: str, config: Config) -> float:
+        """Return the share of the tokens that pass a tensor, by its name in the checkpoint."""
+        if not self.has_experts or ".experts." not in name:
+            return 1.0
+        return float(config["num_experts_per_tok"] / self.sizes(config)["experts"])
 
     def shapes(self, config: Config, *, tied: bool) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of every tensor that a checkpoint with this config has."""
@@ -213,6 +231,11 @@ def class_defaults(
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
     }
+
+
+def is_count(value: object) -> bool:
+    """Say whether something read from config.json is a positive integer of 31 bits."""
+    return type(value) is int and 0 < value < 1 << 31
 
 
 def layer_prefix(layer: int) -> str:

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from hfgrow.errors import UsageError, printable
-from hfgrow.plan.operators import copying, inserting, learn, padding, stacking, weights
+from hfgrow.plan.operators import copying, inserting, learn, padding, stacking, upcycling, weights
 from hfgrow.plan.operators.operator import Operator
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.plan.tensors import leaves
@@ -18,8 +18,8 @@ MAX_STEPS = 100
 _MAX_LEAVES = 4096
 
 # In the order in which tables list what stands there, axis by axis.
-_FILES = (stacking, inserting, copying, padding, weights, learn)
-_AXES = ("depth", "width", "weights", "depth and width")
+_FILES = (stacking, inserting, copying, padding, upcycling, weights, learn)
+_AXES = ("depth", "width", "experts", "weights", "depth and width")
 
 
 def _found() -> dict[str, Operator[...]]:
