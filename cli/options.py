@@ -56,6 +56,10 @@ DtypeOption = Annotated[
 AllowNonfiniteOption = Annotated[
     bool, typer.Option("--allow-nonfinite", help="Grow weights that hold NaN or infinity too.")
 ]
+UntestedOption = Annotated[
+    bool,
+    typer.Option("--untested", help="Grow a type that was not proven with this transformers too."),
+]
 MaxShardOption = Annotated[
     str, typer.Option("--max-shard-size", metavar="SIZE", help="Most tensor bytes in one file.")
 ]

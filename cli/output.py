@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -19,7 +21,14 @@ def _option(name: str, value: str) -> str:
     return f"--{name.replace('_', '-')}" + (f" {value}" if value else "")
 
 
-OPTIONS = Speech(_option, lambda operator, given: command(f"{operator} MODEL", **given))
+def _growth(operator: str, given: Mapping[str, str]) -> str:
+    """Return a growth as it is typed; a pattern of layers stands without its name."""
+    pattern = shlex.quote(given["pattern"]) if "pattern" in given else None
+    words = " ".join(filter(None, (operator, "MODEL", pattern)))
+    return command(words, **{key: value for key, value in given.items() if key != "pattern"})
+
+
+OPTIONS = Speech(_option, _growth)
 
 
 class Console:

@@ -6,7 +6,8 @@ from hfgrow.checkpoint.files import Files
 from hfgrow.checkpoint.strict import is_int, read_json_object
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.refused import INSTEAD, NOT_GROWN
+from hfgrow.plan.families.refused import NOT_GROWN
+from hfgrow.plan.families.rewrite import GLOBAL_KEYS, GLOBAL_LISTS
 from hfgrow.plan.families.table import Family
 from hfgrow.plan.tensors import CONFIG_DTYPES
 
@@ -26,35 +27,18 @@ _RULES = {"max_window_layers": 0, "no_rope_layer_interval": 1, "sliding_window_p
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size")
 _OTHER_WEIGHTS = {
     "transformers_weights": "makes transformers load other weights than the ones read here",
-    "per_layer_config": "changes single layers, and hfgrow does not know how it grows",
 }
+_SINGLE_LAYERS = "per_layer_config"
 # What chooses an implementation, and may name one to be downloaded; never part of a model.
 _IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "experts_implementation")
-# Lists that say nothing about single layers, whatever their length.
-_GLOBAL_KEYS = frozenset(
-    # Tables of rope are as long as half a head, and checked by the family; the others are names.
-    {"hfgrow", "id2label", "label2id", "rope_parameters", "rope_scaling"}
-)
-_GLOBAL_LISTS = frozenset(
-    {
-        "architectures",
-        "bad_words_ids",
-        "begin_suppress_tokens",
-        "bos_token_id",
-        "eos_token_id",
-        "forced_eos_token_id",
-        "keys_to_ignore_at_inference",
-        "pad_token_id",
-        "suppress_tokens",
-    }
-)
 
 
-def read_config(files: Files) -> tuple[dict[str, Any], Family, list[str]]:
+def read_config(files: Files) -> tuple[dict[str, Any], Family | None, list[str]]:
     """Read and check config.json.
 
     Returns:
-        The config without `auto_map`, its family, and notes for the user.
+        The config without `auto_map`, its family, and notes for the user; no family where no table
+        knows the `model_type`, so that transformers has to be asked.
 
     Raises:
         ModelError: The model is of a kind that hfgrow cannot grow, or the config contradicts
@@ -70,8 +54,10 @@ def read_config(files: Files) -> tuple[dict[str, Any], Family, list[str]]:
     config = read_json_object(files, "config.json")
     family = _family(config)
     _refuse_kinds(config)
-    _check_counts(config, family)
-    _check_per_layer_lists(config, family)
+    if family is not None:
+        _refuse_experts(config)
+        _check_counts(config, family)
+        _check_per_layer_lists(config, family)
     notes = []
     if config.pop("auto_map", None) is not None:
         notes.append("auto_map was dropped: code in a model repository is never run")
@@ -84,18 +70,20 @@ def read_config(files: Files) -> tuple[dict[str, Any], Family, list[str]]:
     return config, family, notes
 
 
-def _family(config: dict[str, Any]) -> Family:
+def _family(config: dict[str, Any]) -> Family | None:
     model_type = config.get("model_type")
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
         known = f"hfgrow grows {', '.join(sorted(FAMILIES))}"
-        if isinstance(model_type, str) and model_type in NOT_GROWN:
+        if not isinstance(model_type, str):
+            found = "is missing" if model_type is None else f"{printable(repr(model_type))} is none"
+            raise ModelError(f"config.json: model_type {found}; {known}")
+        if model_type in NOT_GROWN:
             raise ModelError(
                 f"config.json: model_type {model_type} cannot be grown: {NOT_GROWN[model_type]}",
-                hint=INSTEAD.get(model_type, known),
+                hint=known,
             )
-        found = "is missing" if model_type is None else f"{printable(repr(model_type))} is unknown"
-        raise ModelError(f"config.json: model_type {found}; {known}")
+        return None
     architectures = config.get("architectures")
     if architectures is not None and architectures != [family.architecture]:
         raise ModelError(
@@ -117,15 +105,25 @@ def _refuse_kinds(config: dict[str, Any]) -> None:
     for key, what in _OTHER_WEIGHTS.items():
         if config.get(key) is not None:
             raise ModelError(f"config.json: {key} {what}", hint="remove the key if it is not used")
+    for key in ("dtype", "torch_dtype"):
+        dtype = config.get(key)
+        if dtype is not None and (not isinstance(dtype, str) or dtype not in CONFIG_DTYPES):
+            raise ModelError(f"config.json: {key} {printable(repr(dtype))} is no dtype")
+
+
+def _refuse_experts(config: dict[str, Any]) -> None:
+    """Refuse what a written family cannot have."""
+    if config.get(_SINGLE_LAYERS) is not None:
+        raise ModelError(
+            f"config.json: {_SINGLE_LAYERS} changes single layers, and hfgrow does not know how it "
+            "grows",
+            hint="remove the key if it is not used",
+        )
     for key in _EXPERTS:
         if config.get(key):
             raise ModelError(
                 f"config.json: {key} says this is a mixture of experts, which cannot be grown"
             )
-    for key in ("dtype", "torch_dtype"):
-        dtype = config.get(key)
-        if dtype is not None and (not isinstance(dtype, str) or dtype not in CONFIG_DTYPES):
-            raise ModelError(f"config.json: {key} {printable(repr(dtype))} is no dtype")
 
 
 def _check_counts(config: dict[str, Any], family: Family) -> None:
@@ -181,7 +179,7 @@ def _check_counts(config: dict[str, Any], family: Family) -> None:
 def _check_per_layer_lists(config: dict[str, Any], family: Family) -> None:
     num_layers = config["num_hidden_layers"]
     for key, value in config.items():
-        if not isinstance(value, list) or key in _GLOBAL_LISTS:
+        if not isinstance(value, list) or key in GLOBAL_LISTS:
             if key in family.per_layer_lists and value is not None and not isinstance(value, list):
                 raise ModelError(f"config.json: {key} must be a list")
             continue
@@ -193,7 +191,7 @@ def _check_per_layer_lists(config: dict[str, Any], family: Family) -> None:
         elif len(value) == num_layers:
             raise _unknown_list(key)
     for key, value in config.items():
-        if key not in (*_GLOBAL_LISTS, *_GLOBAL_KEYS, *family.per_layer_lists):
+        if key not in (*GLOBAL_LISTS, *GLOBAL_KEYS, *family.per_layer_lists):
             _check_nested(key, value, num_layers)
 
 

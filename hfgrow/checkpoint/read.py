@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hfgrow.checkpoint.config import read_config
+from hfgrow.checkpoint.derived.reading import derived
 from hfgrow.checkpoint.files import INDEX, SINGLE, Files
 from hfgrow.checkpoint.header import Entry, read_header, read_index
 from hfgrow.errors import ModelError, printable
@@ -48,6 +49,8 @@ def read(files: Files) -> GrowthPlan:
         notes += index.notes(
             sum(entry.nbytes for file in headers.values() for entry in file.values())
         )
+    if family is None:
+        return _derived(files, config, tensors, sources, notes)
     dropped = [name for name in tensors if _RECOMPUTED.fullmatch(name)]
     for name in dropped:
         del tensors[name]
@@ -63,6 +66,31 @@ def read(files: Files) -> GrowthPlan:
         tensors=tensors,
         files=sources,
         notes=tuple(notes),
+    )
+
+
+def _derived(
+    files: Files,
+    config: dict[str, Any],
+    tensors: dict[str, TensorPlan],
+    sources: Mapping[str, SourceFile],
+    notes: list[str],
+) -> GrowthPlan:
+    """Return the plan of a checkpoint of a family that transformers tells."""
+
+    def same_bytes(one: TensorPlan, other: TensorPlan) -> bool:
+        return _same_bytes(files, stored_in(one), stored_in(other))
+
+    family = derived(config, tensors, notes, same_bytes if files.folder else None)
+    return GrowthPlan(
+        folder=files.folder,
+        config=config,
+        family=family.model_type,
+        layer_map=tuple(LayerSource(i) for i in range(len(family.kinds))),
+        tensors=tensors,
+        files=sources,
+        notes=tuple(notes),
+        derived=family,
     )
 
 

@@ -340,14 +340,20 @@ def model_record(
 
 def widths_of(plan: GrowthPlan) -> dict[str, int]:
     """Return the sizes of the axes of width, by config key."""
+    if plan.derived is not None:
+        known = {key: plan.derived.sizes.get(axis) for key, axis in WIDTHS.items()}
+        return {key: size for key, size in known.items() if size is not None}
     sizes = FAMILIES[plan.family].sizes(plan.config)
     return {key: sizes[axis] for key, axis in WIDTHS.items()}
 
 
 def non_embedding_parameters(plan: GrowthPlan) -> int:
     """Return the parameters outside the embeddings and the output head."""
-    outside = {"model.embed_tokens.weight", "lm_head.weight"}
+    outside = plan.derived.embeddings if plan.derived else _EMBEDDINGS
     return sum(t.num_elements for name, t in plan.tensors.items() if name not in outside)
+
+
+_EMBEDDINGS = frozenset({"model.embed_tokens.weight", "lm_head.weight"})
 
 
 def num_computed(plan: GrowthPlan) -> int:
@@ -363,7 +369,8 @@ def layout_files(layout: Layout) -> dict[str, WeightFile]:
 def versions_of_plan(plan: GrowthPlan) -> dict[str, str]:
     """Return the versions that a growth depends on; those of torch and numpy if they compute."""
     computes = any(map(needs_torch, plan.tensors.values()))
-    return versions_of("torch", "numpy") if computes else versions_of()
+    needed = ("torch", "numpy") if computes else ()
+    return versions_of(*needed, *(("transformers",) if plan.derived else ()))
 
 
 def versions_of(*packages: str) -> dict[str, str]:

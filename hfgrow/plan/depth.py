@@ -18,11 +18,14 @@ from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
-from hfgrow.errors import UsageError
+from hfgrow.errors import UsageError, growth, printable
+from hfgrow.plan.axes import AxisMap, Span, identity
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.derived import DerivedFamily
+from hfgrow.plan.families.rewrite import rewritten
 from hfgrow.plan.families.table import Family, Kind, Role, layer_of, layer_prefix
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
-from hfgrow.plan.tensors import Blend, Fill, Normal, Predicted, Recipe
+from hfgrow.plan.tensors import Blend, Fill, Lift, Normal, Predicted, Recipe
 
 # More layers than any checkpoint needs; a bound on what a typing error can ask for, and on the
 # index that lists their tensors.
@@ -51,8 +54,10 @@ def apply_layer_map(
         UsageError: The map asks for more layers than `MAX_LAYERS`.
     """
     check_num_layers(len(layer_map))
-    family = FAMILIES[base.family]
     sources = tuple(LayerSource(item) if isinstance(item, int) else item for item in layer_map)
+    if base.derived is not None:
+        return _by_derived_family(base, base.derived, sources, step)
+    family = FAMILIES[base.family]
     config = grown_config(base.config, family, [source.layer for source in sources])
     roles = family.roles(config)
     by_layer: list[dict[str, TensorPlan]] = [{} for _ in range(base.num_hidden_layers)]
@@ -84,6 +89,58 @@ def apply_layer_map(
         tensors=tensors,
         steps=(*base.steps, replace(step, layer_map=sources)),
     )
+
+
+def _by_derived_family(
+    base: GrowthPlan, family: DerivedFamily, sources: Sequence[LayerSource], step: GrowthStep
+) -> GrowthPlan:
+    """Grow by a map of layers alone; whether the config says it right is checked by transformers.
+
+    What a layer has may differ from layer to layer, and every copy has what its source has.
+    """
+    layer_map = [source.layer for source in sources]
+    if any(source.mode != "copy" for source in sources):
+        raise UsageError(
+            f"{step.operator} makes layers that are no copies, for which hfgrow has to know the "
+            f"roles of their tensors, and it knows none of a {printable(base.family)}",
+            hint=f"copies: {growth('stack', g=2)}",
+        )
+    tensors: dict[str, TensorPlan] = {}
+    by_layer: list[dict[str, TensorPlan]] = [{} for _ in range(base.num_hidden_layers)]
+    for name, tensor in base.tensors.items():
+        if (found := family.layer_of(name)) is not None:
+            by_layer[found[0]][found[1]] = tensor
+        elif name in family.tables:
+            table = _by_blocks(tensor, family.tables[name], layer_map, base.num_hidden_layers)
+            tensors[name] = replace(tensor, recipe=table)
+        else:
+            tensors[name] = tensor
+    for i, layer in enumerate(layer_map):
+        for rest, tensor in by_layer[layer].items():
+            tensors[f"{family.stack}{i}.{rest}"] = tensor
+    try:
+        settings = rewritten(
+            family.settings_of(base.config), family.settings, layer_map, base.num_hidden_layers
+        )
+    except UsageError as error:
+        details = {**error.details, "layer_map": layer_map}
+        raise UsageError(f"{error}", hint=error.hint, details=details) from error
+    return replace(
+        base,
+        config=family.with_settings(base.config, settings),
+        layer_map=tuple(_composed(base.layer_map[s.layer], s.mode) for s in sources),
+        tensors=tensors,
+        steps=(*base.steps, replace(step, layer_map=tuple(sources))),
+    )
+
+
+def _by_blocks(tensor: TensorPlan, axis: int, layer_map: Sequence[int], num_layers: int) -> Recipe:
+    """Return a table whose axis has a block for each layer, for the layers of the map."""
+    sizes = tensor.shape
+    block = sizes[axis] // num_layers
+    mapped = AxisMap(sizes[axis], tuple(Span(i * block, block) for i in layer_map))
+    rows, cols = (mapped if i == axis else identity(size) for i, size in enumerate(sizes))
+    return Lift(tensor.recipe, rows, cols)
 
 
 def scale_branches(base: GrowthPlan, factor: float) -> dict[str, TensorPlan]:
