@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.derived.skeleton import skeleton_of
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.layout import lay_out
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.write import write
 from hfgrow.errors import GrowthError
 from hfgrow.growth.grow import GrowthRequest, grow
+from hfgrow.plan.operators import apply
 
+from .ends import branch_ends, on_disk, patterns
 from .tiny import probe, tiny_config, tiny_model
 from .twins import NoTwinError, composed_logits, copied_logits, run
 
@@ -21,21 +27,26 @@ STEPS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "zero-depth": ("zero-depth", {"g": 2}),
 }
 CLOSE = 1e-6
+_COPIED = "copied modules"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one growth: right, close, refused, wrong or crashed, and why."""
+    """What came of one growth, and why.
+
+    The verdict is right, close (to rounding), open (only equal to copied modules), refused
+    (rightly), could (refused, though it would have been right), wrong or crashed.
+    """
 
     verdict: str
     detail: str = ""
 
 
-def base_of(model_type: str, folder: Path) -> Path:
-    """Write the tiny model of a type."""
+def base_of(model_type: str, folder: Path, *, whole: bool = False) -> Path:
+    """Write the tiny model of a type; the whole of it sees too, if the type does."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = tiny_model(tiny_config(model_type))
+        model = tiny_model(tiny_config(model_type), whole=whole)
         model.save_pretrained(folder)
     return folder
 
@@ -61,13 +72,26 @@ def _prove(base: Path, out: Path, name: str, step: tuple[str, Mapping[str, objec
     try:
         growth = grow(GrowthRequest(model=str(base), steps=[step], out=out, untested=True))
     except GrowthError as error:
-        return Outcome("refused", str(error))
+        return Outcome(_refusal(base, out, name, step), str(error))
     except Exception as error:  # what the table has to show
         return Outcome("crashed", f"{type(error).__name__}: {error}"[:200])
     try:
         return _compared(base, out, [source.layer for source in growth.plan.layer_map], name)
     except Exception as error:
         return Outcome("wrong", f"{type(error).__name__}: {error}"[:200])
+
+
+def _refusal(base: Path, out: Path, name: str, step: tuple[str, Mapping[str, object]]) -> str:
+    """Say whether a growth was refused rightly: it is written all the same, unchecked."""
+    out = out.with_name(f"{out.name}-unchecked")
+    try:
+        plan = apply(read(LocalFolder(base)), step[0], step[1])
+        out.mkdir()
+        write(plan, lay_out(plan), out)
+        found = _compared(base, out, [source.layer for source in plan.layer_map], name)
+    except Exception:  # it cannot be, or does not load, or does not run
+        return "refused"
+    return "could" if found.verdict in ("right", "close") else "refused"
 
 
 def _compared(base: Path, out: Path, layer_map: list[int], name: str) -> Outcome:
@@ -89,7 +113,7 @@ def _compared(base: Path, out: Path, layer_map: list[int], name: str) -> Outcome
     except NoTwinError:
         pass
     expected = copied_logits(model, grown, stack, layer_map, tokens)
-    errors["copied modules"] = float((found - expected).abs().max())
+    errors[_COPIED] = float((found - expected).abs().max())
     return _verdict(errors)
 
 
@@ -97,18 +121,37 @@ def _verdict(errors: Mapping[str, float]) -> Outcome:
     worst, best = max(errors.values()), min(errors.values())
     detail = ", ".join(f"{key} {value:.2g}" for key, value in errors.items())
     kind = "wrong" if not worst <= CLOSE else "right" if best == 0 else "close"
+    if kind == "wrong" and errors.get(_COPIED, 1.0) <= CLOSE:
+        kind = "open"
     return Outcome(kind, detail)
 
 
-def loaded(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """Load a model as a user would, and what transformers says about it."""
-    import torch
-    from transformers import AutoModelForCausalLM
+def zero_of(base: Path) -> dict[str, Any]:
+    """Return what has to be zero in a layer of a base, as the table has it; empty if nothing is."""
+    model, _ = loaded(base)
+    skeleton = skeleton_of(_config(base))
+    ends = branch_ends(model, skeleton.stack, probe())
+    if not ends:
+        return {}
+    found = on_disk(model, skeleton.stack, ends)
+    seen: set[str] = set()
+    for form in skeleton.forms:
+        seen |= patterns(form.shapes, [form.stack])
+    return {
+        "ends": {name: found[name] for name in sorted(found.keys() & seen)},
+        "seen": sorted(seen),
+    }
 
-    any_model: Any = AutoModelForCausalLM
+
+def loaded(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Load a model as a user would, by the class that it names, and what transformers says."""
+    import torch
+    import transformers
+
+    named = _config(folder)["architectures"][0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model, report = any_model.from_pretrained(
+        model, report = getattr(transformers, named).from_pretrained(
             folder,
             dtype=torch.float32,
             attn_implementation="eager",

@@ -236,13 +236,18 @@ def _merged(changes: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def tiny_model(config: Any) -> Any:
-    """Build a model of a config on the CPU, every floating-point tensor perturbed, seeded."""
+def tiny_model(config: Any, *, whole: bool = False) -> Any:
+    """Build a model of a config on the CPU, every floating-point tensor perturbed, seeded.
+
+    Args:
+        config: The config.
+        whole: Whether the model sees too, if it can.
+    """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     torch.manual_seed(0)
-    any_model: Any = AutoModelForCausalLM
+    any_model: Any = AutoModelForImageTextToText if whole else AutoModelForCausalLM
     model = any_model.from_config(config, attn_implementation="eager")
     generator = torch.Generator().manual_seed(20261130)
     seen: set[int] = set()

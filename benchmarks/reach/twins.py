@@ -11,23 +11,23 @@ from typing import Any
 _NUMBERS = ("layer_idx", "layer_id", "layer_number", "layer_index")
 _STATES = ("hidden_states", "hidden_state", "x", "inputs")
 
-_Call = tuple[tuple[Any, ...], dict[str, Any]]
+Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class NoTwinError(Exception):
     """A model's layers cannot be run one by one."""
 
 
-def composed_logits(model: Any, stack: str, layer_map: Sequence[int], tokens: Any) -> Any:
-    """Return the logits of a base whose layers run in the order of a map.
+def calls_of(model: Any, stack: str, tokens: Any) -> dict[int, Call]:
+    """Return with what each layer is called.
 
     Raises:
-        NoTwinError: The layers do not hand on one tensor.
+        NoTwinError: One runs twice, or not at all.
     """
     import torch
 
     layers = model.get_submodule(stack)
-    calls: dict[int, _Call] = {}
+    calls: dict[int, Call] = {}
     originals = [layer.forward for layer in layers]
 
     def recording(i: int) -> Any:
@@ -44,22 +44,36 @@ def composed_logits(model: Any, stack: str, layer_map: Sequence[int], tokens: An
     try:
         with torch.inference_mode():
             model(tokens, use_cache=False)
-        if len(calls) != len(layers):
-            raise NoTwinError("a layer does not run")
-        hidden = _state(calls[0])
-        with torch.inference_mode():
-            for source in layer_map:
-                args, kwargs = _with_state(calls[source], hidden)
-                output = originals[source](*args, **kwargs)
-                hidden = output[0] if isinstance(output, tuple | list) else output
-        last = len(layers) - 1
-        for i, layer in enumerate(layers):
-            layer.forward = originals[i]
-        layers[last].forward = _answering(originals[last], hidden)
+    finally:
+        for layer in layers:
+            del layer.forward
+    if len(calls) != len(layers):
+        raise NoTwinError("a layer does not run")
+    return calls
+
+
+def composed_logits(model: Any, stack: str, layer_map: Sequence[int], tokens: Any) -> Any:
+    """Return the logits of a base whose layers run in the order of a map.
+
+    Raises:
+        NoTwinError: The layers do not hand on one tensor.
+    """
+    import torch
+
+    layers = model.get_submodule(stack)
+    calls = calls_of(model, stack, tokens)
+    hidden = state_of(calls[0])
+    with torch.inference_mode():
+        for source in layer_map:
+            args, kwargs = with_state(calls[source], hidden)
+            output = layers[source](*args, **kwargs)
+            hidden = output[0] if isinstance(output, tuple | list) else output
+    last = layers[len(layers) - 1]
+    last.forward = _answering(last.forward, hidden)
+    try:
         return run(model, tokens)
     finally:
-        for i, layer in enumerate(layers):
-            layer.forward = originals[i]
+        del last.forward
 
 
 def copied_logits(base: Any, grown: Any, stack: str, layer_map: Sequence[int], tokens: Any) -> Any:
@@ -91,7 +105,12 @@ def _answering(original: Any, hidden: Any) -> Any:
     return forward
 
 
-def _state(call: _Call) -> Any:
+def state_of(call: Call) -> Any:
+    """Return the hidden states that a layer is called with.
+
+    Raises:
+        NoTwinError: It is called with none.
+    """
     args, kwargs = call
     if args:
         return args[0]
@@ -101,7 +120,8 @@ def _state(call: _Call) -> Any:
     raise NoTwinError("a layer is given no hidden states")
 
 
-def _with_state(call: _Call, hidden: Any) -> _Call:
+def with_state(call: Call, hidden: Any) -> Call:
+    """Return a call with other hidden states."""
     args, kwargs = call
     if args:
         return (hidden, *args[1:]), kwargs

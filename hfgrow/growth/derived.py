@@ -4,12 +4,10 @@ The table is made by `python -m benchmarks.reach`: every causal language model o
 transformers, built tiny, grown by this program and compared with twins in memory.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
+from collections.abc import Iterator, Sequence
 
 from hfgrow.checkpoint.derived.grown import fits
+from hfgrow.checkpoint.derived.table import proven, row_of
 from hfgrow.errors import ModelError, UsageError, argument, growth, printable
 from hfgrow.plan.families.derived import DerivedFamily, rhythm
 from hfgrow.plan.plan import GrowthPlan
@@ -17,14 +15,6 @@ from hfgrow.plan.plan import GrowthPlan
 # Steps that have one proof; a step of another name copies layers.
 ZERO = ("zero-depth", "random-depth")
 COPIES = ("stack", "interpolate", "partial")
-
-
-@cache
-def proven() -> Mapping[str, Mapping[str, Mapping[str, str]]]:
-    """Return the table: release of transformers -> type -> growth -> how it came out."""
-    text = files("hfgrow.growth").joinpath("proven.json").read_text(encoding="utf-8")
-    found: dict[str, dict[str, dict[str, str]]] = json.loads(text)
-    return found
 
 
 def check_proven(family: DerivedFamily, operators: Sequence[str]) -> None:
@@ -51,7 +41,7 @@ def check_proven(family: DerivedFamily, operators: Sequence[str]) -> None:
 
 def is_proven(family: DerivedFamily, operator: str) -> bool:
     """Say whether growth by an operator was compared with a twin: itself, or copies of layers."""
-    row = proven().get(family.version, {}).get(family.model_type, {})
+    row = row_of(family.model_type, family.version)
     wanted = (ZERO[0],) if operator in ZERO else COPIES
     return any(row.get(name) == "right" for name in wanted)
 

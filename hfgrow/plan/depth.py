@@ -21,7 +21,7 @@ from typing import Any
 from hfgrow.errors import UsageError, growth, printable
 from hfgrow.plan.axes import AxisMap, Span, identity
 from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.derived import DerivedFamily
+from hfgrow.plan.families.derived import DerivedFamily, pattern_of
 from hfgrow.plan.families.rewrite import rewritten
 from hfgrow.plan.families.table import Family, Kind, Role, layer_of, layer_prefix
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
@@ -56,7 +56,7 @@ def apply_layer_map(
     check_num_layers(len(layer_map))
     sources = tuple(LayerSource(item) if isinstance(item, int) else item for item in layer_map)
     if base.derived is not None:
-        return _by_derived_family(base, base.derived, sources, step)
+        return _by_derived_family(base, base.derived, sources, step, seed, mask)
     family = FAMILIES[base.family]
     config = grown_config(base.config, family, [source.layer for source in sources])
     roles = family.roles(config)
@@ -92,17 +92,23 @@ def apply_layer_map(
 
 
 def _by_derived_family(
-    base: GrowthPlan, family: DerivedFamily, sources: Sequence[LayerSource], step: GrowthStep
+    base: GrowthPlan,
+    family: DerivedFamily,
+    sources: Sequence[LayerSource],
+    step: GrowthStep,
+    seed: int,
+    mask: float,
 ) -> GrowthPlan:
     """Grow by a map of layers alone; whether the config says it right is checked by transformers.
 
     What a layer has may differ from layer to layer, and every copy has what its source has.
     """
     layer_map = [source.layer for source in sources]
-    if any(source.mode != "copy" for source in sources):
+    modes = {source.mode for source in sources}
+    if modes - {"copy", "zero", "random"}:
         raise UsageError(
-            f"{step.operator} makes layers that are no copies, for which hfgrow has to know the "
-            f"roles of their tensors, and it knows none of a {printable(base.family)}",
+            f"{step.operator} mixes layers, for which hfgrow has to know that they are of one kind "
+            f"and the roles of their tensors; of a {printable(base.family)} it knows none",
             hint=f"copies: {growth('stack', g=2)}",
         )
     tensors: dict[str, TensorPlan] = {}
@@ -115,9 +121,29 @@ def _by_derived_family(
             tensors[name] = replace(tensor, recipe=table)
         else:
             tensors[name] = tensor
-    for i, layer in enumerate(layer_map):
-        for rest, tensor in by_layer[layer].items():
-            tensors[f"{family.stack}{i}.{rest}"] = tensor
+    std = float(family.settings.get("initializer_range") or _STD)
+    for i, source in enumerate(sources):
+        if source.mode != "copy":
+            _check_ends(family, by_layer[source.layer], step.operator)
+        for rest, tensor in by_layer[source.layer].items():
+            name = f"{family.stack}{i}.{rest}"
+            if source.mode == "copy":
+                tensors[name] = tensor
+                continue
+            is_fresh = source.mode == "random"
+            end = family.ends.get(pattern_of(rest))
+            recipe = tensor.recipe
+            if is_fresh and len(recipe.shape) == 2 and (end is None or mask):
+                factor = 1.0 if end is None else mask
+                recipe = Normal(recipe.shape, factor * std, f"{seed}/{name}")
+            elif end is not None:
+                # Of fresh layers what is no matrix, such as a gain, is the last layer's.
+                recipe = (
+                    Blend(((mask, recipe),))
+                    if is_fresh and mask and not end
+                    else (Fill(recipe.shape, end))
+                )
+            tensors[name] = replace(tensor, recipe=recipe)
     try:
         settings = rewritten(
             family.settings_of(base.config), family.settings, layer_map, base.num_hidden_layers
@@ -132,6 +158,26 @@ def _by_derived_family(
         tensors=tensors,
         steps=(*base.steps, replace(step, layer_map=tuple(sources))),
     )
+
+
+# The spread of fresh weights where the config says none.
+_STD = 0.02
+
+
+def _check_ends(family: DerivedFamily, layer: Mapping[str, TensorPlan], operator: str) -> None:
+    """Refuse a layer of which nobody has found out what has to be zero for it to add nothing."""
+    said = f"{operator} needs to know what makes a layer of a {printable(family.model_type)} add"
+    if not family.ends:
+        raise UsageError(
+            f"{said} nothing, and no such tensors are known",
+            hint=f"copies: {growth('interpolate', g=2)}",
+        )
+    for rest in layer:
+        if pattern_of(rest) not in family.seen:
+            raise UsageError(
+                f"{said} nothing, which was found out on layers without {printable(rest)}",
+                hint=f"copies: {growth('interpolate', g=2)}",
+            )
 
 
 def _by_blocks(tensor: TensorPlan, axis: int, layer_map: Sequence[int], num_layers: int) -> Recipe:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reach.prove import base_of, prove
+from hfgrow.checkpoint.derived.table import proven
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError
-from hfgrow.growth.derived import check_proven, proven
+from hfgrow.growth.derived import check_proven
 from hfgrow.plan.families import FAMILIES
 from tests.checkpoints import edit_json, tensors_of
 from tests.program import call_hfgrow

@@ -11,7 +11,7 @@ from typing import Any
 from hfgrow.plan.families.rewrite import DEPTHS
 
 # What holds the number of a layer, or of a part of it, for the cache.
-_NUMBERS = frozenset({"layer_idx", "layer_id"})
+_NUMBERS = frozenset({"layer_idx", "layer_id", "layer_number"})
 # Of a layer whose keys and values later ones take: of several copies the last one stores them.
 _STORES = "store_full_length_kv"
 _SIMPLE = (bool, int, float, str, bytes, type(None), Enum)

@@ -10,6 +10,7 @@ from typing import Any
 
 from hfgrow.checkpoint.derived.layers import kinds_of, traits_of
 from hfgrow.checkpoint.derived.skeleton import Form, Skeleton, skeleton_of
+from hfgrow.checkpoint.derived.table import row_of
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.families.derived import DerivedFamily
 from hfgrow.plan.families.rewrite import DEPTHS, PREDICTORS
@@ -67,6 +68,7 @@ def family_of(skeleton: Skeleton, form: Form) -> DerivedFamily:
     from transformers import __version__
 
     settings = skeleton.settings
+    zero = row_of(skeleton.config.model_type, __version__).get("zero", {})
     traits = [traits_of(layer) for layer in skeleton.layers]
     return DerivedFamily(
         model_type=skeleton.config.model_type,
@@ -79,6 +81,8 @@ def family_of(skeleton: Skeleton, form: Form) -> DerivedFamily:
         embeddings=skeleton.embeddings,
         tables=_tables(form, settings, len(skeleton.layers)),
         sizes={axis: _count(skeleton.text, key) for axis, key in _AXES.items()},
+        ends=zero.get("ends", {}),
+        seen=frozenset(zero.get("seen", ())),
     )
 
 

@@ -26,6 +26,9 @@ class DerivedFamily:
         embeddings: The names of the embeddings and of the output head.
         tables: Tensors outside the layers with a part for each layer -> their axis.
         sizes: The size of every axis that is known, by its name.
+        ends: Tensors of a layer that adds nothing, numbers in their names as `*` -> the one number
+            that they hold; empty if a layer of this type never adds nothing.
+        seen: The tensors of layers, named alike, that this was found out on.
     """
 
     model_type: str
@@ -38,6 +41,8 @@ class DerivedFamily:
     embeddings: frozenset[str]
     tables: Mapping[str, int] = field(default_factory=dict)
     sizes: Mapping[str, int | None] = field(default_factory=dict)
+    ends: Mapping[str, float] = field(default_factory=dict)
+    seen: frozenset[str] = frozenset()
 
     def layer_of(self, name: str) -> tuple[int, str] | None:
         """Part the name of a layer's tensor in layer and rest; None for one outside the layers."""
@@ -57,6 +62,11 @@ class DerivedFamily:
     ) -> dict[str, Any]:
         """Return a config.json that says something else of the layers."""
         return _replaced(config, self.inside, settings)
+
+
+def pattern_of(name: str) -> str:
+    """Return the name of a layer's tensor with `*` for every number, such as those of experts."""
+    return ".".join("*" if part.isdecimal() else part for part in name.split("."))
 
 
 def _replaced(
