@@ -17,6 +17,7 @@ _SHOWN = {
     "wrong": "WRONG",
     "crashed": "CRASHED",
     "not built": "not built alone",
+    "not needed": "",
 }
 _OPERATORS = ("stack", "interpolate", "partial", "zero-depth")
 
@@ -28,7 +29,9 @@ def written(version: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     )
     silent = sum(row["zero-depth"] == "right" for row in rows.values())
     counts = Counter(row[name] for row in rows.values() for name in _OPERATORS)
-    summary = ", ".join(f"{counts[key]} {shown}" for key, shown in _SHOWN.items() if counts[key])
+    summary = ", ".join(
+        f"{counts[key]} {shown}" for key, shown in _SHOWN.items() if shown and counts[key]
+    )
     lines = [
         [
             f"`{model_type}`",

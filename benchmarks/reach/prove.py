@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ def base_of(model_type: str, folder: Path, *, whole: bool = False) -> Path:
 
 def prove(base: Path, out: Path, name: str) -> Outcome:
     """Grow a base by one operator, load it as a user would, and compare."""
+    try:
+        read(LocalFolder(base))
+    except GrowthError as error:
+        return Outcome("refused", str(error))
     if name != "partial":
         return _prove(base, out, name, STEPS[name])
     # The one end that is not repeated is the first layer, or the last.
@@ -98,7 +103,7 @@ def _compared(base: Path, out: Path, layer_map: list[int], name: str) -> Outcome
     grown, report = loaded(out)
     if faults := {key: sorted(map(str, value))[:2] for key, value in report.items() if value}:
         return Outcome("wrong", f"loading says {faults}")
-    model, _ = loaded(base)
+    model = _base(base)
     tokens = probe()
     found = run(grown, tokens)
     if not found.isfinite().all():
@@ -126,9 +131,14 @@ def _verdict(errors: Mapping[str, float]) -> Outcome:
     return Outcome(kind, detail)
 
 
+@lru_cache(maxsize=1)
+def _base(folder: Path) -> Any:
+    return loaded(folder)[0]
+
+
 def zero_of(base: Path) -> dict[str, Any]:
     """Return what has to be zero in a layer of a base, as the table has it; empty if nothing is."""
-    model, _ = loaded(base)
+    model = _base(base)
     skeleton = skeleton_of(_config(base))
     ends = branch_ends(model, skeleton.stack, probe())
     if not ends:

@@ -12,9 +12,10 @@ from benchmarks.reach.prove import base_of, prove
 from hfgrow.checkpoint.derived.table import proven
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.errors import ModelError
+from hfgrow.errors import ModelError, UsageError
 from hfgrow.growth.derived import check_proven
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators import apply
 from tests.checkpoints import edit_json, tensors_of
 from tests.program import call_hfgrow
 
@@ -69,6 +70,51 @@ def test_a_growth_by_copies_computes_what_its_twins_do(
 ) -> None:
     outcome = prove(base(model_type), tmp_path / "out", operator)
     assert outcome.verdict == "right", outcome.detail
+
+
+@pytest.mark.parametrize("model_type", ["falcon_h1", "gemma4_text", "mixtral", "qwen3_5_text"])
+def test_layers_that_add_nothing_change_not_a_single_bit(
+    model_type: str, base: MakeBase, tmp_path: Path
+) -> None:
+    outcome = prove(base(model_type), tmp_path / "out", "zero-depth")
+    assert (outcome.verdict, outcome.detail) == ("right", "base 0")
+
+
+def test_fresh_layers_on_top_add_nothing_and_are_fresh(base: MakeBase, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    grown = call_hfgrow("random-depth", base("mixtral"), "--layers", "5", "--verify", "--out", out)
+    assert grown.returncode == 0, grown.stderr
+    assert "|dlogit| max 0" in grown.stderr
+    tensors = tensors_of(out)
+    name = "self_attn.q_proj.weight"
+    assert not tensors[f"model.layers.4.{name}"].equal(tensors[f"model.layers.3.{name}"])
+
+
+def test_a_layer_with_a_tensor_that_no_proof_had_is_not_silenced(
+    base: MakeBase, tmp_path: Path
+) -> None:
+    plan = read(LocalFolder(base("mixtral")))
+    assert plan.derived is not None
+    plan = replace(plan, derived=replace(plan.derived, seen=frozenset({"mlp.gate.weight"})))
+    with pytest.raises(UsageError, match="found out on layers without"):
+        apply(plan, "zero-depth", {"g": 2})
+
+
+@pytest.mark.parametrize("model_type", ["gemma3", "gemma4", "llama4", "mistral3", "qwen3_5"])
+def test_the_text_layers_of_a_model_that_sees_grow_and_the_rest_is_carried(
+    model_type: str, tmp_path: Path
+) -> None:
+    folder, out = base_of(model_type, tmp_path / "base", whole=True), tmp_path / "out"
+    outcome = prove(folder, out, "stack")
+    assert outcome.verdict == "right", outcome.detail
+    family = read(LocalFolder(folder)).derived
+    assert family is not None
+    old, new = tensors_of(folder), tensors_of(out)
+    outside = {name for name in old if family.layer_of(name) is None} - family.tables.keys()
+    assert any("vision" in name or "visual" in name for name in outside)
+    assert outside == {name for name in new if family.layer_of(name) is None} - family.tables.keys()
+    assert all(new[name].equal(old[name]) for name in outside)
+    assert call_hfgrow("verify", out).returncode == 0
 
 
 @pytest.mark.parametrize("model_type", ["mixtral", "gemma4_text"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from hfgrow.checkpoint.derived.layers import kinds_of, traits_of
 from hfgrow.errors import ModelError, foreign, printable
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.rewrite import DEPTHS
@@ -297,18 +298,38 @@ def _forms(model: Any, stack: str) -> Iterator[Form]:
             [tuple(name.removeprefix(base) for name in names) for names in tied],
         )
     plain = {name: tensor.detach() for name, tensor in tensors.items()}
-    saved = revert_weight_conversion(model, plain)
-    if saved.keys() == tensors.keys():
+    kinds = kinds_of([traits_of(layer) for layer in model.get_submodule(stack)])
+    # One layer of each kind stands for all: experts with a name each are tens of thousands.
+    chosen = {kinds.index(kind) for kind in kinds}
+    some = {name: t for name, t in plain.items() if _layer(name, f"{stack}.") in chosen | {None}}
+    saved = revert_weight_conversion(model, some)
+    if saved.keys() == some.keys():
         return
 
     def renamed(name: str) -> str:
         return str(next(iter(revert_weight_conversion(model, {name: plain[name]}))))
 
     inside = next(name for name in plain if name.startswith(f"{stack}."))
-    prefix = re.match(r"(.*?\.)\d+\.", renamed(inside))
+    found = re.match(r"(.*?\.)\d+\.", renamed(inside))
+    if found is None:
+        return
+    prefix = found[1]
     groups = [tuple(dict.fromkeys(map(renamed, names))) for names in tied]
-    if prefix is not None:
-        yield _form(saved, prefix[1], groups)
+    every: dict[str, Any] = {}
+    for name, tensor in saved.items():
+        number = _layer(name, prefix)
+        same = [i for i, kind in enumerate(kinds) if number is not None and kind == kinds[number]]
+        for i in same:
+            every[f"{prefix}{i}.{name.removeprefix(prefix).partition('.')[2]}"] = tensor
+        if number is None:
+            every[name] = tensor
+    yield _form(every, prefix, groups)
+
+
+def _layer(name: str, prefix: str) -> int | None:
+    """Return the layer that a name belongs to."""
+    number, dot, _ = name.removeprefix(prefix).partition(".")
+    return int(number) if name.startswith(prefix) and dot and number.isdecimal() else None
 
 
 def _groups(tensors: Mapping[str, Any]) -> list[tuple[str, ...]]:
