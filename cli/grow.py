@@ -35,6 +35,7 @@ _SHARED: dict[str, tuple[Any, Any]] = {
     "revision": (options.RevisionOption, None),
     "dtype": (options.DtypeOption, None),
     "allow_nonfinite": (options.AllowNonfiniteOption, False),
+    "untested": (options.UntestedOption, False),
     "max_shard_size": (options.MaxShardOption, "50GB"),
     "verify": (options.VerifyOption, None),
     "push": (options.PushOption, False),

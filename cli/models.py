@@ -30,6 +30,7 @@ from hfgrow.plan.operators.padding import why_fixed
 from hfgrow.plan.plan import GrowthPlan
 
 from . import options
+from .derived import derived_document, derived_lines
 from .output import Console, broken, near, say_block
 from .pages import LOOK, ON_HUB, OUTPUT
 
@@ -60,11 +61,15 @@ def inspect_model(
     """Show a model's family, size and what can grow; of a Hub model no weight is downloaded."""
     console = Console(as_json=json, quiet=quiet)
     name, plan = _read(model, revision, token, console)
+    if plan.derived is not None:
+        document = derived_document(name, plan, plan.derived)
+        console.result("\n".join(derived_lines(plan, plan.derived, document)), document)
+        return
     document = _document(name, plan)
     sizes = document["sizes"]
     lines = [
         f"model        {printable(name)}",
-        f"family       {plan.family} ({FAMILIES[plan.family].architecture})",
+        f"family       {plan.family} ({FAMILIES[plan.family].architecture}), written",
         f"layers       {plan.num_hidden_layers}",
         f"hidden_size  {sizes['hidden']}   intermediate_size {sizes['ffn']}   "
         f"vocab_size {sizes['vocab']}",

@@ -111,6 +111,10 @@ AllowNonfiniteOption = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+UntestedOption = Annotated[
+    bool,
+    typer.Option("--untested", help="Grow a type that was not proven with this transformers too."),
+]
 MaxShardOption = Annotated[
     str,
     typer.Option(

@@ -3,10 +3,11 @@
 import difflib
 import json
 import os
+import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -25,7 +26,14 @@ def _option(name: str, value: str) -> str:
     return f"--{name.replace('_', '-')}" + (f" {value}" if value else "")
 
 
-OPTIONS = Speech(_option, lambda operator, given: command(f"{operator} MODEL", **given))
+def _growth(operator: str, given: Mapping[str, str]) -> str:
+    """Return a growth as it is typed; a pattern of layers stands without its name."""
+    pattern = shlex.quote(given["pattern"]) if "pattern" in given else None
+    words = " ".join(filter(None, (operator, "MODEL", pattern)))
+    return command(words, **{key: value for key, value in given.items() if key != "pattern"})
+
+
+OPTIONS = Speech(_option, _growth)
 
 
 class Console:

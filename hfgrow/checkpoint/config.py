@@ -8,7 +8,8 @@ from hfgrow.checkpoint.foreign import refuse_folder
 from hfgrow.checkpoint.strict import is_int, read_json_object
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.refused import INSTEAD, NOT_GROWN
+from hfgrow.plan.families.refused import NOT_GROWN
+from hfgrow.plan.families.rewrite import GLOBAL_KEYS, GLOBAL_LISTS
 from hfgrow.plan.families.table import Family
 from hfgrow.plan.tensors import CONFIG_DTYPES
 
@@ -42,26 +43,21 @@ _RULES = {"max_window_layers": 0, "no_rope_layer_interval": 1, "sliding_window_p
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size")
 _OTHER_WEIGHTS = {
     "transformers_weights": "makes transformers load other weights than the ones read here",
-    "per_layer_config": "changes single layers, and hfgrow does not know how it grows",
 }
+_SINGLE_LAYERS = "per_layer_config"
 # What chooses an implementation, and may name one to be downloaded; never part of a model.
 _IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 # A list of texts under another key says nothing about single layers: languages, tags, data sets.
 _OF_LAYERS = re.compile(r"layer|block|type|kind|pattern|depth", re.IGNORECASE)
 _OF_TOKENS = re.compile(r"(_ids?|_tokens?)$")
-# Lists that say nothing about single layers, whatever their length.
-_GLOBAL_KEYS = frozenset(
-    # Tables of rope are as long as half a head, and checked by the family; the others are names.
-    {"hfgrow", "id2label", "label2id", "rope_parameters", "rope_scaling"}
-)
-_GLOBAL_LISTS = frozenset({"architectures", "keys_to_ignore_at_inference"})
 
 
-def read_config(files: Files) -> tuple[dict[str, Any], Family, list[str]]:
+def read_config(files: Files) -> tuple[dict[str, Any], Family | None, list[str]]:
     """Read and check config.json.
 
     Returns:
-        The config without `auto_map`, its family, and notes for the user.
+        The config without `auto_map`, its family, and notes for the user; no family where no table
+        knows the `model_type`, so that transformers has to be asked.
 
     Raises:
         ModelError: The model is of a kind that hfgrow cannot grow, or the config contradicts
@@ -72,14 +68,13 @@ def read_config(files: Files) -> tuple[dict[str, Any], Family, list[str]]:
         raise ModelError(f"there is no config.json in {files.label}")
     config = read_json_object(files, "config.json")
     family = _family(config)
-    _refuse_kinds(config, family)
-    notes = [
-        *_settle_architecture(config, family),
-        *_settle_dtypes(config),
-        *_fill_in(config, family),
-    ]
-    _check_counts(config, family)
-    _check_per_layer_lists(config, family)
+    _refuse_kinds(config)
+    notes = _settle_dtypes(config)
+    if family is not None:
+        _refuse_experts(config, family)
+        notes += [*_settle_architecture(config, family), *_fill_in(config, family)]
+        _check_counts(config, family)
+        _check_per_layer_lists(config, family)
     if config.pop("auto_map", None) is not None:
         notes.append("auto_map was dropped: code in a model repository is never run")
     for key in _IMPLEMENTATIONS:
@@ -91,22 +86,24 @@ def read_config(files: Files) -> tuple[dict[str, Any], Family, list[str]]:
     return config, family, notes
 
 
-def _family(config: dict[str, Any]) -> Family:
+def _family(config: dict[str, Any]) -> Family | None:
     model_type = config.get("model_type")
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
         known = f"hfgrow grows {', '.join(sorted(FAMILIES))}"
-        if isinstance(model_type, str) and model_type in NOT_GROWN:
+        if not isinstance(model_type, str):
+            found = "is missing" if model_type is None else f"{printable(repr(model_type))} is none"
+            raise ModelError(f"config.json: model_type {found}; {known}")
+        if model_type in NOT_GROWN:
             raise ModelError(
                 f"config.json: model_type {model_type} cannot be grown: {NOT_GROWN[model_type]}",
-                hint=INSTEAD.get(model_type, known),
+                hint=known,
             )
-        found = "is missing" if model_type is None else f"{printable(repr(model_type))} is unknown"
-        raise ModelError(f"config.json: model_type {found}; {known}")
+        return None
     return family
 
 
-def _refuse_kinds(config: dict[str, Any], family: Family) -> None:
+def _refuse_kinds(config: dict[str, Any]) -> None:
     if config.get("quantization_config") is not None:
         method = config["quantization_config"]
         kind = method.get("quant_method") if isinstance(method, dict) else method
@@ -117,6 +114,16 @@ def _refuse_kinds(config: dict[str, Any], family: Family) -> None:
     for key, what in _OTHER_WEIGHTS.items():
         if config.get(key) is not None:
             raise ModelError(f"config.json: {key} {what}", hint="remove the key if it is not used")
+
+
+def _refuse_experts(config: dict[str, Any], family: Family) -> None:
+    """Refuse what a written family cannot have."""
+    if config.get(_SINGLE_LAYERS) is not None:
+        raise ModelError(
+            f"config.json: {_SINGLE_LAYERS} changes single layers, and hfgrow does not know how it "
+            "grows",
+            hint="remove the key if it is not used",
+        )
     for key in () if family.has_experts else _EXPERTS:
         if config.get(key):
             raise ModelError(
@@ -233,7 +240,7 @@ def _check_counts(config: dict[str, Any], family: Family) -> None:
 def _check_per_layer_lists(config: dict[str, Any], family: Family) -> None:
     num_layers = config["num_hidden_layers"]
     for key, value in config.items():
-        if not isinstance(value, list) or key in _GLOBAL_LISTS:
+        if not isinstance(value, list) or key in GLOBAL_LISTS:
             if key in family.per_layer_lists and value is not None and not isinstance(value, list):
                 raise ModelError(f"config.json: {key} must be a list")
             continue
@@ -245,7 +252,7 @@ def _check_per_layer_lists(config: dict[str, Any], family: Family) -> None:
         elif len(value) == num_layers and not _is_by_chance(key, value):
             raise _unknown_list(key)
     for key, value in config.items():
-        if key not in (*_GLOBAL_LISTS, *_GLOBAL_KEYS, *family.per_layer_lists):
+        if key not in (*GLOBAL_LISTS, *GLOBAL_KEYS, *family.per_layer_lists):
             _check_nested(key, value, num_layers)
 
 

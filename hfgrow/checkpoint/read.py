@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.config import read_config
+from hfgrow.checkpoint.derived.reading import derived
 from hfgrow.checkpoint.files import CONFIG, INDEX, SINGLE, Files, leaves_by_link
 from hfgrow.checkpoint.foreign import EMPTIED
 from hfgrow.checkpoint.header import Entry, read_header, read_index
@@ -48,7 +49,8 @@ def read(files: Files) -> GrowthPlan:
     # Stamps before headers: a file that is replaced in between must not pass for the one read.
     sources = {name: SourceFile(files.nbytes(name), files.stamp(name)) for name in names}
     headers = {name: read_header(files, name) for name in names}
-    tied_names = (family.head.tensor, EMBEDDINGS) if family.is_tied(config) else ()
+    is_tied = family is not None and family.is_tied(config)
+    tied_names = (family.head.tensor, EMBEDDINGS) if family and is_tied else ()
     if files.folder and (place := leaves_by_link(Path(files.folder), [CONFIG, *names])):
         notes.append(f"links lead out of the folder, to {place}: what lies there is read")
     stored = _merge(headers, None if index is None else index.weight_map, tied_names)
@@ -56,6 +58,8 @@ def read(files: Files) -> GrowthPlan:
         notes += index.notes(
             sum(entry.nbytes for file in headers.values() for entry in file.values())
         )
+    if family is None:
+        return _derived(files, config, stored, sources, notes)
     names_found = usual_names(stored)
     notes += told(names_found)
     tensors = {names_found[name]: tensor for name, tensor in stored.items()}
@@ -74,6 +78,31 @@ def read(files: Files) -> GrowthPlan:
         tensors=tensors,
         files=sources,
         notes=tuple(notes),
+    )
+
+
+def _derived(
+    files: Files,
+    config: dict[str, Any],
+    tensors: dict[str, TensorPlan],
+    sources: Mapping[str, SourceFile],
+    notes: list[str],
+) -> GrowthPlan:
+    """Return the plan of a checkpoint of a family that transformers tells."""
+
+    def same_bytes(one: TensorPlan, other: TensorPlan) -> bool:
+        return _same_bytes(files, stored_in(one), stored_in(other))
+
+    family = derived(config, tensors, notes, same_bytes if files.folder else None)
+    return GrowthPlan(
+        folder=files.folder,
+        config=config,
+        family=family.model_type,
+        layer_map=tuple(LayerSource(i) for i in range(len(family.kinds))),
+        tensors=tensors,
+        files=sources,
+        notes=tuple(notes),
+        derived=family,
     )
 
 

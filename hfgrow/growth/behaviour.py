@@ -55,7 +55,8 @@ def measure(base: Path, grown: Path, progress: Progress, text: str | None = None
     """
     progress.say("Measuring logits of base and grown model")
     first, second = read(LocalFolder(base)), read(LocalFolder(grown))
-    tokens, name = _tokens(base, first.config, second.num_parameters, text, progress)
+    settings = first.derived.settings if first.derived else first.config
+    tokens, name = _tokens(base, settings, second.num_parameters, text, progress)
     with counting(progress, "Measuring logits", first.nbytes + second.nbytes) as advance:
         try:
             grown_logits, grown_dtype = logits_of(second, tokens, _GROWN, advance=advance)
@@ -175,7 +176,11 @@ def check_transformers_view(folder: Path, base: Path | None = None) -> int:
         VerificationError: transformers expects other names or shapes, or refuses the config.
         ModelError: It refuses the config of the base.
     """
-    stored = {name: tensor.shape for name, tensor in read(LocalFolder(folder)).tensors.items()}
+    plan = read(LocalFolder(folder))
+    if plan.derived is not None:
+        # It was compared with transformers' model as it was read: buffers too, in either form.
+        return len(plan.tensors)
+    stored = {name: tensor.shape for name, tensor in plan.tensors.items()}
     try:
         with foreign(
             lambda said: VerificationError(f"transformers refuses the grown config: {said}")

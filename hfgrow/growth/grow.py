@@ -67,6 +67,7 @@ class GrowthRequest:
         allow_nonfinite: Whether a base with NaN or infinity in its weights is grown all the same.
         dry_run: Stop when the plan is made.
         maps: The folder with the maps of learned steps; a dry run needs none.
+        untested: Whether a type is grown that was not proven with the transformers installed here.
     """
 
     model: str
@@ -86,6 +87,7 @@ class GrowthRequest:
     allow_nonfinite: bool = False
     dry_run: bool = False
     maps: Path | None = None
+    untested: bool = False
 
     @property
     def wants_proof(self) -> bool:
@@ -229,7 +231,7 @@ def _headers(
         if ref.path is None and missing(*COMPUTING):
             # What cannot be computed here is not downloaded.
             draft = read(files_of(ref, client))
-            require_for(planned(draft, request.steps, request.dtype, request.maps, is_draft=True))
+            require_for(_planned(request, draft, is_draft=True))
         files = LocalFolder(local_folder(ref, client, progress))
     return read(files)
 
@@ -250,7 +252,7 @@ def _plan(
         if not any((Path(base.folder) / file).is_file() for file in TOKENIZERS):
             where = "the base has" if cached_snapshot(ref) is None else "the cache holds"
             progress.say(f"Note: {where} no tokenizer, so the grown model has none")
-    plan = planned(base, request.steps, request.dtype, request.maps, is_draft=request.dry_run)
+    plan = _planned(request, base, is_draft=request.dry_run)
     layout = lay_out(plan, request.max_shard_nbytes)
     if not request.dry_run:
         require_for(plan)
@@ -258,6 +260,17 @@ def _plan(
         check_free_space(plan, layout, out)
     name = target.repo_id.rpartition("/")[2] if target else name
     return Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
+
+
+def _planned(request: GrowthRequest, base: GrowthPlan, *, is_draft: bool) -> GrowthPlan:
+    return planned(
+        base,
+        request.steps,
+        request.dtype,
+        request.maps,
+        is_draft=is_draft,
+        untested=request.untested,
+    )
 
 
 def _begin_lineage(

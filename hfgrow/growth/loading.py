@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.config import read_config
+from hfgrow.checkpoint.derived.skeleton import loaded_config, model_class
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError, foreign
+from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.plan import GrowthPlan, is_computed, stored_in
 from hfgrow.plan.tensors import predictor_of
 
@@ -33,6 +35,8 @@ def transformers_config(folder: Path) -> Any:
 
 def config_of(content: Mapping[str, Any]) -> Any:
     """Return the config that transformers makes of a config.json; what it raises goes through."""
+    if content.get("model_type") not in FAMILIES:
+        return loaded_config(content)
     from transformers import AutoConfig
 
     any_config: Any = AutoConfig
@@ -88,6 +92,9 @@ def loaded_model(folder: Path, config: Any, *, dtype: Any, **options: Any) -> An
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no annotations
     any_model: Any = AutoModelForCausalLM
+    if config.model_type not in FAMILIES:
+        # A model of text and images is more than its language model.
+        any_model = model_class(config, {"architectures": config.architectures})
     renamed = {f"^{re.escape(stored)}$": name for name, stored in renamed_tensors(folder).items()}
     return any_model.from_pretrained(
         folder,

@@ -15,9 +15,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.derived.grown import checked
 from hfgrow.checkpoint.learned_maps import open_maps
 from hfgrow.checkpoint.strict import parse_yaml, read_bounded
 from hfgrow.errors import UsageError, printable
+from hfgrow.growth.derived import check_proven, with_suggestion
 from hfgrow.plan.operators import ALL_OPERATORS, MAX_STEPS, OPERATORS, apply
 from hfgrow.plan.operators.operator import Mark, Parameter, is_argument
 from hfgrow.plan.plan import GrowthPlan, with_dtype
@@ -275,7 +277,12 @@ def apply_step(
         UsageError: No such operator, or arguments that do not fit; of drafts, that cannot be.
         ModelError: The maps are not there, or not those of this growth.
     """
-    return apply(plan, operator, arguments, None if is_draft else partial(open_maps, maps))
+    if plan.derived is None:
+        return apply(plan, operator, arguments, None if is_draft else partial(open_maps, maps))
+    try:
+        return checked(plan, apply(plan, operator, arguments))
+    except UsageError as error:
+        raise with_suggestion(plan, error) from error
 
 
 # The operators to apply, in order: a name in the table, and its arguments by name.
@@ -304,6 +311,7 @@ def planned(
     maps: Path | None = None,
     *,
     is_draft: bool = False,
+    untested: bool = False,
 ) -> GrowthPlan:
     """Return the plan of the grown model.
 
@@ -313,9 +321,11 @@ def planned(
         dtype: Convert every tensor, as config.json names dtypes.
         maps: The folder with the maps of learned steps.
         is_draft: Whether the plan is only shown, and may lack those.
+        untested: Whether a derived family may grow in ways that were not proven.
 
     Raises:
         UsageError: There is no step, or one of them cannot be.
+        ModelError: The family is derived, and was not proven to grow so.
     """
     if not steps:
         raise UsageError("there is no growth step")
@@ -339,4 +349,7 @@ def planned(
             if len(steps) == 1:
                 raise
             raise UsageError(f"step {i}, {operator}: {error}", hint=error.hint) from error
+    if base.derived is not None and not untested:
+        # What cannot be is refused with its own reason, before what was never tried.
+        check_proven(base.derived, [operator for operator, _ in steps])
     return plan

@@ -365,14 +365,20 @@ def experts_of(plan: GrowthPlan) -> dict[str, int]:
 
 def widths_of(plan: GrowthPlan) -> dict[str, int]:
     """Return the sizes of the axes of width, by config key."""
+    if plan.derived is not None:
+        known = {key: plan.derived.sizes.get(axis) for key, axis in WIDTHS.items()}
+        return {key: size for key, size in known.items() if size is not None}
     sizes = FAMILIES[plan.family].sizes(plan.config)
     return {key: sizes[axis] for key, axis in WIDTHS.items()}
 
 
 def non_embedding_parameters(plan: GrowthPlan) -> int:
     """Return the parameters outside the embeddings and the output head."""
-    outside = {"model.embed_tokens.weight", "lm_head.weight"}
+    outside = plan.derived.embeddings if plan.derived else _EMBEDDINGS
     return sum(t.num_elements for name, t in plan.tensors.items() if name not in outside)
+
+
+_EMBEDDINGS = frozenset({"model.embed_tokens.weight", "lm_head.weight"})
 
 
 def num_computed(plan: GrowthPlan) -> int:
@@ -389,7 +395,7 @@ def versions_of_plan(plan: GrowthPlan) -> dict[str, str]:
     """Return the versions that a growth depends on; those of numpy and torch if they compute."""
     numpy = ["numpy"] if any(map(is_computed, plan.tensors.values())) else []
     torch = ["torch"] if any(predictor_of(t.recipe) for t in plan.tensors.values()) else []
-    return versions_of(*torch, *numpy)
+    return versions_of(*torch, *numpy, *(["transformers"] if plan.derived else []))
 
 
 def versions_of(*packages: str) -> dict[str, str]:

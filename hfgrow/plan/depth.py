@@ -18,11 +18,14 @@ from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
-from hfgrow.errors import UsageError
+from hfgrow.errors import UsageError, growth, printable
+from hfgrow.plan.axes import AxisMap, Span, identity
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.derived import DerivedFamily, pattern_of
+from hfgrow.plan.families.rewrite import rewritten
 from hfgrow.plan.families.table import Family, Kind, Role, layer_of, layer_prefix
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
-from hfgrow.plan.tensors import Blend, Fill, Normal, Predicted, Recipe
+from hfgrow.plan.tensors import Blend, Fill, Lift, Normal, Predicted, Recipe
 
 # More layers than any checkpoint needs; a bound on what a typing error can ask for, and on the
 # index that lists their tensors.
@@ -51,8 +54,10 @@ def apply_layer_map(
         UsageError: The map asks for more layers than `MAX_LAYERS`.
     """
     check_num_layers(len(layer_map))
-    family = FAMILIES[base.family]
     sources = tuple(LayerSource(item) if isinstance(item, int) else item for item in layer_map)
+    if base.derived is not None:
+        return _by_derived_family(base, base.derived, sources, step, seed, mask)
+    family = FAMILIES[base.family]
     config = grown_config(base.config, family, [source.layer for source in sources])
     roles = family.roles(config)
     by_layer: list[dict[str, TensorPlan]] = [{} for _ in range(base.num_hidden_layers)]
@@ -84,6 +89,104 @@ def apply_layer_map(
         tensors=tensors,
         steps=(*base.steps, replace(step, layer_map=sources)),
     )
+
+
+def _by_derived_family(
+    base: GrowthPlan,
+    family: DerivedFamily,
+    sources: Sequence[LayerSource],
+    step: GrowthStep,
+    seed: int,
+    mask: float,
+) -> GrowthPlan:
+    """Grow by a map of layers alone; whether the config says it right is checked by transformers.
+
+    What a layer has may differ from layer to layer, and every copy has what its source has.
+    """
+    layer_map = [source.layer for source in sources]
+    modes = {source.mode for source in sources}
+    if modes - {"copy", "zero", "random"}:
+        raise UsageError(
+            f"{step.operator} mixes layers, for which hfgrow has to know that they are of one kind "
+            f"and the roles of their tensors; of a {printable(base.family)} it knows none",
+            hint=f"copies: {growth('stack', g=2)}",
+        )
+    tensors: dict[str, TensorPlan] = {}
+    by_layer: list[dict[str, TensorPlan]] = [{} for _ in range(base.num_hidden_layers)]
+    for name, tensor in base.tensors.items():
+        if (found := family.layer_of(name)) is not None:
+            by_layer[found[0]][found[1]] = tensor
+        elif name in family.tables:
+            table = _by_blocks(tensor, family.tables[name], layer_map, base.num_hidden_layers)
+            tensors[name] = replace(tensor, recipe=table)
+        else:
+            tensors[name] = tensor
+    std = float(family.settings.get("initializer_range") or _STD)
+    for i, source in enumerate(sources):
+        if source.mode != "copy":
+            _check_ends(family, by_layer[source.layer], step.operator)
+        for rest, tensor in by_layer[source.layer].items():
+            name = f"{family.stack}{i}.{rest}"
+            if source.mode == "copy":
+                tensors[name] = tensor
+                continue
+            is_fresh = source.mode == "random"
+            end = family.ends.get(pattern_of(rest))
+            recipe = tensor.recipe
+            if is_fresh and len(recipe.shape) == 2 and (end is None or mask):
+                factor = 1.0 if end is None else mask
+                recipe = Normal(recipe.shape, factor * std, f"{seed}/{name}")
+            elif end is not None:
+                # Of fresh layers what is no matrix, such as a gain, is the last layer's.
+                recipe = (
+                    Blend(((mask, recipe),))
+                    if is_fresh and mask and not end
+                    else (Fill(recipe.shape, end))
+                )
+            tensors[name] = replace(tensor, recipe=recipe)
+    try:
+        settings = rewritten(
+            family.settings_of(base.config), family.settings, layer_map, base.num_hidden_layers
+        )
+    except UsageError as error:
+        details = {**error.details, "layer_map": layer_map}
+        raise UsageError(f"{error}", hint=error.hint, details=details) from error
+    return replace(
+        base,
+        config=family.with_settings(base.config, settings),
+        layer_map=tuple(_composed(base.layer_map[s.layer], s.mode) for s in sources),
+        tensors=tensors,
+        steps=(*base.steps, replace(step, layer_map=tuple(sources))),
+    )
+
+
+# The spread of fresh weights where the config says none.
+_STD = 0.02
+
+
+def _check_ends(family: DerivedFamily, layer: Mapping[str, TensorPlan], operator: str) -> None:
+    """Refuse a layer of which nobody has found out what has to be zero for it to add nothing."""
+    said = f"{operator} needs to know what makes a layer of a {printable(family.model_type)} add"
+    if not family.ends:
+        raise UsageError(
+            f"{said} nothing, and no such tensors are known",
+            hint=f"copies: {growth('interpolate', g=2)}",
+        )
+    for rest in layer:
+        if pattern_of(rest) not in family.seen:
+            raise UsageError(
+                f"{said} nothing, which was found out on layers without {printable(rest)}",
+                hint=f"copies: {growth('interpolate', g=2)}",
+            )
+
+
+def _by_blocks(tensor: TensorPlan, axis: int, layer_map: Sequence[int], num_layers: int) -> Recipe:
+    """Return a table whose axis has a block for each layer, for the layers of the map."""
+    sizes = tensor.shape
+    block = sizes[axis] // num_layers
+    mapped = AxisMap(sizes[axis], tuple(Span(i * block, block) for i in layer_map))
+    rows, cols = (mapped if i == axis else identity(size) for i, size in enumerate(sizes))
+    return Lift(tensor.recipe, rows, cols)
 
 
 def scale_branches(base: GrowthPlan, factor: float) -> dict[str, TensorPlan]:

@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 from hfgrow.errors import UsageError, printable
+from hfgrow.plan.families.derived import DerivedFamily
 from hfgrow.plan.tensors import CONFIG_DTYPES, DTYPE_NBYTES, Fill, Recipe, Stored
 
 
@@ -77,6 +78,7 @@ class GrowthPlan:
         folder: Where the files of the recipes lie; empty when only headers were fetched.
         config: The config.json of the output.
         family: Which table of tensor roles applies (`model_type`).
+        derived: The family that stands for that table where no table is written.
         layer_map: For every layer, the layer of the base that it comes from.
         tensors: Tensor name -> plan.
         files: Weight file name -> size and stamp.
@@ -92,6 +94,7 @@ class GrowthPlan:
     files: Mapping[str, SourceFile]
     steps: tuple[GrowthStep, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    derived: DerivedFamily | None = None
 
     def __repr__(self) -> str:
         steps = f", by {', '.join(step.operator for step in self.steps)}" if self.steps else ""

@@ -217,7 +217,7 @@ def test_heads_that_cannot_grow_are_said_to_be_fixed(
 def test_the_tables_of_families_and_operators_are_shown(with_grown: Path) -> None:
     found = json.loads(call_hfgrow("operators", "--json").stdout)["operators"]
     assert [row["name"] for row in found] == list(OPERATORS)
-    edit_json(with_grown / "base" / "config.json", model_type="gpt2")
+    edit_json(with_grown / "base" / "config.json", model_type="gpt5")
     finished = call_hfgrow("check", "./base", cwd=with_grown)
     assert all(name in finished.stderr for name in FAMILIES)
 

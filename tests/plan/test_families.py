@@ -15,7 +15,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from hfgrow.plan.depth import grown_config
 from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.refused import INSTEAD, NOT_GROWN
+from hfgrow.plan.families.refused import NOT_GROWN
 from hfgrow.plan.families.table import Family, Kind, layer_of, layer_prefix
 from tests.checkpoints import SIZES, TRAITS, MakeCheckpoint, load, logits
 from tests.families import DENSE
@@ -284,7 +284,6 @@ def test_longrope_wants_heads_to_grow_with_the_hidden_size() -> None:
 
 def test_what_is_refused_is_spelled_as_transformers_spells_it_and_is_not_grown() -> None:
     assert not NOT_GROWN.keys() & FAMILIES.keys()
-    assert INSTEAD.keys() <= NOT_GROWN.keys()
     assert NOT_GROWN.keys() - CONFIG_MAPPING.keys() <= {"kimi_k2"}
 
 

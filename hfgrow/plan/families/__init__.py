@@ -1,5 +1,8 @@
 """The families hfgrow can grow: one table for each `model_type`."""
 
+from collections.abc import Mapping
+
+from hfgrow.errors import UsageError, growth, printable
 from hfgrow.plan.families.experts import FLEX_OLMO, MIXTRAL, QWEN2_MOE, QWEN3_MOE
 from hfgrow.plan.families.gemma import GEMMA, GEMMA2, GEMMA3_TEXT, VAULTGEMMA
 from hfgrow.plan.families.glm import GLM, GLM4
@@ -21,8 +24,18 @@ from hfgrow.plan.families.qwen import HUNYUAN_V1_DENSE, QWEN2, QWEN3, SEED_OSS
 from hfgrow.plan.families.smollm3 import SMOLLM3
 from hfgrow.plan.families.table import Family
 
-FAMILIES: dict[str, Family] = {
-    family.model_type: family
+
+class _Families(dict[str, Family]):
+    def __missing__(self, model_type: str) -> Family:
+        raise UsageError(
+            f"{printable(model_type)} has no table of its tensors in hfgrow: it grows in depth "
+            "alone, as transformers builds it",
+            hint=f"in depth: {growth('stack', g=2)}",
+        )
+
+
+FAMILIES: Mapping[str, Family] = _Families(
+    (family.model_type, family)
     for family in (
         GEMMA,
         GEMMA2,
@@ -58,4 +71,4 @@ FAMILIES: dict[str, Family] = {
         QWEN2_MOE,
         QWEN3_MOE,
     )
-}
+)

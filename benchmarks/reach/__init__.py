@@ -1,0 +1,1 @@
+"""How far growth reaches: every causal language model of transformers, grown and compared."""

@@ -1,0 +1,190 @@
+"""Prove growth in depth for every causal language model of the installed transformers.
+
+    python -m benchmarks.reach                    # all types, minutes; writes the table that ships
+    python -m benchmarks.reach --only mixtral     # some types, nothing is written
+
+Each type is built tiny with every tensor perturbed, saved, grown by the program's own code, loaded
+as a user would and compared on 16 tokens with two twins in memory: the base's layers run in the
+order of the map, and deep copies of them in a longer list. What is refused is written all the same,
+unchecked, so that a refusal that was not needed shows. Each type has a process of its own.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+from hfgrow.checkpoint.derived import table
+
+from .document import written
+from .prove import STEPS, base_of, prove, zero_of
+
+# Models of text and images whose text layers grow inside the checkpoint; one of them is no causal
+# language model by itself.
+WHOLE = ("gemma3", "gemma4", "llama4", "mistral3", "qwen3_5", "qwen3_5_moe")
+SHIPPED = Path(str(table.__file__)).with_name("proven.json")
+_TIMEOUT_S = 1200.0
+# From the worst to the best: the cell of a type that was tried in two ways is the worse.
+_VERDICTS = (
+    "crashed",
+    "wrong",
+    "not built",
+    "open",
+    "refused",
+    "could",
+    "not needed",
+    "close",
+    "right",
+)
+
+Row = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the proof; the exit code is 1 if a growth was wrong or crashed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reach", description=__doc__)
+    parser.add_argument("--only", nargs="+", metavar="TYPE", help="These types; write nothing.")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--rows", type=Path, help="Keep rows here, and take up what is there.")
+    options = parser.parse_args(arguments)
+    version, types = _types()
+    rows: dict[str, Row] = {}
+    if options.rows and options.rows.exists():
+        rows = dict(map(json.loads, options.rows.read_text(encoding="utf-8").splitlines()))
+    wanted = [name for name in options.only or types if name not in rows]
+    for model_type, row in _all(wanted, options.processes):
+        rows[model_type] = row
+        if options.rows:
+            with options.rows.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([model_type, row]) + "\n")
+        cells = ", ".join(f"{name} {row[name]}" for name in STEPS)
+        print(f"{model_type}: {cells} ({row['seconds']:.0f} s)", flush=True)
+        for name, detail in row["details"].items():
+            print(f"    {name}: {detail}", flush=True)
+    if not options.only:
+        _write(version, rows)
+    return int(any(row[name] in ("wrong", "crashed") for row in rows.values() for name in STEPS))
+
+
+def _types() -> tuple[str, list[str]]:
+    import torch
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.utils import logging
+
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it has no annotations
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # nor has it
+    return transformers.__version__, sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *WHOLE})
+
+
+def _all(types: Sequence[str], most: int) -> Iterator[tuple[str, Row]]:
+    """Yield the row of every type, several processes at a time."""
+    context = multiprocessing.get_context("fork")
+    waiting, running = list(types), dict[str, tuple[Any, Any, float]]()
+    while waiting or running:
+        while waiting and len(running) < most:
+            model_type = waiting.pop(0)
+            here, there = context.Pipe(duplex=False)
+            process = context.Process(target=_told, args=(model_type, there))
+            process.start()
+            there.close()
+            running[model_type] = (process, here, time.monotonic())
+        time.sleep(0.05)
+        for model_type, (process, here, started) in list(running.items()):
+            is_late = time.monotonic() - started > _TIMEOUT_S
+            if not (here.poll() or not process.is_alive() or is_late):
+                continue
+            row = _row("crashed", "it took too long" if is_late else "the process ended")
+            with suppress(EOFError):
+                row = here.recv() if here.poll() else row
+            process.terminate()
+            process.join()
+            row["seconds"] = time.monotonic() - started
+            del running[model_type]
+            yield model_type, row
+
+
+def _told(model_type: str, there: Any) -> None:
+    warnings.simplefilter("ignore")
+    there.send(row_of(model_type))
+    there.close()
+
+
+def row_of(model_type: str) -> Row:
+    """Return what comes of every growth of a type."""
+    ways = [whole for whole in (False, True) if whole == (model_type in WHOLE) or not whole]
+    if model_type == "mistral3":
+        ways = [True]
+    rows = [_row_of(model_type, whole) for whole in ways]
+    worst = {name: min((row[name] for row in rows), key=_VERDICTS.index) for name in STEPS}
+    return {
+        **rows[0],
+        **worst,
+        "details": {k: v for row in rows for k, v in row["details"].items()},
+    }
+
+
+def _row_of(model_type: str, whole: bool) -> Row:
+    with tempfile.TemporaryDirectory(prefix="hfgrow-reach-") as name:
+        folder = Path(name)
+        try:
+            base = base_of(model_type, folder / "base", whole=whole)
+        except Exception as error:  # a type that cannot be built alone
+            return _row("not built", f"{type(error).__name__}: {error}"[:200])
+        row: Row = {"details": {}, "zero": {}}
+        try:
+            row["zero"] = zero_of(base)
+        except Exception as error:
+            row["details"]["zero"] = f"{type(error).__name__}: {error}"[:200]
+        _believe(json.loads((base / "config.json").read_text())["model_type"], row["zero"])
+        for operator in STEPS:
+            if operator == "partial" and "right" == row["stack"] == row["interpolate"]:
+                row[operator] = "not needed"
+                continue
+            outcome = prove(base, folder / operator, operator)
+            row[operator] = outcome.verdict
+            if outcome.verdict != "right":
+                row["details"][operator] = outcome.detail
+        return row
+
+
+def _row(verdict: str, detail: str) -> Row:
+    return {**dict.fromkeys(STEPS, verdict), "zero": {}, "details": {"stack": detail}}
+
+
+def _believe(model_type: str, zero: dict[str, Any]) -> None:
+    """Let the program know what was just found out, as it will from the table that ships."""
+    import transformers
+
+    known: Any = table.proven()
+    known.setdefault(transformers.__version__, {}).setdefault(model_type, {})["zero"] = zero
+
+
+def _write(version: str, rows: dict[str, Row]) -> None:
+    shipped = {
+        model_type: {
+            **{name: "right" if row[name] == "close" else row[name] for name in STEPS},
+            **({"zero": row["zero"]} if row["zero"] else {}),
+        }
+        for model_type, row in sorted(rows.items())
+    }
+    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in shipped.items())
+    SHIPPED.write_text(f'{{"{version}": {{\n{lines}\n}}}}\n', encoding="utf-8")
+    document = Path(__file__).resolve().parents[2] / "docs" / "families.md"
+    document.write_text(written(version, rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

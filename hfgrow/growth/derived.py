@@ -1,0 +1,94 @@
+"""Which growths of a derived family were proven, and what would work where one does not fit.
+
+The table is made by `python -m benchmarks.reach`: every causal language model of one release of
+transformers, built tiny, grown by this program and compared with twins in memory.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from hfgrow.checkpoint.derived.grown import fits
+from hfgrow.checkpoint.derived.table import proven, row_of
+from hfgrow.errors import ModelError, UsageError, argument, growth, printable
+from hfgrow.plan.families.derived import DerivedFamily, rhythm
+from hfgrow.plan.plan import GrowthPlan
+
+# Steps that have one proof; a step of another name copies layers.
+ZERO = ("zero-depth", "random-depth")
+COPIES = ("stack", "interpolate", "partial")
+
+
+def check_proven(family: DerivedFamily, operators: Sequence[str]) -> None:
+    """Refuse growths of a type that nobody has compared with a twin.
+
+    Raises:
+        ModelError: The type, or one of the growths, is not in the table of this transformers.
+    """
+    for operator in operators:
+        if not is_proven(family, operator):
+            said = f"{operator} of a {printable(family.model_type)}"
+            if is_proven(family, "stack"):
+                hint = f"copies were proven: {growth('interpolate', g=2)}"
+            else:
+                hint = (
+                    f"{argument('untested')} grows it all the same; look at the result with "
+                    f"{argument('verify')}"
+                )
+            where = "" if family.version in proven() else f", only with {', '.join(proven())}"
+            raise ModelError(
+                f"{said} was not proven with transformers {family.version}{where}", hint=hint
+            )
+
+
+def is_proven(family: DerivedFamily, operator: str) -> bool:
+    """Say whether growth by an operator was compared with a twin: itself, or copies of layers."""
+    row = row_of(family.model_type, family.version)
+    wanted = (ZERO[0],) if operator in ZERO else COPIES
+    return any(row.get(name) == "right" for name in wanted)
+
+
+def suggestion(plan: GrowthPlan, depth: int) -> str:
+    """Return a growth to about this depth that fits; empty if none was found.
+
+    Args:
+        plan: The base, of a derived family.
+        depth: What was asked for.
+    """
+    return next((said for said, layer_map in _others(plan, depth) if fits(plan, layer_map)), "")
+
+
+def _others(plan: GrowthPlan, depth: int) -> Iterator[tuple[str, list[int]]]:
+    num_layers = plan.num_hidden_layers
+    times = max(2, round(depth / num_layers))
+    every = range(num_layers)
+    yield growth("interpolate", layers=depth), [i * num_layers // depth for i in range(depth)]
+    kinds = plan.derived.kinds if plan.derived else ()
+    prefix, period = rhythm(kinds) or (1, 1)
+    if prefix and prefix < num_layers:
+        pattern = f"[1:{prefix}]-[{prefix + 1}:{num_layers}]*{times}"
+        yield (
+            growth("partial", pattern=pattern),
+            [*every[:prefix], *list(every[prefix:]) * times],
+        )
+    if period > 1 and not prefix and num_layers % period == 0:
+        blocks = [every[i : i + period] for i in range(0, num_layers, period)]
+        pattern = "-".join(f"[{block[0] + 1}:{block[-1] + 1}]*{times}" for block in blocks)
+        yield (
+            growth("partial", pattern=pattern),
+            [i for block in blocks for i in list(block) * times],
+        )
+        yield growth("stack", g=times), list(every) * times
+    pattern = f"[1:{num_layers - 1}]*{times}-[{num_layers}]"
+    yield growth("partial", pattern=pattern), [*list(every[:-1]) * times, num_layers - 1]
+    pattern = f"[1]-[2:{num_layers}]*{times}"
+    yield growth("partial", pattern=pattern), [0, *list(every[1:]) * times]
+
+
+def with_suggestion(plan: GrowthPlan, error: UsageError) -> UsageError:
+    """Return the refusal of a layer map that says what would fit, if it says nothing yet."""
+    layer_map = error.details.get("layer_map")
+    if error.hint or not isinstance(layer_map, list):
+        return error
+    found = suggestion(plan, len(layer_map))
+    return UsageError(
+        f"{error}", hint=f"this fits: {found}" if found else "", details=error.details
+    )

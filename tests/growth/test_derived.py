@@ -1,0 +1,265 @@
+"""Families that no table knows, grown as transformers builds them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from benchmarks.reach.prove import base_of, prove
+from hfgrow.checkpoint.derived.table import proven
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.errors import ModelError, UsageError
+from hfgrow.growth.derived import check_proven
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators import apply
+from tests.checkpoints import edit_json, tensors_of
+from tests.program import call_hfgrow
+
+TYPES = (
+    "falcon_h1",
+    "gemma4_text",
+    "gpt_oss",
+    "granitemoehybrid",
+    "lfm2",
+    "ministral3",
+    "mixtral",
+    "olmo3",
+    "qwen3_5_text",
+    "qwen3_moe",
+)
+MakeBase = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> MakeBase:
+    """Tiny models of transformers, each made once."""
+    made: dict[str, Path] = {}
+
+    def get(model_type: str) -> Path:
+        if model_type not in made:
+            made[model_type] = base_of(model_type, tmp_path_factory.mktemp(model_type) / "base")
+        return made[model_type]
+
+    return get
+
+
+def copied(folder: Path, target: Path) -> Path:
+    target.mkdir()
+    for file in folder.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+def with_tensors(folder: Path, names: dict[str, tuple[int, ...]]) -> None:
+    """Add tensors to a model of one file."""
+    import torch
+    from safetensors.torch import save_file
+
+    more = {name: torch.zeros(shape) for name, shape in names.items()}
+    save_file(tensors_of(folder) | more, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("operator", ["stack", "interpolate"])
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_growth_by_copies_computes_what_its_twins_do(
+    model_type: str, operator: str, base: MakeBase, tmp_path: Path
+) -> None:
+    outcome = prove(base(model_type), tmp_path / "out", operator)
+    assert outcome.verdict == "right", outcome.detail
+
+
+@pytest.mark.parametrize("model_type", ["falcon_h1", "gemma4_text", "mixtral", "qwen3_5_text"])
+def test_layers_that_add_nothing_change_not_a_single_bit(
+    model_type: str, base: MakeBase, tmp_path: Path
+) -> None:
+    outcome = prove(base(model_type), tmp_path / "out", "zero-depth")
+    assert (outcome.verdict, outcome.detail) == ("right", "base 0")
+
+
+def test_fresh_layers_on_top_add_nothing_and_are_fresh(base: MakeBase, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    grown = call_hfgrow("random-depth", base("mixtral"), "--layers", "5", "--verify", "--out", out)
+    assert grown.returncode == 0, grown.stderr
+    assert "|dlogit| max 0" in grown.stderr
+    tensors = tensors_of(out)
+    name = "self_attn.q_proj.weight"
+    assert not tensors[f"model.layers.4.{name}"].equal(tensors[f"model.layers.3.{name}"])
+
+
+def test_a_layer_with_a_tensor_that_no_proof_had_is_not_silenced(
+    base: MakeBase, tmp_path: Path
+) -> None:
+    plan = read(LocalFolder(base("mixtral")))
+    assert plan.derived is not None
+    plan = replace(plan, derived=replace(plan.derived, seen=frozenset({"mlp.gate.weight"})))
+    with pytest.raises(UsageError, match="found out on layers without"):
+        apply(plan, "zero-depth", {"g": 2})
+
+
+@pytest.mark.parametrize("model_type", ["gemma3", "gemma4", "llama4", "mistral3", "qwen3_5"])
+def test_the_text_layers_of_a_model_that_sees_grow_and_the_rest_is_carried(
+    model_type: str, tmp_path: Path
+) -> None:
+    folder, out = base_of(model_type, tmp_path / "base", whole=True), tmp_path / "out"
+    outcome = prove(folder, out, "stack")
+    assert outcome.verdict == "right", outcome.detail
+    family = read(LocalFolder(folder)).derived
+    assert family is not None
+    old, new = tensors_of(folder), tensors_of(out)
+    outside = {name for name in old if family.layer_of(name) is None} - family.tables.keys()
+    assert any("vision" in name or "visual" in name for name in outside)
+    assert outside == {name for name in new if family.layer_of(name) is None} - family.tables.keys()
+    assert all(new[name].equal(old[name]) for name in outside)
+    assert call_hfgrow("verify", out).returncode == 0
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "gemma4_text"])
+def test_a_growth_is_verified_and_reproduced(
+    model_type: str, base: MakeBase, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    grown = call_hfgrow("stack", base(model_type), "--g", "2", "--verify", "--out", out)
+    assert grown.returncode == 0, grown.stderr
+    assert "transformers expects exactly these" in grown.stderr
+    assert call_hfgrow("verify", out).returncode == 0
+    assert call_hfgrow("reproduce", out).returncode == 0
+    link = json.loads((out / "hfgrow.json").read_text())["chain"][0]
+    assert link["versions"]["transformers"] == version("transformers")
+
+
+def test_a_grown_model_grows_again(base: MakeBase, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert call_hfgrow("stack", base("olmo3"), "--g", "2", "--out", one).returncode == 0
+    assert call_hfgrow("interpolate", one, "--g", "2", "--out", two).returncode == 0
+    assert read(LocalFolder(two)).num_hidden_layers == 16
+    assert call_hfgrow("reproduce", two).returncode == 0
+
+
+def test_dense_layers_that_can_only_come_first_are_named_with_what_fits(
+    base: MakeBase, tmp_path: Path
+) -> None:
+    refused = call_hfgrow("stack", base("deepseek_v3"), "--g", "2", "--out", tmp_path / "out")
+    assert refused.returncode == 2
+    assert "first_k_dense_replace" in refused.stderr
+    assert "this fits: hfgrow interpolate MODEL --layers 8" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_layers_that_stand_in_periods_are_grown_by_whole_periods(
+    base: MakeBase, tmp_path: Path
+) -> None:
+    refused = call_hfgrow("interpolate", base("jamba"), "--g", "2", "--out", tmp_path / "out")
+    assert refused.returncode == 2
+    assert "this fits: hfgrow partial MODEL '[1:4]*2-[5:8]*2'" in refused.stderr
+    grown = call_hfgrow(
+        "partial", base("jamba"), "[1:4]*2-[5:8]*2", "--verify", "--out", tmp_path / "out"
+    )
+    assert grown.returncode == 0, grown.stderr
+
+
+def test_layers_whose_formula_has_their_number_are_refused(base: MakeBase, tmp_path: Path) -> None:
+    refused = call_hfgrow("stack", base("diffllama"), "--g", "2", "--out", tmp_path / "out")
+    assert refused.returncode == 2
+    assert "layer 4 comes from layer 0" in refused.stderr
+    assert "lambda_init" in refused.stderr
+
+
+def test_blocks_that_predict_further_tokens_are_left_out_and_named(
+    base: MakeBase, tmp_path: Path
+) -> None:
+    folder = copied(base("deepseek_v3"), tmp_path / "base")
+    with_tensors(folder, {"model.layers.4.eh_proj.weight": (32, 64)})
+    edit_json(folder / "config.json", num_nextn_predict_layers=1)
+    grown = call_hfgrow("interpolate", folder, "--g", "2", "--verify", "--out", tmp_path / "out")
+    assert grown.returncode == 0, grown.stderr
+    assert "1 tensors such as model.layers.4.eh_proj.weight predict tokens" in grown.stderr
+    assert (
+        json.loads((tmp_path / "out" / "config.json").read_text())["num_nextn_predict_layers"] == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.layers.4.mlp.gate.weight", "config.json says 4 layers, but the files hold"),
+        ("model.extra.weight", "model.extra.weight is no tensor of a MixtralForCausalLM"),
+    ],
+)
+def test_a_tensor_that_the_model_lacks_is_refused(
+    name: str, said: str, base: MakeBase, tmp_path: Path
+) -> None:
+    folder = copied(base("mixtral"), tmp_path / "base")
+    with_tensors(folder, {name: (4, 32)})
+    refused = call_hfgrow("check", folder)
+    assert refused.returncode == 3
+    assert said in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_hidden_layers": 10**9}, "but the files hold only"),
+        ({"num_hidden_layers": 5}, "is missing"),
+        ({"num_hidden_layers": "four"}, "must be an integer"),
+        ({"hidden_size": 64}, "has shape"),
+        ({"model_type": "mixtral_of_tomorrow"}, "is unknown"),
+        ({"architectures": ["MixtralForTokenClassification"]}, "is a MixtralForCausalLM here"),
+        ({"num_attention_heads": "many"}, "transformers refuses it"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "is quantised"),
+    ],
+    ids=str,
+)
+def test_a_config_that_is_not_that_of_the_files_is_refused(
+    change: dict[str, object], said: str, base: MakeBase, tmp_path: Path
+) -> None:
+    folder = copied(base("mixtral"), tmp_path / "base")
+    edit_json(folder / "config.json", **change)
+    refused = call_hfgrow("stack", folder, "--g", "2", "--out", tmp_path / "out")
+    assert refused.returncode == 3
+    assert said in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_needs_a_table_of_tensors_is_refused(base: MakeBase, tmp_path: Path) -> None:
+    for command in (("hyperclone", "--g", "2"), ("untie",)):
+        refused = call_hfgrow(command[0], base("mixtral"), *command[1:], "--out", tmp_path / "out")
+        assert refused.returncode == 2
+        assert "grows in depth alone" in refused.stderr
+
+
+def test_a_dry_run_reads_headers_alone(base: MakeBase, tmp_path: Path) -> None:
+    folder = copied(base("mixtral"), tmp_path / "base")
+    raw = (folder / "model.safetensors").read_bytes()
+    length = 8 + int.from_bytes(raw[:8], "little")
+    (folder / "model.safetensors").write_bytes(raw[:length] + bytes(len(raw) - length))
+    shown = call_hfgrow("stack", folder, "--g", "2", "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert "4 -> 8 layers" in shown.stdout
+
+
+def test_inspect_says_where_a_family_comes_from_and_what_its_layers_are(base: MakeBase) -> None:
+    shown = call_hfgrow("inspect", base("jamba")).stdout
+    assert f"derived from transformers {version('transformers')}" in shown
+    assert "3 kinds" in shown
+    assert "period 4" in shown
+
+
+def test_a_growth_that_was_not_proven_is_refused(base: MakeBase) -> None:
+    family = read(LocalFolder(base("mixtral"))).derived
+    assert family is not None
+    check_proven(family, ["stack"])
+    for other in (replace(family, version="0.1"), replace(family, model_type="new")):
+        with pytest.raises(ModelError, match=r"stack of a .* was not proven"):
+            check_proven(other, ["stack"])
+
+
+def test_every_type_of_the_installed_transformers_has_a_row() -> None:
+    """Where it fails, a new release came: `python -m benchmarks.reach` makes its table."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    rows = proven().get(version("transformers"), {})
+    assert sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - rows.keys() - FAMILIES.keys()) == []
