@@ -348,9 +348,12 @@ def model_record(
 
 
 def experts_of(plan: GrowthPlan) -> dict[str, int]:
-    """Return the record of a mixture of experts, by the names of `Model`; empty if it is none."""
-    family = FAMILIES[plan.family]
-    if not family.has_experts:
+    """Return the record of a mixture of experts, by the names of `Model`; empty if it is none.
+
+    Of a family that is derived nobody says here what an expert is.
+    """
+    family = FAMILIES.get(plan.family)
+    if family is None or not family.has_experts:
         return {}
     active = sum(
         tensor.num_elements * family.share(name, plan.config)
