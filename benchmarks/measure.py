@@ -156,11 +156,12 @@ def _with_children(pid: int) -> list[int]:
 
 
 def _resident_nbytes(pid: int) -> int:
+    """Return the resident memory of a process; of what several share, its part."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    except (OSError, StopIteration):
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def fsync(folder: Path) -> tuple[float, int]:

@@ -2,7 +2,8 @@
 
 A deep and a shallow random Llama of the same width; every command runs on both, in a process of its
 own. The peak is that of the process, by the kernel's account. What a command keeps in memory
-whatever the size, such as torch, is in both; what grows by more than the model does is a cliff.
+whatever the size, such as torch, is in both; what grows by more than the model does is a cliff. A
+run of all commands writes the table into README.md.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from benchmarks.document import put
 from benchmarks.environments import ROOT
 from benchmarks.loopback import fresh_hub
 from benchmarks.measure import clear, hfgrow_program, machine, measure, table, write_json
@@ -22,6 +24,7 @@ from benchmarks.peers import verify
 
 _SHAPE = Shape(512, 0, 8, 4, 1536, 2048)
 _TOKENS = 64
+README, _NAME = ROOT / "benchmarks" / "README.md", "memory"
 _RECIPE = """
 base: {base}
 output: {out}
@@ -114,7 +117,10 @@ def _push(place: Place) -> list[str]:
     return [hfgrow_program(), "push", str(place.grown), "grown", "-q"]
 
 
+_IMPORTS = "import torch; from transformers import LlamaForCausalLM"
 _COMMANDS: dict[str, Callable[[Place], list[str]]] = {
+    # What every command has that loads a model.
+    "import torch, transformers": lambda place: [sys.executable, "-c", _IMPORTS],
     "stack": lambda place: _grow("stack", "--g", "2", place=place),
     "stack --verify": lambda place: _grow("stack", "--g", "2", "--verify", place=place),
     "hyperclone": lambda place: _grow("hyperclone", "--g", "2", place=place),
@@ -165,6 +171,8 @@ def main() -> None:
         path.unlink()
     print(_table(peaks, sizes))
     print(machine(folder))
+    if len(peaks) == len(_COMMANDS):
+        put(README, _NAME, _table(peaks, sizes))
     write_json(arguments.json, folder, sizes=sizes, peaks=peaks)
 
 

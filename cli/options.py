@@ -18,6 +18,8 @@ from hfgrow.plan.operators.operator import Operator, Parameter
 from .pages import ALWAYS, HUB, OUTPUT
 from .words import aliases, dtypes, operators, recipes, studies
 
+# As other tools call them.
+_SHORT_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
 MODEL_HELP = "Folder, alias, org/name, hf://org/name@rev or Hub URL."
 
 ModelArgument = Annotated[
@@ -100,6 +102,7 @@ DtypeOption = Annotated[
         metavar="DTYPE",
         help="Convert all tensors: bfloat16, float16, float32, float64.  [default: none]",
         autocompletion=dtypes,
+        callback=lambda name: _SHORT_DTYPES.get(name, name),
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -11,7 +11,7 @@ from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import size
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.models import files_of, local_folder, locate
-from hfgrow.growth.publish import card_of
+from hfgrow.growth.publish import card_of, record_training
 from hfgrow.growth.reproduce import reproduce as reproduce_model
 from hfgrow.growth.verify import Verified
 from hfgrow.growth.verify import verify as verify_model
@@ -111,7 +111,7 @@ def _expected(outcome: Verified) -> str:
 
 
 def _trained(folder: Path, outcome: Verified) -> tuple[str, dict[str, object]]:
-    files = outcome.manifest.link.result.files
+    files = outcome.manifest.files
     names = ", ".join(printable(name) for name in files)
     lines = [f"sha256        {names}: as its training recorded", _expected(outcome)]
     return "\n".join(lines), {
@@ -138,6 +138,7 @@ def lineage(
     manifest = manifest_of(files_of(ref, client))
     lines = []
     for i, link in enumerate(manifest.chain):
+        lines += _elsewhere(manifest, i)
         at = f" @ {link.base.revision[:12]}" if link.base.revision else ""
         name = printable(link.base.repo_id or link.base.name)
         lines.append(
@@ -152,6 +153,7 @@ def lineage(
         if widths:
             shown = ", ".join(f"{key} {before} -> {after}" for key, before, after in widths)
             lines.append(f"      | {shown}")
+    lines += _elsewhere(manifest, len(manifest.chain))
     result = manifest.link.result
     recorded = printable(result.name)
     asked = recorded
@@ -168,6 +170,15 @@ def lineage(
     document = {"root_layer_map": list(manifest.root_layer_map), "ledger": found.to_json()}
     told = [*broken(lines, console.width, behind=8), *ledger_table]
     console.result("\n".join(told), {**_loads(manifest), **document})
+
+
+def _elsewhere(manifest: Manifest, after: int) -> list[str]:
+    """Return what other programs trained behind so many links."""
+    return [
+        f"      | trained by another program, its cost unknown: {printable(one.note, 200)}"
+        for one in manifest.elsewhere
+        if one.after == after
+    ]
 
 
 def reproduce(
@@ -199,11 +210,21 @@ def card(
     repo: Annotated[
         str | None, typer.Option("--repo", metavar="NAME", help="Where the model will lie.")
     ] = None,
+    trained_elsewhere: Annotated[
+        str | None,
+        typer.Option(
+            "--trained-elsewhere",
+            metavar="NOTE",
+            help="Record that another program has trained it since, on what and for how long.",
+        ),
+    ] = None,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
     """Write README.md and its picture again from hfgrow.json."""
     console = Console(as_json=json, quiet=quiet)
+    if trained_elsewhere is not None and not record_training(folder, trained_elsewhere, console):
+        console.say(f"Note: {CARD} was edited by hand; it is written again, as asked")
     if repo is not None:
         check_repo_id(repo)
     with translated(printable(folder, 200)):

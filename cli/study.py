@@ -20,7 +20,7 @@ from hfgrow.hub.client import HubClient
 from hfgrow.lineage.tables import text_table
 
 from . import options
-from .output import Console
+from .output import Console, broken
 from .pages import TRAIN
 from .words import listed_operators
 
@@ -79,7 +79,7 @@ def study(
     require("hfgrow study", "pydantic", *TRAINING)
     if dry_run and report_only:
         raise UsageError("--dry-run and --report-only: one of the two")
-    from hfgrow.study.arms import check_arms, load_study
+    from hfgrow.study.arms import EQUAL_COMPUTE, check_arms, load_study
 
     console = Console(as_json=json, quiet=quiet)
     asked = load_study(recipe, set_ or (), size=size)
@@ -102,10 +102,18 @@ def study(
     loaded = load_study(recipe, [*(set_ or ()), f"seeds={known}"], size=size)
     whole = design(loaded, folder.path)
     plan = selected(whole, chosen, frozenset(wanted))
+    left_out = sorted(asked.arms.keys() - (chosen or asked.arms.keys()))
+    equal = [arm for arm in chosen or () if asked.arms[arm].scratch == EQUAL_COMPUTE]
+    if left_out and equal:
+        console.say(
+            f"Note: {', '.join(sorted(equal))} trains for the compute of the costliest arm of the "
+            f"whole study, {', '.join(left_out)} among them, which are left out here"
+        )
     folder.check_unchanged(whole.jobs)
     if dry_run:
         estimated = estimate(plan, num_parallel=jobs, on_cpu=cpu)
-        console.result("\n".join(estimated.lines()), estimated.to_json())
+        lines = broken(estimated.lines(), console.width, behind=6)
+        console.result("\n".join(lines), estimated.to_json())
         return
     outcomes: dict[str, Outcome] = {}
     with nullcontext() if report_only else folder.taken_up():

@@ -115,8 +115,13 @@ class Pages:
         self._threads = [Thread(target=self._guarded, args=(each,), daemon=True) for each in work]
 
     def __enter__(self) -> "Pages":
-        for thread in self._threads:
-            thread.start()
+        try:
+            with undisturbed():
+                for thread in self._threads:
+                    thread.start()
+        except BaseException as error:
+            self._end(error)
+            raise
         return self
 
     def __exit__(
@@ -132,13 +137,17 @@ class Pages:
             error = other
             raise
         finally:
-            # The threads use descriptors that are closed next.
-            with undisturbed():
-                with self._changed:
-                    self._is_over = True
-                    self._error = self._error or error
-                    self._changed.notify_all()
-                for thread in self._threads:
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        # The threads use descriptors that are closed next.
+        with undisturbed():
+            with self._changed:
+                self._is_over = True
+                self._error = self._error or error
+                self._changed.notify_all()
+            for thread in self._threads:
+                if thread.is_alive():
                     thread.join()
 
     @property
@@ -172,6 +181,12 @@ class Pages:
             self._written_nbytes -= nbytes
         if nbytes:
             self._advance(nbytes)
+
+    def fail(self, error: BaseException) -> None:
+        """End all waiting, for what will not be filled any more."""
+        with self._changed:
+            self._error = self._error or error
+            self._changed.notify_all()
 
     def _memory_of(self, page: _Page) -> memoryview:
         with self._changed:
@@ -271,9 +286,7 @@ class Pages:
         try:
             work()
         except BaseException as error:
-            with self._changed:
-                self._error = self._error or error
-                self._changed.notify_all()
+            self.fail(error)
 
     def _raise(self) -> None:
         if self._error is not None:

@@ -157,7 +157,8 @@ def _write_shard(
         with pages:
             filler.put(shard.header, 0)
             work = (piece for item in items for piece in filler.pieces(item))
-            for _ in in_threads(work) if any(map(_is_computed, items)) else (do() for do in work):
+            computes = any(map(_is_computed, items))
+            for _ in in_threads(work, pages.fail) if computes else (piece() for piece in work):
                 pages.report()
     return cloned_nbytes, pages.sha256
 

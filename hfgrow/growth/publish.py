@@ -1,5 +1,6 @@
 """Push a grown or trained model: the files that hfgrow wrote, as it wrote them, and no others."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.checkpoint.strict import read_bounded
 from hfgrow.console import Progress, counting
-from hfgrow.errors import HubRefusedError, ModelError, printable
+from hfgrow.errors import HubRefusedError, ModelError, UsageError, argument, command, printable
 from hfgrow.growth.behaviour import check_generation
 from hfgrow.growth.models import recorded
 from hfgrow.hub.client import HubClient
@@ -28,7 +29,7 @@ from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import PushTarget, preflight
 from hfgrow.hub.push import Pushed, push
 from hfgrow.lineage.card import MAX_RECIPE_NBYTES, card_files, licence_note, shows_layers
-from hfgrow.lineage.manifest import Link, Manifest, WeightFile
+from hfgrow.lineage.manifest import Link, Manifest, WeightFile, widths_of
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.lineage.records import Benchmark
 
@@ -98,6 +99,47 @@ def write_benchmarks(folder: Path, found: Sequence[Benchmark], progress: Progres
     return _write_down(folder, manifest, proved, None)
 
 
+def record_training(folder: Path, note: str, progress: Progress) -> bool:
+    """Record that another program has trained a model since its lineage was written.
+
+    Args:
+        folder: The model, with the hfgrow.json of what it was trained from.
+        note: What was done: data, tokens, program.
+        progress: Told how it goes on.
+
+    Returns:
+        Whether the card has it too: one that somebody edited stays as it is.
+
+    Raises:
+        UsageError: The note is none, or the weights are those of the lineage.
+        ModelError: There is no lineage, or it is that of a model of other sizes.
+        OutputError: The folder cannot be written to.
+    """
+    words = " ".join(note.split())
+    if not words or words != printable(words, 200):
+        raise UsageError(
+            f"{argument('trained_elsewhere')} takes a line of up to 200 printable characters"
+        )
+    manifest = manifest_of(LocalFolder(folder))
+    plan = read(LocalFolder(folder))
+    grown = manifest.link.result
+    sizes = {key: size for key, size in widths_of(plan).items() if grown.widths[key] is not None}
+    if plan.num_hidden_layers != grown.num_hidden_layers or any(
+        grown.widths[key] != size for key, size in sizes.items()
+    ):
+        raise ModelError(
+            f"{printable(folder, 200)} has other sizes than the model whose {MANIFEST} lies in it",
+            hint=f"copy {MANIFEST} of the model that it was trained from",
+        )
+    files = {name: WeightFile(file.nbytes) for name, file in plan.files.items()}
+    found = hashed(folder, files, progress)
+    if describes(manifest, found) and all(file.sha256 for file in manifest.files.values()):
+        raise UsageError(
+            f"the weights are those that {MANIFEST} records: nothing was trained since"
+        )
+    return _write_down(folder, manifest, manifest.trained_elsewhere(words, found), None)
+
+
 def _write_down(folder: Path, before: Manifest, after: Manifest, repo_id: str | None) -> bool:
     """Write a model's lineage anew, and its card, unless somebody edited that: then it is theirs.
 
@@ -126,7 +168,7 @@ def push_files(
     note = licence_note(manifest.link.card, is_from_scratch=manifest.is_from_scratch)
     if note:
         progress.say(f"Note: {note}")
-    hashes = {name: file.sha256 for name, file in manifest.link.result.files.items() if file.sha256}
+    hashes = {name: file.sha256 for name, file in manifest.files.items() if file.sha256}
     pushed = push(
         folder,
         own_files(folder, manifest),
@@ -169,16 +211,15 @@ def unchanged(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
         ModelError: A weight file is not the one that the lineage records: it was trained or
             replaced since, and the lineage would tell a story that is no longer true.
     """
-    known = manifest.link.result.files
+    known = manifest.files
     found = hashed(folder, known, progress)
     for name, file in known.items():
         if not is_same(file, found[name]):
             raise ModelError(
                 f"{printable(name)} is not the file that {MANIFEST} records: the weights were "
                 f"changed after {'growth' if isinstance(manifest.link, Link) else 'that training'}",
-                hint=f"if another program trained it since, {MANIFEST} no longer tells its story: "
-                "remove that and push the model with `hf upload`; a growth of it begins a new "
-                "lineage",
+                hint="if another program trained it since, record that: "
+                + command(f"card {shlex.quote(printable(folder, 200))}", trained_elsewhere="NOTE"),
             )
     return manifest.with_result_files(found)
 
@@ -191,7 +232,7 @@ def is_same(recorded_file: WeightFile, found: WeightFile) -> bool:
 
 def describes(manifest: Manifest, files: Mapping[str, WeightFile]) -> bool:
     """Say whether weight files can be those whose growth or training a manifest records."""
-    known = manifest.link.result.files
+    known = manifest.files
     return known.keys() == files.keys() and all(is_same(known[n], files[n]) for n in files)
 
 
@@ -238,7 +279,7 @@ def has_recipe(folder: Path, manifest: Manifest) -> bool:
 
 def own_files(folder: Path, manifest: Manifest) -> list[str]:
     """Return the names of a model's files, from its lineage and the allow-list."""
-    weights = list(manifest.link.result.files)
+    weights = list(manifest.files)
     index = [INDEX] if len(weights) > 1 else []
     pictures = [PICTURE] if shows_layers(manifest) else []
     pictures += [LOSS_PICTURE] if has_loss_picture(folder, manifest) else []

@@ -85,6 +85,12 @@ def reproduce(
 def _growths(manifest: Manifest, ref: ModelRef) -> list[Link]:
     """Return the links of a chain that consists of growths."""
     growths = [link for link in manifest.chain if isinstance(link, Link)]
+    if manifest.elsewhere:
+        raise ModelError(
+            f"{printable(ref.label)} was trained by another program: each growth is reproducible, "
+            "trained weights are not",
+            hint=f"what its weights must be is the sha256 in {MANIFEST}",
+        )
     if manifest.trainings:
         raise ModelError(
             f"{printable(ref.label)} has a training in its chain: each growth is reproducible, "

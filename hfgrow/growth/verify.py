@@ -248,7 +248,7 @@ def verify(
     """
     folder, client, progress = Path(folder), client or HubClient(), progress or usual_progress()
     manifest = manifest_of(LocalFolder(folder))
-    if isinstance(manifest.link, TrainingLink):
+    if isinstance(manifest.link, TrainingLink) or manifest.trained_since:
         if base is not None or text is not None:
             raise UsageError("a trained model is compared with its record, not with a base or text")
         return _verify_trained(folder, manifest, progress)
@@ -268,7 +268,7 @@ def verify(
 
 def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Verified:
     found = read(LocalFolder(folder)).files
-    recorded = manifest.link.result.files
+    recorded = manifest.files
     if found.keys() != recorded.keys():
         odd = sorted(found.keys() ^ recorded.keys())[0]
         raise VerificationError(f"{printable(odd)} is not among the files that both have")

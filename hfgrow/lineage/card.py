@@ -71,7 +71,7 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
     `base_model_relation` is `finetune`, the one of the Hub's four relations that makes the model
     tree list a grown model under its base.
     """
-    is_trained = isinstance(manifest.link, TrainingLink)
+    is_trained = isinstance(manifest.link, TrainingLink) or bool(manifest.trained_since)
     growths = [link for link in manifest.chain if isinstance(link, Link)]
     tags = ["hfgrow", *(["model-growth"] if growths else [])]
     for link in growths if is_trained else growths[-1:]:
@@ -114,8 +114,19 @@ def _card(manifest: Manifest, repo_id: str | None, picture: bool, recipe: str | 
 def _introduction(manifest: Manifest) -> list[str]:
     link = manifest.link
     title = [f"# {plain(link.result.name)}", ""]
+    since = manifest.trained_since
     if isinstance(link, TrainingLink):
-        return [*title, f"{named(manifest.root)} {_story(manifest)}.", *_outcomes(link)]
+        told = [f"- Since then, by another program: {plain(one.note)}" for one in since]
+        story = f"{named(manifest.root)} {_story(manifest)}."
+        return [*title, story, *_outcomes(link), *(["", *told] if told else [])]
+    if since:
+        return [
+            *title,
+            f"{named(link.base)} {describe_growth(link)} by `{describe_steps(link.steps)}`, and "
+            "trained since by another program, which is not recorded but for what its user says:",
+            "",
+            *(f"- {plain(one.note)}" for one in since),
+        ]
     larger = (
         "larger than its base and " if link.result.num_parameters > link.base.num_parameters else ""
     )
@@ -252,6 +263,8 @@ def _by_recipe(recipe: str, repo_id: str | None) -> list[str]:
 def _proof(manifest: Manifest, repo_id: str | None) -> list[str]:
     """Return the command that proves what of the chain can be proved."""
     name = f"./{plain(manifest.link.result.name)}"
+    if manifest.elsewhere:
+        return [f"hfgrow verify {name}   # its weights, as recorded after that training"]
     if not manifest.trainings:
         again = f"hfgrow reproduce {repo_id or name}"
         return [f"{again}   # the same from the recorded chain, sha256 compared"]
@@ -262,7 +275,9 @@ def _proof(manifest: Manifest, repo_id: str | None) -> list[str]:
 
 def _limits(manifest: Manifest) -> list[str]:
     lines = ["## Limits", ""]
-    if isinstance(manifest.link, Link):
+    if manifest.trained_since:
+        lines.append("- What the training by another program did to it was not measured here.")
+    elif isinstance(manifest.link, Link):
         lines.append("- Not trained after growth: use it as the start of continued pretraining.")
     else:
         told = "." if manifest.benchmarks else "; no benchmark was run."

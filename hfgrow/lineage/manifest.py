@@ -40,6 +40,7 @@ from hfgrow.lineage.records import (
     WIDTHS,
     Benchmark,
     Compute,
+    Elsewhere,
     Evaluated,
     Model,
     Positive,
@@ -209,11 +210,13 @@ class Manifest:
         chain: The links.
         root_compute: What the root had cost before, if somebody declares it.
         benchmarks: What was measured of the last model of the chain.
+        elsewhere: The trainings by other programs, in order.
     """
 
     chain: tuple[Link | TrainingLink, ...]
     root_compute: Compute | None = None
     benchmarks: tuple[Benchmark, ...] = ()
+    elsewhere: tuple[Elsewhere, ...] = ()
 
     def __repr__(self) -> str:
         names = [link.base.name for link in self.chain] + [self.link.result.name]
@@ -228,6 +231,16 @@ class Manifest:
     def link(self) -> Link | TrainingLink:
         """The last link."""
         return self.chain[-1]
+
+    @property
+    def trained_since(self) -> tuple[Elsewhere, ...]:
+        """The trainings by other programs since the last link."""
+        return tuple(one for one in self.elsewhere if one.after == len(self.chain))
+
+    @property
+    def files(self) -> Mapping[str, WeightFile]:
+        """The weight files of the model as they are now."""
+        return self.trained_since[-1].files if self.trained_since else self.link.result.files
 
     @property
     def growth(self) -> Link:
@@ -265,6 +278,8 @@ class Manifest:
         if self.root_compute is not None:
             content["root_compute"] = self.root_compute.to_json()
         content["chain"] = [{"kind": link.kind, **link.to_json()} for link in self.chain]
+        if self.elsewhere:
+            content["elsewhere"] = [one.to_json() for one in self.elsewhere]
         if self.benchmarks:
             content["benchmarks"] = [found.to_json() for found in self.benchmarks]
         text = json.dumps(content, indent=2, ensure_ascii=False)
@@ -275,12 +290,20 @@ class Manifest:
         return self._ending_in(replace(self.growth, measured=measured))
 
     def with_result_files(self, files: Mapping[str, WeightFile]) -> "Manifest":
-        """Return the manifest with other records of the result's weight files."""
+        """Return the manifest with other records of the weight files of the model."""
+        if self.trained_since:
+            last = replace(self.elsewhere[-1], files=files)
+            return replace(self, elsewhere=(*self.elsewhere[:-1], last))
         return self._ending_in(replace(self.link, result=replace(self.link.result, files=files)))
 
     def with_base_files(self, files: Mapping[str, WeightFile]) -> "Manifest":
         """Return the manifest with other records of the weight files of the last link's base."""
         return self._ending_in(replace(self.link, base=replace(self.link.base, files=files)))
+
+    def trained_elsewhere(self, note: str, files: Mapping[str, WeightFile]) -> "Manifest":
+        """Return the manifest with one more training by another program, without benchmarks."""
+        done = Elsewhere(len(self.chain), note, files)
+        return replace(self, elsewhere=(*self.elsewhere, done), benchmarks=())
 
     def followed_by(self, link: Link | TrainingLink) -> "Manifest":
         """Return the manifest with one more link, without the benchmarks of the model before."""

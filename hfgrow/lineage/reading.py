@@ -8,10 +8,10 @@ from typing import Any
 
 from hfgrow.checkpoint.files import CONFIG, MANIFEST, Files, LocalFolder, refuse_run
 from hfgrow.checkpoint.strict import read_json_object
-from hfgrow.errors import ModelError, growth, printable
+from hfgrow.errors import ModelError, command, growth, printable
 from hfgrow.lineage.kinds import OBJECT, FieldKind, damaged, items, record
 from hfgrow.lineage.manifest import SCHEMA, Link, Manifest, Model, TrainingLink
-from hfgrow.lineage.records import Benchmark, Compute, TrainingSource
+from hfgrow.lineage.records import Benchmark, Compute, Elsewhere, TrainingSource
 
 _MAX_LINKS = 1000
 _MAX_BENCHMARKS = 1000
@@ -48,8 +48,9 @@ def manifest_of(files: Files) -> Manifest:
             raise ModelError(
                 f"{files.label} has no {MANIFEST}, but its config.json says that hfgrow grew or "
                 f"trained it, {how}: another program has saved it since, and trained it perhaps",
-                hint="what was done since is not recorded here; `hf upload` pushes it as it is, "
-                "and a growth of it begins a new lineage",
+                hint=f"copy {MANIFEST} of the grown model into it, then "
+                + command(f"card {files.label}", trained_elsewhere="NOTE")
+                + " records what was done since",
             )
         raise ModelError(
             f"{files.label} has no {MANIFEST}: it was not grown by hfgrow",
@@ -99,6 +100,7 @@ def parse_manifest(content: Mapping[str, Any]) -> Manifest:
         _CHAIN.read(content.get("chain"), "chain"),
         None if root_compute is None else record(Compute).read(root_compute, "compute"),
         _BENCHMARKS.read(content.get("benchmarks", []), "benchmarks"),
+        _ELSEWHERE.read(content.get("elsewhere", []), "elsewhere"),
     )
     _check(manifest)
     return manifest
@@ -116,6 +118,7 @@ def _link(value: Any, where: str) -> Link | TrainingLink:
 
 
 _CHAIN = items(FieldKind(_link), _MAX_LINKS)
+_ELSEWHERE = items(record(Elsewhere), _MAX_LINKS, least=0)
 _BENCHMARKS = items(record(Benchmark), _MAX_BENCHMARKS, least=0)
 
 
@@ -125,6 +128,9 @@ def _check(manifest: Manifest) -> None:
         _check_growth(link) if isinstance(link, Link) else _check_training(link)
     if manifest.root_compute is not None:
         _check_compute(manifest.root_compute)
+    places = [one.after for one in manifest.elsewhere]
+    if places != sorted(places) or any(place > len(manifest.chain) for place in places):
+        raise damaged("elsewhere", "a training stands where the chain has no model")
     for link, following in pairwise(manifest.chain):
         if not _same_sizes(link.result, following.base):
             raise damaged("chain", "its links do not fit together")

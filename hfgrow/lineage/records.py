@@ -213,6 +213,21 @@ class Evaluated(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere(Record):
+    """A training by another program: what its user says of it, and the weights that came out.
+
+    Attributes:
+        after: How many links of the chain come before it.
+        note: What was done, in the words of whoever did it.
+        files: The weight files since.
+    """
+
+    after: Positive
+    note: Annotated[str, PHRASE]
+    files: Annotated[Mapping[str, WeightFile], _weight_files()]
+
+
+@dataclass(frozen=True, slots=True)
 class Benchmark(Record):
     """One metric of one task, of these weights: a model that grows or trains from them has none.
 

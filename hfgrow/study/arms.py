@@ -62,6 +62,9 @@ class Base(Part):
 
 NO_BASES: dict[str, Base] = {}
 
+# An arm of random weights that costs what the dearest of the others does.
+EQUAL_COMPUTE = "equal-compute"
+
 
 class ArmStage(Part):
     """A stage of an arm: either of the two.
@@ -128,7 +131,7 @@ class Arm(Part):
             raise refusal([((given[-1] if given else "grow",), " and ".join(given) or None, what)])
         if self.scratch and self.base:
             raise refusal([(("base",), self.base, "none: an arm from scratch has no base")])
-        if self.scratch == "equal-compute" and "tokens" in self.train:
+        if self.scratch == EQUAL_COMPUTE and "tokens" in self.train:
             what = "none: equal-compute says on how many it trains"
             raise refusal([(("train", "tokens"), self.train["tokens"], what)])
         if self.optimizer is not None and not self.scratch:
@@ -212,7 +215,7 @@ class StudyRecipe(Part):
             faults += [
                 (("arms", name, "scratch"), arm.scratch, what)
                 for name, arm in self.arms.items()
-                if arm.scratch == "equal-compute"
+                if arm.scratch == EQUAL_COMPUTE
             ]
         names_of_bases = {f"base-{name}" for name in self.bases}
         faults += [

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from hfgrow.errors import GrowthError, UsageError, printable
 from hfgrow.plan.plan import LayerSource
 from hfgrow.study.accounting import StageCost, total
-from hfgrow.study.arms import Arm, Base, StudyRecipe, check_arms
+from hfgrow.study.arms import EQUAL_COMPUTE, Arm, Base, StudyRecipe, check_arms
 from hfgrow.train.dry_run import PlannedStage, plan_stages, stage_cost
 from hfgrow.train.flops import arithmetic
 from hfgrow.train.initial_weights import fresh_plan
@@ -210,7 +210,7 @@ def _scratch_job(
     train = study.train | arm.train
     content["stages"] = [{"train": train}]
     job = _job(study, name, name, seed, content)
-    if arm.scratch == "equal-compute":
+    if arm.scratch == EQUAL_COMPUTE:
         assert dearest is not None
         (cost,) = job.costs
         batch = job.recipe.batch_tokens

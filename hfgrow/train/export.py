@@ -6,7 +6,7 @@ held-out loss: before growth, after it, after training.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -247,13 +247,12 @@ def _manifest(
         earlier = read_manifest(folder)
     except GrowthError:
         earlier = None
-    chain: tuple[Any, ...] = ()
-    declared = _declared(run)
+    before = Manifest((), _declared(run))
     if earlier is not None:
-        known = earlier.link.result.files
+        known = earlier.files
         if known.keys() == files.keys() and all(is_same(known[n], files[n]) for n in files):
-            chain, declared = earlier.chain, earlier.root_compute or declared
-    return Manifest((*chain, link), declared)
+            before = replace(earlier, root_compute=earlier.root_compute or before.root_compute)
+    return before.followed_by(link)
 
 
 def _declared(run: Run) -> Compute | None:

@@ -205,7 +205,8 @@ def _log(run: Run, stage: Stage, step: Step, rate: dict[str, Any]) -> None:
     if stage.growth_mask is not None:
         line["mask"] = stage.growth_mask.value
     num_steps = stage.train.num_steps(run.recipe.batch_tokens)
-    mfu = f", MFU {rate['mfu']:.0%}" if rate["mfu"] else ""
+    # The peak of a CPU is measured, and others may have used it meanwhile.
+    mfu = f", MFU {rate['mfu']:.0%}" if rate["mfu"] and rate["mfu"] <= 1 else ""
     said = (
         f"  step {at.stage_step}/{num_steps}  loss {step.loss:.4f}  "
         f"lr {' to '.join(f'{one:.2e}' for one in (rates[:1] + rates[1:][-1:]))}  "

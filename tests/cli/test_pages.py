@@ -140,3 +140,37 @@ def test_the_documentation_is_read_without_the_repository() -> None:
     assert "training" in listed
     page = Path(__file__).parents[2] / "docs" / "training.md"
     assert call_hfgrow("docs", "training").stdout == page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("short", "long"), [("bf16", "bfloat16"), ("fp32", "float32")])
+def test_a_dtype_goes_by_its_short_name_too(short: str, long: str, tmp_path: Path) -> None:
+    words = ("stack", "demo", "--g", "2", "--dry-run", "--json", "--dtype")
+    one, other = (call_hfgrow(*words, name, cwd=tmp_path).stdout for name in (short, long))
+    assert one == other
+
+
+def test_a_terminal_gets_colours_and_a_file_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cli import output
+
+    assert call_hfgrow("operators", "stakc").stderr.startswith("Error: ")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert output._coloured("Note: text") == "\x1b[33mNote:\x1b[0m text"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert output._coloured("Note: text") == "Note: text"
+
+
+def test_apply_takes_the_model_first_and_the_old_order_too(tmp_path: Path) -> None:
+    (tmp_path / "steps.yaml").write_text("- stack: {g: 2}\n")
+    one = call_hfgrow("apply", "demo", "steps.yaml", "--dry-run", "--json", cwd=tmp_path)
+    other = call_hfgrow("apply", "steps.yaml", "demo", "--dry-run", "--json", cwd=tmp_path)
+    assert one.returncode == 0
+    assert json.loads(one.stdout) == json.loads(other.stdout)
+
+
+def test_a_model_is_pulled_into_a_folder(tmp_path: Path) -> None:
+    finished = call_hfgrow("pull", "demo", "--out", "here", cwd=tmp_path)
+    assert finished.stdout == "here\n"
+    assert (tmp_path / "here" / "model.safetensors").is_file()
+    assert call_hfgrow("pull", "demo", "--out", "here", cwd=tmp_path).returncode == 7

@@ -45,9 +45,12 @@ NULL_IS_REFUSED = {
     "ministral",
     "ministral3",
     "mistral",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
     "vaultgemma",
 }
-POST_NORM = {"exaone4", "gemma2", "gemma3_text", "olmo2", "olmo3"}
+POST_NORM = {"exaone4", "flex_olmo", "gemma2", "gemma3_text", "olmo2", "olmo3"}
 # Those whose hidden size is that of all heads.
 SQUARE = {"helium"}
 # Those whose classes cannot even be made with some of the configs below.
@@ -171,6 +174,10 @@ def test_a_branch_ends_in_its_projection_or_in_the_norm_behind_it(family: Family
         assert ends == {"post_self_attn_layernorm", "post_mlp_layernorm"}
     elif family.model_type in POST_NORM:
         assert ends == {"post_attention_layernorm", "post_feedforward_layernorm"}
+    elif family.model_type == "mixtral":
+        assert ends == {"self_attn.o_proj", "block_sparse_moe.experts.*.w2"}
+    elif family.has_experts:
+        assert {"self_attn.o_proj", "mlp.experts.*.down_proj"} <= ends
     else:
         assert ends == {"self_attn.o_proj", "mlp.down_proj"}
 

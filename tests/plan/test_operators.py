@@ -105,7 +105,7 @@ def test_a_step_survives_the_record(make_checkpoint: MakeCheckpoint) -> None:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_every_operator_is_described_in_the_table(name: str) -> None:
     row = OPERATORS[name]
-    assert row.axis in ("depth", "width", "weights")
+    assert row.axis in ("depth", "width", "experts", "weights")
     assert "https://" in row.paper
     assert row.summary.endswith(".")
     described = " ".join((row.function.__doc__ or "").split())
@@ -187,7 +187,7 @@ def test_a_variant_records_its_own_name_and_default(make_checkpoint: MakeCheckpo
 
 def test_operators_are_listed_axis_by_axis_those_with_their_own_command_apart() -> None:
     axes = [row.axis for row in ALL_OPERATORS.values()]
-    assert list(dict.fromkeys(axes)) == ["depth", "width", "weights", "depth and width"]
+    assert list(dict.fromkeys(axes)) == ["depth", "width", "experts", "weights", "depth and width"]
     assert axes == sorted(axes, key=list(dict.fromkeys(axes)).index)
     assert ALL_OPERATORS.keys() - OPERATORS.keys() == {"learn"}
     names = list(OPERATORS)

@@ -222,8 +222,14 @@ T = TypeVar("T")
 _MAX_THREADS = 8
 
 
-def in_threads(work: Iterable[Callable[[], T]]) -> Iterator[T]:
+def in_threads(
+    work: Iterable[Callable[[], T]],
+    on_error: Callable[[BaseException], None] = lambda error: None,
+) -> Iterator[T]:
     """Yield the results of pieces of work in order; a few are done at a time.
+
+    After an error, or an interrupt, those that are begun are waited for. `on_error` is called
+    before: it may end what they wait for.
 
     torch, where a piece needs it, uses the thread that it is asked in.
     """
@@ -241,6 +247,9 @@ def in_threads(work: Iterable[Callable[[], T]]) -> Iterator[T]:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BaseException as error:
+            on_error(error)
+            raise
         finally:
             for future in waiting:
                 future.cancel()
