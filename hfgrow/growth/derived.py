@@ -26,8 +26,10 @@ def check_proven(family: DerivedFamily, operators: Sequence[str]) -> None:
     for operator in operators:
         if not is_proven(family, operator):
             said = f"{operator} of a {printable(family.model_type)}"
-            if is_proven(family, "stack"):
-                hint = f"copies were proven: {growth('interpolate', g=2)}"
+            row = row_of(family.model_type, family.version)
+            copies = [name for name in COPIES[:2] if row.get(name) == "right"]
+            if copies:
+                hint = f"copies were proven: {growth(copies[0], g=2)}"
             else:
                 hint = (
                     f"{argument('untested')} grows it all the same; look at the result with "

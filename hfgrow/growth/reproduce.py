@@ -201,7 +201,11 @@ def replay(
         try:
             plan = apply_step(plan, step.operator, step.arguments, maps, is_draft=is_draft)
         except UsageError as error:
-            raise ModelError(f"{MANIFEST}: {error}", hint="upgrade hfgrow") from error
+            hint = "upgrade hfgrow"
+            if plan.derived is not None:
+                recorded = link.versions.get("transformers", "another version")
+                hint = f"it was grown as transformers {recorded} builds it"
+            raise ModelError(f"{MANIFEST}: {error}", hint=hint) from error
         if plan.steps[-1].layer_map != step.layer_map:
             raise ModelError(
                 f"{step.operator} gives another layer map than {MANIFEST} records",

@@ -121,28 +121,17 @@ def _by_derived_family(
             tensors[name] = replace(tensor, recipe=table)
         else:
             tensors[name] = tensor
-    std = float(family.settings.get("initializer_range") or _STD)
     for i, source in enumerate(sources):
+        layer = by_layer[source.layer]
         if source.mode != "copy":
-            _check_ends(family, by_layer[source.layer], step.operator)
-        for rest, tensor in by_layer[source.layer].items():
+            _check_ends(family, layer, step.operator)
+        for rest, tensor in layer.items():
             name = f"{family.stack}{i}.{rest}"
-            if source.mode == "copy":
-                tensors[name] = tensor
-                continue
-            is_fresh = source.mode == "random"
-            end = family.ends.get(pattern_of(rest))
             recipe = tensor.recipe
-            if is_fresh and len(recipe.shape) == 2 and (end is None or mask):
-                factor = 1.0 if end is None else mask
-                recipe = Normal(recipe.shape, factor * std, f"{seed}/{name}")
-            elif end is not None:
-                # Of fresh layers what is no matrix, such as a gain, is the last layer's.
-                recipe = (
-                    Blend(((mask, recipe),))
-                    if is_fresh and mask and not end
-                    else (Fill(recipe.shape, end))
-                )
+            if source.mode == "zero":
+                recipe = _silent(family, rest, recipe)
+            elif source.mode == "random":
+                recipe = _fresh(family, rest, recipe, f"{seed}/{name}", mask)
             tensors[name] = replace(tensor, recipe=recipe)
     try:
         settings = rewritten(
@@ -162,6 +151,27 @@ def _by_derived_family(
 
 # The spread of fresh weights where the config says none.
 _STD = 0.02
+
+
+def _silent(family: DerivedFamily, rest: str, recipe: Recipe) -> Recipe:
+    """Return a tensor of a layer that adds nothing: a branch end holds one number."""
+    end = family.ends.get(pattern_of(rest))
+    return recipe if end is None else Fill(recipe.shape, end)
+
+
+def _fresh(family: DerivedFamily, rest: str, recipe: Recipe, key: str, mask: float) -> Recipe:
+    """Return a tensor of a fresh layer, its branch ends times the mask.
+
+    What is no matrix, such as a gain or a decay, is that of the last layer.
+    """
+    end = family.ends.get(pattern_of(rest))
+    if end is not None and (end or not mask):
+        return Fill(recipe.shape, end)
+    factor = 1.0 if end is None else mask
+    if len(recipe.shape) == 2:
+        std = float(family.settings.get("initializer_range") or _STD)
+        return Normal(recipe.shape, factor * std, key)
+    return recipe if factor == 1.0 else Blend(((factor, recipe),))
 
 
 def _check_ends(family: DerivedFamily, layer: Mapping[str, TensorPlan], operator: str) -> None:
