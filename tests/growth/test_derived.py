@@ -26,7 +26,7 @@ TYPES = (
     "granitemoehybrid",
     "lfm2",
     "ministral3",
-    "mixtral",
+    "olmoe",
     "olmo3",
     "qwen3_5_text",
     "qwen3_moe",
@@ -72,7 +72,7 @@ def test_a_growth_by_copies_computes_what_its_twins_do(
     assert outcome.verdict == "right", outcome.detail
 
 
-@pytest.mark.parametrize("model_type", ["falcon_h1", "gemma4_text", "mixtral", "qwen3_5_text"])
+@pytest.mark.parametrize("model_type", ["falcon_h1", "gemma4_text", "olmoe", "qwen3_5_text"])
 def test_layers_that_add_nothing_change_not_a_single_bit(
     model_type: str, base: MakeBase, tmp_path: Path
 ) -> None:
@@ -82,7 +82,7 @@ def test_layers_that_add_nothing_change_not_a_single_bit(
 
 def test_fresh_layers_on_top_add_nothing_and_are_fresh(base: MakeBase, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    grown = call_hfgrow("random-depth", base("mixtral"), "--layers", "5", "--verify", "--out", out)
+    grown = call_hfgrow("random-depth", base("olmoe"), "--layers", "5", "--verify", "--out", out)
     assert grown.returncode == 0, grown.stderr
     assert "|dlogit| max 0" in grown.stderr
     tensors = tensors_of(out)
@@ -93,7 +93,7 @@ def test_fresh_layers_on_top_add_nothing_and_are_fresh(base: MakeBase, tmp_path:
 def test_a_layer_with_a_tensor_that_no_proof_had_is_not_silenced(
     base: MakeBase, tmp_path: Path
 ) -> None:
-    plan = read(LocalFolder(base("mixtral")))
+    plan = read(LocalFolder(base("olmoe")))
     assert plan.derived is not None
     plan = replace(plan, derived=replace(plan.derived, seen=frozenset({"mlp.gate.weight"})))
     with pytest.raises(UsageError, match="found out on layers without"):
@@ -117,7 +117,7 @@ def test_the_text_layers_of_a_model_that_sees_grow_and_the_rest_is_carried(
     assert call_hfgrow("verify", out).returncode == 0
 
 
-@pytest.mark.parametrize("model_type", ["mixtral", "gemma4_text"])
+@pytest.mark.parametrize("model_type", ["olmoe", "gemma4_text"])
 def test_a_growth_is_verified_and_reproduced(
     model_type: str, base: MakeBase, tmp_path: Path
 ) -> None:
@@ -186,13 +186,13 @@ def test_blocks_that_predict_further_tokens_are_left_out_and_named(
     ("name", "said"),
     [
         ("model.layers.4.mlp.gate.weight", "config.json says 4 layers, but the files hold"),
-        ("model.extra.weight", "model.extra.weight is no tensor of a MixtralForCausalLM"),
+        ("model.extra.weight", "model.extra.weight is no tensor of a OlmoeForCausalLM"),
     ],
 )
 def test_a_tensor_that_the_model_lacks_is_refused(
     name: str, said: str, base: MakeBase, tmp_path: Path
 ) -> None:
-    folder = copied(base("mixtral"), tmp_path / "base")
+    folder = copied(base("olmoe"), tmp_path / "base")
     with_tensors(folder, {name: (4, 32)})
     refused = call_hfgrow("check", folder)
     assert refused.returncode == 3
@@ -206,8 +206,8 @@ def test_a_tensor_that_the_model_lacks_is_refused(
         ({"num_hidden_layers": 5}, "is missing"),
         ({"num_hidden_layers": "four"}, "must be an integer"),
         ({"hidden_size": 64}, "has shape"),
-        ({"model_type": "mixtral_of_tomorrow"}, "is unknown"),
-        ({"architectures": ["MixtralForTokenClassification"]}, "is a MixtralForCausalLM here"),
+        ({"model_type": "olmoe_of_tomorrow"}, "is unknown"),
+        ({"architectures": ["OlmoeForTokenClassification"]}, "is a OlmoeForCausalLM here"),
         ({"num_attention_heads": "many"}, "transformers refuses it"),
         ({"quantization_config": {"quant_method": "fp8"}}, "is quantised"),
     ],
@@ -216,7 +216,7 @@ def test_a_tensor_that_the_model_lacks_is_refused(
 def test_a_config_that_is_not_that_of_the_files_is_refused(
     change: dict[str, object], said: str, base: MakeBase, tmp_path: Path
 ) -> None:
-    folder = copied(base("mixtral"), tmp_path / "base")
+    folder = copied(base("olmoe"), tmp_path / "base")
     edit_json(folder / "config.json", **change)
     refused = call_hfgrow("stack", folder, "--g", "2", "--out", tmp_path / "out")
     assert refused.returncode == 3
@@ -226,13 +226,13 @@ def test_a_config_that_is_not_that_of_the_files_is_refused(
 
 def test_what_needs_a_table_of_tensors_is_refused(base: MakeBase, tmp_path: Path) -> None:
     for command in (("hyperclone", "--g", "2"), ("untie",)):
-        refused = call_hfgrow(command[0], base("mixtral"), *command[1:], "--out", tmp_path / "out")
+        refused = call_hfgrow(command[0], base("olmoe"), *command[1:], "--out", tmp_path / "out")
         assert refused.returncode == 2
         assert "grows in depth alone" in refused.stderr
 
 
 def test_a_dry_run_reads_headers_alone(base: MakeBase, tmp_path: Path) -> None:
-    folder = copied(base("mixtral"), tmp_path / "base")
+    folder = copied(base("olmoe"), tmp_path / "base")
     raw = (folder / "model.safetensors").read_bytes()
     length = 8 + int.from_bytes(raw[:8], "little")
     (folder / "model.safetensors").write_bytes(raw[:length] + bytes(len(raw) - length))
@@ -249,7 +249,7 @@ def test_inspect_says_where_a_family_comes_from_and_what_its_layers_are(base: Ma
 
 
 def test_a_growth_that_was_not_proven_is_refused(base: MakeBase) -> None:
-    family = read(LocalFolder(base("mixtral"))).derived
+    family = read(LocalFolder(base("olmoe"))).derived
     assert family is not None
     check_proven(family, ["stack"])
     for other in (replace(family, version="0.1"), replace(family, model_type="new")):
