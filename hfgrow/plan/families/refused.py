@@ -13,6 +13,8 @@ NOT_GROWN: dict[str, str] = {
     "qwen2_5_vl": _SEES,
     "qwen2_vl": _SEES,
     "qwen3_vl": _SEES,
+    "reformer": "its layers are reversible and hand on two streams",
+    "rwkv": "its weights are divided by what follows the number of the layer",
     "smolvlm": _SEES,
     "t5": _ENCODER,
 }
