@@ -153,6 +153,17 @@ TRAITS: dict[str, dict[str, Any]] = {
     "gemma2": {"sliding_window": 4},
     "gemma3_text": {"num_hidden_layers": 6},
     "gemma3n_text": {"num_kv_shared_layers": 2, "num_hidden_layers": 10},
+    "gemma4": {
+        "vision_config": {
+            "model_type": "gemma4_vision",
+            "hidden_size": _HIDDEN,
+            "intermediate_size": _FFN,
+            "num_hidden_layers": 2,
+            "num_attention_heads": _HEADS,
+            "num_key_value_heads": _HEADS,
+            "head_dim": _HEAD,
+        }
+    },
     "gemma4_text": {"num_hidden_layers": 6},
     "glm4_moe": {"first_k_dense_replace": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
