@@ -25,11 +25,9 @@ TYPES = (
     "gpt_oss",
     "granitemoehybrid",
     "lfm2",
-    "ministral3",
     "olmoe",
-    "olmo3",
     "qwen3_5_text",
-    "qwen3_moe",
+    "phimoe",
 )
 MakeBase = Callable[[str], Path]
 
