@@ -210,7 +210,7 @@ def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:
 
 
 # Values for an example; an operator takes the first of these that it has.
-_TARGETS = {"g": 2, "block": 2, "factor": 2, "amount": 0.2, "exponent": 0.5}
+_TARGETS = {"g": 2, "block": 2, "factor": 2, "amount": 0.2, "exponent": 0.5, "experts": 8}
 
 # What makes sense behind another operator only.
 _EXAMPLES = {"branch-scale": "hfgrow stack MODEL --g 4 --branch-scale 0.5"}

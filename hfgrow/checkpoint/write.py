@@ -281,15 +281,19 @@ class _Filler:
             memory[:] = bytes(len(memory))
 
     def _compute(self, chunk: Chunk, offset: int) -> None:
-        import torch
+        import numpy as np
 
-        content = computed(chunk, self._evaluator, allow_nonfinite=self._allow_nonfinite)
-        numbers = torch.frombuffer(content, dtype=torch.uint8)
+        compute = partial(computed, chunk, self._evaluator, allow_nonfinite=self._allow_nonfinite)
+        numbers: Any = None
         for start in chunk.offsets:
-            for at, memory in self._pages.room(offset + start, len(content)):
-                # Unlike an assignment this lets the other threads go on.
-                into = torch.frombuffer(memory, dtype=torch.uint8)
-                into.copy_(numbers[at : at + len(memory)])
+            for at, memory in self._pages.room(offset + start, chunk.nbytes):
+                if chunk.num_repeats == 1 and len(memory) == chunk.nbytes:
+                    compute(into=memory)
+                    continue
+                if numbers is None:
+                    numbers = np.frombuffer(compute(), np.uint8)
+                # Unlike an assignment of memory this lets the other threads go on.
+                np.copyto(np.frombuffer(memory, np.uint8), numbers[at : at + len(memory)])
 
 
 def _copy_file(source: Path, target: Path) -> None:

@@ -181,7 +181,7 @@ def test_what_a_library_logs_shows_no_token(tmp_path: Path, debug: str) -> None:
             },
         )
     assert finished.returncode == 4, finished.stderr
-    assert "hf_***" in finished.stderr
+    assert "***@127.0.0.1" in finished.stderr
 
 
 @pytest.mark.case("G1")

@@ -28,7 +28,15 @@ from hfgrow.plan.families.llama import (
     query_key_value_biases,
 )
 from hfgrow.plan.families.qwen import HEAD_NORMS
-from hfgrow.plan.families.table import AXIS_KEYS, Config, Family, Kind, Role, is_count
+from hfgrow.plan.families.table import (
+    AXIS_KEYS,
+    Config,
+    Family,
+    Kind,
+    Role,
+    class_defaults,
+    is_count,
+)
 
 # More experts than any model has; a bound on what a typing error can ask for.
 MAX_EXPERTS = 4096
@@ -104,6 +112,7 @@ def _needing(*keys: str) -> Callable[[Config], str]:
 MIXTRAL = Family(
     model_type="mixtral",
     architecture="MixtralForCausalLM",
+    class_defaults=class_defaults(vocab=32000, hidden=4096, ffn=14336, layers=32, heads=32),
     layer=(
         *NORMS,
         *ATTENTION_IN,
@@ -124,6 +133,7 @@ MIXTRAL = Family(
 QWEN2_MOE = Family(
     model_type="qwen2_moe",
     architecture="Qwen2MoeForCausalLM",
+    class_defaults=class_defaults(vocab=151936, hidden=2048, ffn=5632, layers=24, heads=16),
     layer=(
         *NORMS,
         *ATTENTION_IN,
@@ -150,6 +160,7 @@ QWEN2_MOE = Family(
 QWEN3_MOE = Family(
     model_type="qwen3_moe",
     architecture="Qwen3MoeForCausalLM",
+    class_defaults=class_defaults(vocab=151936, hidden=2048, ffn=6144, layers=24, heads=32),
     layer=(
         *NORMS,
         *ATTENTION_IN,
@@ -171,6 +182,7 @@ _MLP_ROLES = {role.tensor for role in (*MLP_IN, *MLP_OUT)}
 FLEX_OLMO = Family(
     model_type="flex_olmo",
     architecture="FlexOlmoForCausalLM",
+    class_defaults=class_defaults(vocab=100352, hidden=4096, ffn=11008, layers=32, heads=32),
     layer=(
         *(role for role in INNER if role.tensor not in _MLP_ROLES),
         Role("self_attn.q_norm.weight", (QUERY,), Kind.GAIN),
