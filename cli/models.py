@@ -16,7 +16,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.console import count, counting, size
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import ModelError, UsageError, printable
 from hfgrow.growth.loading import available_nbytes, missing, require
 from hfgrow.growth.models import base_name, files_of, local_folder, locate
 from hfgrow.growth.publish import publish
@@ -350,19 +350,19 @@ def pull(
     client = HubClient(token=token)
     ref = locate(model, revision, client, console)
     folder = local_folder(ref, client, console)
-    plan = read(LocalFolder(folder))
+    rows = [("commit", ref.revision)] if ref.revision else []
+    following = f"Next: hfgrow stack {printable(model, 200)} --g 2, or another of hfgrow operators"
+    try:
+        plan = read(LocalFolder(folder))
+    except ModelError as error:
+        following = f"Note: it is here, and cannot be grown: {error}"
+    else:
+        what = f"{plan.num_hidden_layers} layers, {count(plan.num_parameters)} parameters"
+        rows.insert(0, ("what", f"{what}, {size(plan.nbytes)}"))
     if out is not None:
         folder = _copied(folder, out.expanduser(), console)
-    rows = [
-        (
-            "what",
-            f"{plan.num_hidden_layers} layers, {count(plan.num_parameters)} parameters, "
-            f"{size(plan.nbytes)}",
-        ),
-        *([("commit", ref.revision)] if ref.revision else []),
-    ]
     say_block(console, f"Here: {printable(ref.label, 100)}", rows)
-    console.say(f"Next: hfgrow stack {printable(model, 200)} --g 2, or another of hfgrow operators")
+    console.say(following)
     document = {"folder": str(folder), "repo": ref.repo_id, "revision": ref.revision}
     console.result(str(folder), document)
 
