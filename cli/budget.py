@@ -7,8 +7,7 @@ import typer
 
 from hfgrow.checkpoint.read import read
 from hfgrow.console import amount, shown
-from hfgrow.errors import UsageError, printable
-from hfgrow.growth.loading import require
+from hfgrow.errors import UsageError, printable, require
 from hfgrow.growth.models import base_name, files_of, locate
 from hfgrow.hub.client import HubClient
 from hfgrow.plan.operators.stacking import stack

@@ -7,8 +7,7 @@ import typer
 
 from hfgrow.console import size
 from hfgrow.data.sources import named_source
-from hfgrow.errors import UsageError, printable
-from hfgrow.growth.loading import require
+from hfgrow.errors import UsageError, printable, require
 from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
 

@@ -10,9 +10,9 @@ import typer
 
 from hfgrow.console import amount, count
 from hfgrow.data.sources import named_source
-from hfgrow.errors import GrowthError, ModelError, UsageError, printable
+from hfgrow.errors import GrowthError, ModelError, UsageError, printable, require
 from hfgrow.growth.lm_eval import PAPER_TASKS, run_tasks
-from hfgrow.growth.loading import TRAINING, require
+from hfgrow.growth.loading import TRAINING
 from hfgrow.growth.models import base_name, local_folder, locate, nearest_ancestor
 from hfgrow.growth.publish import unchanged, write_benchmarks
 from hfgrow.hub.client import HubClient

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from hfgrow.data.sources import named_source
-from hfgrow.errors import UsageError
+from hfgrow.errors import UsageError, require
 from hfgrow.growth.grow import Growth, GrowthRequest
-from hfgrow.growth.loading import require
 from hfgrow.plan.operators.learn import LearnArguments, learn
 from hfgrow.plan.operators.operator import Mark, Parameter
 

@@ -16,8 +16,8 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.console import count, counting, size
-from hfgrow.errors import ModelError, UsageError, printable
-from hfgrow.growth.loading import available_nbytes, missing, require
+from hfgrow.errors import ModelError, UsageError, missing, printable, require
+from hfgrow.growth.loading import available_nbytes
 from hfgrow.growth.models import base_name, files_of, local_folder, locate
 from hfgrow.growth.publish import publish
 from hfgrow.hub.client import HubClient

@@ -12,8 +12,8 @@ import typer
 
 from hfgrow.console import amount, count
 from hfgrow.data.sources import named_source
-from hfgrow.errors import UsageError, printable
-from hfgrow.growth.loading import TRAINING, require
+from hfgrow.errors import UsageError, printable, require
+from hfgrow.growth.loading import TRAINING
 from hfgrow.growth.models import base_name, local_folder, locate
 from hfgrow.growth.steps import Step, takes, typed_step
 from hfgrow.hub.client import HubClient

@@ -10,8 +10,8 @@ import typer
 from hfgrow.calls import trained
 from hfgrow.checkpoint.files import CARD, LOSS_PICTURE, RECIPE, LocalFolder
 from hfgrow.console import count, duration, size
-from hfgrow.errors import UsageError, printable
-from hfgrow.growth.loading import TRAINING, require
+from hfgrow.errors import UsageError, printable, require
+from hfgrow.growth.loading import TRAINING
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.lineage.records import Evaluated

@@ -19,9 +19,12 @@ Python, where nothing else is said.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Self
 
 _UNPRINTABLE = re.compile(
@@ -273,3 +276,33 @@ def said(error: BaseException, limit: int = 200) -> str:
     """
     text = printable(" ".join(str(error).split()), limit)
     return text if text.count(" ") > 1 else f"{type(error).__name__}: {text}"
+
+
+def missing(*packages: str) -> list[str]:
+    """Return which of these packages cannot be imported."""
+    return [name for name in packages if find_spec(name) is None]
+
+
+def require(what: str, *packages: str, extra: str | None = "train") -> None:
+    """Refuse something for which a package is missing.
+
+    Args:
+        what: What needs them, as the start of the message: `--dtype`.
+        packages: Names to import.
+        extra: The extra of hfgrow that brings them; None where they have the names to install.
+
+    Raises:
+        UsageError: One of them is not installed.
+    """
+    if absent := missing(*packages):
+        wanted = " ".join(absent) if extra is None else f"'hfgrow[{extra}]'"
+        raise UsageError(
+            f"{what} needs {listed(absent)}, which {'are' if absent[1:] else 'is'} not installed",
+            hint=f"{shlex.quote(sys.executable)} -m pip install {wanted}",
+        )
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as a sentence has them: `torch, numpy and accelerate`."""
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last

@@ -242,8 +242,10 @@ def _merged(changes: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, An
     merged = dict(changes)
     for key, value in more.items():
         inside = merged.get(key)
-        nested = isinstance(value, Mapping) and isinstance(inside, Mapping)
-        merged[key] = _merged(inside, value) if nested else value  # type: ignore[arg-type]
+        if isinstance(value, Mapping) and isinstance(inside, Mapping):
+            merged[key] = _merged(inside, value)
+        else:
+            merged[key] = value
     return merged
 
 

@@ -12,9 +12,9 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.strict import read_json_object
 from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
 from hfgrow.console import Progress, counting
-from hfgrow.errors import ModelError, VerificationError, foreign, printable, said
+from hfgrow.errors import ModelError, VerificationError, foreign, missing, printable, said
 from hfgrow.growth.forward import Role, logits_of
-from hfgrow.growth.loading import missing, silence_transformers, skeleton, transformers_config
+from hfgrow.growth.loading import silence_transformers, skeleton, transformers_config
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.promise import Measured, coarser
 

@@ -17,9 +17,9 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.checkpoint.write import check_free_space, config_with, write, write_texts
 from hfgrow.console import Progress, count, counting, usual_progress
-from hfgrow.errors import OutputError, Text, argument, printable
+from hfgrow.errors import OutputError, Text, argument, missing, printable, require
 from hfgrow.growth.behaviour import TRANSFORMERS, settle_generation
-from hfgrow.growth.loading import COMPUTING, missing, require, require_for
+from hfgrow.growth.loading import COMPUTING, require_for
 from hfgrow.growth.models import base_name, files_of, folder_of, local_folder, locate
 from hfgrow.growth.publish import describes, hashed, known_files, push_files, visible_as
 from hfgrow.growth.steps import Steps, planned, suffix_of_steps

@@ -1,11 +1,8 @@
 """Open models with transformers, and ask for the packages that takes."""
 
 import re
-import shlex
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,7 @@ from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.derived.skeleton import loaded_config, model_class
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.errors import ModelError, UsageError, foreign
+from hfgrow.errors import ModelError, foreign, require
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.plan import GrowthPlan, is_computed, stored_in
 from hfgrow.plan.tensors import predictor_of
@@ -152,26 +149,6 @@ COMPUTING = ("torch", "numpy")
 TRAINING = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tokenizers")
 
 
-def require(what: str, *packages: str, extra: str = "train") -> None:
-    """Refuse something for which a package is missing.
-
-    Args:
-        what: What needs them, as the start of the message: `--dtype`.
-        packages: Names to import.
-        extra: The extra of hfgrow that brings them.
-
-    Raises:
-        UsageError: One of them is not installed.
-    """
-    absent = missing(*packages)
-    if absent:
-        raise UsageError(
-            f"{what} needs {' and '.join(absent)}, which {'are' if absent[1:] else 'is'} not "
-            "installed",
-            hint=f"{shlex.quote(sys.executable)} -m pip install 'hfgrow[{extra}]'",
-        )
-
-
 def require_for(plan: GrowthPlan) -> None:
     """Refuse a plan with tensors to compute where that cannot be done.
 
@@ -181,9 +158,4 @@ def require_for(plan: GrowthPlan) -> None:
     if any(predictor_of(tensor.recipe) for tensor in plan.tensors.values()):
         require("computing tensors", *COMPUTING)
     elif any(map(is_computed, plan.tensors.values())):
-        require("computing tensors", "numpy")
-
-
-def missing(*packages: str) -> list[str]:
-    """Return which of these packages cannot be imported."""
-    return [name for name in packages if find_spec(name) is None]
+        require("computing tensors", "numpy", extra=None)

@@ -14,8 +14,8 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target, staged, translated
 from hfgrow.checkpoint.write import check_free_space, config_with, write, write_texts
 from hfgrow.console import Progress, counting, usual_progress
-from hfgrow.errors import ModelError, UsageError, VerificationError, command, printable
-from hfgrow.growth.loading import COMPUTING, missing, require_for
+from hfgrow.errors import ModelError, UsageError, VerificationError, command, missing, printable
+from hfgrow.growth.loading import COMPUTING, require_for
 from hfgrow.growth.models import base_folder, files_of, locate
 from hfgrow.growth.steps import apply_step
 from hfgrow.hub.client import HubClient

@@ -18,9 +18,9 @@ from hfgrow.checkpoint.compute.evaluate import Evaluator
 from hfgrow.checkpoint.files import LocalFolder, hash_file, opened
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress, counting, usual_progress
-from hfgrow.errors import ModelError, UsageError, VerificationError, printable
+from hfgrow.errors import ModelError, UsageError, VerificationError, listed, missing, printable
 from hfgrow.growth.behaviour import TRANSFORMERS, check_transformers_view, measure
-from hfgrow.growth.loading import missing, require_for
+from hfgrow.growth.loading import require_for
 from hfgrow.growth.models import base_folder
 from hfgrow.growth.reproduce import replay
 from hfgrow.hub.client import HubClient
@@ -260,7 +260,7 @@ def verify(
         provenance = check_provenance(folder, plan, advance=advance)
     absent = missing(*TRANSFORMERS)
     if absent:
-        progress.say(f"Note: transformers' view and the logits need {' and '.join(absent)}")
+        progress.say(f"Note: transformers' view and the logits need {listed(absent)}")
         return Verified(manifest, provenance)
     num_tensors, measured = compare_in_transformers(found, folder, plan, progress, text=text)
     return Verified(manifest, provenance, num_tensors, measured)
@@ -280,7 +280,7 @@ def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Ver
                 hint="it was changed since; what it came from is still recorded",
             )
     if absent := missing(*TRANSFORMERS):
-        progress.say(f"Note: transformers' view needs {' and '.join(absent)}")
+        progress.say(f"Note: transformers' view needs {listed(absent)}")
         return Verified(manifest, None)
     return Verified(manifest, None, check_transformers_view(folder))
 

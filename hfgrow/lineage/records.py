@@ -223,7 +223,7 @@ class Elsewhere(Record):
     """
 
     after: Positive
-    note: Annotated[str, PHRASE]
+    note: Annotated[str, LABEL]
     files: Annotated[Mapping[str, WeightFile], _weight_files()]
 
 

@@ -21,8 +21,8 @@ from hfgrow.console import Progress, Silent
 from hfgrow.data.batches import BatchPlan
 from hfgrow.data.corpus import Corpus
 from hfgrow.data.order import BlockOrder
-from hfgrow.errors import ModelError, TrainingError
-from hfgrow.growth.loading import TRAINING, require
+from hfgrow.errors import ModelError, TrainingError, require
+from hfgrow.growth.loading import TRAINING
 from hfgrow.growth.models import files_of, local_folder, locate
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef

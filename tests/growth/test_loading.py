@@ -89,7 +89,7 @@ def test_what_has_to_be_computed_is_refused_and_nothing_written(
     finished = bare(place, *words)
     assert finished.returncode == 2, finished.stderr
     assert "computing tensors needs numpy, which is not installed" in finished.stderr
-    assert "hfgrow[train]" in finished.stderr
+    assert "-m pip install numpy\n" in finished.stderr
     assert sorted(place.iterdir()) == before
 
 

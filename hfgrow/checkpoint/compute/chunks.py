@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from hfgrow.checkpoint.compute.dtypes import all_finite, count_nonfinite, finite, stored_dtype
 from hfgrow.checkpoint.compute.evaluate import Evaluator, ReadRows
 from hfgrow.checkpoint.compute.products import torch_in_worker, torch_is_given_back
-from hfgrow.checkpoint.files import Files
+from hfgrow.checkpoint.files import Files, read_into
 from hfgrow.errors import ModelError, argument, printable
 from hfgrow.plan.plan import GrowthPlan, TensorPlan, stored_in
 from hfgrow.plan.tensors import (
@@ -141,7 +141,7 @@ def rows_of_files(descriptor_of: Callable[[str], int]) -> ReadRows:
         row_nbytes = prod(stored.shape[1:]) * DTYPE_NBYTES[stored.dtype]
         numbers = np.empty((stop - start, *stored.shape[1:]), stored_dtype(stored.dtype))
         buffer = numbers.reshape(-1).view(np.uint8).data
-        if not _fill(buffer, descriptor_of(stored.file), stored.offset + start * row_nbytes):
+        if not read_into(buffer, descriptor_of(stored.file), stored.offset + start * row_nbytes):
             raise ModelError(f"the input changed while it was read: {stored.name} ended early")
         return numbers
 
@@ -150,16 +150,6 @@ def rows_of_files(descriptor_of: Callable[[str], int]) -> ReadRows:
 
 def _row_nbytes(tensor: TensorPlan) -> int:
     return prod(tensor.shape[1:]) * DTYPE_NBYTES[tensor.dtype]
-
-
-def _fill(buffer: memoryview, source: int, offset: int) -> bool:
-    done = 0
-    while done < len(buffer):
-        step = os.preadv(source, [buffer[done:]], offset + done)
-        if step == 0:
-            return False
-        done += step
-    return True
 
 
 _CHUNK_NBYTES = 4 << 20

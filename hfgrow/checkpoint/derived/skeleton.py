@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hfgrow.checkpoint.derived.layers import kinds_of, traits_of
-from hfgrow.errors import ModelError, foreign, printable
+from hfgrow.errors import ModelError, foreign, printable, require
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.rewrite import DEPTHS
 
@@ -79,14 +79,7 @@ def skeleton_of(config: Mapping[str, Any]) -> Skeleton:
             layers stand in one list.
     """
     model_type = config.get("model_type")
-    absent = [name for name in _PACKAGES if find_spec(name) is None]
-    if absent:
-        raise ModelError(
-            f"config.json: model_type {printable(repr(model_type))} is unknown to hfgrow, which "
-            f"asks transformers then, and {' and '.join(absent)} "
-            f"{'are' if absent[1:] else 'is'} not installed",
-            hint="pip install 'hfgrow[train]'",
-        )
+    require(f"model_type {printable(repr(model_type))}, of which hfgrow has no table,", *_PACKAGES)
     if not _is_known(str(model_type)):
         raise ModelError(
             f"config.json: model_type {printable(repr(model_type))} is unknown; hfgrow grows "

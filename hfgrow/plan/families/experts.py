@@ -36,6 +36,7 @@ from hfgrow.plan.families.table import (
     Role,
     class_defaults,
     is_count,
+    windowed,
 )
 
 # More experts than any model has; a bound on what a typing error can ask for.
@@ -88,15 +89,8 @@ def experts_objection(config: Config) -> str:
 
 def window_layer_types(config: Config) -> dict[str, list[Any]]:
     """Derive `layer_types` of Qwen2-MoE: every other layer below `max_window_layers` is sliding."""
-    first_full = config.get("max_window_layers", 28)
-    return {
-        "layer_types": [
-            "sliding_attention"
-            if config.get("use_sliding_window") and i % 2 == 0 and i < first_full
-            else "full_attention"
-            for i in range(config["num_hidden_layers"])
-        ]
-    }
+    has_window, first_full = config.get("use_sliding_window"), config.get("max_window_layers", 28)
+    return windowed(config, lambda i: has_window and i % 2 == 0 and i < first_full)
 
 
 def _needing(*keys: str) -> Callable[[Config], str]:

@@ -8,8 +8,8 @@ Gemma 3 without its vision tower: Gemma 2, norms on query and key heads, and a l
 """
 
 from dataclasses import replace
+from functools import partial
 from struct import pack, unpack
-from typing import Any
 
 from hfgrow.plan.families.llama import (
     ATTENTION_BIASES,
@@ -21,7 +21,14 @@ from hfgrow.plan.families.llama import (
     POST_NORMS,
 )
 from hfgrow.plan.families.qwen import HEAD_NORMS
-from hfgrow.plan.families.table import Config, Family, Kind, Role, class_defaults
+from hfgrow.plan.families.table import (
+    Family,
+    Kind,
+    Role,
+    class_defaults,
+    last_is_full,
+    windowed,
+)
 
 
 def embedding_scale(hidden_size: int, dtype: str) -> float:
@@ -73,12 +80,6 @@ LAYER = (
 )
 
 
-def every_other_layer(config: Config) -> dict[str, list[Any]]:
-    """Derive `layer_types`: the first layer is sliding, the second is not, and so on."""
-    kinds = ("sliding_attention", "full_attention")
-    return {"layer_types": [kinds[i % 2] for i in range(config["num_hidden_layers"])]}
-
-
 GEMMA2 = Family(
     model_type="gemma2",
     architecture="Gemma2ForCausalLM",
@@ -89,7 +90,7 @@ GEMMA2 = Family(
     tied_default=True,
     kv_heads_default=4,
     head_dim_default=256,
-    derived_lists=every_other_layer,
+    derived_lists=lambda config: windowed(config, lambda i: i % 2 == 0),
     centred_gains=True,
     embedding_scale=embedding_scale,
     softmax_scale_key="query_pre_attn_scalar",
@@ -104,17 +105,6 @@ VAULTGEMMA = replace(
 )
 
 
-def last_of_each_pattern(config: Config) -> dict[str, list[Any]]:
-    """Derive `layer_types`: in every `sliding_window_pattern` layers the last is not sliding."""
-    pattern = config.get("sliding_window_pattern", 6)
-    return {
-        "layer_types": [
-            "sliding_attention" if (i + 1) % pattern else "full_attention"
-            for i in range(config["num_hidden_layers"])
-        ]
-    }
-
-
 GEMMA3_TEXT = Family(
     model_type="gemma3_text",
     architecture="Gemma3ForCausalLM",
@@ -125,7 +115,7 @@ GEMMA3_TEXT = Family(
     tied_default=True,
     kv_heads_default=4,
     head_dim_default=256,
-    derived_lists=last_of_each_pattern,
+    derived_lists=partial(last_is_full, pattern=6),
     centred_gains=True,
     embedding_scale=embedding_scale,
     softmax_scale_key="query_pre_attn_scalar",

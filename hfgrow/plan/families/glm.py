@@ -44,7 +44,6 @@ GLM4 = replace(
     GLM,
     model_type="glm4",
     architecture="Glm4ForCausalLM",
-    class_defaults=class_defaults(vocab=151552, hidden=4096, ffn=13696, layers=40, heads=32),
     layer=(
         # A projection in front of a norm ends no branch; see POST_NORMS.
         *(replace(role, ends_branch=False) for role in GLM.layer),

@@ -23,16 +23,20 @@ from hfgrow.plan.families.llama import (
     head_dim_objection,
     query_key_value_biases,
 )
-from hfgrow.plan.families.table import Config, Kind, Role, class_defaults
+from hfgrow.plan.families.table import Config, Kind, Role, class_defaults, windowed
 
 NEIGHBOURS_ROTATE = {"qk_dim": "rotary pairs are neighbours, and hfgrow has no map for those"}
 
 
 def one_kind_of_layer(config: Config) -> dict[str, list[Any]]:
     """Derive `layer_types`: all layers are sliding unless `sliding_window` is null."""
-    windowed = config.get("sliding_window", 4096) is not None
-    kind = "sliding_attention" if windowed else "full_attention"
-    return {"layer_types": [kind] * config["num_hidden_layers"]}
+    window = config.get("sliding_window", 4096)
+    return windowed(config, lambda i: window is not None)
+
+
+def first_is_full(config: Config) -> dict[str, list[Any]]:
+    """Derive `layer_types`: of every four layers the first is not sliding."""
+    return windowed(config, lambda i: i % 4)
 
 
 MINISTRAL = replace(
@@ -51,16 +55,6 @@ MINISTRAL3 = replace(
     head_dim_default=128,
     rope_default={"rope_type": "yarn"},
 )
-
-
-def first_of_each_four(config: Config) -> dict[str, list[Any]]:
-    """Derive `layer_types`: of every four layers the first is not sliding."""
-    return {
-        "layer_types": [
-            "sliding_attention" if i % 4 else "full_attention"
-            for i in range(config["num_hidden_layers"])
-        ]
-    }
 
 
 ERNIE4_5 = replace(
@@ -87,7 +81,7 @@ CWM = replace(
     layer=(*MATRICES, *MLP_BIASES),
     kv_heads_default=8,
     head_dim_default=128,
-    derived_lists=first_of_each_four,
+    derived_lists=first_is_full,
 )
 
 
@@ -165,5 +159,5 @@ GRANITE_SWA = replace(
     tied_default=True,
     kv_heads_default=4,
     per_layer_lists=("layer_types", "layer_rope_theta"),
-    derived_lists=first_of_each_four,
+    derived_lists=first_is_full,
 )

@@ -6,11 +6,19 @@ EXAONE 4: OLMo 2 with norms on every head, as in Qwen3, and sliding windows in t
 """
 
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 from hfgrow.plan.families.llama import HEAD, INNER, KEY, OUTER, POST_NORMS, QUERY
 from hfgrow.plan.families.qwen import HEAD_NORMS
-from hfgrow.plan.families.table import Config, Family, Kind, Role, class_defaults
+from hfgrow.plan.families.table import (
+    Config,
+    Family,
+    Kind,
+    Role,
+    class_defaults,
+    last_is_full,
+    windowed,
+)
 
 OLMO2 = Family(
     model_type="olmo2",
@@ -27,33 +35,12 @@ OLMO2 = Family(
 )
 
 
-def last_of_each_four(config: Config) -> dict[str, list[Any]]:
-    """Derive `layer_types`: of every four layers the last is not sliding."""
-    return {
-        "layer_types": [
-            "sliding_attention" if (i + 1) % 4 else "full_attention"
-            for i in range(config["num_hidden_layers"])
-        ]
-    }
-
-
 OLMO3 = replace(
     OLMO2,
     model_type="olmo3",
     architecture="Olmo3ForCausalLM",
-    derived_lists=last_of_each_four,
+    derived_lists=lambda config: windowed(config, lambda i: (i + 1) % 4),
 )
-
-
-def last_of_each_pattern(config: Config) -> dict[str, list[Any]]:
-    """Derive `layer_types`: in every `sliding_window_pattern` layers the last is not sliding."""
-    pattern = config.get("sliding_window_pattern", 4)
-    return {
-        "layer_types": [
-            "sliding_attention" if (i + 1) % pattern else "full_attention"
-            for i in range(config["num_hidden_layers"])
-        ]
-    }
 
 
 def exaone4_objection(config: Config) -> str:
@@ -71,6 +58,6 @@ EXAONE4 = Family(
     outer=OUTER,
     head=HEAD,
     kv_heads_default=32,
-    derived_lists=last_of_each_pattern,
+    derived_lists=partial(last_is_full, pattern=4),
     refuses=exaone4_objection,
 )

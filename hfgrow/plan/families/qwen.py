@@ -19,19 +19,14 @@ from hfgrow.plan.families.llama import (
     head_dim_objection,
     query_key_value_biases,
 )
-from hfgrow.plan.families.table import Config, Family, Kind, Role, class_defaults
+from hfgrow.plan.families.table import Config, Family, Kind, Role, class_defaults, windowed
 
 
 def window_layer_types(config: Config) -> dict[str, list[Any]]:
     """Derive `layer_types` as transformers does: sliding from `max_window_layers` upwards."""
-    windowed = config.get("use_sliding_window") and config.get("sliding_window", 4096) is not None
+    has_window = config.get("use_sliding_window") and config.get("sliding_window", 4096) is not None
     first = config.get("max_window_layers", 28)
-    return {
-        "layer_types": [
-            "sliding_attention" if windowed and i >= first else "full_attention"
-            for i in range(config["num_hidden_layers"])
-        ]
-    }
+    return windowed(config, lambda i: has_window and i >= first)
 
 
 QWEN2 = Family(

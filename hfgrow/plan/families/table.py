@@ -220,6 +220,22 @@ class Family:
         return all(config.get(key) is not None for key in self.per_layer_lists)
 
 
+def windowed(config: Config, is_sliding: Callable[[int], object]) -> dict[str, list[Any]]:
+    """Return `layer_types` of a config by whether the layer of a number has a sliding window."""
+    return {
+        "layer_types": [
+            "sliding_attention" if is_sliding(i) else "full_attention"
+            for i in range(config["num_hidden_layers"])
+        ]
+    }
+
+
+def last_is_full(config: Config, pattern: int) -> dict[str, list[Any]]:
+    """Return `layer_types`: in every `sliding_window_pattern` layers the last is not sliding."""
+    period = config.get("sliding_window_pattern", pattern)
+    return windowed(config, lambda i: (i + 1) % period)
+
+
 def class_defaults(
     *, vocab: int, hidden: int, ffn: int, layers: int, heads: int
 ) -> Mapping[str, int]:

@@ -1,0 +1,161 @@
+"""A model that hfgrow grew and another program has trained or saved since."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hfgrow.console import Silent
+from hfgrow.errors import ModelError
+from hfgrow.growth.publish import unchanged
+from hfgrow.lineage.describe import plain
+from hfgrow.lineage.manifest import Manifest
+from hfgrow.lineage.reading import parse_manifest, read_manifest, told_by_config
+from tests.program import call_hfgrow
+
+
+@pytest.fixture
+def saved_elsewhere(base: Path, tmp_path: Path) -> Path:
+    """A grown model as another trainer's `save_pretrained` leaves it: config and weights."""
+    assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "grown").returncode == 0
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tmp_path / "grown" / name, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("push", "alice/x"), ("lineage",), ("verify",), ("card",), ("reproduce",)],
+    ids=lambda words: words[0],
+)
+def test_what_was_grown_and_saved_elsewhere_is_told_as_that(
+    saved_elsewhere: Path, words: tuple[str, ...]
+) -> None:
+    done = call_hfgrow(words[0], saved_elsewhere, *words[1:])
+    assert done.returncode == 3
+    assert "hfgrow grew or trained it, by stack from base: another program" in done.stderr
+    assert "was not grown by hfgrow" not in done.stderr
+
+
+def test_growing_what_was_saved_elsewhere_says_that_its_lineage_starts_anew(
+    saved_elsewhere: Path, tmp_path: Path
+) -> None:
+    done = call_hfgrow("stack", saved_elsewhere, "--g", "2", "--out", tmp_path / "again")
+    assert done.returncode == 0
+    assert "by stack from base, and hfgrow.json is not there" in done.stderr
+    manifest = read_manifest(tmp_path / "again")
+    assert manifest is not None
+    assert len(manifest.chain) == 1
+
+
+@pytest.fixture
+def trained_elsewhere(saved_elsewhere: Path, tmp_path: Path) -> Path:
+    """That model with other weights, and the hfgrow.json of what it was trained from beside."""
+    shutil.copy(tmp_path / "grown" / "hfgrow.json", saved_elsewhere / "hfgrow.json")
+    weights = saved_elsewhere / "model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-4:] = b"\0\0\x80\x3f"
+    weights.write_bytes(raw)
+    return saved_elsewhere
+
+
+NOTE = "2B of FineWeb's tokens (axolotl, <1 day) & some `code`"
+
+
+def test_weights_that_changed_say_how_their_training_is_recorded(trained_elsewhere: Path) -> None:
+    manifest = manifest_in(trained_elsewhere)
+    (file,) = manifest.files.values()
+    hashed = manifest.with_result_files({"model.safetensors": replace(file, sha256="0" * 64)})
+    with pytest.raises(ModelError, match="changed after growth") as caught:
+        unchanged(trained_elsewhere, hashed, Silent())
+    assert "--trained-elsewhere NOTE" in caught.value.hint
+
+
+def test_a_training_elsewhere_is_told_wherever_the_model_is(
+    trained_elsewhere: Path, tmp_path: Path
+) -> None:
+    done = call_hfgrow("card", trained_elsewhere, "--trained-elsewhere", NOTE)
+    assert done.returncode == 0, done.stderr
+    card = (trained_elsewhere / "README.md").read_text()
+    assert plain(NOTE) in card
+    assert "not trained since" not in card
+    assert "Not trained after growth" not in card
+    lines = call_hfgrow("lineage", trained_elsewhere).stdout
+    assert f"trained by another program, its cost unknown: {NOTE}" in lines
+    assert call_hfgrow("verify", trained_elsewhere).returncode == 0
+    manifest = manifest_in(trained_elsewhere)
+    assert unchanged(trained_elsewhere, manifest, Silent()) == manifest
+    assert parse_manifest(json.loads(manifest.to_json())) == manifest
+    refused = call_hfgrow("reproduce", trained_elsewhere)
+    assert "was trained by another program" in refused.stderr
+
+
+def test_what_grows_from_it_keeps_the_whole_chain(trained_elsewhere: Path, tmp_path: Path) -> None:
+    assert call_hfgrow("card", trained_elsewhere, "--trained-elsewhere", NOTE).returncode == 0
+    done = call_hfgrow("stack", trained_elsewhere, "--g", "2", "--out", tmp_path / "again")
+    assert "starts anew" not in done.stderr
+    manifest = manifest_in(tmp_path / "again")
+    assert (len(manifest.chain), [one.note for one in manifest.elsewhere]) == (2, [NOTE])
+    assert manifest.trained_since == ()
+    assert NOTE in call_hfgrow("lineage", tmp_path / "again").stdout
+    assert call_hfgrow("verify", tmp_path / "again").returncode == 0
+
+
+def test_weights_that_changed_once_more_are_refused_again(trained_elsewhere: Path) -> None:
+    assert call_hfgrow("card", trained_elsewhere, "--trained-elsewhere", NOTE).returncode == 0
+    weights = trained_elsewhere / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+    assert call_hfgrow("verify", trained_elsewhere).returncode == 9
+    with pytest.raises(ModelError, match="changed after"):
+        unchanged(trained_elsewhere, manifest_in(trained_elsewhere), Silent())
+
+
+@pytest.mark.parametrize("note", ["", " \n ", "x" * 201, "a\x1bb"])
+def test_a_note_is_a_line_of_text(trained_elsewhere: Path, note: str) -> None:
+    before = (trained_elsewhere / "hfgrow.json").read_text()
+    done = call_hfgrow("card", trained_elsewhere, "--trained-elsewhere", note)
+    assert done.returncode == 2
+    assert (trained_elsewhere / "hfgrow.json").read_text() == before
+
+
+def test_a_lineage_of_a_model_of_other_sizes_is_not_taken(
+    trained_elsewhere: Path, base: Path
+) -> None:
+    shutil.copy(trained_elsewhere / "hfgrow.json", base / "hfgrow.json")
+    done = call_hfgrow("card", base, "--trained-elsewhere", NOTE)
+    assert done.returncode == 3
+    assert "has other sizes than the model" in done.stderr
+
+
+@pytest.mark.parametrize("after", [0, 2, "1"])
+def test_a_training_elsewhere_stands_behind_a_link(trained_elsewhere: Path, after: object) -> None:
+    assert call_hfgrow("card", trained_elsewhere, "--trained-elsewhere", NOTE).returncode == 0
+    content = json.loads((trained_elsewhere / "hfgrow.json").read_text())
+    content["elsewhere"][0]["after"] = after
+    with pytest.raises(ModelError, match=r"hfgrow\.json"):
+        parse_manifest(content)
+
+
+def manifest_in(folder: Path) -> Manifest:
+    found = read_manifest(folder)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("record", "how"),
+    [
+        (None, ""),
+        (5, ""),
+        ({}, "from a base without a name"),
+        ({"base": "a\x1bb", "operators": "stack"}, "from a\ufffdb"),
+        ({"base": "b", "operators": ["x", 5], "trained_tokens": 7}, "by x, 5 from b"),
+    ],
+    ids=str,
+)
+def test_a_record_of_a_stranger_is_only_told(record: object, how: str) -> None:
+    assert told_by_config({"hfgrow": record}) == how
