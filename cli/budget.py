@@ -1,5 +1,6 @@
 """The command `hfgrow budget`: when to grow, from what, and what each part costs."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -148,12 +149,13 @@ def budget(
 def _next(model: str | None, found: Budget) -> str:
     """Return what follows a budget: the growth itself, or a recipe of both trainings."""
     if model is not None:
-        return f"hfgrow stack {printable(model)} --g {found.g}, then train on by a recipe"
+        grow = f"hfgrow stack {shlex.quote(printable(model, 200))} --g {found.g}"
+        return f"{grow}, then train on by a recipe"
     base, more = (f"{tokens:.3g}" for tokens in (found.base_tokens, found.continued_tokens))
     return (
-        "hfgrow recipes paper-gstack --copy mine.yaml, with its own model and --set "
-        f"stages.0.train.tokens={base} --set stages.1.grow.g={found.g} "
-        f"--set stages.2.train.tokens={more}"
+        "hfgrow recipes paper-gstack --copy mine.yaml, put your model in, then "
+        f"hfgrow train mine.yaml --set stages.0.train.tokens={base} "
+        f"--set stages.1.grow.g={found.g} --set stages.2.train.tokens={more}"
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hfgrow.console import amount, count
-from hfgrow.data.sources import named_source
+from hfgrow.data.sources import held_out_source
 from hfgrow.errors import GrowthError, ModelError, UsageError, printable, require
 from hfgrow.growth.lm_eval import PAPER_TASKS, run_tasks
 from hfgrow.growth.loading import TRAINING
@@ -155,7 +155,7 @@ def evaluate(
     if include_path is not None and not include_path.is_dir():
         raise UsageError(f"there is no folder {printable(include_path, 200)}")
     max_tokens = int(amount(tokens or _TOKENS, "--tokens"))
-    sources = [_source(word, text_column or "text", split, name) for word in text or ()]
+    sources = [held_out_source(word, text_column or "text", split, name) for word in text or ()]
     from hfgrow.train.evaluate import Candidate, device_of, measured, prepared
 
     console = Console(as_json=json, quiet=quiet)
@@ -206,14 +206,6 @@ def _refuse_idle(what: str, given: object, options_of: Mapping[str, object]) -> 
     idle = [name for name, value in options_of.items() if value is not None]
     if idle and not given:
         raise UsageError(f"{idle[0]} is of {what}, and there is none", hint=f"leave out {idle[0]}")
-
-
-def _source(word: str, text_column: str, split: str | None, name: str | None) -> Any:
-    from dataclasses import replace
-
-    source = named_source(word, text_column, name=name)
-    default = "train" if source.path is not None else "validation"
-    return replace(source, split=split or default)
 
 
 _COLUMNS = ("model", "parameters", "tokens", "bytes", "nats/token", "perplexity", "bits/byte")

@@ -147,9 +147,10 @@ def _refuse_repeats(words: list[str]) -> None:
     repeated = [option for option, times in options.items() if times > 1]
     if not repeated:
         return
-    commands: Any = typer.main.get_command(app)
-    command = commands.commands.get(next((word for word in ours if word[:1] != "-"), ""))
-    for parameter in command.params if command else ():
+    command: Any = typer.main.get_command(app)
+    for word in (word for word in ours if word[:1] != "-"):
+        command = getattr(command, "commands", {}).get(word, command)
+    for parameter in command.params:
         if not parameter.multiple:
             for option in (*parameter.opts, *parameter.secondary_opts):
                 if option in repeated:

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shlex
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +13,16 @@ import typer
 
 from hfgrow import __version__
 from hfgrow.checkpoint.compute.chunks import check_finite
-from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.files import (
+    CARD,
+    CONFIG,
+    INDEX,
+    MANIFEST,
+    RECIPE,
+    WEIGHTS_NAME,
+    LocalFolder,
+    side_files_of,
+)
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.console import count, counting, size
@@ -63,7 +73,8 @@ def inspect_model(
     name, plan = _read(model, revision, token, console)
     if plan.derived is not None:
         document = derived_document(name, plan, plan.derived)
-        console.result("\n".join(derived_lines(plan, plan.derived, document)), document)
+        lines = derived_lines(plan, plan.derived, document)
+        console.result("\n".join(broken(lines, console.width, behind=13)), document)
         return
     document = _document(name, plan)
     sizes = document["sizes"]
@@ -110,7 +121,7 @@ def check(
     """Run the strict reader alone: config, index and every header, checked together."""
     console = Console(as_json=json, quiet=quiet)
     if weights:
-        require("a look at every weight", "torch")
+        require("a look at every weight", "numpy", extra=None)
     client = HubClient(token=token)
     ref = locate(model, revision, client, console)
     files = LocalFolder(local_folder(ref, client, console)) if weights else files_of(ref, client)
@@ -340,6 +351,7 @@ def pull(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    overwrite: options.OverwriteOption = False,
     revision: options.RevisionOption = None,
     token: options.TokenOption = None,
     json: options.JsonOption = False,
@@ -349,9 +361,13 @@ def pull(
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
     ref = locate(model, revision, client, console)
+    if out is not None:
+        out = out.expanduser()
+        check_target(out, ref.path, overwrite=overwrite)
     folder = local_folder(ref, client, console)
     rows = [("commit", ref.revision)] if ref.revision else []
-    following = f"Next: hfgrow stack {printable(model, 200)} --g 2, or another of hfgrow operators"
+    typed = shlex.quote(printable(model, 200))
+    following = f"Next: hfgrow stack {typed} --g 2, or another of hfgrow operators"
     try:
         plan = read(LocalFolder(folder))
     except ModelError as error:
@@ -360,22 +376,28 @@ def pull(
         what = f"{plan.num_hidden_layers} layers, {count(plan.num_parameters)} parameters"
         rows.insert(0, ("what", f"{what}, {size(plan.nbytes)}"))
     if out is not None:
-        folder = _copied(folder, out.expanduser(), console)
+        folder = _copied(folder, out, console, overwrite=overwrite)
     say_block(console, f"Here: {printable(ref.label, 100)}", rows)
     console.say(following)
     document = {"folder": str(folder), "repo": ref.repo_id, "revision": ref.revision}
     console.result(str(folder), document)
 
 
-def _copied(folder: Path, out: Path, console: Console) -> Path:
+def _copied(folder: Path, out: Path, console: Console, *, overwrite: bool) -> Path:
     """Copy the files of a model into a folder, which appears complete or not at all."""
-    check_target(out, folder, overwrite=False)
-    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    nbytes = sum(path.stat().st_size for path in files)
-    with staged(out) as staging, counting(console, f"Copying {out.name}", nbytes) as advance:
-        for path in files:
-            shutil.copyfile(path, staging / path.name)
-            advance(path.stat().st_size)
+    check_target(out, folder, overwrite=overwrite)
+    kept = {CONFIG, INDEX, CARD, MANIFEST, RECIPE}
+    names = {name for name in os.listdir(folder) if name in kept or WEIGHTS_NAME.fullmatch(name)}
+    names |= set(side_files_of(folder))
+    nbytes = sum((folder / name).stat().st_size for name in names)
+    with (
+        staged(out, overwrite=overwrite) as staging,
+        counting(console, f"Copying {out.name}", nbytes) as advance,
+    ):
+        for name in sorted(names):
+            (staging / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / name, staging / name)
+            advance((folder / name).stat().st_size)
     return out
 
 

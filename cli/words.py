@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from hfgrow.errors import GrowthError
+from hfgrow.plan.tensors import CONFIG_DTYPES
 
 # With what is said of it.
 Word = tuple[str, str]
-DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
 def aliases(incomplete: str) -> list[Word]:
@@ -68,7 +68,7 @@ def documentation() -> dict[str, Path]:
 
 def dtypes(incomplete: str) -> list[str]:
     """Return the dtypes that begin so."""
-    return [name for name in DTYPES if name.startswith(incomplete)]
+    return [name for name in CONFIG_DTYPES if name.startswith(incomplete)]
 
 
 def _shipped(folder: str, incomplete: str) -> Iterator[Word]:

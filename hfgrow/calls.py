@@ -1,7 +1,7 @@
 """The commands as functions of Python: inspect, pull, push, train, evaluate, budget.
 
-Each takes what its command takes and returns what that prints, as an object. Where nobody says who
-is told how work goes on, a notebook gets bars, and a script nothing.
+Each takes the main options of its command and returns what that prints, as an object. Where nobody
+says who is told how work goes on, a notebook gets bars, and a script nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress, amount, count, duration, usual_progress
-from hfgrow.data.sources import named_source
+from hfgrow.data.sources import held_out_source
 from hfgrow.errors import UsageError
 from hfgrow.growth.models import base_name, files_of, local_folder, locate
 from hfgrow.growth.publish import publish
@@ -216,6 +216,7 @@ def evaluate(
     tokens: int | str = "1M",
     sequence_length: int | None = None,
     split: str | None = None,
+    name: str | None = None,
     text_column: str = "text",
     device: str | None = None,
     token: str | None = None,
@@ -229,6 +230,7 @@ def evaluate(
         tokens: The most tokens of a text, by the first model's count: 20_000 or "20K".
         sequence_length: Tokens seen together; None takes up to 1024, as far as all models go.
         split: Of a dataset; None takes validation, of files train.
+        name: Configuration of a dataset of the Hub.
         text_column: The column of the text.
         device: cpu, cuda, ...; None takes a GPU if there is one.
         token: As in `inspect`.
@@ -237,21 +239,16 @@ def evaluate(
     Raises:
         GrowthError: A model or a text cannot be read, or a loss is not finite.
     """
-    from dataclasses import replace
-
     from hfgrow.train.evaluate import Candidate, device_of, measured, prepared
 
     client, told = HubClient(token=token), progress or usual_progress()
     candidates = []
-    for name in map(str, _several(models)):
-        ref = locate(name, None, client, told)
+    for model in map(str, _several(models)):
+        ref = locate(model, None, client, told)
         folder = local_folder(ref, client, told)
         candidates.append(Candidate(ref.repo_id or base_name(ref), folder, folder))
-    sources = []
-    for word in map(str, _several(text)):
-        source = named_source(word, text_column)
-        usual = "train" if source.path is not None else "validation"
-        sources.append(replace(source, split=split or usual))
+    words = map(str, _several(text))
+    sources = [held_out_source(word, text_column, split, name) for word in words]
     with prepared(
         candidates,
         sources,

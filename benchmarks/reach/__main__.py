@@ -124,7 +124,7 @@ def _told(model_type: str, there: Any) -> None:
 
 def row_of(model_type: str) -> Row:
     """Return what comes of every growth of a type."""
-    ways = [whole for whole in (False, True) if whole == (model_type in WHOLE) or not whole]
+    ways = [False, True] if model_type in WHOLE else [False]
     if model_type == "mistral3":
         ways = [True]
     rows = [_row_of(model_type, whole) for whole in ways]

@@ -41,7 +41,7 @@ def written(version: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
         for model_type, row in sorted(rows.items())
     ]
     reasons = [
-        f"* `{model_type}`, {name}: {detail}"
+        f"* `{model_type}`, {name}: {' '.join(detail.split())}"
         for model_type, row in sorted(rows.items())
         for name, detail in row["details"].items()
         if row.get(name) not in ("right", "close")

@@ -65,6 +65,7 @@ def prove(base: Path, out: Path, name: str) -> Outcome:
     first = _prove(base, out, name, ("partial", {"pattern": f"[1]-[2:{depth}]*2"}))
     if first.verdict != "refused":
         return first
+    out = out.with_name(f"{out.name}-last")
     return _prove(base, out, name, ("partial", {"pattern": f"[1:{depth - 1}]*2-[{depth}]"}))
 
 
@@ -89,9 +90,9 @@ def _prove(base: Path, out: Path, name: str, step: tuple[str, Mapping[str, objec
 def _refusal(base: Path, out: Path, name: str, step: tuple[str, Mapping[str, object]]) -> str:
     """Say whether a growth was refused rightly: it is written all the same, unchecked."""
     out = out.with_name(f"{out.name}-unchecked")
+    out.mkdir()
     try:
         plan = apply(read(LocalFolder(base)), step[0], step[1])
-        out.mkdir()
         write(plan, lay_out(plan), out)
         found = _compared(base, out, [source.layer for source in plan.layer_map], name)
     except Exception:  # it cannot be, or does not load, or does not run

@@ -127,7 +127,8 @@ def _refuse_experts(config: dict[str, Any], family: Family) -> None:
     for key in () if family.has_experts else _EXPERTS:
         if config.get(key):
             raise ModelError(
-                f"config.json: {key} says this is a mixture of experts, which cannot be grown"
+                f"config.json: {key} says this is a mixture of experts, which a "
+                f"{family.model_type} is not"
             )
 
 

@@ -60,8 +60,8 @@ def _old(script: str) -> Callable[[str, str], str]:
 
 
 def _merged(folder: str, file: str) -> str:
-    inside = os.path.join(folder, os.path.dirname(file))
-    return f"accelerate merge-weights {inside.rstrip('/')} {folder}"
+    inside = os.path.join(shlex.split(folder)[0], os.path.dirname(shlex.split(file)[0]))
+    return f"accelerate merge-weights {shlex.quote(inside.rstrip('/'))} {folder}"
 
 
 # In the order in which they are looked for: those that hold pickles of their own before pickles.
@@ -203,9 +203,9 @@ def _other_names(files: Files, names: list[str], folder: str) -> ModelError:
             f"{files.label} holds {first}, but neither {SINGLE} nor {INDEX}",
             hint=f"if it is the whole model: cd {folder} && mv {shlex.quote(first)} {SINGLE}",
         )
+    more = f" and {len(names) - 1} more" if names[1:] else ""
     return ModelError(
-        f"{files.label} holds {first} and {len(names) - 1} more, but no {INDEX}, which says what "
-        "lies where",
+        f"{files.label} holds {first}{more}, but no {INDEX}, which says what lies where",
         hint=f"bring {INDEX} from where they came from, or save the model again",
     )
 

@@ -269,5 +269,5 @@ def _explain(name: str) -> str:
     if re.search(r"(^|\.)(vision|audio|image|multi_modal|mm_|visual)", name):
         return ": a part for images or sound; save the text model alone (language_model)"
     if "expert" in name or ".router" in name:
-        return ": a mixture of experts, which cannot be grown"
+        return ": part of a mixture of experts that config.json does not tell of"
     return ""

@@ -62,7 +62,7 @@ def staged(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 release(lock)
 
 
-def sweep_beside(folder: Path) -> list[Path]:
+def sweep_beside(folder: Path, *, dry_run: bool = False) -> list[Path]:
     """Remove what killed runs left hidden in a folder; what is being written stays.
 
     Returns:
@@ -83,11 +83,15 @@ def sweep_beside(folder: Path) -> list[Path]:
                 continue
             try:
                 found = [path for path in (staging, _aside(staging)) if path.exists()]
-                _restore(_aside(staging), target)
-                _sweep(staging)
+                if not dry_run:
+                    _restore(_aside(staging), target)
+                    _sweep(staging)
                 removed += found or [mark]
             finally:
                 release(lock)
+                if dry_run:
+                    # By its mark it is found again.
+                    mark.touch()
     return sorted(removed)
 
 

@@ -1,6 +1,6 @@
 """Text as documents, streamed in pieces: plain text, and JSON in lines or in one list.
 
-Memory does not grow with a file or its lines, and no code of a dataset is ever run.
+Memory does not grow with a file; an object of JSON is held whole, of plain text no line.
 """
 
 import codecs
@@ -169,33 +169,43 @@ def _elements(head: bytes, stream: BinaryIO, shown: str, column: str) -> Iterato
         buffer = decoder.decode(head).lstrip()[1:]
     except UnicodeDecodeError as error:
         raise not_utf8(shown, 0, head, error.start) from error
-    number, is_first = 1, True
+    at, number, is_first = 0, 1, True
     while True:
         where = f"{shown} element {number}"
-        buffer = buffer.lstrip()
-        while not buffer and not is_over:
-            buffer = more(0).lstrip()
-        if buffer.startswith("]") or not buffer:
+        at = _text_at(buffer, at)
+        while at == len(buffer) and not is_over:
+            buffer = more(0)
+            at = _text_at(buffer, 0)
+        if buffer.startswith("]", at) or at == len(buffer):
             break
+        begin = at
         if not is_first:
-            if not buffer.startswith(","):
+            if not buffer.startswith(",", at):
                 raise TrainingError(f"{where} is not JSON: no comma before it")
-            buffer = buffer[1:].lstrip()
+            at = _text_at(buffer, at + 1)
         try:
-            row, end = decode(buffer)
+            row, end = decode(buffer, at)
         except (ValueError, RecursionError) as error:
-            if is_over or len(buffer) > _MAX_LINE_NBYTES or isinstance(error, RecursionError):
+            nbytes = len(buffer) - begin
+            if is_over or nbytes > _MAX_LINE_NBYTES or isinstance(error, RecursionError):
                 raise TrainingError(f"{where} is not JSON: {said(error, 120)}") from error
-            buffer = ("" if is_first else ",") + buffer + more(len(buffer))
+            # Only here is what was read before taken off: each time would be work by the square.
+            buffer, at = buffer[begin:] + more(nbytes), 0
             continue
         yield TextPiece(text_of(_object(row, where), column, where), True)
-        buffer, number, is_first = buffer[end:], number + 1, False
+        at, number, is_first = end, number + 1, False
+    buffer = buffer[at:]
     while not is_over and not buffer[1:].strip():
         buffer += more(0)
     if not buffer.startswith("]"):
         raise TrainingError(f"{shown} ends inside its list")
     if buffer[1:].strip():
         raise TrainingError(f"{shown} goes on after its list, so it is no JSON")
+
+
+def _text_at(text: str, at: int) -> int:
+    """Return where text that is no white space begins, from a place on."""
+    return next((i for i in range(at, len(text)) if not text[i].isspace()), len(text))
 
 
 def text_of(row: Mapping[str, Any], column: str, where: str) -> str:

@@ -113,8 +113,12 @@ def _of_folder(paths: dict[str, Path], shown: str) -> TextFiles:
     beside = {name for name in paths if _BESIDE.fullmatch(Path(name).name)}
     beside |= {name for name in paths if _OF_DATASETS.fullmatch(Path(name).name)}
     # Prose has its README as its first page; a dataset has it as its card.
-    data = [p for n, p in paths.items() if n not in beside and p.suffix.lower() != ".md"]
     cards = {name for name in paths if _CARD.fullmatch(Path(name).name)}
+    data = [
+        path
+        for name, path in paths.items()
+        if name not in beside | cards and path.suffix.lower() != ".md" and _kind_of_name(path)
+    ]
     beside |= {name for name in cards if data or _has_metadata(paths[name])}
     rest = {name: path for name, path in paths.items() if name not in beside}
     held_out = {name for name in rest if _HELD_OUT.search(name)}

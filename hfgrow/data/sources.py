@@ -1,7 +1,7 @@
 """What text is read from: local files, a dataset of the Hub, or the text that Python carries."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hfgrow.data.files import TextFiles, has_known_ending, text_files
@@ -90,6 +90,18 @@ def _parsed_split(split: str) -> tuple[str, int, int]:
             f"the split {printable(split)} is not understood; expected such as train or train[:99%]"
         )
     return match[1], int(match[2] or 0), int(match[3] or 100)
+
+
+def held_out_source(
+    text: str, text_column: str = "text", split: str | None = None, name: str | None = None
+) -> TextSource:
+    """Return the source of text to measure on: of a dataset, its validation where nobody says.
+
+    Raises:
+        UsageError: As `named_source`.
+    """
+    source = named_source(text, text_column, name=name)
+    return replace(source, split=split or (TRAIN if source.path is not None else VALIDATION))
 
 
 def named_source(

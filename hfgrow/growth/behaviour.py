@@ -36,9 +36,9 @@ def measure(base: Path, grown: Path, progress: Progress, text: str | None = None
     """Run base and grown model over the same tokens and compare.
 
     Both compute on the CPU in the dtype they are stored in, one after the other, with the weights
-    of one module in memory; the base in the dtype of the grown model where that is finer, or its
-    own rounding would be measured. A base without a tokenizer that works is measured on
-    pseudo-random tokens.
+    of one module in memory, or all of a mixture of experts or a derived family; the base in the
+    dtype of the grown model where that is finer, or its own rounding would be measured. A base
+    without a tokenizer that works is measured on pseudo-random tokens.
 
     Args:
         base: Folder of the base.

@@ -2,19 +2,22 @@
 
 The model and what is missing of it are transformers' word, accelerate's hooks bring each module its
 weights and drop them behind it, and the safetensors library reads them; no file is mapped. The
-numbers are those of a loaded model to the last bit, in the memory of a module.
+numbers are those of a loaded model to the last bit, in the memory of a module. Mixtures of experts
+and derived families are loaded whole, and mapped where memory does not hold them three times.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.files import GENERATION
 from hfgrow.errors import GrowthError, foreign, printable
 from hfgrow.growth.loading import (
+    available_nbytes,
     loaded_model,
     silence_transformers,
     skeleton,
@@ -101,6 +104,7 @@ def _loaded(plan: GrowthPlan, role: Role, at_least: str | None) -> Any:
         dtype = getattr(torch, at_least if is_finer and at_least else stored)
         if _has_experts(plan):
             own = {} if at_least is None else {"generation_config": any_generation()}
+            own |= _unmapped(plan)
             model, info = loaded_model(folder, config, dtype=dtype, output_loading_info=True, **own)
             # One after the other: all at once want rows of 16 bytes, and no float64.
             if plan.derived is None:
@@ -118,6 +122,17 @@ def _loaded(plan: GrowthPlan, role: Role, at_least: str | None) -> Any:
             names = ", ".join(printable(name) for name in sorted(map(_name_of, info[fault]))[:3])
             raise role.error(f"loading {role.name}: {fault.replace('_', ' ')} {names}")
     return model
+
+
+def _unmapped(plan: GrowthPlan) -> dict[str, bool]:
+    """Have a model read, not mapped, where memory allows and transformers can.
+
+    A mapped file that somebody truncates ends the process with SIGBUS, and nothing is told.
+    """
+    from transformers import PreTrainedModel
+
+    known = "disable_mmap" in signature(PreTrainedModel.from_pretrained).parameters
+    return {"disable_mmap": True} if known and 3 * plan.nbytes <= available_nbytes() else {}
 
 
 def _without_weights(plan: GrowthPlan, config: Any, dtype: Any) -> Any:

@@ -22,7 +22,7 @@ from hfgrow.growth.behaviour import TRANSFORMERS, settle_generation
 from hfgrow.growth.loading import COMPUTING, require_for
 from hfgrow.growth.models import base_name, files_of, folder_of, local_folder, locate
 from hfgrow.growth.publish import describes, hashed, known_files, push_files, visible_as
-from hfgrow.growth.steps import Steps, planned, suffix_of_steps
+from hfgrow.growth.steps import Steps, check_steps, planned, suffix_of_steps
 from hfgrow.growth.verify import check_headers, compare_in_transformers
 from hfgrow.hub.cache import cached_snapshot
 from hfgrow.hub.client import HubClient
@@ -140,6 +140,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         GrowthError: Anything that the user can act on. Nothing is left behind, unless the output
             is complete and only its push failed: then it stays, and can be pushed again.
     """
+    check_steps(request.steps)
     progress = progress or usual_progress()
     client = HubClient(token=request.token)
     ref, name, out = _resolve(request, client, progress)
@@ -364,7 +365,7 @@ def _know_base(
         progress.say(f"Note: {seen.not_finite}; logits are not measured")
     manifest = manifest.with_base_files(known_files(manifest.link.base.files, seen.sha256))
     earlier = manifest.chain[:-1]
-    if earlier and not describes(Manifest(earlier), manifest.link.base.files):
+    if earlier and not describes(replace(manifest, chain=earlier), manifest.link.base.files):
         progress.say(
             f"Note: {MANIFEST} of the base describes other weights (trained since?); the lineage "
             "starts anew here"

@@ -153,7 +153,7 @@ def _check_computed(
     grown_file: Callable[[str], int],
     advance: Callable[[int], None],
 ) -> None:
-    """Compute tensors again and compare; zeros need no torch."""
+    """Compute tensors again and compare; zeros need no numpy."""
     work = []
     for name, planned in sorted(tensors.items(), key=lambda item: predictor_of(item[1].recipe)):
         written = stored_in(found.tensors[name])

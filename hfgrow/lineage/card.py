@@ -203,12 +203,7 @@ def _reproduce(manifest: Manifest, repo_id: str | None, recipe: str | None) -> l
     else:
         lines += [
             "```bash",
-            *(
-                command_line(one)
-                if isinstance(one, Link)
-                else f"# {'then ' if i else ''}{describe_training(one)}"
-                for i, one in enumerate(manifest.chain)
-            ),
+            *(line for i in range(len(manifest.chain)) for line in _made_by(manifest, i)),
             *_proof(manifest, repo_id),
             "```",
             "",
@@ -230,6 +225,17 @@ def _reproduce(manifest: Manifest, repo_id: str | None, recipe: str | None) -> l
         lines += ["", "Weight files of the base:", ""]
         lines += [f"- `{plain(name)}` sha256 `{plain(digest)}`" for name, digest in hashes]
     return lines
+
+
+def _made_by(manifest: Manifest, i: int) -> list[str]:
+    """Return the command of a link, or what it did, and the trainings elsewhere behind it."""
+    link = manifest.chain[i]
+    if isinstance(link, Link):
+        own = command_line(link)
+    else:
+        own = f"# {'then ' if i else ''}{describe_training(link)}"
+    since = (plain(one.note) for one in manifest.elsewhere if one.after == i + 1)
+    return [own, *(f"# then trained by another program: {note}" for note in since)]
 
 
 def _by_recipe(recipe: str, repo_id: str | None) -> list[str]:
@@ -263,9 +269,9 @@ def _by_recipe(recipe: str, repo_id: str | None) -> list[str]:
 def _proof(manifest: Manifest, repo_id: str | None) -> list[str]:
     """Return the command that proves what of the chain can be proved."""
     name = f"./{plain(manifest.link.result.name)}"
-    if manifest.elsewhere:
+    if manifest.trained_since:
         return [f"hfgrow verify {name}   # its weights, as recorded after that training"]
-    if not manifest.trainings:
+    if not manifest.trainings and not manifest.elsewhere:
         again = f"hfgrow reproduce {repo_id or name}"
         return [f"{again}   # the same from the recorded chain, sha256 compared"]
     if isinstance(manifest.link, Link):

@@ -156,11 +156,13 @@ def rows(found: Ledger) -> list[tuple[str, ...]]:
 
 def _entries(manifest: Manifest) -> Iterator[LedgerStage]:
     yield _trained(ROOT, manifest.root, manifest.root_compute)
-    for link in manifest.chain:
+    for place, link in enumerate(manifest.chain, 1):
         if isinstance(link, Link):
             yield _growth(link)
         else:
             yield _trained(TRAINING, link.result, link.compute)
+        for _ in (one for one in manifest.elsewhere if one.after == place):
+            yield _trained(TRAINING, link.result, None)
 
 
 def _growth(link: Link) -> LedgerStage:

@@ -48,6 +48,7 @@ from hfgrow.lineage.records import (
     WeightFile,
     recordable,
 )
+from hfgrow.plan.depth import composed
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import MAX_STEPS
 from hfgrow.plan.operators.operator import MAX_SEED, is_argument
@@ -129,12 +130,7 @@ class Link(Record):
         """For every layer of the result, the 0-based layer of the base, and its mode."""
         current = tuple(LayerSource(i) for i in range(self.base.num_hidden_layers))
         for step in self.steps:
-            current = tuple(
-                current[source.layer]
-                if source.mode == "copy"
-                else LayerSource(current[source.layer].layer, source.mode)
-                for source in step.layer_map
-            )
+            current = tuple(composed(current[s.layer], s.mode) for s in step.layer_map)
         return current
 
     @property

@@ -85,7 +85,7 @@ def apply_layer_map(
     return replace(
         base,
         config=config,
-        layer_map=tuple(_composed(base.layer_map[s.layer], s.mode) for s in sources),
+        layer_map=tuple(composed(base.layer_map[s.layer], s.mode) for s in sources),
         tensors=tensors,
         steps=(*base.steps, replace(step, layer_map=sources)),
     )
@@ -143,7 +143,7 @@ def _by_derived_family(
     return replace(
         base,
         config=family.with_settings(base.config, settings),
-        layer_map=tuple(_composed(base.layer_map[s.layer], s.mode) for s in sources),
+        layer_map=tuple(composed(base.layer_map[s.layer], s.mode) for s in sources),
         tensors=tensors,
         steps=(*base.steps, replace(step, layer_map=tuple(sources))),
     )
@@ -297,7 +297,7 @@ def _centre(family: Family, role: Role) -> float:
     return 1.0 if role.kind is Kind.GAIN and family.centred_gains else 0.0
 
 
-def _composed(source: LayerSource, mode: str) -> LayerSource:
+def composed(source: LayerSource, mode: str) -> LayerSource:
     """Return where a layer comes from in the root: a copy of a new layer is as new as that one."""
     return source if mode == "copy" else LayerSource(source.layer, mode)
 

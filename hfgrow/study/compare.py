@@ -354,10 +354,7 @@ def shared_settings(
     positions = config.get("max_position_embeddings")
     length = sequence_length or min(_MOST_SEQUENCE_LENGTH, positions or _MOST_SEQUENCE_LENGTH)
     if positions:
-        try:
-            check_sequence_length(length, positions)
-        except UsageError as error:
-            raise UsageError(str(error), hint=argument("sequence_length", positions)) from None
+        check_sequence_length(length, positions)
     tokens = batch_tokens or _SEQUENCES * length
     if tokens % length:
         raise UsageError(

@@ -25,8 +25,8 @@ _OWN = ("push", "trackers")
 def portable_recipe(recipe: Recipe, base: ModelRef | None) -> str:
     """Return a recipe as others can run it: YAML, every default spelt out.
 
-    Paths of this machine are cut to their last part, the base is pinned to its commit, and nothing
-    is pushed.
+    Paths that begin with `/`, `~` or `../` are cut to their last part, the base is pinned to its
+    commit, and nothing is pushed.
 
     Args:
         recipe: The recipe that a model was made by.
@@ -73,7 +73,8 @@ def recipe_file(name: str, client: HubClient, progress: Progress) -> Iterator[st
         return
     if path.is_dir() and name.removesuffix("/") not in shipped_recipes():
         raise UsageError(f"the folder {printable(name, 200)} has no {RECIPE}", hint="name a file")
-    if path.exists() or not (name.startswith(("hf://", "https://")) or REPO_ID.fullmatch(name)):
+    is_id = REPO_ID.fullmatch(name) and path.suffix not in (".yaml", ".yml")
+    if path.exists() or not (name.startswith(("hf://", "https://")) or is_id):
         yield name
         return
     files = files_of(locate(name, None, client, progress), client)

@@ -52,14 +52,18 @@ class Cadence:
         """
         waited_s = time.monotonic() - self._saved_s
         every = self._asked.every_tokens
-        if every is not None and tokens // every > (tokens - self._batch_tokens) // every:
+        if is_passed(tokens, every, self._batch_tokens):
             return True
         if self._asked.every_minutes is not None:
             return waited_s >= 60 * self._asked.every_minutes
         if every is not None or waited_s < max(_AT_LEAST_S, _TIMES * self._took_s):
             return False
-        is_passed = SHARES * (stage_step - self._saved_step) >= num_steps
-        return is_passed or waited_s >= _AT_MOST_S
+        return SHARES * (stage_step - self._saved_step) >= num_steps or waited_s >= _AT_MOST_S
+
+
+def is_passed(tokens: int, every: int | None, batch_tokens: int) -> bool:
+    """Say whether a multiple of `every` lies in the batch that ends at `tokens`."""
+    return every is not None and tokens // every > (tokens - batch_tokens) // every
 
 
 def cadence_line(asked: Checkpoint) -> str:

@@ -9,9 +9,11 @@ them. So a checkpoint of one process can be read by two, and one of shards by co
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -24,7 +26,6 @@ from hfgrow.checkpoint.files import hash_file
 from hfgrow.checkpoint.staging import sync, translated
 from hfgrow.console import Progress
 from hfgrow.errors import Text, TrainingError, printable
-from hfgrow.train.initial_weights import as_os_error
 
 _FOLDER = re.compile(r"step-(\d{8,12})")
 _STATE, _MANIFEST = "state.json", "manifest.json"
@@ -330,3 +331,17 @@ def _like(tensor: Tensor, parameter: Any) -> Any:
         parameter.placements,
         src_data_rank=None,
     )
+
+
+@contextmanager
+def as_os_error() -> Iterator[None]:
+    """Let what the file system refuses be an OSError again; safetensors makes a text of it."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error

@@ -43,7 +43,7 @@ def clean(folder: Path, *, keep: frozenset[str] = frozenset(), dry_run: bool = F
     if not folder.is_dir():
         raise UsageError(f"there is no folder {shown}")
     if not is_run(folder):
-        return Cleaned({}, () if dry_run else tuple(sweep_beside(folder)))
+        return Cleaned({}, tuple(sweep_beside(folder, dry_run=dry_run)))
     run = RunFolder(folder)
     if not run.is_finished:
         recipe = printable(folder / RECIPE, 200)
@@ -54,7 +54,7 @@ def clean(folder: Path, *, keep: frozenset[str] = frozenset(), dry_run: bool = F
     with held(folder, hint="wait for it"):
         found = {kind: n for kind, n in removable(run).items() if kind not in keep}
         if dry_run:
-            return Cleaned(found, ())
+            return Cleaned(found, tuple(sweep_beside(folder, dry_run=True)))
         for kind in found:
             with translated(printable(folder / kind, 200)), undisturbed():
                 shutil.rmtree(folder / kind)

@@ -206,9 +206,11 @@ def dry_run(
         state_nbytes=_state_nbytes(recipe, largest),
         device=device,
     )
-    if memory.available is not None and memory.total > memory.available:
+    # Processes on CPUs share the memory too.
+    total = memory.total * (recipe.world.processes if device.type == "cpu" else 1)
+    if memory.available is not None and total > memory.available:
         notes.append(
-            f"the run takes about {size(memory.total)} of memory, and {size(memory.available)} are "
+            f"the run takes about {size(total)} of memory, and {size(memory.available)} are "
             "free: lower micro_batch_size, or set activation_checkpointing"
         )
     if device.type == "cpu" and (busy := busy_note()):

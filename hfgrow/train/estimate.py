@@ -18,9 +18,6 @@ from hfgrow.train.recipe.recipe import Recipe
 _FLOAT32 = 4
 # What Python, torch and transformers take before there is a model: measured on Linux, CPU.
 _PROGRAM_NBYTES = 450_000_000
-# Of the logits of a chunk, which are computed with their exponentials and their gradient.
-_CHUNK_NBYTES = {"cuda": 1 << 30}
-_CHUNK_NBYTES_ELSEWHERE = 1 << 26
 # Where nothing is measured: the share of the peak that runs reach. On CPUs that is one of measured
 # products, and runs of 39M to 77M parameters here reached 0.7 to 1.
 _USUAL_MFU = {"cuda": 0.4}
@@ -28,7 +25,8 @@ _USUAL_MFU_ELSEWHERE = 0.7
 # What may be made and run for an estimate: a micro-batch that takes no longer.
 _MOST_SECONDS, _MOST_MODEL_NBYTES = 3.0, 400_000_000
 _NUM_STEPS = 3
-_GEMM_SIZE, _GEMM_SECONDS = 512, 0.3
+# That share is of products of this size.
+_GEMM_SIZE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +103,8 @@ def memory_of(
         state_nbytes: Bytes of the optimizer's state.
         device: The torch device.
     """
+    from hfgrow.train.loss import chunk_nbytes
+
     parts = recipe.world.processes if recipe.world.strategy == "fsdp2" else 1
     # DDP keeps the gradients once more, in the buckets that it sends.
     copies = 2 if recipe.world.strategy == "ddp" else 1
@@ -116,7 +116,7 @@ def memory_of(
         activations=_activations(recipe, config, num_parameters),
         logits=3
         * min(
-            _CHUNK_NBYTES.get(device.type, _CHUNK_NBYTES_ELSEWHERE),
+            chunk_nbytes(device.type),
             _FLOAT32 * recipe.micro_batch_size * recipe.data.sequence_length * config["vocab_size"],
         ),
         program=0 if on_gpu else _PROGRAM_NBYTES,
@@ -185,13 +185,16 @@ def rate_of(
     """
     import torch
 
-    from hfgrow.train.flops import arithmetic, peak_flops
+    from hfgrow.train.flops import arithmetic, measured_on_cpu, peak_flops
 
-    peak = _peak_of_cores() if device.type == "cpu" else peak_flops(device)
+    peak = measured_on_cpu(_GEMM_SIZE, _seconds) if device.type == "cpu" else peak_flops(device)
     if peak is None:
         return None
     share = _USUAL_MFU.get(device.type, _USUAL_MFU_ELSEWHERE)
-    usual = share * peak
+    # Processes on CPUs part the cores among them, unless each was given a number of threads.
+    is_shared = device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS")
+    parts = recipe.world.processes if is_shared else 1
+    usual = share * peak / parts
     tokens = recipe.micro_batch_size * recipe.data.sequence_length
     counted = arithmetic(config, recipe.data.sequence_length)
     is_small = 4 * _FLOAT32 * counted.num_parameters <= _MOST_MODEL_NBYTES
@@ -199,7 +202,7 @@ def rate_of(
         seconds = _step_seconds(recipe, config, device)
         threads = torch.get_num_threads()
         return Rate(
-            tokens * counted.exact_flops / seconds,
+            tokens * counted.exact_flops / seconds / parts,
             f"measured, {_NUM_STEPS} steps on {threads} thread{'' if threads == 1 else 's'}",
             is_measured=True,
         )
@@ -225,21 +228,6 @@ def _seconds() -> float:
     return time.process_time() / torch.get_num_threads()
 
 
-def _peak_of_cores() -> float:
-    """Return the FLOP/s of float32 matrix products on the threads that a run has."""
-    import torch
-
-    from hfgrow.train.cpu_products import product
-
-    left = torch.ones(_GEMM_SIZE, _GEMM_SIZE)
-    product(left, left)
-    best, started = float("inf"), _seconds()
-    while (before := _seconds()) - started < _GEMM_SECONDS:
-        product(left, left)
-        best = min(best, _seconds() - before)
-    return 2 * _GEMM_SIZE**3 / best
-
-
 def _step_seconds(recipe: Recipe, config: Mapping[str, Any], device: Any) -> float:
     """Return the time of a micro-batch's step with a fresh model, the best of a few."""
     import torch
@@ -254,14 +242,14 @@ def _step_seconds(recipe: Recipe, config: Mapping[str, Any], device: Any) -> flo
         optimizer = torch.optim.AdamW(module.parameters(), fused=True)
         shape = (recipe.micro_batch_size, recipe.data.sequence_length)
         tokens = torch.randint(0, model.config.vocab_size, shape)
-    best, clock = float("inf"), _seconds if device.type == "cpu" else time.perf_counter
+    best = float("inf")
     with preferred_kernels(device):
         for _ in range(_NUM_STEPS):
-            started = clock()
+            started = _seconds()
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 loss, count = module(tokens, tokens)
             (loss / count).backward()
             optimizer.step()
             optimizer.zero_grad()
-            best = min(best, clock() - started)
+            best = min(best, _seconds() - started)
     return best

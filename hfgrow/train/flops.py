@@ -18,7 +18,7 @@ https://arxiv.org/abs/2204.02311, App. B (the share of attention, and MFU; there
 """
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -87,7 +87,7 @@ def arithmetic(config: Mapping[str, Any], num_tokens: int) -> Arithmetic:
     """Count what one token of training costs.
 
     Args:
-        config: The config of a family in `hfgrow.families` with all defaults filled in, as
+        config: The config of a family in `hfgrow.plan.families` with all defaults filled in, as
             transformers' `to_dict` gives it.
         num_tokens: Tokens of a sequence, `T`.
     """
@@ -169,7 +169,7 @@ def peak_flops(device: Any) -> float | None:
         case "cuda":
             return peak_of(torch.cuda.get_device_name(device))
         case "cpu":
-            return _measured_on_cpu()
+            return measured_on_cpu()
         case _:
             return None
 
@@ -185,19 +185,22 @@ def _mean_keys(window: int | None, num_tokens: int) -> float:
     return reach * (1 - reach / (2 * num_tokens))
 
 
-def _measured_on_cpu() -> float:
+def measured_on_cpu(
+    size: int = _GEMM_SIZE, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the FLOP/s of float32 matrix products on the threads that a run has, by a clock."""
     import torch
 
     from hfgrow.train.cpu_products import product
 
-    left = torch.ones(_GEMM_SIZE, _GEMM_SIZE)
+    left = torch.ones(size, size)
     right = torch.ones_like(left)
     product(left, right)
-    best, start = float("inf"), time.perf_counter()
-    while (before := time.perf_counter()) - start < _GEMM_SECONDS:
+    best, start = float("inf"), clock()
+    while (before := clock()) - start < _GEMM_SECONDS:
         product(left, right)
-        best = min(best, time.perf_counter() - before)
-    return float(2 * _GEMM_SIZE**3 / best)
+        best = min(best, clock() - before)
+    return float(2 * size**3 / best)
 
 
 # One window for all layers, and no list of layer types.

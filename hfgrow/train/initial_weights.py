@@ -2,10 +2,7 @@
 
 import difflib
 import json
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -85,20 +82,6 @@ def write_weights(
         }
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return list(files)
-
-
-@contextmanager
-def as_os_error() -> Iterator[None]:
-    """Let what the file system refuses be an OSError again; safetensors makes a text of it."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        found = re.search(r"os error (\d+)", str(error))
-        if found is None:
-            raise
-        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
 # What config.json files of any model may hold beside the fields of their kind.

@@ -23,7 +23,7 @@ from hfgrow.data.order import BlockOrder
 from hfgrow.errors import ModelError, TrainingError, printable
 from hfgrow.lineage.manifest import Model
 from hfgrow.train.attention import preferred_kernels
-from hfgrow.train.cadence import Cadence
+from hfgrow.train.cadence import Cadence, is_passed
 from hfgrow.train.devices import Devices, clip_gradients
 from hfgrow.train.evaluate import HeldOutLoss, evaluate
 from hfgrow.train.flops import peak_flops, utilization
@@ -98,7 +98,7 @@ def train_stage(run: Run, stage: Stage, speed: "Speed") -> int:
             _check_skipped(at, step)
 
             is_end = at.stage_step == num_steps
-            if is_end or _is_due(at.tokens, recipe.evaluation.every_tokens, tokens):
+            if is_end or is_passed(at.tokens, recipe.evaluation.every_tokens, tokens):
                 measure(run, stage, "end" if is_end else "inside")
 
             # After a skipped step an older state is the better one to go back to; but what follows
@@ -219,11 +219,6 @@ def _log(run: Run, stage: Stage, step: Step, rate: dict[str, Any]) -> None:
         said += "  skipped: a number is not finite"
     is_always_said = bool(at.num_skipped) or at.stage_step in (1, num_steps)
     run.metrics.write(line, said=said, always=is_always_said)
-
-
-def _is_due(tokens: int, every: int | None, batch_tokens: int) -> bool:
-    """Say whether a multiple of `every` lies in the batch that ends at `tokens`."""
-    return every is not None and tokens // every > (tokens - batch_tokens) // every
 
 
 def _measure_start(run: Run, stage: Stage) -> None:

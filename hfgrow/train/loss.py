@@ -54,7 +54,7 @@ class Head:
 
 
 def head_of(config: Any) -> Head:
-    """Return the head of a transformers config of a family in `hfgrow.families`."""
+    """Return the head of a transformers config of a family in `hfgrow.plan.families`."""
     match config.model_type:
         case "granite" | "granite_swa":
             return Head(logits_divisor=config.logits_scaling)
@@ -69,6 +69,13 @@ def head_of(config: Any) -> Head:
 # Memory for the float32 logits of a chunk, in bytes.
 _CHUNK_NBYTES = {"cuda": 1 << 30}
 _CHUNK_NBYTES_ELSEWHERE = 1 << 26
+
+
+def chunk_nbytes(kind: str) -> int:
+    """Return the bytes of the logits of a chunk on a kind of device."""
+    return _CHUNK_NBYTES.get(kind, _CHUNK_NBYTES_ELSEWHERE)
+
+
 # Liger's kernels pay off where the vocabulary is large.
 _LIGER_VOCAB = 1 << 16
 
@@ -77,7 +84,7 @@ class NextTokenLoss(Module):
     """A causal language model that returns its loss: what a training loop wraps and calls.
 
     Args:
-        model: A transformers model of a family in `hfgrow.families`.
+        model: A transformers model of a family in `hfgrow.plan.families`.
         is_compiled: Whether what is computed for a chunk is compiled.
     """
 
@@ -139,8 +146,7 @@ def summed_cross_entropy(
     if chunk_tokens is None:
         if kind == "cuda" and weight.shape[0] >= _LIGER_VOCAB and _has_liger():
             return _liger(hidden, weight.to(dtype), targets, head)
-        nbytes = _CHUNK_NBYTES.get(kind, _CHUNK_NBYTES_ELSEWHERE)
-        chunk_tokens = max(1, nbytes // (4 * weight.shape[0]))
+        chunk_tokens = max(1, chunk_nbytes(kind) // (4 * weight.shape[0]))
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         # Without the compiler, softmax in place moves the fewest bytes on a CPU.
         slope = _compiled_slope() if is_compiled and kind != "cpu" else _slope

@@ -138,7 +138,7 @@ def parameter_groups(
     """Freeze what does not train, and part the rest into groups.
 
     Args:
-        model: A causal language model of a family in `hfgrow.families`; `requires_grad` of its
+        model: A causal language model of a family in `hfgrow.plan.families`; `requires_grad` of its
             parameters is set. A head tied to the embeddings counts as embeddings.
         learning_rate: The peak of what has none of its own.
         trainable: `all`, `new` (what the last growth added), `new+embeddings` (that, the embeddings

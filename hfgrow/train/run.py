@@ -199,7 +199,10 @@ def _claim_folder(
 
 def _tell_what_is_lost(setup: Setup, *, resume: bool) -> None:
     """Say that a run begins where it was to go on, or where an older one saved nothing."""
-    lost = never_saved(read_metrics(setup.folder.path), 0) if setup.folder.holds_a_record else 0
+    folder = setup.folder
+    if not setup.devices.is_main or folder.holds_a_run:
+        return
+    lost = never_saved(read_metrics(folder.path), 0) if folder.holds_a_record else 0
     if lost:
         steps = f"{lost:,} step{'' if lost == 1 else 's'}"
         setup.progress.say(

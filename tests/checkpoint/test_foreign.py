@@ -1,11 +1,14 @@
 """A folder of another kind is told for what it is, with the command that makes a model of it."""
 
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.foreign import refuse_folder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError
 
@@ -79,3 +82,13 @@ def test_a_repository_folder_of_the_cache_names_its_snapshot(base: Path, tmp_pat
     shutil.copytree(base, cached / "snapshots" / ("0" * 40))
     with pytest.raises(ModelError, match="snapshots/0000"):
         read(LocalFolder(cached))
+
+
+def test_a_command_holds_in_a_folder_whose_name_has_a_space(tmp_path: Path) -> None:
+    part = tmp_path / "my run" / "my dcp" / "__0_0.distcp"
+    part.parent.mkdir(parents=True)
+    part.touch()
+    with pytest.raises(ModelError) as caught:
+        refuse_folder(LocalFolder(tmp_path / "my run"))
+    command = next(text for text in re.findall(r"accelerate [^;:]*", caught.value.hint))
+    assert str(part.parent) in shlex.split(command)

@@ -173,4 +173,15 @@ def test_a_model_is_pulled_into_a_folder(tmp_path: Path) -> None:
     finished = call_hfgrow("pull", "demo", "--out", "here", cwd=tmp_path)
     assert finished.stdout == "here\n"
     assert (tmp_path / "here" / "model.safetensors").is_file()
-    assert call_hfgrow("pull", "demo", "--out", "here", cwd=tmp_path).returncode == 7
+    assert not list((tmp_path / "here").glob("*.py"))
+    templates = tmp_path / "here" / "additional_chat_templates"
+    templates.mkdir()
+    (templates / "tool.jinja").write_text("x")
+    assert call_hfgrow("pull", "./here", "--out", "there", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "there" / "additional_chat_templates" / "tool.jinja").is_file()
+    refused = call_hfgrow("pull", "demo", "--out", "here", cwd=tmp_path)
+    assert refused.returncode == 7
+    assert "--overwrite" in refused.stderr
+    again = call_hfgrow("pull", "demo", "--out", "here", "--overwrite", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert not templates.exists()

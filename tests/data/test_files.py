@@ -196,3 +196,8 @@ def test_a_broken_table_is_refused(
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(TrainingError, match=message):
         prepared(tmp_path / "a.csv", tmp_path / "out", encoder)
+
+
+def test_a_picture_makes_no_card_of_a_readme(tmp_path: Path) -> None:
+    put(tmp_path, "README.md", "guide.md", "p.png", content="# Title\n")
+    assert names(tmp_path) == ["README.md", "guide.md"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reach.prove import base_of, prove
+from hfgrow.checkpoint.derived.grown import checked
 from hfgrow.checkpoint.derived.table import proven
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
@@ -88,9 +89,7 @@ def test_fresh_layers_on_top_add_nothing_and_are_fresh(base: MakeBase, tmp_path:
     assert not tensors[f"model.layers.4.{name}"].equal(tensors[f"model.layers.3.{name}"])
 
 
-def test_a_layer_with_a_tensor_that_no_proof_had_is_not_silenced(
-    base: MakeBase, tmp_path: Path
-) -> None:
+def test_a_layer_with_a_tensor_that_no_proof_had_is_not_silenced(base: MakeBase) -> None:
     plan = read(LocalFolder(base("olmoe")))
     assert plan.derived is not None
     plan = replace(plan, derived=replace(plan.derived, seen=frozenset({"mlp.gate.weight"})))
@@ -131,10 +130,36 @@ def test_a_growth_is_verified_and_reproduced(
 
 def test_a_grown_model_grows_again(base: MakeBase, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    assert call_hfgrow("stack", base("olmo3"), "--g", "2", "--out", one).returncode == 0
+    assert call_hfgrow("stack", base("lfm2"), "--g", "2", "--out", one).returncode == 0
     assert call_hfgrow("interpolate", one, "--g", "2", "--out", two).returncode == 0
     assert read(LocalFolder(two)).num_hidden_layers == 16
     assert call_hfgrow("reproduce", two).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("model_type", "said", "message"),
+    [
+        ("lfm2", {"num_hidden_layers": 6}, r"config\.json: transformers refuses it"),
+        ("lfm2", {"model_type": "nope"}, "model_type 'nope' is unknown"),
+        ("lfm2", {"layer_types": ["conv"] * 8}, r"layers\.1\.conv\.conv\.weight is missing"),
+        ("lfm2", {"vocab_size": 7}, r"embed_tokens\.weight has shape \[64, 32\]"),
+        ("qwen3_5_text", {"tie_word_embeddings": True}, r"config ties lm_head\.weight to model"),
+        ("olmoe", {"num_experts_per_tok": 3}, r"layer 0 .* mlp\.gate\.top_k is 3, and was 2"),
+        (
+            "gpt_oss",
+            {"layer_types": ["full_attention"] * 8},
+            r"layer 0 .* self_attn\.layer_type is full_attention, and was sliding_attention",
+        ),
+    ],
+    ids=str,
+)
+def test_a_config_that_says_something_else_than_the_layer_map_is_refused(
+    model_type: str, said: dict[str, object], message: str, base: MakeBase
+) -> None:
+    before = read(LocalFolder(base(model_type)))
+    after = apply(before, "stack", {"g": 2})
+    with pytest.raises(UsageError, match=message):
+        checked(before, replace(after, config={**after.config, **said}))
 
 
 def test_dense_layers_that_can_only_come_first_are_named_with_what_fits(

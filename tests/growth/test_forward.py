@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hfgrow.checkpoint.files import SINGLE, LocalFolder
@@ -144,6 +145,24 @@ def test_a_model_that_is_replaced_while_it_runs_is_measured_as_it_was(
     (tmp_path / "other").write_text("no model")
     found = measure(base, grown, After(20, lambda: os.replace(tmp_path / "other", grown / SINGLE)))
     assert found.max_abs_dlogit == 0
+
+
+@pytest.mark.case("A25")
+@pytest.mark.parametrize("model_type", ["mixtral", "llama"])
+def test_no_weight_file_is_mapped_where_memory_holds_the_model(
+    make_checkpoint: MakeCheckpoint, monkeypatch: pytest.MonkeyPatch, model_type: str
+) -> None:
+    """Experts lie apart in the file and as one in the model, so a mixture is read whole."""
+    opened: list[str] = []
+
+    def watched(*words: Any, **options: Any) -> Any:
+        opened.append(options.get("backend", "mmap"))
+        return safe_open(*words, **options)
+
+    for place in ("transformers.modeling_utils.safe_open", "safetensors.safe_open"):
+        monkeypatch.setattr(place, watched)
+    logits_of(read(LocalFolder(make_checkpoint(model_type))), probe()[:1], ROLE)
+    assert "mmap" not in opened
 
 
 class After(Silent):

@@ -101,6 +101,7 @@ def test_what_has_to_be_computed_is_refused_and_nothing_written(
         ("random-width", "./computed", "--g", "2"),
         ("average", "base", "--layers", "6"),
         ("verify", "computed"),
+        ("check", "base", "--weights"),
     ],
     ids=" ".join,
 )

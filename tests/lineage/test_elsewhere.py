@@ -95,6 +95,10 @@ def test_a_training_elsewhere_is_told_wherever_the_model_is(
 
 
 def test_what_grows_from_it_keeps_the_whole_chain(trained_elsewhere: Path, tmp_path: Path) -> None:
+    manifest = manifest_in(trained_elsewhere)
+    (file,) = manifest.files.values()
+    hashed = manifest.with_result_files({"model.safetensors": replace(file, sha256="0" * 64)})
+    (trained_elsewhere / "hfgrow.json").write_text(hashed.to_json())
     assert call_hfgrow("card", trained_elsewhere, "--trained-elsewhere", NOTE).returncode == 0
     done = call_hfgrow("stack", trained_elsewhere, "--g", "2", "--out", tmp_path / "again")
     assert "starts anew" not in done.stderr
@@ -102,6 +106,9 @@ def test_what_grows_from_it_keeps_the_whole_chain(trained_elsewhere: Path, tmp_p
     assert (len(manifest.chain), [one.note for one in manifest.elsewhere]) == (2, [NOTE])
     assert manifest.trained_since == ()
     assert NOTE in call_hfgrow("lineage", tmp_path / "again").stdout
+    card = (tmp_path / "again" / "README.md").read_text()
+    assert f"# then trained by another program: {plain(NOTE)}" in card
+    assert "recorded after that training" not in card
     assert call_hfgrow("verify", tmp_path / "again").returncode == 0
 
 

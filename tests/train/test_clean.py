@@ -51,6 +51,9 @@ def test_what_a_killed_growth_left_is_swept(tmp_path: Path) -> None:
     (tmp_path / ".big.hfgrow-staging" / "model.safetensors").touch()
     (tmp_path / ".big.hfgrow-lock").touch()
     (tmp_path / "mine").mkdir()
+    would = call_hfgrow("clean", ".", "--dry-run", cwd=tmp_path)
+    assert ".big.hfgrow-staging" in would.stdout
+    assert (tmp_path / ".big.hfgrow-staging").is_dir()
     done = call_hfgrow("clean", ".", cwd=tmp_path)
     assert ".big.hfgrow-staging" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]

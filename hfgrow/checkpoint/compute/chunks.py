@@ -1,6 +1,6 @@
-"""Other dtypes, and the bytes of every tensor that has to be computed, a chunk at a time.
+"""The bytes of every tensor that has to be computed, a chunk at a time.
 
-NaN and infinity in weights: found by their bits, which costs nothing beside reading, then counted.
+NaN and infinity in weights, counted and told by tensor.
 
 Work that releases the interpreter's lock, done on every core, its results in order.
 """

@@ -18,7 +18,7 @@ _NUM_SQUARES = 5
 _NUM_KEPT = 2
 # Of a matrix that a learned map makes, in float64: the two last ones, and one that comes about.
 _NUM_PRODUCTS = 3
-# What a core makes of the small steps of a predictor: 5.3 ms for one of 0.18 GFLOP, AMD EPYC.
+# What a core makes of the small steps of a predictor, roughly.
 _FLOPS_A_SECOND = 30e9
 
 

@@ -4,13 +4,12 @@ The config is written by rules for keys; whether they were the right ones is see
 model that transformers makes of it: each layer is what its source is, and the rest is unchanged.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hfgrow.checkpoint.derived.layers import Traits, difference, outer_traits, traits_of
-from hfgrow.checkpoint.derived.reading import check_tensors, family_of
+from hfgrow.checkpoint.derived.reading import check_tensors, family_of, form_of
 from hfgrow.checkpoint.derived.skeleton import (
     Form,
     Skeleton,
@@ -49,9 +48,7 @@ def _checked(before: GrowthPlan, after: GrowthPlan, layer_map: Sequence[int]) ->
     base, grown = skeleton_of(before.config), _grown_skeleton(after.config)
     form = _fitting(grown, {name: tensor.shape for name, tensor in after.tensors.items()})
     after = replace(after, tensors=_untied(form, after.tensors))
-    _check_layers(base, grown, layer_map)
-    _check_lists(base, grown, layer_map)
-    _check_outside(base, grown, layer_map)
+    _check_built(base, grown, layer_map)
     _check_buffers(before.config, after.config, base, layer_map)
     return replace(after, derived=family_of(grown, form))
 
@@ -66,12 +63,16 @@ def fits(plan: GrowthPlan, layer_map: Sequence[int]) -> bool:
         )
         config = family.with_settings(plan.config, settings)
         base, grown = skeleton_of(plan.config), _grown_skeleton(config)
-        _check_layers(base, grown, layer_map)
-        _check_lists(base, grown, layer_map)
-        _check_outside(base, grown, layer_map)
+        _check_built(base, grown, layer_map)
     except UsageError:
         return False
     return True
+
+
+def _check_built(base: Skeleton, grown: Skeleton, layer_map: Sequence[int]) -> None:
+    _check_layers(base, grown, layer_map)
+    _check_lists(base, grown, layer_map)
+    _check_outside(base, grown, layer_map)
 
 
 def _grown_skeleton(config: Mapping[str, Any]) -> Skeleton:
@@ -82,7 +83,7 @@ def _grown_skeleton(config: Mapping[str, Any]) -> Skeleton:
 
 
 def _fitting(grown: Skeleton, shapes: Mapping[str, tuple[int, ...]]) -> Form:
-    form = min(grown.forms, key=lambda one: len(one.shapes.keys() ^ shapes.keys()))
+    form = form_of(grown, shapes)
     try:
         check_tensors(form, shapes, grown)
     except ModelError as error:
@@ -209,7 +210,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def _with_buffers(config: Mapping[str, Any], stack: str) -> Any:
     """Return the layers of a model whose buffers have numbers."""
-    content = json.loads(json.dumps({k: v for k, v in config.items() if k != "hfgrow"}))
+    content = {key: value for key, value in config.items() if key != "hfgrow"}
     loaded = loaded_config(content)
     with real_buffers():
         model = model_class(loaded, content)._from_config(loaded)

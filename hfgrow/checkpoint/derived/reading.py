@@ -14,6 +14,7 @@ from hfgrow.checkpoint.derived.table import row_of
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.families.derived import DerivedFamily
 from hfgrow.plan.families.rewrite import DEPTHS, PREDICTORS
+from hfgrow.plan.families.table import AXIS_KEYS
 from hfgrow.plan.plan import TensorPlan, stored_in
 
 # Says whether two stored tensors have the same bytes; None where they cannot be read.
@@ -25,14 +26,6 @@ _RECOMPUTED = re.compile(
 )
 # What predicts tokens further ahead, by name.
 _PREDICTOR = re.compile(r"(model\.)?mtp(_\w+)?\..*")
-_AXES = {
-    "hidden": "hidden_size",
-    "ffn": "intermediate_size",
-    "vocab": "vocab_size",
-    "heads": "num_attention_heads",
-    "kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
-}
 _PER_LAYER_WIDTH = "hidden_size_per_layer_input"
 
 
@@ -56,7 +49,7 @@ def derived(
     _check_depth(config, len(tensors))
     skeleton = skeleton_of(config)
     _drop_recomputed(skeleton, tensors, notes)
-    form = _form_of(skeleton, tensors)
+    form = form_of(skeleton, tensors)
     _drop_predictors(skeleton, form, config, tensors, notes)
     _drop_tied(form, tensors, notes, same_bytes)
     check_tensors(form, {name: one.shape for name, one in tensors.items()}, skeleton, tensors)
@@ -80,7 +73,7 @@ def family_of(skeleton: Skeleton, form: Form) -> DerivedFamily:
         kinds=kinds_of(traits),
         embeddings=skeleton.embeddings,
         tables=_tables(form, settings, len(skeleton.layers)),
-        sizes={axis: _count(skeleton.text, key) for axis, key in _AXES.items()},
+        sizes={axis: _count(skeleton.text, key) for axis, key in AXIS_KEYS.items()},
         ends=zero.get("ends", {}),
         seen=frozenset(zero.get("seen", ())),
     )
@@ -102,7 +95,10 @@ def _tables(form: Form, settings: Mapping[str, Any], num_layers: int) -> dict[st
     return {
         name: shape.index(width * num_layers)
         for name, shape in form.shapes.items()
-        if "per_layer" in name and not name.startswith(form.stack) and width * num_layers in shape
+        if "per_layer" in name
+        and not name.startswith(form.stack)
+        and len(shape) == 2
+        and width * num_layers in shape
     }
 
 
@@ -124,7 +120,7 @@ def _check_depth(config: Mapping[str, Any], num_tensors: int) -> None:
                 )
 
 
-def _form_of(skeleton: Skeleton, tensors: Mapping[str, TensorPlan]) -> Form:
+def form_of(skeleton: Skeleton, tensors: Mapping[str, Any]) -> Form:
     """Return the form whose names are nearest to those in the files."""
 
     def strangers(form: Form) -> int:

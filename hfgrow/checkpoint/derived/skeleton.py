@@ -224,9 +224,10 @@ def _stack(model: Any, text: Any, content: Mapping[str, Any]) -> tuple[str, Any]
     filled = text.to_dict()
     depths = {filled[key] for key in DEPTHS if type(filled.get(key)) is int}
     depths |= {
-        len(value) for key, value in filled.items() if key.endswith("types") and _is_list(value)
+        len(value)
+        for key, value in filled.items()
+        if key.endswith(("types", "layers_block_type")) and _is_list(value)
     }
-    depths |= {len(filled[key]) for key in ("layers_block_type",) if _is_list(filled.get(key))}
     found: dict[str, Any] = {}
     for name, module in root.named_modules():
         is_inside = any(name.startswith(f"{other}.") for other in found) or _OTHERS.search(name)

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from hfgrow.errors import UsageError, argument, printable
 from hfgrow.plan.axes import AxisMap
-from hfgrow.plan.depth import apply_layer_map
+from hfgrow.plan.depth import apply_layer_map, composed
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.llama import ATTENDED, FFN, HIDDEN, KEY, QUERY, VALUE
 from hfgrow.plan.families.table import Dimension, Kind, Role, layer_of, layer_prefix
@@ -166,10 +166,10 @@ class LearnArguments:
     @property
     def _other_widths(self) -> list[str]:
         widths = {
-            "hidden-size": self.hidden_size,
+            "hidden_size": self.hidden_size,
             "ffn": self.ffn,
             "heads": self.heads,
-            "kv-heads": self.kv_heads,
+            "kv_heads": self.kv_heads,
         }
         return [name for name, size in widths.items() if size is not None]
 
@@ -314,12 +314,7 @@ def learned_plan(
     return replace(
         base,
         config=config,
-        layer_map=tuple(
-            base.layer_map[source.layer]
-            if source.mode == "copy"
-            else LayerSource(base.layer_map[source.layer].layer, source.mode)
-            for source in layer_map
-        ),
+        layer_map=tuple(composed(base.layer_map[s.layer], s.mode) for s in layer_map),
         tensors=tensors,
         files=files,
         steps=(*base.steps, replace(step, layer_map=layer_map)),

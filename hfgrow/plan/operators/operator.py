@@ -119,7 +119,7 @@ class Operator(Generic[P]):
         name: Its name, on the command line and in lineage.
         function: What the decorator stands on; it is given the operator itself first.
         parameters: The arguments that a step has.
-        axis: `depth`, `width`, `depth and width`, or `weights` if no size changes.
+        axis: `depth`, `width`, `experts`, `depth and width`, or `weights` if no size changes.
         preserves_function: Whether the grown model computes what the base does, with the default
             options; what an applied step promises stands in its `GrowthStep`.
         formula: In depth the layer map, 0-based, `l` layers to `L`; in width the maps of the axes,

@@ -189,7 +189,7 @@ class Checkpoint(Part):
     """When the state is saved, beside the end of each stage.
 
     Where neither span is given, a checkpoint is saved after each twentieth of a stage, no sooner
-    than a minute after the last, and after half an hour in any case.
+    than a minute after the last and ten times what that took, and each half hour in longer ones.
 
     Attributes:
         every_tokens: Trained tokens between two checkpoints.
