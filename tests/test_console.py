@@ -1,10 +1,10 @@
-"""Amounts: read as people write them, shown in short."""
+"""Amounts: read as people write them, shown in short. Bars of a notebook."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.console import amount, shown
+from hfgrow.console import Bars, amount, counting, shown
 
 
 def test_what_a_law_asks_beyond_all_bounds_is_shown_in_short() -> None:
@@ -23,3 +23,15 @@ def test_amounts_are_read_as_people_write_them(text: str, value: float) -> None:
 def test_an_amount_that_is_shown_has_at_most_three_digits_before_its_point(value: float) -> None:
     number, _, unit = shown(value).partition(" ")
     assert len(number.partition(".")[0]) <= 3 or unit in ("", "T")
+
+
+def test_a_bar_counts_bytes_and_lines_come_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    bars = Bars()
+    with counting(bars, "Writing model.safetensors", 4_000) as advance:
+        advance(1_000)
+        bars.say("Note: a token hf_abcdefghijklmnopqrstuvwxyz is hidden")
+        advance(3_000)
+    told = capsys.readouterr().err
+    assert "Writing model.safetensors:   0%" in told
+    assert "Note: a token " in told
+    assert "hf_abcdefghijklmnopqrstuvwxyz" not in told

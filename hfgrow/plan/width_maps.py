@@ -33,10 +33,6 @@ class Widths:
         """Say whether an axis grows."""
         return self.after[axis] != self.before[axis]
 
-    def factor(self, axis: str) -> float:
-        """Return by how much an axis grows."""
-        return self.after[axis] / self.before[axis]
-
 
 def target_widths(
     base: GrowthPlan,

@@ -337,6 +337,40 @@ def test_a_way_that_was_refused_is_not_tried_again(
     assert refused == [0]
 
 
+def test_a_file_system_that_takes_no_byte_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, content, offset: 0)
+    with pytest.raises(OSError, match="the file system took no byte"):
+        written_by(tmp_path / "file", CONTENT[:5000])
+
+
+def test_a_machine_without_direct_writing_and_names_of_file_systems_writes_plainly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_library(name: str | None, *, use_errno: bool) -> None:
+        raise OSError(errno.ENOENT, "no such library")
+
+    monkeypatch.delattr(os, "O_DIRECT")
+    monkeypatch.setattr(output.ctypes, "CDLL", no_library)
+    assert written_by(tmp_path / "file", CONTENT[:50_000]) == CONTENT[:50_000]
+
+
+def test_blocks_are_not_shared_with_another_file_system(tmp_path: Path) -> None:
+    assert not output.shares_blocks(Path("/proc/version"), tmp_path)
+
+
+def test_a_disk_that_fails_while_blocks_are_shared_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "ioctl", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        output.shares_blocks(tmp_path, tmp_path)
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG])
 @pytest.mark.parametrize("at", range(5))
 @pytest.mark.usefixtures("small")

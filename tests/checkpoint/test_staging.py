@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.checkpoint.staging import check_target, staged
+from hfgrow.checkpoint.staging import check_target, staged, sweep_beside
 from hfgrow.errors import ModelError, OutputError
 from tests.program import call_hfgrow
 
@@ -141,6 +141,31 @@ def test_what_a_killed_run_left_is_swept(target: Path) -> None:
         assert names(staging) == []
         fill(staging, "new")
     assert names(target.parent) == ["out"]
+
+
+def test_sweeping_a_folder_leaves_what_is_being_written(target: Path) -> None:
+    stale = target.parent / ".old.hfgrow-staging"
+    stale.mkdir()
+    (target.parent / ".old.hfgrow-lock").touch()
+    with staged(target) as staging:
+        assert sweep_beside(target.parent, dry_run=True) == [stale]
+        assert stale.is_dir()
+        assert sweep_beside(target.parent) == [stale]
+        assert not stale.exists()
+        fill(staging, "new")
+    assert names(target.parent) == ["out"]
+
+
+def test_a_relative_output_is_refused_where_the_working_folder_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(OutputError, match="the working folder does not exist any more"):
+        check_target(Path("out"), None, overwrite=False)
+    check_target(tmp_path / "out", None, overwrite=False)
 
 
 def test_a_link_in_place_of_the_staging_folder_is_not_followed(target: Path) -> None:

@@ -63,6 +63,33 @@ def test_a_count_that_cannot_say_what_the_map_asks_for_is_refused() -> None:
         grown({"num_kv_shared_layers": 2})
 
 
+def test_a_list_of_another_length_is_refused() -> None:
+    with pytest.raises(UsageError, match="layer_types has 3 entries for 4 layers"):
+        grown({"layer_types": ["a", "b", "a"]})
+
+
+def test_kinds_that_are_said_with_a_count_are_said_one_by_one() -> None:
+    kinds = ["global", "local"]
+    found = grown({"attention_layers": kinds * 2, "attention_types": [[kinds, 2]]})
+    assert found["attention_types"] == [[kinds * 4, 1]]
+
+
+def test_lists_of_layers_counted_from_one_inside_a_part_follow() -> None:
+    lists = {"full_attn_layers": [4], "kda_layers": [1, 2, 3], "num_heads": 2}
+    found = grown({"linear_attn_config": lists})["linear_attn_config"]
+    assert found == {
+        "full_attn_layers": [4, 8],
+        "kda_layers": [1, 2, 3, 5, 6, 7],
+        "num_heads": 2,
+    }
+
+
+@pytest.mark.parametrize(("last", "after"), [(2, (2, 5)), (-1, (2, 7))])
+def test_a_range_of_layers_with_experts_follows(last: int, after: tuple[int, int]) -> None:
+    found = grown({"moe_layer_start_index": 1, "moe_layer_end_index": last}, INTERPOLATE)
+    assert (found["moe_layer_start_index"], found["moe_layer_end_index"]) == after
+
+
 def test_blocks_that_predict_further_tokens_are_counted_as_none() -> None:
     assert grown({"num_nextn_predict_layers": 1})["num_nextn_predict_layers"] == 0
 

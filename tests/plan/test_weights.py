@@ -1,13 +1,16 @@
-"""Branch scaling: weaker branches for layers that stand several times."""
+"""What changes weights and no size: weaker branches, noise, a head of its own."""
 
 import pytest
 
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
 from hfgrow.errors import UsageError
 from hfgrow.plan.operators.inserting import zero_depth
 from hfgrow.plan.operators.stacking import stack
-from hfgrow.plan.operators.weights import branch_scale
+from hfgrow.plan.operators.weights import branch_scale, paper_noise, untie
 from hfgrow.plan.plan import LayerSource
 from hfgrow.plan.tensors import Blend, Fill
+from tests.checkpoints import MakeCheckpoint
 from tests.layer_plans import OUT, QUERY, plan_of, recipe, stored
 
 
@@ -45,3 +48,16 @@ def test_branch_scale_is_refused_where_it_would_do_nothing_or_too_much() -> None
         branch_scale(plan_of(4))
     with pytest.raises(UsageError, match="stands once"):
         branch_scale(branch_scale(stack(plan_of(2), g=2)))
+
+
+def test_a_head_that_is_there_is_not_made_again(make_checkpoint: MakeCheckpoint) -> None:
+    untied = untie(read(LocalFolder(make_checkpoint(tied=True))))
+    with pytest.raises(UsageError, match=r"not tied: there is a lm_head\.weight already"):
+        untie(untied)
+
+
+def test_noise_of_one_seed_is_added_once() -> None:
+    noisy = paper_noise(plan_of(2), amount=0.1, seed=3)
+    with pytest.raises(UsageError, match="noise of the seed 3 was added before") as caught:
+        paper_noise(noisy, amount=0.1, seed=3)
+    assert caught.value.hint == "give another seed"

@@ -264,3 +264,39 @@ def test_a_width_that_breaks_the_factors_of_longrope_says_which_keeps_them(
     sizes = dict(part.split("=") for part in hint.split())
     grown = OPERATORS["zero-width"](base, **{key: int(size) for key, size in sizes.items()})
     assert not FAMILIES["phi3"].objection(grown.config)
+
+
+@pytest.mark.parametrize(
+    ("operator", "widths", "message"),
+    [
+        ("hyperclone", {}, "there is no target width: g, hidden_size, ffn, heads or kv_heads"),
+        ("hyperclone", {"g": 1}, "growth factor g must be from 2 to 21845 here, not 1"),
+        ("hyperclone", {"g": 2, "ffn": 96}, "g multiplies every width; leave out ffn, or g"),
+        ("hyperclone", {"ffn": 60}, "hyperclone copies whole multiples; ffn 60 is none of 48"),
+        ("hyperclone", {"ffn": 10}, "ffn=10 is not between the base's 48 and 1048576"),
+        ("hyperclone-noisy", {"ffn": 48}, "the base has these widths already"),
+        ("hyperclone-noisy", {"heads": 9}, "9 query heads are no multiple of 2 key-value heads"),
+        ("head-dim", {"factor": 1}, "the factor of head_dim must be at least 2, not 1"),
+        ("head-dim", {"factor": 10**7}, "a width of 80000000 is more than the 1048576 of hfgrow"),
+    ],
+    ids=str,
+)
+def test_a_width_that_cannot_be_is_refused(
+    operator: str, widths: dict[str, int], message: str, make_checkpoint: MakeCheckpoint
+) -> None:
+    base = read(LocalFolder(make_checkpoint()))
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        OPERATORS[operator](base, **widths)
+
+
+def test_a_head_that_is_rotated_in_part_keeps_its_size(tmp_path: Path) -> None:
+    base = read(LocalFolder(write_checkpoint(tmp_path / "base", partial_rotary_factor=0.5)))
+    with pytest.raises(UsageError, match="head_dim cannot grow: only a part of it is rotary"):
+        OPERATORS["head-dim"](base, factor=2)
+
+
+def test_heads_that_no_map_is_known_for_keep_their_number(make_checkpoint: MakeCheckpoint) -> None:
+    base = read(LocalFolder(make_checkpoint("minicpm3")))
+    with pytest.raises(UsageError, match="num_attention_heads of minicpm3 cannot grow") as caught:
+        OPERATORS["hyperclone"](base, g=2)
+    assert caught.value.hint == "grow hidden_size or ffn alone"
