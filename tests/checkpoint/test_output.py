@@ -4,6 +4,7 @@ The ways are real ones where this machine has them; others are played by a file 
 is another one, or by calls that are refused.
 """
 
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -352,7 +353,7 @@ def test_a_machine_without_direct_writing_and_names_of_file_systems_writes_plain
         raise OSError(errno.ENOENT, "no such library")
 
     monkeypatch.delattr(os, "O_DIRECT")
-    monkeypatch.setattr(output.ctypes, "CDLL", no_library)
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
     assert written_by(tmp_path / "file", CONTENT[:50_000]) == CONTENT[:50_000]
 
 
