@@ -1,10 +1,10 @@
 """The proof matrix: every operator x every family, by the program itself.
 
 Bases are tied or not, one file or shards, with grouped queries or not: each operator and each
-family sees all of it. `pytest -m slow` runs every combination.
+family sees all of it. `pytest -m slow` runs every combination, and every operator on the families
+that are one row or default away from another.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ CASES = [case for case in PLANNED if case.model_type not in NEAR or case.operato
 REST = [case for case in PLANNED if case not in CASES] + [
     other
     for case in PLANNED
+    if case.model_type not in NEAR
     for tied in ((True,) if case.operator == "untie" else (False, True))
     for sharded in (False, True)
     for grouped in (False, True)
@@ -53,15 +54,22 @@ REST = [case for case in PLANNED if case not in CASES] + [
 ]
 
 
-def parameters(wanted: Callable[[Case], bool] = lambda case: True) -> list[Any]:
-    """The cases to run, those that only `-m slow` runs behind them."""
-    some = [pytest.param(case, id=str(case), marks=_group(case)) for case in CASES if wanted(case)]
-    rest = [
-        pytest.param(case, id=str(case), marks=(_group(case), pytest.mark.slow))
-        for case in REST
-        if wanted(case)
-    ]
-    return [*some, *rest]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test its cases; those that only `-m slow` runs are tens of thousands."""
+    if (mark := metafunc.definition.get_closest_marker("matrix")) is None:
+        return
+    wanted = mark.kwargs.get("wanted", lambda case: True)
+    chosen = [case for case in CASES if wanted(case)]
+    some = [case for case in chosen if is_sample(case)] if mark.kwargs.get("sampled") else chosen
+    found = [pytest.param(case, id=str(case), marks=_group(case)) for case in some]
+    if "not slow" not in metafunc.config.getoption("markexpr"):
+        rest = (case for case in (*chosen, *REST) if case not in some and wanted(case))
+        found += [
+            pytest.param(case, id=str(case), marks=(_group(case), pytest.mark.slow))
+            for case in rest
+        ]
+    name = "grown" if "grown" in metafunc.fixturenames else "case"
+    metafunc.parametrize(name, found, indirect=name == "grown")
 
 
 def _group(case: Case) -> pytest.MarkDecorator:
@@ -79,7 +87,7 @@ def is_copying(case: Case) -> bool:
 
 def is_sample(case: Case) -> bool:
     """Every operator and every family at least once, for what says the same of all."""
-    if case in REST or case.model_type in NEAR:
+    if case.model_type in NEAR:
         return True
     operators, families = list(COMMANDS), [name for name in FAMILIES if name not in NEAR]
     chosen = operators.index(case.operator) - families.index(case.model_type)
@@ -133,13 +141,13 @@ def test_every_operator_is_in_the_matrix() -> None:
 
 
 @pytest.mark.case("I1")
-@pytest.mark.parametrize("grown", parameters(), indirect=True)
+@pytest.mark.matrix
 def test_a_grown_model_loads_with_an_empty_report(grown: Grown) -> None:
     found = {key: set(value) for key, value in grown.report.items() if key.endswith("_keys")}
     assert found == {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
 
 
-@pytest.mark.parametrize("grown", parameters(is_copying), indirect=True)
+@pytest.mark.matrix(wanted=is_copying)
 def test_every_tensor_has_the_bytes_of_its_source_layer(grown: Grown) -> None:
     base, written = tensors_of(grown.base), tensors_of(grown.folder)
     layer_map = LAYER_MAPS[grown.case.operator]
@@ -152,13 +160,13 @@ def test_every_tensor_has_the_bytes_of_its_source_layer(grown: Grown) -> None:
         assert torch.equal(tensor, base[source]), name
 
 
-@pytest.mark.parametrize("grown", parameters(is_copying), indirect=True)
+@pytest.mark.matrix(wanted=is_copying)
 def test_the_logits_equal_those_of_a_naive_twin(grown: Grown, base_model: Any) -> None:
     twin = naive_twin(base_model(grown.base), LAYER_MAPS[grown.case.operator])
     assert torch.equal(logits(grown.model), logits(twin))
 
 
-@pytest.mark.parametrize("grown", parameters(is_copying), indirect=True)
+@pytest.mark.matrix(wanted=is_copying)
 def test_each_layer_is_of_the_kind_of_its_source_layer(grown: Grown, base_model: Any) -> None:
     base = base_model(grown.base).config
     for key in ("layer_types", "no_rope_layers"):
@@ -167,7 +175,7 @@ def test_each_layer_is_of_the_kind_of_its_source_layer(grown: Grown, base_model:
             assert getattr(grown.model.config, key) == expected
 
 
-@pytest.mark.parametrize("grown", parameters(), indirect=True)
+@pytest.mark.matrix
 def test_the_function_is_preserved_in_exact_norms_or_else_changed(grown: Grown) -> None:
     """At most 1e-12 of the largest logit, in float64 and with norms in float64."""
     expected = logits(with_exact_norms(load(grown.base)[0]))
@@ -179,16 +187,12 @@ def test_the_function_is_preserved_in_exact_norms_or_else_changed(grown: Grown) 
         assert error >= 1e-3
 
 
-@pytest.mark.parametrize(
-    "grown",
-    parameters(lambda case: case.operator in ("zero-depth", "random-depth")),
-    indirect=True,
-)
+@pytest.mark.matrix(wanted=lambda case: case.operator in ("zero-depth", "random-depth"))
 def test_silent_layers_change_not_a_single_bit(grown: Grown, base_model: Any) -> None:
     assert torch.equal(logits(grown.model), logits(base_model(grown.base)))
 
 
-@pytest.mark.parametrize("case", parameters(preserves))
+@pytest.mark.matrix(wanted=preserves, sampled=True)
 def test_the_function_is_preserved_by_the_stock_model_in_float32(
     case: Case, make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
@@ -199,7 +203,7 @@ def test_the_function_is_preserved_by_the_stock_model_in_float32(
     assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
 
 
-@pytest.mark.parametrize("grown", parameters(is_sample), indirect=True)
+@pytest.mark.matrix(sampled=True)
 def test_generation_with_a_cache_equals_generation_without(grown: Grown) -> None:
     settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     tokens = probe()
@@ -211,7 +215,7 @@ def test_generation_with_a_cache_equals_generation_without(grown: Grown) -> None
     assert torch.equal(cached, plain)
 
 
-@pytest.mark.parametrize("grown", parameters(is_sample), indirect=True)
+@pytest.mark.matrix(sampled=True)
 def test_a_grown_model_survives_save_and_load(grown: Grown, tmp_path: Path) -> None:
     grown.model.save_pretrained(tmp_path)
     again, report = load(tmp_path)
@@ -219,7 +223,7 @@ def test_a_grown_model_survives_save_and_load(grown: Grown, tmp_path: Path) -> N
     assert torch.equal(logits(again), logits(grown.model))
 
 
-@pytest.mark.parametrize("grown", parameters(lambda case: case.sharded), indirect=True)
+@pytest.mark.matrix(wanted=lambda case: case.sharded, sampled=True)
 def test_shards_hold_the_tensors_of_a_single_file(grown: Grown, tmp_path: Path) -> None:
     assert len(list(grown.folder.glob("*.safetensors"))) > 1
     run(grown.case, grown.base, tmp_path / "out")
