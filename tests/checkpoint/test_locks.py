@@ -3,6 +3,7 @@
 A folder for the time of one run goes with it, and what a killed run left goes with the next.
 """
 
+import errno
 import os
 import signal
 import subprocess
@@ -159,3 +160,16 @@ def test_a_place_that_takes_no_files_is_told_with_its_reason() -> None:
     ):
         pass
     assert "could not be acquired" not in str(caught.value)
+
+
+def test_a_scratch_folder_that_cannot_be_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *arguments: int, **more: bool) -> None:
+        if not path.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OutputError, match="No space left"), scratch_folder(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from hfgrow.checkpoint.compute import look
 from hfgrow.checkpoint.compute.look import Look, Seen
-from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.files import LocalFolder, read_into
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Silent
 from hfgrow.errors import ModelError
@@ -87,3 +88,34 @@ def test_a_look_ends_with_the_work_that_it_is_beside(base: Path) -> None:
     with pytest.raises(KeyboardInterrupt), Look(plan, plan.files, finite=True).beside():
         raise KeyboardInterrupt
     assert not [thread for thread in threading.enumerate() if "Pool" in thread.name]
+
+
+def test_a_look_that_takes_longer_than_the_work_is_counted(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    class Told(Silent):
+        def bytes(self, what: str, total: int) -> "Told":
+            assert (what, total) == (
+                "Reading the base",
+                (base / "model.safetensors").stat().st_size,
+            )
+            return self
+
+        def advance(self, nbytes: int) -> None:
+            told.append(nbytes)
+
+    slow = threading.Event()
+
+    def wait(*arguments: Any) -> bool:
+        slow.wait(10)
+        return read_into(*arguments)
+
+    monkeypatch.setattr(look, "read_into", wait)
+    monkeypatch.setattr(look, "_PATIENCE_S", 0.01)
+    plan = read(LocalFolder(base))
+    with Look(plan, plan.files, finite=False).beside() as found:
+        threading.Timer(0.05, slow.set).start()
+        assert found.result(Told()).sha256 == digests(base)
+    assert told

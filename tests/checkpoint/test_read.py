@@ -182,3 +182,10 @@ def test_no_character_at_all_is_printed_that_is_not_printable() -> None:
     shown = printable(every, len(every))
     assert len(shown) == len(every)
     assert shown.isprintable()
+
+
+def test_files_without_any_layer_are_refused_by_their_first_tensor(base: Path) -> None:
+    layers = [name for name in tensors_of(base) if ".layers." in name]
+    drop_tensors(base / "model.safetensors", *layers)
+    with pytest.raises(ModelError, match=r"no tensor is of a layer, such as model\.layers\.0"):
+        read(LocalFolder(base))

@@ -185,3 +185,23 @@ def test_a_model_is_pulled_into_a_folder(tmp_path: Path) -> None:
     again = call_hfgrow("pull", "demo", "--out", "here", "--overwrite", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert not templates.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("recipes", "--copy", "x.yaml"), "--copy copies one recipe, and none is named"),
+        (("clean", ".", "--keep", "everything"), "--keep everything is nothing that clean removes"),
+        (("study", "paper-main", "--seeds", "0,one"), "--seeds 0,one is no list of numbers"),
+        (("verify", "grown", "--text", "nothing.txt"), "cannot read the text nothing.txt"),
+        (("verify", "grown", "--text", "blank.txt"), "the text blank.txt is blank"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_cannot_be_is_refused(
+    words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "blank.txt").write_text(" \n")
+    found = call_hfgrow(*words, cwd=tmp_path)
+    assert found.returncode == 2
+    assert said in found.stderr

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,13 +54,13 @@ def copied(folder: Path, target: Path) -> Path:
     return target
 
 
-def with_tensors(folder: Path, names: dict[str, tuple[int, ...]]) -> None:
-    """Add tensors to a model of one file."""
+def with_tensors(folder: Path, names: dict[str, tuple[int, ...]], **given: Any) -> None:
+    """Add tensors to a model of one file: zeros of a shape, or given ones."""
     import torch
     from safetensors.torch import save_file
 
     more = {name: torch.zeros(shape) for name, shape in names.items()}
-    save_file(tensors_of(folder) | more, folder / "model.safetensors")
+    save_file(tensors_of(folder) | more | given, folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("operator", ["stack", "interpolate"])
@@ -203,6 +204,23 @@ def test_blocks_that_predict_further_tokens_are_left_out_and_named(
     assert (
         json.loads((tmp_path / "out" / "config.json").read_text())["num_nextn_predict_layers"] == 0
     )
+
+
+def test_what_is_recomputed_or_stored_twice_is_read_once_and_named(
+    base: MakeBase, tmp_path: Path
+) -> None:
+    folder = copied(base("lfm2"), tmp_path / "base")
+    inverse, head = "model.layers.0.self_attn.rotary_emb.inv_freq", "lm_head.weight"
+    embeddings = tensors_of(folder)["model.embed_tokens.weight"]
+    with_tensors(folder, {inverse: (4,), head: tuple(embeddings.shape)})
+    with pytest.raises(ModelError, match=r"lm_head\.weight differs from model\.embed_tokens"):
+        read(LocalFolder(folder))
+    with_tensors(folder, {inverse: (4,)}, **{head: embeddings.clone()})
+    plan = read(LocalFolder(folder))
+    assert not {inverse, head} & plan.tensors.keys()
+    notes = " ".join(plan.notes)
+    assert f"1 buffers such as {inverse} were dropped" in notes
+    assert f"{head} is tied to model.embed_tokens.weight and is stored once" in notes
 
 
 @pytest.mark.parametrize(

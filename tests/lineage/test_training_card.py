@@ -228,3 +228,11 @@ def test_the_learning_rates_are_those_that_trained(
     text = card(trained_only(trainable=trainable, settings=settings))
     (row,) = (line for line in text.splitlines() if line.startswith("| learning rate"))
     assert said in row
+
+
+def test_of_very_many_texts_the_first_are_told_and_the_others_counted() -> None:
+    texts = tuple(replace(LOCAL_TEXT, label=f"part-{i}.txt") for i in range(53))
+    text = card(trained_only(data=texts))
+    assert "`part-49.txt`" in text
+    assert "part-50.txt" not in text
+    assert "| and 3 more, in hfgrow.json | | | |" in text

@@ -322,3 +322,12 @@ def test_results_that_are_no_json_are_refused(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{")
     found = call_hfgrow("budget", "--fit", "results.json", cwd=tmp_path)
     assert (found.returncode, "no JSON" in found.stderr) == (2, True)
+
+
+def test_a_picture_of_a_fit_alone_is_refused(tmp_path: Path) -> None:
+    points = [point(1e8, 1e19), point(1e8, 1e20), point(1e9, 1e20, 2e6), point(1e9, 1e21, 3e6)]
+    (tmp_path / "one.json").write_text(json.dumps({"points": points}))
+    found = call_hfgrow("budget", "--fit", "one.json", "--plot", "out.png", cwd=tmp_path)
+    assert found.returncode == 2
+    assert "--plot draws a budget, and there is none" in found.stderr
+    assert not (tmp_path / "out.png").exists()
