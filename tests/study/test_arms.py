@@ -9,7 +9,7 @@ import yaml
 from hfgrow.errors import UsageError
 from hfgrow.plan.plan import connection_rate
 from hfgrow.study.accounting import total
-from hfgrow.study.arms import load_study
+from hfgrow.study.arms import check_arms, load_study
 from hfgrow.study.design import Design, design, selected
 from hfgrow.study.estimate import estimate
 from hfgrow.train.recipe.files import shipped_recipes
@@ -148,6 +148,23 @@ def test_only_what_chosen_arms_need_is_left(tmp_path: Path) -> None:
             "",
         ),
         ({"arms": {"a": {"stages": [{"grow": {}, "foo": 1}]}}}, "no key arms.a.stages.0.foo", ""),
+        (
+            {"arms": {"a": {"stages": [{"train": {"share": 0.5, "tokens": 9}}]}}},
+            "train.tokens is 9; expected none beside a share",
+            "",
+        ),
+        ({"arms": {"a": {"base": "big", **STACK}}}, "arms.a.base is 'big'", "one of bases: small"),
+        (
+            {"arms": {"a": {"scratch": "target", "base": "small"}}},
+            "an arm from scratch has no base",
+            "",
+        ),
+        (
+            {"arms": {"a": {**STACK, "optimizer": {"name": "adamw"}}}},
+            "goes on with the optimizer of its base",
+            "",
+        ),
+        ({"sizes": ["small"]}, "sizes is no mapping of names to what they change", ""),
         ({"reference": "nobody"}, "reference is 'nobody'", ""),
         ({"seeds": [1, 1]}, "every seed once", ""),
         ({"like": "nonsense"}, "there is no recipe nonsense", ""),
@@ -246,3 +263,23 @@ def test_a_size_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match="no size huge") as caught:
         load_study("paper-main", size="huge")
     assert "miniature, h100, paper" in caught.value.hint
+
+
+def test_a_study_without_sizes_has_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no sizes") as caught:
+        load_study(written(tmp_path, tiny(tmp_path)), size="huge")
+    assert caught.value.hint == "leave out size"
+
+
+def test_a_study_is_not_like_one_that_is_like_another(tmp_path: Path) -> None:
+    written(tmp_path, tiny(tmp_path) | {"like": "paper-main"})
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({"name": "other", "like": "mine.yaml"}))
+    with pytest.raises(UsageError, match=r"is like mine\.yaml, which is itself like another"):
+        load_study(tmp_path / "other.yaml")
+
+
+def test_a_choice_without_any_arm_is_refused(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, tiny(tmp_path)))
+    with pytest.raises(UsageError, match="no arm is left") as caught:
+        check_arms(study, frozenset())
+    assert caught.value.hint == "the study has scratch, stack"
