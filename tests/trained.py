@@ -109,6 +109,13 @@ def write_trained(grown: Path, out: Path, *, picture: bool = True) -> Path:
     return out
 
 
+def manifest_in(folder: Path) -> Manifest:
+    """Return the record of a model that has one."""
+    found = read_manifest(folder)
+    assert found is not None
+    return found
+
+
 def document_of(manifest: Manifest) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(manifest.to_json())
     return content

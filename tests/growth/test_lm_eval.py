@@ -13,13 +13,13 @@ from huggingface_hub import ModelCard
 from hfgrow.errors import ModelError, TrainingError
 from hfgrow.growth.lm_eval import read_results
 from hfgrow.lineage.card_sections import model_index
-from hfgrow.lineage.manifest import Manifest
-from hfgrow.lineage.reading import parse_manifest, read_manifest
+from hfgrow.lineage.reading import parse_manifest
 from hfgrow.lineage.records import Benchmark
 from tests.checkpoints import MakeCheckpoint
 from tests.hub_server.cards import metadata, problems
 from tests.lm_eval_results import RESULTS, STAND_IN
 from tests.program import call_hfgrow
+from tests.trained import manifest_in
 
 
 @pytest.fixture
@@ -35,12 +35,6 @@ def place(tmp_path: Path, make_checkpoint: MakeCheckpoint, monkeypatch: pytest.M
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     assert call_hfgrow("stack", "base", "--g", "2", "--out", "grown", cwd=tmp_path).returncode == 0
     return tmp_path
-
-
-def manifest_in(folder: Path) -> Manifest:
-    manifest = read_manifest(folder)
-    assert manifest is not None
-    return manifest
 
 
 def test_results_are_read_as_the_harness_writes_them() -> None:

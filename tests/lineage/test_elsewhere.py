@@ -11,9 +11,9 @@ from hfgrow.console import Silent
 from hfgrow.errors import ModelError
 from hfgrow.growth.publish import unchanged
 from hfgrow.lineage.describe import plain
-from hfgrow.lineage.manifest import Manifest
 from hfgrow.lineage.reading import parse_manifest, read_manifest, told_by_config
 from tests.program import call_hfgrow
+from tests.trained import manifest_in
 
 
 @pytest.fixture
@@ -145,12 +145,6 @@ def test_a_training_elsewhere_stands_behind_a_link(trained_elsewhere: Path, afte
     content["elsewhere"][0]["after"] = after
     with pytest.raises(ModelError, match=r"hfgrow\.json"):
         parse_manifest(content)
-
-
-def manifest_in(folder: Path) -> Manifest:
-    found = read_manifest(folder)
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,12 @@ from hfgrow.console import Silent
 from hfgrow.errors import ModelError
 from hfgrow.growth.publish import own_files, publish
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage.manifest import Manifest
 from hfgrow.lineage.reading import read_manifest
 from tests.checkpoints import MakeCheckpoint, copied_models
 from tests.hub_server import ALICE, Hub
 from tests.hub_server.fixtures import IGNORE_CLIENT_WARNING
 from tests.program import Finished, call_hfgrow
-from tests.trained import DECLARED, PNG, write_trained
+from tests.trained import DECLARED, PNG, manifest_in, write_trained
 
 
 @pytest.fixture(scope="module")
@@ -152,12 +151,6 @@ def test_the_card_is_written_again_with_its_picture(work: Path) -> None:
     (work / "trained" / "README.md").unlink()
     succeed("card", "trained", cwd=work)
     assert (work / "trained" / "README.md").read_text() == before
-
-
-def manifest_in(folder: Path) -> Manifest:
-    found = read_manifest(folder)
-    assert found is not None
-    return found
 
 
 def test_the_picture_of_the_loss_is_pushed_where_there_was_training(work: Path) -> None:
