@@ -98,6 +98,8 @@ def counting(progress: Progress, what: str, total: int) -> Iterator[Callable[[in
 # Between lines: seldom where much time has passed already.
 _FIRST_S, _INTERVAL_S, _LONGEST_INTERVAL_S = 2.0, 5.0, 30.0
 _SHARE = 0.1
+# Before that nothing is known of the speed.
+_LEAST_SHARE = 0.01
 
 
 class Pace:
@@ -122,7 +124,7 @@ class Pace:
         passed_s = now_s - self._begun_s
         self._next_s = now_s + min(max(_INTERVAL_S, _SHARE * passed_s), _LONGEST_INTERVAL_S)
         text = f"{self._shown(done)} of {self._shown(self._total)}"
-        if not 0 < done < self._total:
+        if not _LEAST_SHARE * self._total < done < self._total:
             return text
         return f"{text}, {duration(passed_s * (self._total - done) / done)} left"
 

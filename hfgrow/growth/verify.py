@@ -1,6 +1,5 @@
 """Verify a model on disk: headers against the plan, bytes against the base, then transformers."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from hfgrow.checkpoint.compute.chunks import (
     rows_of_files,
 )
 from hfgrow.checkpoint.compute.evaluate import Evaluator
-from hfgrow.checkpoint.files import LocalFolder, hash_file, opened
+from hfgrow.checkpoint.files import LocalFolder, hash_file, opened, read_into
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress, counting, usual_progress
 from hfgrow.errors import ModelError, UsageError, VerificationError, listed, missing, printable
@@ -30,7 +29,7 @@ from hfgrow.plan.plan import GrowthPlan, TensorPlan, is_zero, stored_in
 from hfgrow.plan.promise import Measured, check_promise
 from hfgrow.plan.tensors import Stored, leaves, predictor_of
 
-# Few enough that what was read is still in the cache of a core when it is compared.
+# Chosen to fit the cache of a core.
 _CHUNK_NBYTES = 512 << 10
 _NUM_READERS = 4
 
@@ -138,10 +137,11 @@ def _first_other(ranges: Sequence[_Range], source: int, offset: int, nbytes: int
     """Return which range does not hold the bytes of the source, if one does not."""
     for at in range(0, nbytes, _CHUNK_NBYTES):
         step = min(_CHUNK_NBYTES, nbytes - at)
+        # Views of bytes are compared one by one, bytes themselves at once.
         one, two = bytearray(step), bytearray(step)
-        is_whole = os.preadv(source, [one], offset + at) == step
+        is_whole = read_into(memoryview(one), source, offset + at)
         for i, (target, start) in enumerate(ranges):
-            if not is_whole or os.preadv(target, [two], start + at) != step or one != two:
+            if not (is_whole and read_into(memoryview(two), target, start + at) and one == two):
                 return i
     return None
 
@@ -173,7 +173,8 @@ def _check_computed(
     def compare(chunk: Chunk, target: int, offset: int) -> int:
         content = computed(chunk, evaluator)
         for at in chunk.offsets:
-            if os.pread(target, chunk.nbytes, offset + at) != content:
+            written = bytearray(chunk.nbytes)
+            if not read_into(memoryview(written), target, offset + at) or written != content:
                 raise _differs(chunk.name, chunk.tensor)
         return chunk.nbytes * chunk.num_repeats
 
@@ -183,8 +184,10 @@ def _check_computed(
 
 def _all_zero(target: int, offset: int, nbytes: int) -> bool:
     for at in range(0, nbytes, _CHUNK_NBYTES):
-        step = min(_CHUNK_NBYTES, nbytes - at)
-        if os.pread(target, step, offset + at) != bytes(step):
+        written = bytearray(min(_CHUNK_NBYTES, nbytes - at))
+        if not read_into(memoryview(written), target, offset + at) or written.count(0) != len(
+            written
+        ):
             return False
     return True
 

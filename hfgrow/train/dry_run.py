@@ -130,9 +130,7 @@ class DryRun:
                     "stage": model.number,
                     "num_hidden_layers": model.num_hidden_layers,
                     "num_parameters": model.num_parameters,
-                    "num_trained": sum(
-                        prod(model.plan.tensors[name].shape) for name in model.trained
-                    ),
+                    "num_trained": model.num_trained,
                     "flops": self.needs.flops.get(model.number),
                 }
                 for model in self.models
@@ -194,7 +192,7 @@ def dry_run(
     device = device_of(on_cpu=on_cpu)
     largest = max(
         (model for model in models if recipe.stages[model.number].train),
-        key=lambda model: model.num_parameters + len(model.trained),
+        key=lambda model: model.num_parameters + model.num_trained,
     )
     config = filled_config(largest.plan.config)
     progress.say(f"Timing and measuring the model of stage {largest.number}")
@@ -202,7 +200,7 @@ def dry_run(
         recipe,
         config,
         num_parameters=largest.num_parameters,
-        num_trained=sum(prod(largest.plan.tensors[name].shape) for name in largest.trained),
+        num_trained=largest.num_trained,
         state_nbytes=_state_nbytes(recipe, largest),
         device=device,
     )
@@ -245,6 +243,11 @@ class PlannedStage:
     def num_parameters(self) -> int:
         """Its parameters."""
         return self.plan.num_parameters
+
+    @property
+    def num_trained(self) -> int:
+        """Those of them that the stage trains."""
+        return sum(prod(self.plan.tensors[name].shape) for name in self.trained)
 
 
 def plan_recipe(recipe: Recipe, client: HubClient, progress: Progress) -> tuple[PlannedStage, ...]:

@@ -31,6 +31,16 @@ def test_a_line_comes_after_two_seconds_and_says_the_time_left(
     bar.close()
 
 
+def test_before_a_hundredth_is_done_no_time_is_guessed(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = Bar("Measuring logits", 8 * GB, shown=True)
+    clock[0] += 6
+    bar.advance(2000)
+    assert capsys.readouterr().err == "Measuring logits: 2 kB of 8 GB\n"
+    bar.close()
+
+
 def test_lines_come_every_five_seconds_and_seldom_where_it_takes_long(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:

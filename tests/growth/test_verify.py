@@ -22,6 +22,7 @@ from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import write
 from hfgrow.errors import VerificationError
 from hfgrow.growth.verify import check_headers, check_provenance
+from hfgrow.plan.operators import apply
 from hfgrow.plan.operators.stacking import stack
 from hfgrow.plan.plan import GrowthPlan
 from tests.attacks.craft import add_tensor, drop_tensors, read_raw, rename_tensors
@@ -263,6 +264,30 @@ def test_a_written_model_is_proved_tensor_by_tensor(plan: GrowthPlan, out: Path)
     found = check_provenance(out, plan, advance=counted.append)
     assert (found.num_tensors, found.num_computed) == (len(plan.tensors), 0)
     assert sum(counted) == found.nbytes == plan.nbytes
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments"),
+    [("stack", {"g": 2}), ("zero-depth", {"g": 2}), ("hyperclone-noisy", {"ffn": 72})],
+    ids=str,
+)
+def test_a_file_system_that_reads_in_short_pieces_changes_no_verdict(
+    operator: str,
+    arguments: dict[str, int],
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grown = apply(read(LocalFolder(base)), operator, arguments)
+    with staged(tmp_path / "out") as staging:
+        write(grown, lay_out(grown), staging)
+    preadv = os.preadv
+
+    def short(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        return preadv(descriptor, [buffers[0][:1000]], offset)
+
+    monkeypatch.setattr(os, "preadv", short)
+    check_provenance(tmp_path / "out", grown)
 
 
 @pytest.mark.parametrize("name", [ONE, "model.embed_tokens.weight", "model.norm.weight"])

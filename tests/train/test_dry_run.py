@@ -138,6 +138,18 @@ def test_memory_is_told_by_its_parts_and_what_is_counted_is_exact(tmp_path: Path
     )
 
 
+def test_of_stages_of_one_size_the_memory_is_that_of_the_one_that_trains_most(
+    tmp_path: Path,
+) -> None:
+    """Many small tensors do not outweigh a few large ones."""
+    few = {"tokens": 1024, "learning_rate": 1e-2, "trainable": ["*mlp.down_proj.weight"]}
+    many = {"tokens": 1024, "learning_rate": 1e-2, "trainable": ["*norm.weight"]}
+    found = looked_at(runs.recipe(tmp_path, stages=[{"train": many}, {"train": few}]))
+    norms, matrices = found.models
+    assert len(norms.trained) > len(matrices.trained)
+    assert found.memory.gradients == 4 * matrices.num_trained > 4 * norms.num_trained
+
+
 def test_activations_grow_with_the_micro_batch_and_shrink_when_recomputed(tmp_path: Path) -> None:
     def kept(**changes: Any) -> int:
         found = looked_at(runs.recipe(tmp_path, **changes)).memory.activations
