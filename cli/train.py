@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from hfgrow.calls import trained
 from hfgrow.checkpoint.files import CARD, LOSS_PICTURE, RECIPE, LocalFolder
 from hfgrow.console import count, duration, size
 from hfgrow.errors import UsageError, printable, require
@@ -155,6 +154,7 @@ def _close(folder: Path, result: dict[str, Any], console: Console) -> dict[str, 
     """Say what a run has made, and return it as JSON has it."""
     from hfgrow.train.clean import removable
     from hfgrow.train.run_folder import RunFolder
+    from hfgrow.train.trained import trained
 
     made = trained(folder, result.get("url"))
     weights = manifest_of(LocalFolder(folder)).link.result.files.values()

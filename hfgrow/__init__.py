@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hfgrow.calls import Trained, budget, evaluate, inspect, pull, push, train
+    from hfgrow.calls import budget, evaluate, inspect, pull, push
     from hfgrow.checkpoint.compute.moments import grow_optimizer_state
     from hfgrow.checkpoint.files import LocalFolder
     from hfgrow.checkpoint.read import read
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hfgrow.plan.families import FAMILIES
     from hfgrow.plan.operators import OPERATORS
     from hfgrow.plan.plan import GrowthPlan
+    from hfgrow.train.trained import Trained, train
 
 __version__ = "0.1.0"
 
@@ -76,7 +77,7 @@ _HOMES = {
     "LocalFolder": "checkpoint.files",
     "Manifest": "lineage.manifest",
     "OPERATORS": "plan.operators",
-    "Trained": "calls",
+    "Trained": "train.trained",
     "attach_mask": "growth.mask",
     "budget": "calls",
     "evaluate": "calls",

@@ -1,11 +1,10 @@
-"""One run: recipe, loop, checkpoints; called, `hfgrow.train(recipe)`, it is `hfgrow.calls.train`.
+"""One run: recipe, loop, checkpoints; called, `hfgrow.train(recipe)`, it is the command.
 
 The room and the command have one name, and whoever imports a file of the room puts the room into
 that name: so it answers as the command does.
 """
 
 import sys
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +13,9 @@ class _Room(ModuleType):
     """A package that can be called."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return import_module("hfgrow.calls").train(*arguments, **options)
+        from hfgrow.train.trained import train
+
+        return train(*arguments, **options)
 
 
 sys.modules[__name__].__class__ = _Room
