@@ -14,7 +14,7 @@ imports" are also those inside functions and for type checkers, "run at import" 
 A floor is the length of the longest chain of arrows that begins there, a circle counting as one;
 a circle is a strongly connected component of more than one.
 
-A walk is the Python functions of hfgrow/ and cli/ called in this thread, as `sys.setprofile` sees
+A walk is the Python functions of hfgrow/, cli/ and recipes/ called in this thread, as `sys.setprofile` sees
 them; bodies of modules and classes, and what is called from one, are left out. A generator is
 called whenever it is resumed. Files stand in the order of their first call. "Climbs" are calls
 whose caller, the nearest function of ours on the stack, is in a room on a lower floor (over all
@@ -58,7 +58,7 @@ def figures(house: House) -> str:
     bodies = [node for tree in house.trees.values() for node in tree.body]
     classes = repeated(node.name for node in bodies if isinstance(node, ast.ClassDef))
     sizes = {
-        "files in hfgrow/ and cli/": str(len(lines)),
+        "files in hfgrow/, cli/ and recipes/": str(len(lines)),
         "lines": f"{sum(lines.values()):,}",
         "median lines of a file": f"{statistics.median(lines.values()):g}",
         "largest file": f"{lines[largest]}, {house.files[largest].relative_to(house.root)}",

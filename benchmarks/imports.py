@@ -1,4 +1,4 @@
-"""What the files of hfgrow/ and cli/ import of each other, and the floors and circles of that."""
+"""What the files of hfgrow/, cli/ and recipes/ import of each other, and the floors and circles of that."""
 
 import ast
 from collections import defaultdict
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-FOLDERS = {"hfgrow": "hfgrow", "hfgrow_cli": "cli"}
+FOLDERS = {"hfgrow": "hfgrow", "hfgrow_cli": "cli", "hfgrow_recipes": "recipes"}
 _FRONT_DOOR = "hfgrow"
 _CHECKING = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
@@ -16,7 +16,7 @@ Arrows = Mapping[str, set[str]]
 
 @dataclass(frozen=True)
 class House:
-    """The files of hfgrow/ and cli/: paths and trees by module, and what imports what.
+    """The files of hfgrow/, cli/ and recipes/: paths and trees by module, and what imports what.
 
     `imports` are those anywhere in a file, `run_imports` those that run when it is imported.
     """
@@ -29,7 +29,7 @@ class House:
 
 
 def read_house(root: Path) -> House:
-    """Read the files of a checkout; `ValueError` if it has no hfgrow/ or no cli/."""
+    """Read the files of a checkout; `ValueError` if it lacks one of the folders."""
     files: dict[str, Path] = {}
     for package, name in FOLDERS.items():
         found = sorted((root / name).rglob("*.py"))

@@ -48,6 +48,7 @@ FILES = {
             run(words)
         """,
     "cli/read.py": "from . import main\ndef words(): ...\n",
+    "recipes/__init__.py": "",
 }
 
 

@@ -5,6 +5,7 @@ nothing goes up, nothing goes round in a circle. docs/architecture.md walks thro
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,7 @@ ROOMS = {
     "study": Room(7, HEAVY - {"numpy", "pydantic"}),
     "calls": Room(8),
     "cli": Room(9),
+    "recipes": Room(9),
     "__main__": Room(10),
 }
 
@@ -87,6 +89,16 @@ def packages_of(module: str, *, at_the_top: bool = False) -> Iterator[str]:
 def test_every_module_has_a_room() -> None:
     rooms = {room_of(module) for module in HOUSE.files} - {None}
     assert rooms == set(ROOMS)
+
+
+def test_the_page_on_the_house_has_this_table() -> None:
+    page = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    told = {
+        Path(path).stem: int(floor)
+        for floor, names in re.findall(r"^\| (\d+) \| ([^|]+) \|", page, re.MULTILINE)
+        for path in re.findall(r"`([^`]+)`", names)
+    }
+    assert told == {name: room.floor for name, room in ROOMS.items()}
 
 
 def test_no_import_goes_up_or_across() -> None:
@@ -131,7 +143,7 @@ def test_the_core_needs_the_standard_library_only(room: str) -> None:
 
 def test_nothing_in_the_library_imports_the_command_line() -> None:
     for module in HOUSE.files:
-        if room_of(module) not in ("cli", "__main__"):
+        if room_of(module) not in ("cli", "recipes", "__main__"):
             assert not {"cli", "hfgrow_cli", "hfgrow_recipes", "typer"} & set(
                 packages_of(module)
             ), module
