@@ -1,4 +1,4 @@
-"""What the files of hfgrow/, cli/ and recipes/ import of each other, and the floors and circles of that."""
+"""What files of hfgrow/, cli/ and recipes/ import of each other; floors and circles of that."""
 
 import ast
 from collections import defaultdict

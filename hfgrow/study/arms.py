@@ -17,7 +17,16 @@ from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_va
 
 from hfgrow.errors import UsageError, argument, printable
 from hfgrow.plan.operators.operator import MAX_SEED
-from hfgrow.train.recipe.fields import Part, Text, Tokens, expected, number, refusal, refused
+from hfgrow.train.recipe.fields import (
+    Part,
+    Text,
+    Tokens,
+    check_one,
+    expected,
+    number,
+    refusal,
+    refused,
+)
 from hfgrow.train.recipe.files import read_recipe, with_overrides
 from hfgrow.train.recipe.parts import NotNegative
 
@@ -80,8 +89,7 @@ class ArmStage(Part):
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> "ArmStage":
-        if (self.train is None) == (self.grow is None):
-            raise refusal([((), self.model_dump(), "exactly one of train and grow")])
+        check_one(self, "train", "grow")
         if self.train is not None and _SHARE in self.train:
             if not 0 < _number(given := self.train[_SHARE]) < 1:
                 raise refusal([(("train", _SHARE), given, _A_SHARE)])

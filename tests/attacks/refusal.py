@@ -25,7 +25,7 @@ def result_or_refusal(read: Callable[[], Result]) -> tuple[Result | None, str]:
         return None, str(error)
 
 
-def assert_refused(folder: Path, *words: str) -> str:
+def check_refused(folder: Path, *words: str) -> str:
     """Read a folder; expect one printable line that holds all the words, soon."""
     with _soon(), pytest.raises(ModelError) as caught:
         check(folder)

@@ -17,7 +17,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.plan.families import FAMILIES
 from tests.attacks.craft import add_tensor, check, edit_config
-from tests.attacks.refusal import assert_refused
+from tests.attacks.refusal import check_refused
 from tests.checkpoints import MakeCheckpoint, edit_json, load, logits, naive_twin
 from tests.program import call_hfgrow, run_hfgrow
 
@@ -30,14 +30,14 @@ from tests.program import call_hfgrow, run_hfgrow
 )
 def test_a_quantised_model_is_refused(base: Path, method: object) -> None:
     edit_config(base, quantization_config={"quant_method": method})
-    assert_refused(base, "config.json", "quantised")
+    check_refused(base, "config.json", "quantised")
 
 
 @pytest.mark.case("C16")
 @pytest.mark.parametrize("value", [True, [], "gptq", {}], ids=lambda value: f"C16-{value!r}")
 def test_any_quantization_config_is_refused(base: Path, value: object) -> None:
     edit_config(base, quantization_config=value)
-    assert_refused(base, "quantised")
+    check_refused(base, "quantised")
 
 
 @pytest.mark.case("C16")
@@ -45,7 +45,7 @@ def test_any_quantization_config_is_refused(base: Path, value: object) -> None:
 def test_tensors_of_a_quantiser_are_refused(base: Path, name: str) -> None:
     full = f"model.layers.0.self_attn.q_proj.{name}"
     add_tensor(base / "model.safetensors", full, [4], bytes(16))
-    assert_refused(base, full, "quantised")
+    check_refused(base, full, "quantised")
 
 
 @pytest.mark.case("B15")
@@ -56,7 +56,7 @@ def test_tensors_of_a_quantiser_are_refused(base: Path, name: str) -> None:
 )
 def test_tensors_of_an_adapter_are_refused(base: Path, name: str) -> None:
     add_tensor(base / "model.safetensors", name, [4], bytes(16))
-    assert_refused(base, name, "LoRA adapter")
+    check_refused(base, name, "LoRA adapter")
 
 
 @pytest.mark.case("C17")
@@ -115,7 +115,7 @@ def test_old_rope_keys_are_kept(base: Path, tmp_path: Path) -> None:
 )
 def test_a_junk_dtype_is_refused(base: Path, key: str, value: object) -> None:
     edit_config(base, **{key: value})
-    assert_refused(base, "config.json", key)
+    check_refused(base, "config.json", key)
 
 
 @pytest.mark.case("C18")
@@ -169,7 +169,7 @@ def test_pretraining_tp_is_kept_and_noted(base: Path, value: object) -> None:
 )
 def test_a_class_for_another_task_is_refused(base: Path, value: object) -> None:
     edit_config(base, architectures=value)
-    assert_refused(base, "architectures", "LlamaForCausalLM")
+    check_refused(base, "architectures", "LlamaForCausalLM")
 
 
 @pytest.mark.case("C19")
@@ -208,7 +208,7 @@ def test_a_config_without_architectures_is_read(base: Path, value: object) -> No
 def test_a_switch_that_is_no_switch_is_refused(base: Path, key: str, value: object) -> None:
     """C19: transformers takes the text "false" for true, or refuses it after the growth."""
     edit_config(base, **{key: value})
-    assert_refused(base, "config.json", key)
+    check_refused(base, "config.json", key)
 
 
 @pytest.mark.case("C21")
@@ -310,7 +310,7 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(
     base: Path, model_type: object
 ) -> None:
     edit_config(base, model_type=model_type)
-    assert_refused(base, "model_type", ", ".join(sorted(FAMILIES)))
+    check_refused(base, "model_type", ", ".join(sorted(FAMILIES)))
 
 
 @pytest.mark.case("C7")
@@ -327,14 +327,14 @@ def test_a_well_known_architecture_is_refused_with_its_reason(
     base: Path, model_type: str, reason: str
 ) -> None:
     edit_config(base, model_type=model_type)
-    assert_refused(base, f"model_type {model_type} cannot be grown", reason)
+    check_refused(base, f"model_type {model_type} cannot be grown", reason)
 
 
 @pytest.mark.case("C7")
 @pytest.mark.parametrize("model_type", ["gemma3", "gpt2", "mamba", "olmoe"], ids="C7-{}".format)
 def test_a_model_type_that_is_not_that_of_the_class_is_refused(base: Path, model_type: str) -> None:
     edit_config(base, model_type=model_type)
-    assert_refused(base, "architectures is ['LlamaForCausalLM']", f"model_type {model_type} is a")
+    check_refused(base, "architectures is ['LlamaForCausalLM']", f"model_type {model_type} is a")
 
 
 @pytest.mark.case("C7")
@@ -343,7 +343,7 @@ def test_a_model_type_that_is_not_that_of_the_tensors_is_refused(
     base: Path, model_type: str
 ) -> None:
     edit_config(base, model_type=model_type, architectures=...)
-    assert_refused(base, "is missing")
+    check_refused(base, "is missing")
 
 
 @pytest.mark.case("C6")
@@ -381,7 +381,7 @@ def test_what_the_classes_of_a_family_cannot_have_is_refused(
 ) -> None:
     folder = Path(shutil.copytree(make_checkpoint(model_type), tmp_path / "copy"))
     edit_config(folder, **changes)
-    assert_refused(folder, "config.json", words)
+    check_refused(folder, "config.json", words)
 
 
 @pytest.mark.case("C8")
@@ -390,14 +390,14 @@ def test_what_the_classes_of_a_family_cannot_have_is_refused(
 )
 def test_a_mixture_of_experts_is_refused(base: Path, key: str) -> None:
     edit_config(base, **{key: 8})
-    assert_refused(base, key, "mixture of experts")
+    check_refused(base, key, "mixture of experts")
 
 
 @pytest.mark.case("C8")
 def test_expert_tensors_are_refused(base: Path) -> None:
     name = "model.layers.0.mlp.experts.0.up_proj.weight"
     add_tensor(base / "model.safetensors", name, [4], bytes(16))
-    assert_refused(base, name, "mixture of experts")
+    check_refused(base, name, "mixture of experts")
 
 
 GHOST = '"""Run by whoever trusts it."""\nfrom pathlib import Path\nPath({!r}).touch()\n'

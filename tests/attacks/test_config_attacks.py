@@ -5,16 +5,18 @@ Group C: lists and rules of config.json with an entry for each layer.
 A config that transformers refuses is the base's fault, and is told as that, with the reason.
 """
 
+import ast
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import hfgrow
 from hfgrow.errors import ModelError
 from hfgrow.train.stage import load_model
 from tests.attacks.craft import check, edit_config, read_raw, rename_tensors
-from tests.attacks.refusal import assert_refused, check_refused_in_little_memory
+from tests.attacks.refusal import check_refused, check_refused_in_little_memory
 from tests.checkpoints import MakeCheckpoint, edit_json, load
 from tests.program import call_hfgrow
 
@@ -42,13 +44,13 @@ def test_a_config_that_is_no_json_object_is_refused(
 ) -> None:
     raw = content if isinstance(content, bytes) else content.encode()
     (base / "config.json").write_bytes(raw)
-    assert_refused(base, "config.json", word)
+    check_refused(base, "config.json", word)
 
 
 @pytest.mark.case("C1")
 def test_a_missing_config_is_refused(base: Path) -> None:
     (base / "config.json").unlink()
-    assert_refused(base, "no config.json")
+    check_refused(base, "no config.json")
 
 
 @pytest.mark.case("C2", "C3")
@@ -60,13 +62,13 @@ def test_a_missing_config_is_refused(base: Path) -> None:
 def test_a_wrong_number_of_layers_is_refused(base: Path, value: object) -> None:
     """C2 and C3: transformers would fill the missing layers at random."""
     edit_config(base, num_hidden_layers=value)
-    assert_refused(base, "num_hidden_layers")
+    check_refused(base, "num_hidden_layers")
 
 
 @pytest.mark.case("C3")
 def test_the_refusal_says_both_depths(base: Path) -> None:
     edit_config(base, num_hidden_layers=5)
-    assert_refused(base, "config.json says num_hidden_layers 5", "the tensors show 4 layers")
+    check_refused(base, "config.json says num_hidden_layers 5", "the tensors show 4 layers")
 
 
 @pytest.mark.case("C3")
@@ -92,7 +94,7 @@ def test_a_size_that_the_tensors_do_not_have_is_refused(
     base: Path, key: str, value: int, tensor: str
 ) -> None:
     edit_config(base, **{key: value})
-    assert_refused(base, tensor, "has shape [", "config.json demands [")
+    check_refused(base, tensor, "has shape [", "config.json demands [")
 
 
 @pytest.mark.case("C5")
@@ -114,7 +116,7 @@ def test_sizes_that_do_not_fit_together_are_refused(
     base: Path, changes: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     edit_config(base, **changes)
-    assert_refused(base, "config.json", *words)
+    check_refused(base, "config.json", *words)
 
 
 @pytest.mark.case("C5")
@@ -142,7 +144,7 @@ def test_layers_that_are_not_numbered_from_0_are_refused(
     prefix = f"model.layers.{old}."
     names = {n: n.replace(prefix, f"model.layers.{new}.") for n in read_raw(weights)[0]}
     rename_tensors(weights, names)
-    assert_refused(base, *words)
+    check_refused(base, *words)
 
 
 @pytest.mark.case("C14")
@@ -156,7 +158,7 @@ def test_a_list_of_layers_of_another_length_is_refused(
 ) -> None:
     folder = Path(shutil.copytree(make_checkpoint("qwen2"), tmp_path / "qwen2"))
     edit_config(folder, **{key: value})
-    assert_refused(folder, "config.json", key)
+    check_refused(folder, "config.json", key)
 
 
 @pytest.mark.case("C14")
@@ -179,20 +181,20 @@ def test_a_rule_for_layers_that_cannot_be_is_refused(
 ) -> None:
     folder = Path(shutil.copytree(make_checkpoint(model_type), tmp_path / "copy"))
     edit_config(folder, layer_types=..., no_rope_layers=..., **{key: value})
-    assert_refused(folder, "config.json", key)
+    check_refused(folder, "config.json", key)
 
 
 @pytest.mark.case("C15")
 def test_an_unknown_list_with_an_entry_for_each_layer_is_refused(base: Path) -> None:
     edit_config(base, layer_scales=[1.0, 1.0, 1.0, 1.0])
-    assert_refused(base, "layer_scales", "one entry for each layer")
+    check_refused(base, "layer_scales", "one entry for each layer")
 
 
 @pytest.mark.case("C15")
 @pytest.mark.parametrize("value", [["a", "a", "b", "a"], ["a", "b", "c", "d"]], ids=str)
 def test_a_list_of_names_of_layers_is_one_of_layers(base: Path, value: list[str]) -> None:
     edit_config(base, mlp_layer_types=value)
-    assert_refused(base, "mlp_layer_types", "one entry for each layer")
+    check_refused(base, "mlp_layer_types", "one entry for each layer")
 
 
 @pytest.mark.case("C15")
@@ -230,7 +232,7 @@ def test_an_entry_for_each_layer_is_found_inside_other_keys(
     base: Path, value: object, where: str
 ) -> None:
     edit_config(base, extra=value)
-    assert_refused(base, where, "one entry for each layer")
+    check_refused(base, where, "one entry for each layer")
 
 
 @pytest.mark.case("C15")
@@ -296,3 +298,25 @@ def test_a_model_that_cannot_be_trained_is_told_with_the_reason(base: Path) -> N
     edit_json(base / "config.json", hidden_act="no-such")
     with pytest.raises(ModelError, match="cannot load base: KeyError: 'no-such'"):
         load_model(base)
+
+
+@pytest.mark.case("C9")
+def test_whatever_transformers_opens_it_opens_without_code_of_the_model() -> None:
+    """Settings of generation are data alone, and a class that is at hand runs nothing else."""
+    opened = []
+    for file in Path(hfgrow.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            if node.func.attr not in ("from_pretrained", "from_config"):
+                continue
+            if "generation" in ast.unparse(node.func.value).lower():
+                continue
+            if node.args and ast.unparse(node.args[0]) == "None":
+                continue
+            trusted = [
+                ast.unparse(each.value) for each in node.keywords if each.arg == "trust_remote_code"
+            ]
+            opened.append((file.name, node.lineno, trusted))
+    assert len(opened) >= 5
+    assert [place for place in opened if place[2] != ["False"]] == []

@@ -22,7 +22,7 @@ from tests.attacks.craft import (
     read_raw,
     write_raw,
 )
-from tests.attacks.refusal import assert_refused, check_refused_in_little_memory, result_or_refusal
+from tests.attacks.refusal import check_refused, check_refused_in_little_memory, result_or_refusal
 from tests.checkpoints import MakeCheckpoint, load, logits
 from tests.program import call_hfgrow
 
@@ -65,7 +65,7 @@ def test_what_is_no_safetensors_file_is_called_by_its_name(
     base: Path, content: bytes, words: tuple[str, ...]
 ) -> None:
     (base / WEIGHTS).write_bytes(content)
-    assert_refused(base, WEIGHTS, *words)
+    check_refused(base, WEIGHTS, *words)
 
 
 @pytest.mark.case("A2")
@@ -81,7 +81,7 @@ def test_a_truncated_file_is_refused(base: Path, weights: Path, part: int) -> No
     nbytes = weights.stat().st_size
     with weights.open("r+b") as file:
         file.truncate(nbytes * part // 16)
-    assert_refused(base, WEIGHTS)
+    check_refused(base, WEIGHTS)
 
 
 @pytest.mark.case("A4")
@@ -91,14 +91,14 @@ def test_a_file_that_lacks_its_last_byte_is_refused_with_both_sizes(
     nbytes = weights.stat().st_size
     with weights.open("r+b") as file:
         file.truncate(nbytes - 1)
-    assert_refused(base, WEIGHTS, "truncated", str(nbytes), str(nbytes - 1))
+    check_refused(base, WEIGHTS, "truncated", str(nbytes), str(nbytes - 1))
 
 
 @pytest.mark.case("A5")
 def test_bytes_after_the_last_tensor_are_refused(base: Path, weights: Path) -> None:
     with weights.open("ab") as file:
         file.write(b"evil")
-    assert_refused(base, WEIGHTS, "4 bytes after")
+    check_refused(base, WEIGHTS, "4 bytes after")
 
 
 @pytest.mark.case("A6", "A7", "A8", "A9", "A10", "A11", "A14", "A15", "A19")
@@ -143,7 +143,7 @@ def test_a_header_that_lies_is_refused(
     base: Path, header: Header, nbytes: int, words: tuple[str, ...]
 ) -> None:
     write_raw(base / WEIGHTS, header, bytes(nbytes))
-    assert_refused(base, *words)
+    check_refused(base, *words)
 
 
 @pytest.mark.case("A12")
@@ -152,7 +152,7 @@ def test_a_header_that_lies_is_refused(
 )
 def test_quantised_weights_are_called_quantised(base: Path, weights: Path, dtype: str) -> None:
     edited(weights, dtype=dtype)
-    assert_refused(base, WEIGHTS, NORM, dtype, "quantised")
+    check_refused(base, WEIGHTS, NORM, dtype, "quantised")
 
 
 @pytest.mark.case("A13", "A14", "A15", "A16", "A17")
@@ -182,7 +182,7 @@ def test_a_header_that_is_no_plain_json_is_refused(
     base: Path, raw: bytes | str, words: tuple[str, ...]
 ) -> None:
     write_raw(base / WEIGHTS, raw, bytes(16))
-    assert_refused(base, WEIGHTS, *words)
+    check_refused(base, WEIGHTS, *words)
 
 
 @pytest.mark.case("A18")
@@ -195,14 +195,14 @@ def test_a_strange_name_is_refused_and_shown_without_harm(
     base: Path, weights: Path, name: str
 ) -> None:
     add_tensor(weights, name, [4], bytes(16))
-    message = assert_refused(base, WEIGHTS)
+    message = check_refused(base, WEIGHTS)
     assert not {"\x1b", "\u202e"} & set(message)
 
 
 @pytest.mark.case("A19")
 def test_a_tensor_of_rank_0_is_not_taken_for_a_weight(base: Path, weights: Path) -> None:
     add_tensor(weights, "model.scale", [], bytes(4))
-    assert_refused(base, WEIGHTS, "model.scale", "no tensor of a llama")
+    check_refused(base, WEIGHTS, "model.scale", "no tensor of a llama")
 
 
 @pytest.mark.case("A26")
@@ -263,4 +263,4 @@ def test_a_head_that_equals_the_embeddings_it_is_tied_to_is_stored_once(
 def test_an_untied_model_without_a_head_is_refused(base: Path) -> None:
     """C13: transformers would make one at random."""
     drop_tensors(base / "model.safetensors", HEAD)
-    assert_refused(base, HEAD, "missing", "tie_word_embeddings")
+    check_refused(base, HEAD, "missing", "tie_word_embeddings")

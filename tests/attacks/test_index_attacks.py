@@ -14,7 +14,7 @@ import pytest
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from tests.attacks.craft import check, read_raw, rewrite
-from tests.attacks.refusal import assert_refused
+from tests.attacks.refusal import check_refused
 from tests.checkpoints import MakeCheckpoint, edit_json, tensors_of
 from tests.program import call_hfgrow
 
@@ -48,7 +48,7 @@ def test_an_index_that_leaves_the_folder_is_refused_even_if_a_good_file_lies_the
 ) -> None:
     shutil.copy(shard_of(folder, NORM), folder.parent / "evil.safetensors")
     point(folder, "../evil.safetensors")
-    assert_refused(folder, NORM, "'../evil.safetensors'", "outside the model folder")
+    check_refused(folder, NORM, "'../evil.safetensors'", "outside the model folder")
 
 
 @pytest.mark.case("B2")
@@ -78,14 +78,14 @@ def test_an_index_that_leaves_the_folder_is_refused_even_if_a_good_file_lies_the
 )
 def test_a_shard_must_be_a_plain_file_name(folder: Path, shard: object) -> None:
     point(folder, shard)
-    assert_refused(folder, INDEX, NORM)
+    check_refused(folder, INDEX, NORM)
 
 
 @pytest.mark.case("B5")
 def test_missing_shards_are_listed(folder: Path) -> None:
     shard = shard_of(folder, NORM)
     shard.unlink()
-    assert_refused(folder, "1 of ", shard.name)
+    check_refused(folder, "1 of ", shard.name)
 
 
 @pytest.mark.case("B6")
@@ -98,13 +98,13 @@ def test_a_tensor_in_two_shards_is_refused(folder: Path, at: int) -> None:
     weight_map = index_of(folder)["weight_map"]
     name = next(name for name in weight_map if folder / weight_map[name] != shard)
     save_file(load_file(shard) | {name: tensors_of(folder)[name] + 1}, shard)
-    assert_refused(folder, name, shard.name, weight_map[name])
+    check_refused(folder, name, shard.name, weight_map[name])
 
 
 @pytest.mark.case("B7")
 def test_an_index_entry_without_a_tensor_is_refused(folder: Path) -> None:
     point(folder, shard_of(folder, NORM).name, "model.layers.0.mlp.ghost.weight")
-    assert_refused(folder, "model.layers.0.mlp.ghost.weight", "in no shard")
+    check_refused(folder, "model.layers.0.mlp.ghost.weight", "in no shard")
 
 
 @pytest.mark.case("B7")
@@ -112,7 +112,7 @@ def test_an_index_that_names_the_wrong_shard_is_refused(folder: Path) -> None:
     right = shard_of(folder, NORM).name
     wrong = next(p.name for p in sorted(folder.glob("*.safetensors")) if p.name != right)
     point(folder, wrong)
-    assert_refused(folder, NORM, wrong, right)
+    check_refused(folder, NORM, wrong, right)
 
 
 @pytest.mark.case("B8")
@@ -120,21 +120,21 @@ def test_a_tensor_that_the_index_does_not_name_is_refused(folder: Path) -> None:
     weight_map = index_of(folder)["weight_map"]
     shard = weight_map.pop(NORM)
     edit_json(folder / INDEX, weight_map=weight_map)
-    assert_refused(folder, NORM, shard, "not in")
+    check_refused(folder, NORM, shard, "not in")
 
 
 @pytest.mark.case("B9")
 def test_a_single_file_beside_an_index_is_refused(folder: Path, base: Path) -> None:
     """B9: transformers would read the one, mergekit the other."""
     shutil.copy(base / "model.safetensors", folder)
-    assert_refused(folder, "both", "model.safetensors", INDEX)
+    check_refused(folder, "both", "model.safetensors", INDEX)
 
 
 @pytest.mark.case("B10")
 @pytest.mark.parametrize("weight_map", [..., None, {}, [], "x"], ids=lambda value: f"B10-{value!r}")
 def test_an_index_without_a_weight_map_is_refused(folder: Path, weight_map: object) -> None:
     edit_json(folder / INDEX, weight_map=weight_map)
-    assert_refused(folder, INDEX, "no weight_map")
+    check_refused(folder, INDEX, "no weight_map")
 
 
 @pytest.mark.case("B10")
@@ -163,7 +163,7 @@ def test_a_size_in_the_index_that_is_wrong_is_told(
     assert read(LocalFolder(folder)).notes == ()
     edit_json(folder / INDEX, metadata=metadata)
     if said is None:
-        assert_refused(folder, INDEX)
+        check_refused(folder, INDEX)
         return
     (note,) = read(LocalFolder(folder)).notes
     assert said in note
@@ -179,7 +179,7 @@ def test_a_repeated_key_in_an_index_is_refused(folder: Path) -> None:
         .replace('"weight_map": {', f'"weight_map": {{"{NORM}": "{shard}",', 1)
     )
     (folder / INDEX).write_text(text)
-    assert_refused(folder, INDEX, NORM, "twice")
+    check_refused(folder, INDEX, NORM, "twice")
 
 
 @pytest.mark.case("B12")
@@ -187,14 +187,14 @@ def test_a_repeated_key_in_an_index_is_refused(folder: Path) -> None:
 def test_a_giant_json_file_is_refused_unread(folder: Path, name: str) -> None:
     with (folder / name).open("r+b") as file:
         file.truncate(1 << 30)
-    assert_refused(folder, name, str(1 << 30), "50000000")
+    check_refused(folder, name, str(1 << 30), "50000000")
 
 
 @pytest.mark.case("B12")
 @pytest.mark.parametrize("name", ["config.json", INDEX], ids="B12-{}".format)
 def test_deeply_nested_json_is_refused(folder: Path, name: str) -> None:
     (folder / name).write_text('{"a":' + "[" * 200_000)
-    assert_refused(folder, name, "nested")
+    check_refused(folder, name, "nested")
 
 
 @pytest.mark.case("B13")
@@ -214,13 +214,13 @@ def test_deeply_nested_json_is_refused(folder: Path, name: str) -> None:
 def test_other_weight_formats_are_named_with_a_way_out(base: Path, name: str, what: str) -> None:
     (base / "model.safetensors").unlink()
     (base / name).write_bytes(b"x")
-    assert_refused(base, name, what, "no safetensors")
+    check_refused(base, name, what, "no safetensors")
 
 
 @pytest.mark.case("B13")
 def test_a_folder_without_weights_is_refused(base: Path) -> None:
     (base / "model.safetensors").unlink()
-    assert_refused(base, "model.safetensors", INDEX)
+    check_refused(base, "model.safetensors", INDEX)
 
 
 @pytest.mark.case("B14")
@@ -243,7 +243,7 @@ def test_foreign_files_beside_the_weights_are_not_copied(base: Path, tmp_path: P
 @pytest.mark.case("B15")
 def test_an_adapter_is_called_an_adapter(base: Path) -> None:
     (base / "config.json").rename(base / "adapter_config.json")
-    assert_refused(base, "LoRA adapter")
+    check_refused(base, "LoRA adapter")
 
 
 @pytest.mark.case("B16")
@@ -254,7 +254,7 @@ def test_shards_of_two_models_do_not_mix(folder: Path, make_checkpoint: MakeChec
     header, data = read_raw(shard_of(other, "model.layers.1.mlp.up_proj.weight"))
     wanted = {**{k: v for k, v in header.items() if k in read_raw(shard)[0]}}
     rewrite(shard, wanted, data)
-    assert_refused(folder)
+    check_refused(folder)
 
 
 @pytest.mark.case("B3")
@@ -263,7 +263,7 @@ def test_a_shard_may_not_be_a_link_to_something_else(folder: Path, name: str) ->
     shard = shard_of(folder, NORM)
     outside = shutil.move(shard, folder.parent / name)
     shard.symlink_to(outside)
-    assert_refused(folder, shard.name, "symbolic link", name)
+    check_refused(folder, shard.name, "symbolic link", name)
 
 
 @pytest.mark.case("B3")
@@ -271,7 +271,7 @@ def test_a_shard_may_not_be_a_link_to_something_else(folder: Path, name: str) ->
 def test_a_config_may_not_be_a_link_to_something_else(folder: Path, name: str) -> None:
     outside = shutil.move(folder / "config.json", folder.parent / name)
     (folder / "config.json").symlink_to(outside)
-    assert_refused(folder, "config.json", "symbolic link")
+    check_refused(folder, "config.json", "symbolic link")
 
 
 @pytest.mark.case("B3")
@@ -280,7 +280,7 @@ def test_a_chain_of_links_to_something_else_is_refused(folder: Path) -> None:
     outside = shutil.move(shard, folder.parent / "id_rsa")
     (folder / "between.safetensors").symlink_to(outside)
     shard.symlink_to("between.safetensors")
-    assert_refused(folder, shard.name, "symbolic link")
+    check_refused(folder, shard.name, "symbolic link")
 
 
 @pytest.mark.case("B3")
@@ -340,7 +340,7 @@ def test_blobs_beside_an_ordinary_folder_are_no_cache(base: Path, tmp_path: Path
     folder = Path(shutil.copytree(base, tmp_path / "other" / "model"))
     shutil.move(folder / "config.json", tmp_path / "blobs" / "x")
     (folder / "config.json").symlink_to("../../blobs/x")
-    assert_refused(folder, "config.json", "symbolic link")
+    check_refused(folder, "config.json", "symbolic link")
 
 
 @pytest.mark.case("B4")
@@ -348,7 +348,7 @@ def test_a_shard_that_is_a_fifo_is_refused_without_waiting(folder: Path) -> None
     shard = shard_of(folder, NORM)
     shard.unlink()
     os.mkfifo(shard)
-    assert_refused(folder, shard.name, "not a regular file")
+    check_refused(folder, shard.name, "not a regular file")
 
 
 @pytest.mark.case("B4")
@@ -356,7 +356,7 @@ def test_a_shard_that_is_a_folder_is_refused(folder: Path) -> None:
     shard = shard_of(folder, NORM)
     shard.unlink()
     shard.mkdir()
-    assert_refused(folder, shard.name, "not a regular file")
+    check_refused(folder, shard.name, "not a regular file")
 
 
 @pytest.mark.case("B4")
@@ -365,7 +365,7 @@ def test_a_shard_that_is_a_device_is_refused(folder: Path, device: str) -> None:
     shard = shard_of(folder, NORM)
     shard.unlink()
     shard.symlink_to(device)
-    assert_refused(folder, shard.name)
+    check_refused(folder, shard.name)
 
 
 @pytest.mark.case("B4")
@@ -373,4 +373,4 @@ def test_a_shard_that_is_a_device_is_refused(folder: Path, device: str) -> None:
 def test_a_json_file_that_is_a_fifo_is_refused_without_waiting(folder: Path, name: str) -> None:
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    assert_refused(folder, name, "not a regular file")
+    check_refused(folder, name, "not a regular file")

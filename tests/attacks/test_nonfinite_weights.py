@@ -27,7 +27,7 @@ def grow(base: Path, *words: str) -> Finished:
     return call_hfgrow(operator, base, *more, "--out", base.parent / "out")
 
 
-def assert_refused(finished: Finished, base: Path, tensor: str, num: int) -> None:
+def check_refused(finished: Finished, base: Path, tensor: str, num: int) -> None:
     assert finished.returncode == 3, finished.stderr
     assert f"model.safetensors: {tensor} holds {num} values that are NaN or inf" in finished.stderr
     assert [path.name for path in base.parent.iterdir()] == ["base"]
@@ -37,14 +37,14 @@ def assert_refused(finished: Finished, base: Path, tensor: str, num: int) -> Non
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_computed_from_no_numbers_is_refused(base: Path, value: float) -> None:
     poke(base, Q_PROJ, value, 1.0, value)
-    assert_refused(grow(base, *WIDER), base, Q_PROJ, 2)
+    check_refused(grow(base, *WIDER), base, Q_PROJ, 2)
 
 
 @pytest.mark.case("A20")
 @pytest.mark.parametrize("tensor", [NORM, Q_PROJ])
 def test_a_verified_growth_looks_at_every_weight_first(base: Path, tensor: str) -> None:
     poke(base, tensor, float("nan"))
-    assert_refused(grow(base, "stack", "--g", "2", "--verify"), base, tensor, 1)
+    check_refused(grow(base, "stack", "--g", "2", "--verify"), base, tensor, 1)
 
 
 @pytest.mark.case("A20")
@@ -55,7 +55,7 @@ def test_a_check_looks_at_every_weight_if_asked(base: Path) -> None:
     poke(base, NORM, float("nan"))
     assert call_hfgrow("check", base).returncode == 0
     finished = call_hfgrow("check", base, "--weights")
-    assert_refused(finished, base, Q_PROJ, 2)
+    check_refused(finished, base, Q_PROJ, 2)
     assert "1 more tensors" in finished.stderr
 
 

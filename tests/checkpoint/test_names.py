@@ -12,7 +12,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError
 from hfgrow.train.stage import load_model
 from tests.attacks.craft import add_tensor, drop_tensors, edit_config, read_raw, rename_tensors
-from tests.attacks.refusal import assert_refused
+from tests.attacks.refusal import check_refused
 from tests.checkpoints import MakeCheckpoint, edit_json, load, logits, tensors_of
 from tests.program import call_hfgrow
 
@@ -82,7 +82,7 @@ def test_a_backbone_saved_alone_is_a_tied_model(tied: Path) -> None:
 def test_a_backbone_without_its_head_is_refused(base: Path) -> None:
     drop_tensors(base / WEIGHTS, HEAD)
     renamed(base, "model.", "")
-    assert_refused(base, HEAD, "random")
+    check_refused(base, HEAD, "random")
 
 
 def test_a_base_with_odd_names_is_grown_and_measured_as_it_is(base: Path, tmp_path: Path) -> None:
@@ -98,19 +98,19 @@ def test_a_base_with_odd_names_is_grown_and_measured_as_it_is(base: Path, tmp_pa
 
 def test_two_names_of_one_tensor_are_refused(base: Path) -> None:
     add_tensor(base / WEIGHTS, f"_orig_mod.{EMBEDDINGS}", [4], bytes(16))
-    assert_refused(base, f"_orig_mod.{EMBEDDINGS}", "both")
+    check_refused(base, f"_orig_mod.{EMBEDDINGS}", "both")
 
 
 def test_layers_of_another_tower_do_not_decide(base: Path) -> None:
     prefixed(base, "language_model.")
     add_tensor(base / WEIGHTS, "vision_tower.layers.0.mlp.weight", [4], bytes(16))
-    assert_refused(base, "vision_tower", "images")
+    check_refused(base, "vision_tower", "images")
 
 
 def test_an_adapter_beside_its_base_is_called_one(base: Path) -> None:
     renamed(base, "q_proj.", "q_proj.base_layer.")
     add_tensor(base / WEIGHTS, "model.layers.0.self_attn.q_proj.lora_A.weight", [4], bytes(16))
-    assert_refused(base, "lora_A", "LoRA adapter")
+    check_refused(base, "lora_A", "LoRA adapter")
 
 
 def test_a_tied_model_may_be_stored_by_its_head(tied: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_tied_model_may_be_stored_by_its_head(tied: Path) -> None:
 
 def test_an_untied_model_may_not_be_stored_by_its_head(base: Path) -> None:
     drop_tensors(base / WEIGHTS, EMBEDDINGS)
-    assert_refused(base, EMBEDDINGS, "missing")
+    check_refused(base, EMBEDDINGS, "missing")
 
 
 def test_an_index_may_promise_a_tied_head(promising: Path) -> None:
@@ -132,7 +132,7 @@ def test_an_index_may_promise_a_tied_head(promising: Path) -> None:
 
 def test_an_index_may_not_promise_a_head_that_is_not_tied(promising: Path) -> None:
     edit_config(promising, tie_word_embeddings=False)
-    assert_refused(promising, HEAD, "in no shard")
+    check_refused(promising, HEAD, "in no shard")
 
 
 def test_usual_names_stay_as_they_are() -> None:

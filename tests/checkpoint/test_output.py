@@ -224,7 +224,7 @@ def folder_in(source: Path) -> Path:
     return folder
 
 
-def assert_no_more_than(num_threads: int) -> None:
+def check_no_more_than(num_threads: int) -> None:
     """A thread of a pool that an interrupt met while it began ends by itself, a moment later."""
     until = time.monotonic() + 10
     while threading.active_count() > num_threads and time.monotonic() < until:
@@ -393,7 +393,7 @@ def test_an_error_of_any_write_is_told_and_ends_all_threads(
     with pytest.raises(OSError, match=os.strerror(code)) as caught:
         write.write(plan, layout, folder_in(source), hashes=True)
     assert caught.value.errno == code
-    assert_no_more_than(before)
+    check_no_more_than(before)
 
 
 @pytest.mark.usefixtures("small")
@@ -405,7 +405,7 @@ def test_an_interrupt_ends_all_threads(source: Path) -> None:
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         write.write(plan, layout, folder_in(source), hashes=True, advance=interrupt)
-    assert_no_more_than(before)
+    check_no_more_than(before)
 
 
 @pytest.mark.usefixtures("small")
@@ -434,7 +434,7 @@ def test_an_interrupt_of_what_is_computed_ends_what_waits_for_memory(
             write.write(plan, layout, folder_in(source), hashes=hashes)
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert_no_more_than(threads)
+    check_no_more_than(threads)
 
 
 @pytest.mark.usefixtures("small")
@@ -452,7 +452,7 @@ def test_a_number_that_is_none_ends_all_threads(
     before = threading.active_count()
     with pytest.raises(ModelError, match="NaN or infinite"):
         write.write(plan, layout, folder_in(source), hashes=True, allow_nonfinite=False)
-    assert_no_more_than(before)
+    check_no_more_than(before)
 
 
 @pytest.mark.usefixtures("small")

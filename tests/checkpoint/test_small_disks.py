@@ -16,7 +16,7 @@ from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import write, write_texts
 from hfgrow.errors import OutputError
 from hfgrow.plan.operators.stacking import stack as stack_of
-from tests.checkpoint.test_write import assert_failed_cleanly, run_stack
+from tests.checkpoint.test_write import check_failed_cleanly, run_stack
 from tests.hub_server import ALICE, Hub
 from tests.hub_server.fixtures import hub_environment
 from tests.program import run_hfgrow
@@ -42,7 +42,7 @@ def mount_tmpfs(folder: Path, options: str) -> None:
 @pytest.mark.case("E4")
 def test_a_disk_without_inodes_leaves_nothing(base: Path, mount: Path) -> None:
     mount_tmpfs(mount, "size=200m,nr_inodes=7")
-    assert_failed_cleanly(run_stack(base, mount / "out"), mount)
+    check_failed_cleanly(run_stack(base, mount / "out"), mount)
 
 
 @pytest.mark.case("E1")
@@ -106,7 +106,7 @@ def fill(filler: Path, num_pages: int) -> None:
 def test_a_read_only_file_system_is_refused(base: Path, mount: Path) -> None:
     mount_tmpfs(mount, "ro,size=200m")
     finished = run_stack(base, mount / "out")
-    assert_failed_cleanly(finished, mount)
+    check_failed_cleanly(finished, mount)
     assert "EROFS" in finished.stderr
 
 

@@ -284,7 +284,7 @@ def run_stack(base: Path, out: Path, *more: str, file_nbytes: int | None = None)
     return run_hfgrow("stack", base, "--g", "2", "--out", out, *more, file_nbytes=file_nbytes)
 
 
-def assert_failed_cleanly(finished: Finished, folder: Path, *left: str) -> None:
+def check_failed_cleanly(finished: Finished, folder: Path, *left: str) -> None:
     assert finished.returncode == 7, finished.stderr
     assert finished.stderr.count("Error: ") == 1
     assert "Traceback" not in finished.stderr
@@ -302,7 +302,7 @@ def test_a_file_that_cannot_grow_leaves_nothing(
 ) -> None:
     """E2: RLIMIT_FSIZE, at the header and in the middle of the weights."""
     finished = run_stack(base, tmp_path / "out", file_nbytes=file_nbytes)
-    assert_failed_cleanly(finished, tmp_path, "base")
+    check_failed_cleanly(finished, tmp_path, "base")
     assert "EFBIG" in finished.stderr
 
 
@@ -317,7 +317,7 @@ def test_every_file_may_be_the_one_that_does_not_fit(base: Path, tmp_path: Path)
     assert not all(name.endswith(".safetensors") for name in largest)
     for size in sizes[:3]:
         finished = run_stack(base, tmp_path / "out", *tiny_shards, file_nbytes=size - 1)
-        assert_failed_cleanly(finished, tmp_path, "all", "base")
+        check_failed_cleanly(finished, tmp_path, "all", "base")
 
 
 @pytest.mark.case("E7")
@@ -328,7 +328,7 @@ def test_overwriting_keeps_the_old_output_when_the_new_one_fails(
     assert run_stack(base, out).returncode == 0
     before = content(out)
     finished = run_stack(base, out, "--overwrite", file_nbytes=50_000)
-    assert_failed_cleanly(finished, tmp_path, "base", "out")
+    check_failed_cleanly(finished, tmp_path, "base", "out")
     assert content(out) == before
 
 
@@ -338,7 +338,7 @@ def test_an_output_that_exists_is_kept_without_overwrite(base: Path, tmp_path: P
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
     finished = run_stack(base, tmp_path / "out")
-    assert_failed_cleanly(finished, tmp_path, "base", "out")
+    check_failed_cleanly(finished, tmp_path, "base", "out")
     assert "--overwrite" in finished.stderr
     assert content(tmp_path / "out") == {"mine": b"mine"}
 
@@ -363,7 +363,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path
         pytest.skip("the file system has no sparse files of that size")
     words = ("stack", base, "--g", "4", "--out", tmp_path / "out")
     finished = run_hfgrow(*words, timeout=20)
-    assert_failed_cleanly(finished, tmp_path, "base")
+    check_failed_cleanly(finished, tmp_path, "base")
     assert "GB free" in finished.stderr
     foreseen = run_hfgrow(*words, "--dry-run", timeout=20)
     assert foreseen.returncode == 0

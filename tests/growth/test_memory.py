@@ -51,7 +51,7 @@ def written(base: Path, steps: Steps, out: Path) -> tuple[dict[str, Any], dict[s
     return tensors_of(out), json.loads((out / "config.json").read_text())
 
 
-def assert_same(found: Any, expected: Any) -> None:
+def check_same(found: Any, expected: Any) -> None:
     (tensors, config), (other_tensors, other_config) = found, expected
     assert config == other_config
     assert tensors.keys() == other_tensors.keys()
@@ -71,7 +71,7 @@ def test_a_model_grows_to_the_bits_that_are_written(
     model = load(base)[0]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = grow_state_dict(model, steps_of(case))
-    assert_same(found, written(base, steps_of(case), tmp_path / "out"))
+    check_same(found, written(base, steps_of(case), tmp_path / "out"))
     after = model.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     theirs = {tensor.data_ptr() for tensor in after.values()}
@@ -89,7 +89,7 @@ def test_every_family_grows_in_memory(
         wider["heads"] = 8
     steps: Steps = [("hyperclone-noisy", wider), ("stack", {"layers": 7})]
     found = grow_state_dict(load(base)[0], steps)
-    assert_same(found, written(base, steps, tmp_path / "out"))
+    check_same(found, written(base, steps, tmp_path / "out"))
 
 
 def test_a_state_dict_grows_with_its_config(base: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_state_dict_grows_with_its_config(base: Path, tmp_path: Path) -> None:
     config["hfgrow"] = {"of": "the base"}
     steps: Steps = [("hyperclone", {"g": 2})]
     found = grow_state_dict(tensors_of(base), steps, config=config)
-    assert_same(found, written(base, steps, tmp_path / "out"))
+    check_same(found, written(base, steps, tmp_path / "out"))
     assert "hfgrow" in config
 
 

@@ -220,7 +220,7 @@ EXIT_CODES = {401: 4, 403: 4, 404: 4, 409: 6, 412: 6, 413: 4, 429: 5, 503: 5}
 CARD_VERDICTS = {413: 3}
 
 
-def assert_told(error: GrowthError, status: int, code: int | None = None) -> None:
+def check_told(error: GrowthError, status: int, code: int | None = None) -> None:
     assert error.exit_code == (code or EXIT_CODES[status]), error
     assert str(status) in str(error)
     assert error.hint
@@ -240,7 +240,7 @@ def test_a_pull_tells_what_the_hub_answered(hub: Hub, call: str, status: int) ->
     with pytest.raises(GrowthError) as caught:
         pull(resolve("bob/base", client), client)
     assert fault.num_hits > 0
-    assert_told(caught.value, status)
+    check_told(caught.value, status)
     assert "--create-pr" not in caught.value.hint
     hub.clear_faults()
     assert (pull(resolve("bob/base", client), client) / "LICENSE").read_bytes() == BASE["LICENSE"]
@@ -269,7 +269,7 @@ def test_a_push_tells_what_the_hub_answered_and_changes_nothing(
     with pytest.raises(GrowthError) as caught:
         send(grown, check(client), client)
     assert fault.num_hits > 0
-    assert_told(caught.value, status, CARD_VERDICTS.get(status) if "yaml" in call else None)
+    check_told(caught.value, status, CARD_VERDICTS.get(status) if "yaml" in call else None)
     assert ("model", TARGET) not in hub.store.repos or len(hub.commits(TARGET)) == 1
     hub.clear_faults()
     send(grown, check(client), client)
@@ -288,7 +288,7 @@ def test_a_push_into_a_repository_that_exists_tells_what_the_hub_answered(
     with pytest.raises(GrowthError) as caught:
         send(grown, check(client), client)
     assert fault.num_hits > 0
-    assert_told(caught.value, status)
+    check_told(caught.value, status)
     # What only reads the new commit comes after it: the push is there, and the next run says so.
     was_made = "/revision/" in call
     assert (hub.head(TARGET) == before) != was_made

@@ -46,6 +46,16 @@ def refusal(faults: Iterable[tuple[Location, Any, str]]) -> ValidationError:
     return ValidationError.from_exception_data("recipe", details)
 
 
+def check_one(part: "Part", *kinds: str) -> None:
+    """Refuse a part that is not exactly one of its kinds.
+
+    Raises:
+        ValidationError: It has none of the keys, or several.
+    """
+    if sum(getattr(part, kind) is not None for kind in kinds) != 1:
+        raise refusal([((), part.model_dump(), f"exactly one of {' and '.join(kinds)}")])
+
+
 class Part(BaseModel):
     """A mapping of known keys; null stands for a key's default."""
 

@@ -24,6 +24,7 @@ from hfgrow.train.recipe.fields import (
     Span,
     Text,
     Tokens,
+    check_one,
     expected,
     number,
     refusal,
@@ -246,8 +247,7 @@ class Stage(Part):
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> "Stage":
-        if (self.train is None) == (self.grow is None):
-            raise refusal([((), self.model_dump(), "exactly one of train and grow")])
+        check_one(self, "train", "grow")
         return self
 
 
