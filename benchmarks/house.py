@@ -16,10 +16,11 @@ a circle is a strongly connected component of more than one.
 
 A walk is the Python functions of hfgrow/, cli/ and recipes/ called in this thread, as
 `sys.setprofile` sees them; bodies of modules and classes, and what is called from one, are left
-out. A generator is called whenever it is resumed. Files stand in the order of their first call. "Climbs" are calls
-whose caller, the nearest function of ours on the stack, is in a room on a lower floor (over all
-imports), as callbacks do. Down that list of files, "steps up" are those on a higher floor than the
-one before, and "returns" those that come back to a room from another after it had been left.
+out. A generator is called whenever it is resumed. Files stand in the order of their first call.
+"Climbs" are calls whose caller, the nearest function of ours on the stack, is in a room on a lower
+floor (over all imports), as callbacks do. Down that list of files, "steps up" are those on a higher
+floor than the one before, and "returns" those that come back to a room from another after it had
+been left.
 """
 
 import argparse

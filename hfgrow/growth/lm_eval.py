@@ -186,5 +186,5 @@ def _failure(tasks: Sequence[str], said: str, *, quiet: bool) -> GrowthError:
     if last.startswith("ConnectionError"):
         return HubUnreachableError(why, hint="the datasets of tasks come from the Hub")
     if quiet:
-        return TrainingError(why, hint="run again without -q and --json to see all that it says")
+        return TrainingError(why, hint="run again, not quiet, to see all that it says")
     return TrainingError(why, hint="what it said before that stands above")

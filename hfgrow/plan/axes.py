@@ -192,11 +192,6 @@ def uneven_shares(sources: Sequence[int]) -> list[float]:
     return shares
 
 
-def tiled(base: int, size: int) -> list[int]:
-    """Return the sources `i mod base`."""
-    return [i % base for i in range(size)]
-
-
 def padded(base: int, size: int) -> list[int]:
     """Return the sources of an axis that keeps what it has and gets fresh indices behind it."""
     return [i if i < base else FRESH for i in range(size)]

@@ -193,7 +193,7 @@ def blocks(
         yield Paragraph(f"There are no pictures: {why}.")
     by_name = {picture.name: picture for picture in drawn}
     yield Heading("Loss and cost")
-    yield losses_table(design, summed)
+    yield losses_table(summed)
     for name in ("loss-flops.png", "loss-tokens.png"):
         if name in by_name:
             yield by_name[name]
@@ -280,7 +280,7 @@ def _said_of_outcomes(summed: Summary) -> Iterator[str]:
         )
 
 
-def losses_table(design: Design, summed: Summary) -> Table:
+def losses_table(summed: Summary) -> Table:
     """Return the losses of all arms, and what they cost."""
     header = ["arm", "seeds", "held-out loss (range)", "bits a byte", "parameters"]
     header += ["tokens after the base", "all-in FLOPs", "of them base"]

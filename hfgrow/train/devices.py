@@ -27,6 +27,7 @@ from hfgrow.errors import (
     TrainingError,
     UsageError,
     argument,
+    command,
     error_named,
     printable,
     said,
@@ -328,13 +329,13 @@ def open_devices(recipe: Recipe, *, on_cpu: bool = False) -> Devices:
         raise UsageError(
             f"{started} processes were started, accelerate made {accelerator.num_processes} of "
             f"the kind {accelerator.distributed_type.name} of them",
-            hint="start them with `hfgrow train RECIPE.yaml --num-processes N`",
+            hint=command("train RECIPE.yaml", num_processes="N") + " starts them",
         )
     if accelerator.num_processes != world.processes:
         raise UsageError(
             f"{accelerator.num_processes} processes were started, the recipe wants "
             f"{world.processes}",
-            hint=f"hfgrow train RECIPE.yaml --num-processes {world.processes}",
+            hint=command("train RECIPE.yaml", num_processes=world.processes),
         )
     if world.strategy == "fsdp2" and not torch.distributed.is_initialized():
         backend = "nccl" if accelerator.device.type == "cuda" else "gloo"

@@ -27,7 +27,7 @@ from hfgrow.data.order import check_sequence_length
 from hfgrow.data.sources import TextSource
 from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
-from hfgrow.errors import ModelError, UsageError, argument, printable
+from hfgrow.errors import ModelError, UsageError, argument, command, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.train.attention import BatchMasks
 from hfgrow.train.devices import Devices, inner_model
@@ -414,8 +414,8 @@ def _measured(
         if not isfinite(loss.loss):
             raise ModelError(
                 f"{printable(found.name)} has no finite loss on {printable(loss.label)}",
-                hint=f"hfgrow check --weights {printable(found.folder, 200)} says where its "
-                "weights are NaN or infinite, if they are",
+                hint=command(f"check {printable(found.folder, 200)}", weights="")
+                + " says where its weights are NaN or infinite, if they are",
             )
     num_parameters = read(LocalFolder(found.folder)).num_parameters
     texts = tuple(

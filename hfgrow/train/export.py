@@ -196,7 +196,7 @@ def lineage_files(
         result=model_record(plan, name, files=files),
         versions=versions_of(*PACKAGES),
         stage=at.stage,
-        data=_sources(run, train),
+        data=_sources(run),
         optimizer=recipe.optimizer.name,
         learning_rate=train.learning_rate,
         schedule=train.schedule,
@@ -286,7 +286,7 @@ def _compute(run: Run, costs: Arithmetic, flops: float) -> Compute:
     )
 
 
-def _sources(run: Run, train: Train) -> tuple[TrainingSource, ...]:
+def _sources(run: Run) -> tuple[TrainingSource, ...]:
     at, order = run.position, run.order
     before = order.mixture.counts(at.samples - at.stage_step * run.plan.num_samples)
     after = order.mixture.counts(at.samples)

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import IO, Any, NoReturn
 
 from hfgrow.checkpoint.locks import scratch_folder
-from hfgrow.errors import TrainingError, UsageError, argument, error_named, printable
+from hfgrow.errors import TrainingError, UsageError, argument, command, error_named, printable
 
 # Where the main process says how the run ended, for whoever launched it.
 STATUS_VARIABLE = "HFGROW_STATUS_FILE"
@@ -84,8 +84,8 @@ def _check_processes(extra: Sequence[str], num_processes: int) -> None:
             raise UsageError(
                 f"accelerate is asked for {printable(value)} processes, the recipe for "
                 f"{num_processes}",
-                hint=f"hfgrow train RECIPE.yaml --num-processes {printable(value)}, without it "
-                "behind --",
+                hint=command("train RECIPE.yaml", num_processes=printable(value))
+                + ", without it behind --",
             )
 
 

@@ -119,7 +119,7 @@ def test_what_was_measured_is_printed_where_a_later_model_fails(place: Path) -> 
     assert "Hint: what it said before that stands above" in found.stderr
     error = json.loads(call_hfgrow(*words, "--json", cwd=place).stdout)["error"]
     assert [model["model"] for model in error["tasks"]] == ["grown"]
-    assert "run again without -q and --json" in error["hint"]
+    assert "run again, not quiet" in error["hint"]
 
 
 def test_a_text_that_cannot_be_measured_is_found_before_any_task_runs(place: Path) -> None:

@@ -238,7 +238,12 @@ def test_the_mask_opens_whatever_dtype_the_model_is_loaded_in(
 ) -> None:
     base = make_checkpoint(dtype="bfloat16")
     model, link = grown(base, tmp_path / "out", "random-width", 0.5)
-    attach_mask(model.float(), link, 1)
+    down = model.float().model.layers[3].mlp.down_proj.weight
+    half = down.clone()
+    attach_mask(model, link, 1)
+    moved = down != half
+    assert moved.any()
+    assert torch.allclose(down[moved], 2 * half[moved], rtol=0.01)
 
 
 def test_a_mask_is_from_0_to_1(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:

@@ -192,10 +192,10 @@ def not_finite(stored: Stored, num_bad: int, num_others: int = 0) -> ModelError:
     )
 
 
-def rows_of(stored: Stored, max_nbytes: int = _CHUNK_NBYTES) -> Iterator[tuple[int, int]]:
-    """Part a stored tensor in ranges of rows that take at most about so many bytes."""
+def rows_of(stored: Stored) -> Iterator[tuple[int, int]]:
+    """Part a stored tensor in ranges of rows of about a chunk."""
     row_nbytes = prod(stored.shape[1:]) * DTYPE_NBYTES[stored.dtype]
-    step = max(1, max_nbytes // row_nbytes)
+    step = max(1, _CHUNK_NBYTES // row_nbytes)
     for start in range(0, stored.shape[0], step):
         yield start, min(start + step, stored.shape[0])
 
