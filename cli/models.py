@@ -160,7 +160,7 @@ def env(json: options.JsonOption = False, quiet: options.QuietOption = False) ->
         "platform": platform.platform(),
         "cores": f"{len(os.sched_getaffinity(0))}, OMP_NUM_THREADS "
         f"{os.environ.get('OMP_NUM_THREADS') or 'not set'}",
-        "memory": f"{size(available_nbytes())} free",
+        "memory": "unknown" if (free := available_nbytes()) is None else f"{size(free)} free",
         "disk": f"{size(shutil.disk_usage('.').free)} free here",
         "accelerator": _accelerators(),
         "Hub cache": str(constants.HF_HUB_CACHE),

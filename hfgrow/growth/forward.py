@@ -132,7 +132,10 @@ def _unmapped(plan: GrowthPlan) -> dict[str, bool]:
     from transformers import PreTrainedModel
 
     known = "disable_mmap" in signature(PreTrainedModel.from_pretrained).parameters
-    return {"disable_mmap": True} if known and 3 * plan.nbytes <= available_nbytes() else {}
+    free = available_nbytes()
+    # Bytes as read and tensors made of them, and as much again to compute in: chosen, not measured.
+    fits = free is None or 3 * plan.nbytes <= free
+    return {"disable_mmap": True} if known and fits else {}
 
 
 def _without_weights(plan: GrowthPlan, config: Any, dtype: Any) -> Any:

@@ -132,15 +132,15 @@ def skeleton(config: Any) -> Any:
         return built_model(config)
 
 
-def available_nbytes() -> int:
-    """Return the memory that can be had without swapping, and inside the container's limit."""
-    limits = [1 << 62]
+def available_nbytes() -> int | None:
+    """Return the memory to be had without swapping, inside the container's limit; None if unknown."""
+    limits = []
     with suppress(OSError, ValueError):
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
         limits += [int(found[1]) * 1024] if found else []
     with suppress(OSError, ValueError):
         limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(limits)
+    return min(limits, default=None)
 
 
 # What may be needed to compute tensors; copies, and zeros, need neither.
