@@ -133,7 +133,7 @@ def skeleton(config: Any) -> Any:
 
 
 def available_nbytes() -> int | None:
-    """Return the memory to be had without swapping, inside the container's limit; None if unknown."""
+    """Return the memory to be had inside the limit of the container; None if that is unknown."""
     limits = []
     with suppress(OSError, ValueError):
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
