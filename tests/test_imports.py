@@ -198,3 +198,15 @@ def test_importing_the_library_costs_nothing(tmp_path: Path) -> None:
 def test_every_public_name_can_be_imported() -> None:
     for name in hfgrow.__all__:
         assert getattr(hfgrow, name) is not None
+
+
+def test_a_python_that_is_launched_imports_nothing_from_the_folder_it_runs_in() -> None:
+    lists = (
+        [ast.unparse(word) for word in node.elts[:2]]
+        for tree in HOUSE.trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.List)
+    )
+    launches = [words for words in lists if words[:1] == ["sys.executable"]]
+    assert len(launches) >= 4
+    assert all(words[1:] == ["'-P'"] for words in launches)

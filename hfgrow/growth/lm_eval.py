@@ -77,7 +77,7 @@ def run_tasks(
             command += ["--limit", str(limit)]
         if include is not None:
             command += ["--include_path", str(include.resolve())]
-        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
+        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONSAFEPATH": "1"}
         if token is not None:
             environment |= {"HF_TOKEN": token}
         said = _run(command, environment, scratch, quiet=quiet)

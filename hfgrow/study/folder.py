@@ -337,7 +337,8 @@ def _devices() -> tuple[str, ...]:
 
     if not torch.cuda.is_available():
         return ()
-    words = [sys.executable, "-c", _NAMES.format(torch.cuda.device_count())]
+    # -P: a torch.py in the working folder is not imported.
+    words = [sys.executable, "-P", "-c", _NAMES.format(torch.cuda.device_count())]
     with suppress(OSError, subprocess.SubprocessError):
         found = subprocess.run(
             words, capture_output=True, text=True, check=True, timeout=_PATIENCE_S

@@ -27,6 +27,7 @@ STATUS_VARIABLE = "HFGROW_STATUS_FILE"
 SCRIPT = "continue_pretraining.py"
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_OF_LAUNCHER = (*_SIGNALS, signal.SIGQUIT)
 
 
 def launch_command(
@@ -50,7 +51,7 @@ def launch_command(
     _check_processes(extra, num_processes)
     if num_processes == 1 and not extra:
         # All that accelerate would add is a process between us and the script.
-        return [sys.executable, str(script), *arguments]
+        return [sys.executable, "-P", str(script), *arguments]
     # Isolated: an accelerate.py in the working folder is no part of the run.
     command = [sys.executable, "-P", "-m", "accelerate.commands.launch"]
     given = {word.partition("=")[0].replace("-", "_") for word in extra if word.startswith("--")}
@@ -172,7 +173,15 @@ def start(
         more: What else goes into its environment.
         log: What it says goes there; None leaves it where ours goes.
     """
-    environment = os.environ | {STATUS_VARIABLE: str(status), **more}
+    heard = [number.name for number in _OF_LAUNCHER if not _is_ignored(number)]
+    environment = os.environ | {
+        STATUS_VARIABLE: str(status),
+        # What a process of the run starts in turn, such as a compiler, is isolated too.
+        "PYTHONSAFEPATH": "1",
+        # torch's launcher would hear, and end by, what nohup lets us ignore.
+        "PET_SIGNALS_TO_HANDLE": ",".join(heard),
+        **more,
+    }
     if on_cpu:
         environment["ACCELERATE_USE_CPU"] = "true"
     if num_processes > 1 or (on_cpu and num_runs > 1):
@@ -196,7 +205,7 @@ def tell(process: "subprocess.Popen[bytes]", number: int) -> None:
     Told itself, torch's launcher would end its workers 30 s later, checkpoint or not.
     """
     words = process.args
-    is_launched = isinstance(words, list) and words[1] == "-P"
+    is_launched = isinstance(words, list) and "-m" in words[:3]
     for pid in (is_launched and workers(process.pid)) or [process.pid]:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
@@ -221,7 +230,7 @@ def _wait(process: "subprocess.Popen[bytes]") -> tuple[int, int]:
         tell(process, number)
 
     # What was ignored, as under nohup, stays so.
-    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    heard = [number for number in _SIGNALS if not _is_ignored(number)]
     before = {number: signal.signal(number, forward) for number in heard}
     try:
         return process.wait(), next(iter(numbers), 0)
@@ -229,6 +238,10 @@ def _wait(process: "subprocess.Popen[bytes]") -> tuple[int, int]:
         for number, handler in before.items():
             signal.signal(number, handler)
         end_all(process)
+
+
+def _is_ignored(number: signal.Signals) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN
 
 
 def workers(pid: int) -> list[int]:
@@ -327,7 +340,7 @@ class StopRequest:
             self.number = self.number or number
             self._end()
 
-        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        heard = [number for number in _SIGNALS if not _is_ignored(number)]
         before = {number: signal.signal(number, remember) for number in heard}
         try:
             yield

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from hfgrow.errors import GrowthError, UsageError, argument, command, growth, one_of
-from hfgrow.train.processes import StoppedError, StopRequest, _outcome
+from hfgrow.train.processes import StoppedError, StopRequest, _outcome, start
 from hfgrow.train.recipe.speech import KEYS
 from tests.program import CANARY, handling
 from tests.train import runs
@@ -117,6 +117,25 @@ def test_a_run_that_nohup_starts_outlives_the_hangup(tmp_path: Path) -> None:
         done = runs.stop_at(recipe, tmp_path, 3, signal.SIGHUP, by_program=True)
     assert done.returncode == 0, done.stderr
     assert len(runs.losses(recipe)) == 12
+
+
+@pytest.mark.slow
+def test_two_processes_that_nohup_starts_outlive_the_hangup(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path, world={"processes": 2, "strategy": "ddp"})
+    with handling({signal.SIGHUP: signal.SIG_IGN}):
+        done = runs.stop_at(recipe, tmp_path, 3, signal.SIGHUP, by_program=True)
+    assert done.returncode == 0, done.stderr
+    assert len(runs.losses(recipe)) == 12
+
+
+def test_the_launcher_of_several_processes_hears_no_signal_that_is_ignored(tmp_path: Path) -> None:
+    code = "import os; print(os.environ['PET_SIGNALS_TO_HANDLE'])"
+    log = tmp_path / "log"
+    with handling({signal.SIGHUP: signal.SIG_IGN}), log.open("wb") as file:
+        words = [sys.executable, "-c", code]
+        process = start(words, tmp_path / "status", num_processes=2, on_cpu=True, log=file)
+        assert process.wait() == 0
+    assert log.read_text() == "SIGTERM,SIGINT,SIGQUIT\n"
 
 
 script: Any = import_module("hfgrow_recipes.continue_pretraining")

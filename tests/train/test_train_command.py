@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 
 from hfgrow.errors import UsageError
 from hfgrow.lineage.reading import read_manifest
-from hfgrow.train.processes import launch_command
+from hfgrow.train.processes import launch_command, start
 from tests.hub_server import ALICE, Hub
 from tests.hub_server.fixtures import hub_environment
 from tests.program import Finished, call_hfgrow, program, run_hfgrow
@@ -257,3 +258,14 @@ def test_no_python_file_of_the_working_folder_is_launched(tmp_path: Path) -> Non
     done = subprocess.run([*launcher, "--help"], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0
     assert not (tmp_path / "ran").exists()
+
+
+def test_what_a_run_starts_in_turn_imports_nothing_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "colorsys.py").write_text("raise SystemExit(9)\n")
+    monkeypatch.chdir(tmp_path)
+    words = [sys.executable, "-c", "import colorsys"]
+    with (tmp_path / "log").open("wb") as log:
+        process = start(words, tmp_path / "status", num_processes=1, on_cpu=True, log=log)
+    assert process.wait() == 0
