@@ -129,6 +129,29 @@ class Pace:
         return f"{text}, {duration(passed_s * (self._total - done) / done)} left"
 
 
+class SaidBar:
+    """Counts bytes where no bar can move: in lines, once it takes longer than 2 s.
+
+    Args:
+        progress: Told the lines.
+        what: What is counted.
+        total: How many bytes there are.
+    """
+
+    def __init__(self, progress: Progress, what: str, total: int) -> None:
+        self._progress, self._what = progress, what
+        self._pace, self._done = Pace(total, size), 0
+
+    def advance(self, nbytes: int) -> None:
+        """Count, and tell if it is time."""
+        self._done += nbytes
+        if state := self._pace.due(self._done):
+            self._progress.say(f"{self._what}: {state}")
+
+    def close(self) -> None:
+        """Stop counting."""
+
+
 def count(number: int) -> str:
     """Return a number of parameters: 134.5 M as 135 M."""
     for limit, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):

@@ -72,16 +72,20 @@ def token_folders(
     vocab_size: int,
     client: HubClient | None = None,
     progress: Progress | None = None,
+    keep_commits: bool = False,
 ) -> tuple[Path, ...]:
     """Return where the tokens of every source lie, which are prepared unless they do already.
 
-    The arguments and errors are those of `open_sources`.
+    Tokens that lie there are read and compared with their hashes: those of the cache are prepared
+    again where they are damaged. `keep_commits` is that of `prepare`, the other arguments and the
+    errors those of `open_sources`.
     """
     folders = []
     for source in sources:
         if source.path is not None and (Path(source.path).expanduser() / INDEX).is_file():
             files = TokenFiles(Path(source.path).expanduser())
             files.check_tokenizer(tokenizer, vocab_size)
+            files.verify(progress)
         else:
             files = prepare(
                 [source],
@@ -89,8 +93,10 @@ def token_folders(
                 cache / _folder_name(source, tokenizer),
                 vocab_size=vocab_size,
                 overwrite=True,
+                verify=True,
                 client=client,
                 progress=progress,
+                keep_commits=keep_commits,
             )
         folders.append(files.folder)
     return tuple(folders)

@@ -61,6 +61,7 @@ def prepare(
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
     client: HubClient | None = None,
     progress: Progress | None = None,
+    keep_commits: bool = False,
 ) -> TokenFiles:
     """Tokenise sources into a folder, or open the folder if it holds just that already.
 
@@ -77,6 +78,7 @@ def prepare(
         max_shard_nbytes: The most bytes of one file of tokens.
         client: The connection to the Hub; None is the usual one.
         progress: Told how it goes on; None tells nobody.
+        keep_commits: Whether tokens of a dataset that are there are good, though its branch moved.
 
     Raises:
         TrainingError: The text cannot be used, or the folder holds another tokenizer's tokens.
@@ -90,11 +92,13 @@ def prepare(
         raise UsageError(f"vocab_size {vocab_size} cannot be; expected 1 to {_MAX_VOCAB_SIZE}")
     for source in sources:
         _check_outside(folder, source)
-    earlier = _earlier(folder, overwrite=overwrite, verify=verify)
+    earlier = _earlier(folder, progress, overwrite=overwrite, verify=verify)
     if earlier is not None and not overwrite:
         hint = f"choose another folder, or add {argument('overwrite')}"
         refuse_other_tokenizer(earlier, tokenizer, folder, hint)
-    identities = _identities(sources, earlier, client, progress, anew=overwrite)
+    identities = _identities(
+        sources, earlier, client, progress, anew=overwrite, keep_commits=keep_commits
+    )
     wanted = fingerprint(tokenizer.identity, identities)
     if earlier is not None:
         if earlier.fingerprint == wanted:
@@ -133,7 +137,9 @@ def prepare(
     return TokenFiles(folder)
 
 
-def _earlier(folder: Path, *, overwrite: bool, verify: bool) -> TokenIndex | None:
+def _earlier(
+    folder: Path, progress: Progress, *, overwrite: bool, verify: bool
+) -> TokenIndex | None:
     """Return what was prepared in the folder; what is damaged counts as nothing to overwrite."""
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
@@ -145,10 +151,11 @@ def _earlier(folder: Path, *, overwrite: bool, verify: bool) -> TokenIndex | Non
     try:
         index = read_index(folder)
         if verify:
-            TokenFiles(folder).verify()
+            TokenFiles(folder).verify(progress)
         return index
-    except TrainingError:
+    except TrainingError as error:
         if overwrite:
+            progress.say(f"Note: {error}; the text is prepared again")
             return None
         raise
 
@@ -187,18 +194,23 @@ def _identities(
     progress: Progress,
     *,
     anew: bool,
+    keep_commits: bool,
 ) -> list[dict[str, Any]]:
     """Identify every source; a dataset that was prepared is enough where the Hub is not reached."""
     known = [source.identity for source in earlier.sources] if earlier else []
     found = []
     for i, source in enumerate(sources):
         before = known[i] if i < len(known) else {}
+        asked = {"dataset": source.dataset, "name": source.name, "split": source.whole_split}
+        asked["text_column"] = source.text_column
+        is_known = source.revision is None and asked.items() <= before.items()
+        if keep_commits and is_known:
+            found.append(before)
+            continue
         try:
             found.append(identify(source, before, client, anew=anew))
         except HubUnreachableError:
-            asked = {"dataset": source.dataset, "name": source.name, "split": source.whole_split}
-            asked["text_column"] = source.text_column
-            if source.revision is not None or not asked.items() <= before.items():
+            if not is_known:
                 raise
             progress.say(f"Note: the Hub does not answer; {source.label} is taken as prepared")
             found.append(before)

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from hfgrow.console import Progress, Silent, counting
 from hfgrow.data.sketch import Hashes, Sketch
 from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.errors import TrainingError, argument, command, printable, said
@@ -31,6 +32,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 Tokens = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.int64]
 MAX_SHARD_NBYTES = 1 << 30
+_READ_NBYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -197,22 +199,31 @@ class TokenFiles:
                 f"but the model's vocab_size is {vocab_size}"
             )
 
-    def verify(self) -> None:
+    def verify(self, progress: Progress | None = None) -> None:
         """Read every file and compare its hash with the index.
+
+        Args:
+            progress: Told how far it is; None tells nobody.
 
         Raises:
             TrainingError: One is damaged.
         """
-        for record in (*self.index.shards, *self.index.lists):
-            path = self.folder / record.file
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != record.sha256:
-                raise TrainingError(
-                    f"{printable(path, 200)} is damaged: its sha256 is {found[:12]}, not "
-                    f"{record.sha256[:12]}",
-                    hint=prepare_again(self.folder),
-                )
+        records = (*self.index.shards, *self.index.lists)
+        total = sum(record.nbytes for record in records)
+        with counting(progress or Silent(), "Checking tokens", total) as advance:
+            for record in records:
+                path, digest = self.folder / record.file, hashlib.sha256()
+                with path.open("rb", buffering=0) as file:
+                    while piece := file.read(_READ_NBYTES):
+                        digest.update(piece)
+                        advance(len(piece))
+                found = digest.hexdigest()
+                if found != record.sha256:
+                    raise TrainingError(
+                        f"{printable(path, 200)} is damaged: its sha256 is {found[:12]}, not "
+                        f"{record.sha256[:12]}",
+                        hint=prepare_again(self.folder),
+                    )
 
     def _list(self, name: str) -> Hashes:
         path = self.folder / name

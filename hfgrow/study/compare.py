@@ -204,7 +204,8 @@ def probes(
     """
     out = comparison.out
     recorded, winner = recorded_probes(out)
-    identity = {**base_identity(comparison.folder), "text": list(comparison.texts.fingerprints)}
+    identity = base_identity(comparison.folder, progress)
+    identity["text"] = list(comparison.texts.fingerprints)
     found: dict[str, tuple[Probe, Step]] = {}
     for step in steps:
         name, recipe = describe_step(*step), comparison.recipe(step)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hfgrow.checkpoint.files import hash_file
 from hfgrow.checkpoint.staging import sync, translated
-from hfgrow.console import Progress
+from hfgrow.console import Progress, counting
 from hfgrow.errors import Text, TrainingError, printable
 
 _FOLDER = re.compile(r"step-(\d{8,12})")
@@ -87,6 +87,9 @@ def save_checkpoint(
                 with as_os_error():
                     save_file(own, staging / f"{name}.safetensors")
             _write_json(staging / _STATE, state)
+            for name in files:
+                # safetensors writes what its owner alone can read, whatever the umask.
+                shutil.copymode(staging / _STATE, staging / f"{name}.safetensors")
             written = {path.name: path for path in sorted(staging.iterdir())}
             manifest = {
                 name: {"nbytes": path.stat().st_size, "sha256": hash_file(path)}
@@ -116,7 +119,7 @@ def latest_checkpoint(folder: Path, progress: Progress) -> Checkpoint | None:
 
     Args:
         folder: Where the checkpoints of the run lie.
-        progress: Told which ones are passed over, and why.
+        progress: Told how far the reading is, and which ones are passed over, and why.
 
     Raises:
         TrainingError: None of those that are there is whole, or one cannot be read.
@@ -124,7 +127,7 @@ def latest_checkpoint(folder: Path, progress: Progress) -> Checkpoint | None:
     faults = []
     for found in _folders(folder):
         try:
-            return _read(found)
+            return _read(found, progress)
         except OSError as error:
             reason = error.strerror or error
             raise TrainingError(
@@ -143,7 +146,7 @@ def latest_checkpoint(folder: Path, progress: Progress) -> Checkpoint | None:
     return None
 
 
-def _read(folder: Path) -> Checkpoint:
+def _read(folder: Path, progress: Progress) -> Checkpoint:
     shown = printable(folder.name)
     try:
         recorded = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["files"]
@@ -157,12 +160,14 @@ def _read(folder: Path) -> Checkpoint:
         RecursionError,
     ) as error:
         raise TrainingError(f"checkpoint {shown} has no manifest that can be read") from error
-    for name, (nbytes, digest) in files.items():
-        path = folder / Path(name).name
-        if not path.is_file() or path.is_symlink():
-            raise TrainingError(f"checkpoint {shown} lacks {printable(name)}")
-        if path.stat().st_size != nbytes or hash_file(path) != digest:
-            raise TrainingError(f"{printable(name)} of checkpoint {shown} was changed")
+    total = sum(nbytes for nbytes, _ in files.values())
+    with counting(progress, f"Checking checkpoint {shown}", total) as advance:
+        for name, (nbytes, digest) in files.items():
+            path = folder / Path(name).name
+            if not path.is_file() or path.is_symlink():
+                raise TrainingError(f"checkpoint {shown} lacks {printable(name)}")
+            if path.stat().st_size != nbytes or hash_file(path, advance=advance) != digest:
+                raise TrainingError(f"{printable(name)} of checkpoint {shown} was changed")
     if _STATE not in files:
         raise TrainingError(f"checkpoint {shown} lacks {_STATE}")
     try:

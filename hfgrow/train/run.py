@@ -17,13 +17,13 @@ from hfgrow.checkpoint.files import MANIFEST, LocalFolder
 from hfgrow.checkpoint.locks import held
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_apart
-from hfgrow.console import Progress, Silent
+from hfgrow.console import Progress, SaidBar, Silent
 from hfgrow.data.batches import BatchPlan
 from hfgrow.data.corpus import Corpus
 from hfgrow.data.order import BlockOrder
-from hfgrow.errors import ModelError, TrainingError, require
+from hfgrow.errors import ModelError, TrainingError, printable, require
 from hfgrow.growth.loading import TRAINING
-from hfgrow.growth.models import files_of, local_folder, locate
+from hfgrow.growth.models import files_of, local_folder, locate, recorded
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.lineage.manifest import Manifest, model_record
@@ -38,7 +38,13 @@ from hfgrow.train.metrics import Metrics, Position, read_metrics, recorded_evalu
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.speech import KEYS
-from hfgrow.train.run_folder import RunFolder, base_identity, run_name, text_identity
+from hfgrow.train.run_folder import (
+    RunFolder,
+    base_identity,
+    is_note,
+    run_name,
+    text_identity,
+)
 from hfgrow.train.stage_runner import Checkpoints, StageRunner
 from hfgrow.train.text import open_texts
 
@@ -84,7 +90,7 @@ def run_recipe(job: Job) -> dict[str, Any]:
     ):
         setup = Setup.of(job, devices)
         folder, client, progress = setup.folder, setup.client, setup.progress
-        base_ref, tokenizer_ref = _find_models(setup)
+        base_ref, tokenizer_ref = _find_models(setup, resume=job.resume)
         resume = _claim_folder(setup, (base_ref, tokenizer_ref), lock, resume=job.resume)
         devices.on_main(lambda: check_push(recipe, base_ref, client))
 
@@ -92,17 +98,26 @@ def run_recipe(job: Job) -> dict[str, Any]:
         devices.on_main(lambda: _plan_all_stages(recipe, base))
         devices.check_same("recipe", recipe.identity())
         corpus, order = open_texts(
-            recipe, base, tokenizer, folder.tokens, devices, client, progress
+            recipe, base, tokenizer, folder.tokens, devices, client, progress, resume=resume
         )
 
         checkpoints = Checkpoints(folder, devices, progress, keep=recipe.checkpoint.keep)
         position = checkpoints.position()
         identity = dict(recipe.identity()) | text_identity(corpus.train, order.fingerprint)
+        identity |= devices.shared(lambda: base_identity(base, progress))
+        checkpoints.identity = {key: identity[key] for key in identity if not is_note(key)}
+        commits = {"base": base_ref, "tokenizer": tokenizer_ref}
+        identity |= {
+            f"{key} commit": [ref.repo_id, ref.revision]
+            for key, ref in commits.items()
+            if ref is not None and ref.repo_id is not None
+        }
         is_finished = devices.shared(lambda: folder.is_finished)
         devices.on_main(
             lambda: _record_identity(
                 setup,
-                base_identity(base) | identity,
+                identity,
+                checkpoints,
                 position,
                 resume=resume,
                 allow_world_change=job.allow_world_change,
@@ -116,11 +131,14 @@ def run_recipe(job: Job) -> dict[str, Any]:
         return {"folder": str(folder.final), **(pushed or {})}
 
 
-class _Stderr(Silent):
+class _Stderr:
     """Says lines on stderr."""
 
     def say(self, text: str) -> None:
         print(KEYS.spell(f"{text}"), file=sys.stderr, flush=True)
+
+    def bytes(self, what: str, total: int) -> SaidBar:
+        return SaidBar(self, what, total)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,17 +171,27 @@ class Setup:
         )
 
 
-def _find_models(setup: Setup) -> tuple[ModelRef | None, ModelRef | None]:
-    """Return what base and tokenizer stand for; None for what has no name."""
+def _find_models(setup: Setup, *, resume: bool) -> tuple[ModelRef | None, ModelRef | None]:
+    """Return what base and tokenizer stand for, and None for what has no name.
 
-    def found(name: object) -> ModelRef | None:
+    Of a run that goes on they are of the commits that it began with.
+    """
+    recipe, folder = setup.recipe, setup.folder
+    goes_on = resume and folder.holds_a_run
+
+    def found(key: str, name: object) -> ModelRef | None:
         if not isinstance(name, str):
             return None
+        before = folder.begun_with() if goes_on else {}
+        match before.get(f"{key} commit"):
+            case [str(repo_id), str(revision)] if before.get(key) == name:
+                setup.progress.say(f"{printable(name)} -> {repo_id} @ {revision[:12]}, as it began")
+                return recorded(repo_id, revision, setup.client)
         return locate(name, None, setup.client, setup.progress)
 
     # One process asks, so that all of them read the same commit.
     return setup.devices.shared(
-        lambda: (found(setup.recipe.base), found(setup.recipe.tokenizer)),
+        lambda: (found("base", recipe.base), found("tokenizer", recipe.tokenizer)),
     )
 
 
@@ -251,6 +279,7 @@ def _plan_all_stages(recipe: Recipe, base: Path) -> None:
 def _record_identity(
     setup: Setup,
     identity: dict[str, Any],
+    checkpoints: Checkpoints,
     at: Position,
     *,
     resume: bool,
@@ -267,6 +296,8 @@ def _record_identity(
         )
         if removed:
             setup.progress.say(f"The recipe has changed: removed {', '.join(removed)}")
+        if not setup.folder.is_finished:
+            checkpoints.check(setup.recipe)
     if not setup.folder.is_finished:
         setup.folder.record(identity, setup.recipe)
 

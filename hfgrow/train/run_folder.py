@@ -12,6 +12,7 @@ final/            the model, as it is published
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from hfgrow.checkpoint.files import MANIFEST, RECIPE, RUN, TRAINED, LocalFolder, hash_file
+from hfgrow.checkpoint.compute.look import Look
+from hfgrow.checkpoint.files import CONFIG, MANIFEST, RECIPE, RUN, TRAINED, LocalFolder, hash_file
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import replace_text, translated
-from hfgrow.data.token_folder import fingerprint
+from hfgrow.console import Progress
+from hfgrow.data.token_folder import INDEX, fingerprint
 from hfgrow.data.views import TokenView
-from hfgrow.errors import GrowthError, OutputError, TrainingError, argument, printable
+from hfgrow.errors import GrowthError, ModelError, OutputError, TrainingError, argument, printable
 from hfgrow.lineage.manifest import TrainingLink
 from hfgrow.lineage.reading import read_manifest
 from hfgrow.train.recipe.parts import SCHEDULE_FREE
@@ -122,9 +125,11 @@ class RunFolder:
             resume: Whether a run that lies there goes on.
 
         Raises:
-            OutputError: It holds a run that is not to go on, or something else.
+            OutputError: It holds a run that is not to go on, or something else; or its tokens would
+                be written into somebody's folder.
         """
         shown = printable(self.path, 200)
+        self._check_tokens()
         if self.holds_a_run:
             if resume:
                 return
@@ -137,6 +142,23 @@ class RunFolder:
                 raise OutputError(
                     f"{shown} exists and is no folder of a run", hint="choose another output"
                 )
+
+    def _check_tokens(self) -> None:
+        """Refuse a link to a folder that holds anything but tokens; a study links to its own."""
+        if not self.tokens.is_symlink():
+            return
+        with translated(printable(self.tokens, 200)):
+            found = list(self.tokens.iterdir()) if self.tokens.exists() else []
+        strangers = sorted(
+            path.name for path in found if path.name[0] != "." and not (path / INDEX).is_file()
+        )
+        if strangers:
+            raise OutputError(
+                f"{printable(self.tokens, 200)} is a link to "
+                f"{printable(self.tokens.resolve(), 200)}, which holds {printable(strangers[0])} "
+                "and not tokens alone",
+                hint="remove the link, or choose another output",
+            )
 
     def begin(self) -> None:
         """Make the folder of a new run; what a run left that never saved a checkpoint is removed.
@@ -194,15 +216,8 @@ class RunFolder:
         is_finished = self.is_finished
         own = stage
         stage = max(stage, self.last_trained)
-        try:
-            before = json.loads((self.path / RUN).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise TrainingError(
-                f"{RUN} of the run cannot be read", hint="choose another output"
-            ) from error
-        if not isinstance(before, dict):
-            raise TrainingError(f"{RUN} of the run is damaged", hint="choose another output")
-        differing = [one for one in differences(before, identity) if not one.is_free(recipe)]
+        before = self.begun_with()
+        differing = differences(before, identity, recipe)
         later: list[int] = []
         if not is_finished:
             later = [one.stage for one in differing if one.stage > stage]
@@ -214,6 +229,22 @@ class RunFolder:
         if differing:
             raise refusal(differing, self.final, is_finished=is_finished)
         return self._remove_stages_from(min(later)) if later else ()
+
+    def begun_with(self) -> dict[str, Any]:
+        """Return what the run was begun with.
+
+        Raises:
+            TrainingError: It cannot be read.
+        """
+        try:
+            before = json.loads((self.path / RUN).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise TrainingError(
+                f"{RUN} of the run cannot be read", hint="choose another output"
+            ) from error
+        if not isinstance(before, dict):
+            raise TrainingError(f"{RUN} of the run is damaged", hint="choose another output")
+        return before
 
     def _strangers(self) -> Iterator[Path]:
         """Yield what lies in the folder and was not left there by a run that never began."""
@@ -248,6 +279,8 @@ def _is_trained(folder: Path) -> bool:
 
 
 _TEXT, _BASE, _DATA = "text ", "base ", "data"
+# Where base, tokenizer and text lie, or are called on the Hub: their bytes decide.
+_NOTE = re.compile(r"(base|tokenizer)( commit)?|data\.(train|validation)\.\d+\.path")
 # What may differ where the user allows another number of processes.
 _WORLD = ("world.", "micro_batch_size")
 # What may differ in the stage that a run stands in, as long as the steps behind it stay the same.
@@ -278,7 +311,10 @@ class Difference(NamedTuple):
 
     def is_free(self, recipe: Recipe) -> bool:
         """Whether no weight depends on it: to look at Schedule-Free's mean rounds it."""
-        return self.key == _MEASURED and recipe.optimizer.name != SCHEDULE_FREE
+        if self.key == _MEASURED:
+            return recipe.optimizer.name != SCHEDULE_FREE
+        # A run of an older hfgrow has no hash of its base's config.
+        return is_note(self.key) or (self.key == f"{_BASE}{CONFIG}" and self.old is None)
 
     @property
     def is_of_the_world(self) -> bool:
@@ -293,12 +329,28 @@ class Difference(NamedTuple):
         return f"{printable(self.key)} was {old}, is {new}"
 
 
-def base_identity(folder: Path) -> dict[str, Any]:
-    """Return what tells a base from others: the size and sha256 of its weight files."""
-    files = read(LocalFolder(folder)).files
-    return {
-        f"{_BASE}{name}": [file.nbytes, hash_file(folder / name)] for name, file in files.items()
-    }
+def is_note(key: str) -> bool:
+    """Say whether a key tells where something lies, and not what it is."""
+    return _NOTE.fullmatch(key) is not None
+
+
+def base_identity(folder: Path, progress: Progress) -> dict[str, Any]:
+    """Return what tells a base from others: size and sha256 of its weight files and its config.
+
+    Raises:
+        ModelError: A weight is NaN or infinite, wherever it stands.
+    """
+    plan = read(LocalFolder(folder))
+    with Look(plan, plan.files, finite=True).beside() as look:
+        seen = look.result(progress)
+    if seen.not_finite is not None:
+        raise ModelError(
+            f"{seen.not_finite}", hint="such a model cannot be trained; begin with another base"
+        )
+    nbytes = {name: file.nbytes for name, file in plan.files.items()}
+    config = folder / CONFIG
+    found = {f"{_BASE}{name}": [nbytes[name], seen.sha256[name]] for name in plan.files}
+    return found | {f"{_BASE}{CONFIG}": [config.stat().st_size, hash_file(config)]}
 
 
 def text_identity(views: Sequence[TokenView], order: str) -> dict[str, Any]:
@@ -313,14 +365,56 @@ def text_identity(views: Sequence[TokenView], order: str) -> dict[str, Any]:
     return {**of_files, _DATA: order}
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], recipe: Recipe
+) -> list[Difference]:
     """Return what is not as it was, by name; the hash of all only where nothing else says why."""
-    found = [
+    is_same_text = before.get(_DATA) == now.get(_DATA)
+    all_found = (
         Difference(key, before.get(key), now.get(key))
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
+        if before.get(key) != now.get(key) and not (is_same_text and key.startswith(_TEXT))
+    )
+    found = [one for one in all_found if not one.is_free(recipe)]
     return [one for one in found if one.key != _DATA] or found
+
+
+def check_checkpoint(
+    name: str,
+    before: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    recipe: Recipe,
+    *,
+    stage: int,
+    stage_steps: int,
+) -> None:
+    """Refuse a checkpoint that another run has saved.
+
+    How many processes saved it is the business of the run.
+
+    Args:
+        name: What messages call it.
+        before: What the run that saved it was.
+        identity: What the run is that would go on from it.
+        recipe: The recipe of that.
+        stage: The stage that it stands in; later ones may be others than they were.
+        stage_steps: The steps of the stage that are done.
+
+    Raises:
+        TrainingError: They differ in something that its weights depend on.
+    """
+    found = [
+        one
+        for one in differences(before, identity, recipe)
+        if one.stage <= stage and not one.is_of_the_world
+    ]
+    if is_same_so_far(before, recipe, stage, stage_steps):
+        found = [one for one in found if one.stage < stage or not one.is_ahead]
+    if found:
+        raise TrainingError(
+            f"checkpoint {printable(name)} is of another run: {_told(found)}",
+            hint="move it somewhere else; the run then goes on from the one before it",
+        )
 
 
 def is_same_so_far(before: Mapping[str, Any], recipe: Recipe, stage: int, num_steps: int) -> bool:
@@ -367,9 +461,7 @@ def refusal(differing: Sequence[Difference], final: Path, *, is_finished: bool) 
         final: The folder of the finished model.
         is_finished: Whether it is there.
     """
-    said = "; ".join(map(str, differing[:_MOST_TOLD]))
-    if differing[_MOST_TOLD:]:
-        said += f" and {len(differing) - _MOST_TOLD} more"
+    said = _told(differing)
     hint = "give the recipe that it was begun with, or choose another output"
     if is_finished:
         hint = f"begin in another output, with base: {printable(final, 200)} to train on"
@@ -387,6 +479,12 @@ def refusal(differing: Sequence[Difference], final: Path, *, is_finished: bool) 
         )
     done = "the run is finished, and" if is_finished else "the run"
     return TrainingError(f"{done} was begun with something else: {said}", hint=hint)
+
+
+def _told(differing: Sequence[Difference]) -> str:
+    said = "; ".join(map(str, differing[:_MOST_TOLD]))
+    more = len(differing) - _MOST_TOLD
+    return f"{said} and {more} more" if more > 0 else said
 
 
 def run_name(recipe: Recipe) -> str:

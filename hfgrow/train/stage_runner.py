@@ -45,8 +45,9 @@ from hfgrow.train.growing import Grown, Learner, carried_state, grow_stage, last
 from hfgrow.train.loop import Run, record_evaluation, speed_of, train_stage
 from hfgrow.train.metrics import Position
 from hfgrow.train.processes import StoppedError
+from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.stages import Grow, Train
-from hfgrow.train.run_folder import RunFolder, run_name
+from hfgrow.train.run_folder import RunFolder, check_checkpoint, run_name
 from hfgrow.train.stage import Stage, begin_with, make_stage
 
 # The longest name of a stage's folder; those of many growths would grow without end.
@@ -228,7 +229,11 @@ def _move(out: Path, final: Path, recipe: str) -> None:
 
 
 class Checkpoints:
-    """Saves the state of a run, the newest `keep` times, and puts it back."""
+    """Saves the state of a run, the newest `keep` times, and puts it back.
+
+    Attributes:
+        identity: What the run is, by key; each checkpoint says it.
+    """
 
     def __init__(
         self, folder: RunFolder, devices: Devices, progress: Progress, *, keep: int
@@ -236,6 +241,26 @@ class Checkpoints:
         self._folder, self._devices, self._progress = folder, devices, progress
         self._keep = keep
         self._latest: Checkpoint | None = None
+        self.identity: dict[str, Any] = {}
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse the checkpoint that gave `position` if another run has saved it.
+
+        Raises:
+            TrainingError: One has.
+        """
+        # Of an older hfgrow it does not say whose it is.
+        if self._latest is None or not isinstance(before := self._latest.state.get("run"), dict):
+            return
+        at = Position.of_json(self._latest.state.get("position"))
+        check_checkpoint(
+            self._latest.folder.name,
+            before,
+            self.identity,
+            recipe,
+            stage=at.stage,
+            stage_steps=at.stage_step,
+        )
 
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole; one process has looked at every byte."""
@@ -263,7 +288,11 @@ class Checkpoints:
             MODEL: model_tensors(stage.model, keep=is_main),
             OPTIMIZER: flat(optimizer_state(stage.model, stage.optimizer, keep=is_main)),
         }
-        state = {"position": at.to_json(), "groups": group_state(stage.optimizer)}
+        state = {
+            "position": at.to_json(),
+            "groups": group_state(stage.optimizer),
+            "run": self.identity,
+        }
         self._devices.on_main(
             lambda: save_checkpoint(
                 self._folder.checkpoints, at.step, files, state, keep=self._keep

@@ -26,6 +26,8 @@ def open_texts(
     devices: Devices,
     client: HubClient,
     progress: Progress,
+    *,
+    resume: bool = False,
 ) -> tuple[Corpus, BlockOrder]:
     """Open the text of a recipe, which the main process tokenises if nobody has.
 
@@ -37,6 +39,7 @@ def open_texts(
         devices: The processes.
         client: The connection to the Hub, for text that lies there.
         progress: Told how it goes on.
+        resume: Whether a run goes on: datasets are then of the commits that it began with.
 
     Raises:
         GrowthError: The text or the tokenizer is not there, or cannot be trained on.
@@ -55,6 +58,7 @@ def open_texts(
             vocab_size=int(config["vocab_size"]),
             client=client,
             progress=progress,
+            keep_commits=resume,
         )
     )
     num_train = len(recipe.data.train)

@@ -12,6 +12,7 @@ from hfgrow.train.recipe.recipe import load_recipe, recipe_of
 from tests.hub_server import Hub
 from tests.hub_server.machine import Machine
 from tests.program import call_hfgrow
+from tests.train import runs
 from tests.train.runs import GROWN, carry, recipe, weights
 
 SHA = "a" * 40
@@ -99,3 +100,23 @@ def test_a_recipe_cannot_end_its_fence(tmp_path: Path) -> None:
     card = (final / "README.md").read_text()
     assert card.count("````") == 2
     assert card.index("<script>") < card.rindex("````")
+
+
+def test_a_run_whose_base_moved_on_goes_on_from_the_commit_that_it_began_with(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    final = runs.carry(runs.recipe(tmp_path))
+    files = {path.name: path.read_bytes() for path in final.iterdir() if path.name[0] != "."}
+    first = hub.seed("alice/base", files)
+    (tmp_path / "two").mkdir()
+    recipe = runs.recipe(tmp_path / "two", base="alice/base", tokenizer=None)
+    runs.stop_after(monkeypatch, recipe, 3)
+    other = files["config.json"].replace(b"1e-06", b"1e-05")
+    assert other != files["config.json"]
+    hub.seed("alice/base", {"config.json": other})
+    runs.carry(recipe, resume=True, quiet=False)
+    assert f"alice/base -> alice/base @ {first[:12]}, as it began" in capfd.readouterr().err
+    assert len(runs.losses(recipe)) == 12

@@ -18,6 +18,7 @@ from hfgrow.checkpoint.locks import held
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import OutputError, TrainingError
 from hfgrow.lineage.reading import read_manifest
+from tests.checkpoints import edit_json
 from tests.train import runs
 
 LONG = {"tokens": 1024, "learning_rate": 1e-2}
@@ -202,6 +203,109 @@ def test_a_run_that_another_process_writes_is_left_alone(tmp_path: Path) -> None
     ):
         runs.carry(asked)
     assert list(Path(asked["output"]).iterdir()) == []
+
+
+@pytest.mark.case("H4")
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 4}, ".*seed was 4, is 3"),
+        ({"optimizer": {"name": "muon"}}, "optimizer.*"),
+        ({"batch_tokens": 512}, ".*batch_tokens was 512, is 256"),
+    ],
+    ids=["seed", "optimizer", "batch"],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    mine = runs.recipe(tmp_path)
+    (tmp_path / "two").mkdir()
+    other = runs.recipe(tmp_path / "two", **changes)
+    runs.stop_after(monkeypatch, mine, 3)
+    runs.stop_after(monkeypatch, other, 5)
+    theirs = runs.last_checkpoint(other)
+    shutil.copytree(theirs, Path(mine["output"], "checkpoints", theirs.name))
+    with pytest.raises(TrainingError, match=f"{theirs.name} is of another run: {said}") as caught:
+        runs.carry(mine, resume=True)
+    assert caught.value.hint.startswith("move it somewhere else; the run then goes on from the one")
+
+
+def test_base_and_text_may_lie_elsewhere_as_long_as_their_bytes_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = runs.carry(runs.recipe(tmp_path))
+    losses = []
+    for name, elsewhere in (("whole", "whole"), ("broken", "moved")):
+        (tmp_path / name).mkdir()
+        base = Path(shutil.copytree(final, tmp_path / name / "base"))
+        recipe = runs.recipe(tmp_path / name, base=str(base), tokenizer=None)
+        if elsewhere != name:
+            runs.stop_after(monkeypatch, recipe, 3)
+            (tmp_path / elsewhere).mkdir()
+            for path in (base, tmp_path / name / "text.txt"):
+                path.rename(tmp_path / elsewhere / path.name)
+            data = runs.recipe(tmp_path / elsewhere)["data"]
+            recipe |= {"base": str(tmp_path / elsewhere / "base"), "data": data}
+            runs.carry(recipe, resume=True)
+        else:
+            runs.carry(recipe)
+        losses.append(runs.losses(recipe))
+    assert losses[0] == losses[1]
+
+
+def test_another_config_beside_the_same_weights_is_another_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Path(shutil.copytree(runs.carry(runs.recipe(tmp_path)), tmp_path / "base"))
+    (tmp_path / "two").mkdir()
+    recipe = runs.recipe(tmp_path / "two", base=str(base), tokenizer=None)
+    runs.stop_after(monkeypatch, recipe, 3)
+    edit_json(base / "config.json", rms_norm_eps=1e-3)
+    with pytest.raises(TrainingError, match=r"the base's config\.json has changed since"):
+        runs.carry(recipe, resume=True)
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "flipped"])
+def test_tokens_damaged_in_place_are_prepared_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    damage: str,
+) -> None:
+    recipe = runs.recipe(tmp_path)
+    runs.stop_after(monkeypatch, recipe, 3)
+    (shard,) = Path(recipe["output"]).glob("tokens/*/tokens-00000.bin")
+    whole = bytearray(shard.read_bytes())
+    whole[0] ^= 1
+    shard.write_bytes(bytes(len(whole)) if damage == "zeroed" else whole)
+    runs.carry(recipe, resume=True, quiet=False)
+    assert "is damaged: its sha256 is" in capsys.readouterr().err
+    whole[0] ^= 1
+    assert shard.read_bytes() == whole
+
+
+def test_prepared_tokens_damaged_in_place_are_refused(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path)
+    runs.carry(recipe)
+    (tokens,) = Path(recipe["output"]).glob("tokens/*")
+    shard = tokens / "tokens-00000.bin"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    (tmp_path / "two").mkdir()
+    data = {"train": [{"path": str(tokens)}], "sequence_length": 32}
+    with pytest.raises(TrainingError, match=r"tokens-00000\.bin is damaged: its sha256 is"):
+        runs.carry(runs.recipe(tmp_path / "two", data=data))
+
+
+def test_tokens_are_not_written_into_the_folder_of_somebody_by_a_link(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "thesis.tex").write_text("mine")
+    Path(recipe["output"]).mkdir()
+    Path(recipe["output"], "tokens").symlink_to(theirs)
+    with pytest.raises(OutputError, match=r"is a link to .*/theirs, which holds thesis\.tex"):
+        runs.carry(recipe)
+    assert [path.name for path in theirs.iterdir()] == ["thesis.tex"]
 
 
 # Twelve steps: one of warmup, the last four of decay.

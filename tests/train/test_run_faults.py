@@ -4,13 +4,14 @@ Files of a run that somebody damaged: each is named, and nothing is taken for wh
 """
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
@@ -181,6 +182,36 @@ def test_sequences_longer_than_the_models_positions_are_refused(tmp_path: Path) 
     recipe["data"]["sequence_length"] = 128
     with pytest.raises(UsageError, match="max_position_embeddings 64"):
         runs.carry(recipe)
+
+
+@pytest.mark.case("H7")
+def test_a_row_of_no_number_that_no_text_touches_is_found_before_the_first_step(
+    tmp_path: Path,
+) -> None:
+    base = runs.carry(runs.recipe(tmp_path))
+    weights = base / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.embed_tokens.weight"][2047] = float("inf")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    (tmp_path / "two").mkdir()
+    recipe = runs.recipe(tmp_path / "two", base=str(base), tokenizer=None)
+    named = r"model\.safetensors: model\.embed_tokens\.weight holds 16 values that are NaN or"
+    with pytest.raises(ModelError, match=named) as caught:
+        runs.carry(recipe)
+    assert caught.value.hint == "such a model cannot be trained; begin with another base"
+    assert runs.losses(recipe) == []
+
+
+def test_a_run_leaves_no_file_that_the_umask_would_let_others_read(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path)
+    before = os.umask(0o002)
+    try:
+        runs.carry(recipe)
+    finally:
+        os.umask(before)
+    files = [path for path in Path(recipe["output"]).rglob("*") if path.is_file()]
+    assert any("checkpoints" in path.parts for path in files)
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o664"}
 
 
 @pytest.mark.case("H18")
