@@ -4,6 +4,7 @@ torch and transformers are loaded here when they are called for; code in a model
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.strict import read_json_object
 from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
 from hfgrow.console import Progress, counting
-from hfgrow.errors import ModelError, VerificationError, foreign, missing, printable, said
+from hfgrow.errors import (
+    GrowthError,
+    ModelError,
+    VerificationError,
+    foreign,
+    missing,
+    printable,
+    said,
+)
 from hfgrow.growth.forward import Role, logits_of
 from hfgrow.growth.loading import silence_transformers, skeleton, transformers_config
 from hfgrow.plan.families import FAMILIES
@@ -73,6 +82,42 @@ def measure(base: Path, grown: Path, progress: Progress, text: str | None = None
         dtype=coarser(base_dtype, grown_dtype),
         **_compared(base_logits, grown_logits, tokens[0]),
     )
+
+
+def rounding_of(
+    base: Path, grown: Path, progress: Progress, text: str | None = None
+) -> float | None:
+    """Return what float32 does to a logit of base or grown model that float64 does not.
+
+    The norms of transformers compute in float32 in both; their rounding meets other sums in each,
+    so that it shows too.
+
+    Args:
+        base: Folder of the base.
+        grown: Folder of the grown model.
+        progress: Told what is done.
+        text: As in `measure`.
+
+    Returns:
+        The larger of their largest differences; None where a model does not run in both.
+    """
+    progress.say("Logits differ by more than usual: measuring what rounding does to both models")
+    first, second = read(LocalFolder(base)), read(LocalFolder(grown))
+    settings = first.derived.settings if first.derived else first.config
+    tokens, _ = _tokens(base, settings, second.num_parameters, text, progress)
+    most = 0.0
+    with (
+        suppress(GrowthError),
+        counting(progress, "Measuring rounding", 2 * (first.nbytes + second.nbytes)) as advance,
+    ):
+        for plan in (first, second):
+            logits = [
+                logits_of(plan, tokens, _BASE, dtype=dtype, advance=advance)[0].double()
+                for dtype in ("float32", "float64")
+            ]
+            most = max(most, (logits[1] - logits[0]).abs().max().item())
+        return most
+    return None
 
 
 def num_probe_tokens(num_parameters: int) -> int:

@@ -43,9 +43,10 @@ def logits_of(
     role: Role,
     *,
     at_least: str | None = None,
+    dtype: str | None = None,
     advance: Callable[[int], None] = lambda nbytes: None,
 ) -> tuple[Any, str]:
-    """Run a model on the CPU, in the dtype that it is stored in.
+    """Run a model on the CPU, in the dtype that it is stored in where nobody names another.
 
     Args:
         plan: The model as the strict reader saw it in its folder.
@@ -53,6 +54,7 @@ def logits_of(
         role: What it is.
         at_least: A dtype to compute in where that is finer. It says that this is a base, too,
             whose settings of generation are not asked.
+        dtype: A dtype to compute in, finer or not.
         advance: Called with the bytes of a module's weights when it has computed.
 
     Returns:
@@ -64,7 +66,7 @@ def logits_of(
     """
     import torch
 
-    model = _loaded(plan, role, at_least)
+    model = _loaded(plan, role, at_least or dtype, dtype)
     _count_modules(model, plan.nbytes, advance)
     with (
         foreign(lambda said: role.error(f"transformers cannot run {role.name}: {said}")),
@@ -88,7 +90,7 @@ def _has_experts(plan: GrowthPlan) -> bool:
     return plan.derived is not None or FAMILIES[plan.family].has_experts
 
 
-def _loaded(plan: GrowthPlan, role: Role, at_least: str | None) -> Any:
+def _loaded(plan: GrowthPlan, role: Role, at_least: str | None, wanted: str | None) -> Any:
     """Have transformers load a model, by the names and shapes of its tensors alone if it can."""
     import torch
 
@@ -101,7 +103,7 @@ def _loaded(plan: GrowthPlan, role: Role, at_least: str | None) -> Any:
         config = transformers_config(folder)
         stored = str(config.dtype or CONFIG_NAMES[first.dtype]).removeprefix("torch.")
         is_finer = at_least is not None and coarser(stored, at_least) != at_least
-        dtype = getattr(torch, at_least if is_finer and at_least else stored)
+        dtype = getattr(torch, wanted or (at_least if is_finer and at_least else stored))
         if _has_experts(plan):
             own = {} if at_least is None else {"generation_config": any_generation()}
             own |= _unmapped(plan)

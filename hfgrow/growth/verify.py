@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,12 @@ from hfgrow.checkpoint.files import LocalFolder, hash_file, opened, read_into
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress, counting, usual_progress
 from hfgrow.errors import ModelError, UsageError, VerificationError, listed, missing, printable
-from hfgrow.growth.behaviour import TRANSFORMERS, check_transformers_view, measure
+from hfgrow.growth.behaviour import (
+    TRANSFORMERS,
+    check_transformers_view,
+    measure,
+    rounding_of,
+)
 from hfgrow.growth.loading import require_for
 from hfgrow.growth.models import base_folder
 from hfgrow.growth.reproduce import replay
@@ -26,7 +31,7 @@ from hfgrow.hub.client import HubClient
 from hfgrow.lineage.manifest import Manifest, TrainingLink
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.plan import GrowthPlan, TensorPlan, is_zero, stored_in
-from hfgrow.plan.promise import Measured, check_promise
+from hfgrow.plan.promise import Measured, check_promise, may_be_rounding
 from hfgrow.plan.tensors import Stored, leaves, predictor_of
 
 # Chosen to fit the cache of a core.
@@ -317,5 +322,7 @@ def compare_in_transformers(
     num_tensors = check_transformers_view(grown, base)
     measured = measure(base, grown, progress, text) if can_measure else None
     if measured is not None and plan.preserves_function:
+        if may_be_rounding(measured):
+            measured = replace(measured, rounding=rounding_of(base, grown, progress, text))
         check_promise(measured)
     return num_tensors, measured

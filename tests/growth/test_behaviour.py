@@ -7,6 +7,8 @@ from math import nan
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hfgrow.errors import VerificationError
 from hfgrow.growth.grow import GrowthRequest, grow
@@ -16,7 +18,7 @@ from hfgrow.plan.operators.operator import Operator, operator
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.plan.promise import TOLERANCES, Measured, check_promise, coarser
 from hfgrow.plan.tensors import DTYPE_NBYTES
-from tests.checkpoints import MakeCheckpoint, edit_json
+from tests.checkpoints import MakeCheckpoint, edit_json, tensors_of
 from tests.program import Finished, call_hfgrow
 
 FULL = Measured("a text", 64, "float32", 3.0, 3.0, 0.0, 0.0, 1.0, 0.0, 20.0)
@@ -44,6 +46,19 @@ def with_liar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def base_in(folder: Path, make_checkpoint: MakeCheckpoint, dtype: str) -> Path:
     return Path(shutil.copytree(make_checkpoint("llama", dtype=dtype), folder / "base"))
+
+
+def with_large_norms(base: Path, folder: Path) -> Path:
+    """Copy a base, its norms four times and more as large: rounding then takes more of a logit."""
+    shutil.copytree(base, folder)
+    generator = torch.Generator().manual_seed(4)
+    tensors = tensors_of(folder)
+    for name in tensors:
+        if "norm" in name:
+            noise = torch.rand(tensors[name].shape, generator=generator)
+            tensors[name] = tensors[name] * 4 * (1 + 2 * noise)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def grow_with(operator: str, folder: Path, *more: str) -> Finished:
@@ -139,6 +154,7 @@ def test_every_dtype_has_a_tolerance() -> None:
         FULL,
         replace(FULL, max_abs_dlogit=0.0019),
         replace(FULL, grown_loss=9.0),
+        replace(FULL, max_abs_dlogit=0.0199, rounding=0.005),
         HALF,
         replace(HALF, mean_kl=0.0199),
         replace(HALF, grown_loss=3.049),
@@ -154,6 +170,7 @@ def test_what_is_within_the_tolerance_passes(measured: Measured) -> None:
     [
         replace(FULL, max_abs_dlogit=0.0021),
         replace(FULL, dtype="float64", max_abs_dlogit=0.0021),
+        replace(FULL, max_abs_dlogit=0.0201, rounding=0.005),
         replace(FULL, max_abs_dlogit=nan),
         replace(HALF, mean_kl=0.0201),
         replace(HALF, mean_kl=nan),
@@ -165,6 +182,35 @@ def test_what_is_within_the_tolerance_passes(measured: Measured) -> None:
 def test_what_is_beyond_the_tolerance_is_told(measured: Measured) -> None:
     with pytest.raises(VerificationError, match=rf"in {measured.dtype} .* at most 0\.0"):
         check_promise(measured)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "olmo2"])
+def test_a_growth_of_large_norms_that_holds_in_exact_arithmetic_is_no_fault(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, model_type: str
+) -> None:
+    base = with_large_norms(make_checkpoint(model_type), tmp_path / "base")
+    request = GrowthRequest(
+        model=str(base), steps=[("lemon", {"g": 2})], out=tmp_path / "out", verify=True
+    )
+    manifest = grow(request).manifest
+    assert manifest is not None
+    measured = manifest.growth.measured
+    assert measured is not None
+    assert measured.max_abs_logit is not None
+    assert measured.max_abs_dlogit > 1e-4 * measured.max_abs_logit, "float32 does not hold it"
+    assert measured.rounding is not None
+    assert measured.max_abs_dlogit <= 4 * measured.rounding
+
+
+@pytest.mark.usefixtures("with_liar")
+def test_a_fault_does_not_hide_behind_the_rounding_of_large_norms(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    with_large_norms(make_checkpoint("olmo2"), tmp_path / "base")
+    finished = grow_with("liar", tmp_path, "--verify")
+    assert finished.returncode == 9, finished.stderr
+    assert "measuring what rounding does to both models" in finished.stderr
+    assert "promises the same function" in finished.stderr
 
 
 def test_the_coarser_dtype_is_the_one_that_rounds_more() -> None:
