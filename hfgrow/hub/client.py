@@ -2,11 +2,12 @@
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hfgrow import __version__
 from hfgrow.errors import GrowthError, UsageError
@@ -20,6 +21,10 @@ QUESTION_WAITS_S = (1.0, 2.0, 4.0, 8.0)
 # Most of a download the client library repeats by itself, up to 23 s each time.
 TRANSFER_WAITS_S = (2.0, 4.0)
 _LONGEST_WAIT_S = 60
+# The client library would wait for ever: for a connection, and for the next byte of an answer.
+CONNECT_S, ANSWER_S = 10.0, 60.0
+# A question that takes longer is told to be waiting.
+_SILENCE_S = 5.0
 # About 48 s of patience.
 _XET_ATTEMPTS = "3"
 _log = logging.getLogger(__name__)
@@ -48,8 +53,10 @@ class HubClient:
         """The client of huggingface_hub."""
         # hf_xet alone asks a storage that is down for more than six minutes, without a word.
         os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", _XET_ATTEMPTS)
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, get_session, set_client_factory
 
+        if get_session().timeout.read is None:
+            set_client_factory(_bounded_client)
         return HfApi(
             endpoint=self._endpoint,
             token=self._token,
@@ -137,15 +144,51 @@ class HubClient:
             GrowthError: As in `translating`.
         """
         with self.translating(what, repo_id):
-            for wait_s in waits_s:
+            for i, wait_s in enumerate(waits_s):
                 try:
-                    return call()
+                    with _told_where_silent(what):
+                        return call()
                 except Exception as error:
                     asked_s = failures.retry_after_s(error)
                     if not failures.is_transient(error) or asked_s > _LONGEST_WAIT_S:
+                        raise
+                    # Who was silent for so long is asked once more, and no minutes on end.
+                    if i and waits_s == QUESTION_WAITS_S and failures.is_timeout(error):
                         raise
                     pause_s = max(wait_s, asked_s)
                     cause = failures.http_status(error) or type(error).__name__
                 _log.warning("%s: %s; trying again in %g s", what, cause, pause_s)
                 time.sleep(pause_s)
-            return call()
+            with _told_where_silent(what):
+                return call()
+
+
+def _bounded_client() -> Any:
+    """Make a client as huggingface_hub does, but one that gives up waiting."""
+    from huggingface_hub.utils._http import default_client_factory
+
+    client: Any = default_client_factory()
+    client.timeout = (CONNECT_S, ANSWER_S, ANSWER_S, None)
+    client.event_hooks["request"].append(_bound)
+    return client
+
+
+def _bound(request: Any) -> None:
+    """Bound a request that the library sends out with no bound of its own."""
+    bounds = request.extensions.setdefault("timeout", {})
+    for key, most_s in (("connect", CONNECT_S), ("read", ANSWER_S), ("write", ANSWER_S)):
+        if bounds.get(key) is None:
+            bounds[key] = most_s
+
+
+@contextmanager
+def _told_where_silent(what: str) -> Iterator[None]:
+    """Tell that the Hub has not answered yet, if the block takes long."""
+    said = f"{what}: no answer yet; waiting up to {ANSWER_S:g} s for it"
+    timer = threading.Timer(_SILENCE_S, _log.warning, [said])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -44,6 +44,13 @@ def is_transient(error: BaseException) -> bool:
     )
 
 
+def is_timeout(error: BaseException) -> bool:
+    """Say whether no answer came in the time that there was."""
+    return any(
+        _is_http_library(link) and type(link).__name__.endswith("Timeout") for link in _chain(error)
+    )
+
+
 def retry_after_s(error: BaseException) -> int:
     """Return the seconds that the server asks to wait, 0 if it does not say."""
     from huggingface_hub.errors import HfHubHTTPError

@@ -99,8 +99,15 @@ def _caller(client: HubClient) -> dict[str, Any]:
         raise HubUnreachableError(
             "asking the Hub who is logged in: its answer names nobody", hint="run it again"
         )
-    token = (caller.get("auth") or {}).get("accessToken") or {}
-    if token.get("role") == "read" or not may_write_somewhere(token):
+    try:
+        token = (caller.get("auth") or {}).get("accessToken") or {}
+        only_reads = token.get("role") == "read" or not may_write_somewhere(token)
+        caller["orgs"] = [{**org} for org in caller.get("orgs") or []]
+    except (AttributeError, TypeError) as error:
+        raise HubUnreachableError(
+            "asking the Hub who is logged in: its answer makes no sense", hint="run it again"
+        ) from error
+    if only_reads:
         raise HubRefusedError(
             "the token may only read, and a push needs one that may write",
             hint=f"make one at {client.endpoint}/settings/tokens, then {_LOGIN}",
@@ -138,7 +145,7 @@ def _check_namespace(caller: dict[str, Any], repo_id: str) -> None:
     namespace = repo_id.partition("/")[0].casefold()
     if namespace == str(caller["name"]).casefold():
         return
-    for org in caller.get("orgs") or []:
+    for org in caller["orgs"]:
         if str(org.get("name")).casefold() == namespace:
             if org.get("roleInOrg") != "read":
                 return

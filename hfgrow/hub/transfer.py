@@ -11,9 +11,10 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Protocol
 
-from hfgrow.console import Progress, counting
+from hfgrow.console import Progress, Silent, counting
 
 _INTERVAL_S = 0.5
+_SILENCE_S = 10.0
 _DESCRIPTORS, _POSITIONS = Path("/proc/self/fd"), Path("/proc/self/fdinfo")
 _BLOCK_NBYTES = 512
 
@@ -42,16 +43,18 @@ def telling(progress: Progress, what: str, transfer: Transfer) -> Iterator[None]
     """
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 
-    if not are_progress_bars_disabled():
-        # On a terminal the client shows what it transfers, and what it need not.
-        yield
-        return
+    # On a terminal the client shows what it transfers, and what it need not.
+    counter = progress if are_progress_bars_disabled() else Silent()
     ended = Event()
-    with counting(progress, what, transfer.total_nbytes) as advance:
+    with counting(counter, what, transfer.total_nbytes) as advance:
 
         def watch() -> None:
+            idle_s = 0.0
             while not ended.wait(_INTERVAL_S):
-                advance(transfer.more())
+                advance(nbytes := transfer.more())
+                idle_s = 0.0 if nbytes else idle_s + _INTERVAL_S
+                if idle_s and idle_s % _SILENCE_S == 0:
+                    progress.say(f"{what}: the other side has been silent for {idle_s:.0f} s")
 
         watcher = Thread(target=watch, name="transfer", daemon=True)
         watcher.start()

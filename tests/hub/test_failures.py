@@ -11,10 +11,11 @@ import logging
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from huggingface_hub import close_session
 
 from hfgrow.errors import (
     GrowthError,
@@ -24,7 +25,7 @@ from hfgrow.errors import (
     ModelError,
     VerificationError,
 )
-from hfgrow.hub.client import HubClient
+from hfgrow.hub.client import HubClient, _bounded_client
 from hfgrow.hub.listing import list_commit
 from hfgrow.hub.pull import RemoteFiles, pull
 from hfgrow.hub.resolve import resolve
@@ -294,3 +295,52 @@ def test_a_push_into_a_repository_that_exists_tells_what_the_hub_answered(
     assert (hub.head(TARGET) == before) != was_made
     hub.clear_faults()
     assert send(grown, check(client), client).already == was_made
+
+
+@pytest.mark.case("F-10")
+@pytest.mark.parametrize(
+    "call",
+    [
+        "GET /api/whoami",
+        "GET /api/models/alice",
+        "POST /api/repos/create",
+        "POST /api/validate-yaml",
+        "POST .*/preupload/",
+        "POST .*/objects/batch",
+        "PUT ",
+        "POST .*/commit/",
+    ],
+)
+def test_no_call_of_a_push_waits_for_ever(
+    hub: Hub, grown: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    with short_patience(monkeypatch):
+        fault = hub.fault(call, delay_s=5, times=999)
+        client = HubClient(ALICE, hub.url)
+        with pytest.raises(HubUnreachableError, match="no answer from the Hub"):
+            send(grown, check(client), client)
+        assert 1 <= fault.num_hits <= 12
+        hub.clear_faults()
+        send(grown, check(client), client)
+    assert content(hub, TARGET).items() >= FILES.items()
+
+
+def test_a_question_that_waits_says_so(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.fault("whoami", delay_s=0.3)
+    monkeypatch.setattr("hfgrow.hub.client._SILENCE_S", 0.05)
+    check(HubClient(ALICE, hub.url))
+    told = "asking the Hub who is logged in: no answer yet; waiting up to 60 s for it"
+    assert told in caplog.messages
+
+
+@contextmanager
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let clients of the Hub wait a tenth of a second for an answer."""
+    close_session()
+    with monkeypatch.context() as patch:
+        patch.setattr("hfgrow.hub.client.ANSWER_S", 0.1)
+        patch.setattr("huggingface_hub.utils._http._GLOBAL_CLIENT_FACTORY", _bounded_client)
+        yield
+    close_session()

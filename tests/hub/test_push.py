@@ -475,6 +475,25 @@ def test_an_answer_that_names_nobody_is_no_crash(
         check(client)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"auth": ["write"]},
+        {"auth": {"accessToken": "write"}},
+        {"orgs": ["acme"]},
+        {"auth": {"accessToken": {"role": "fineGrained", "fineGrained": {"scoped": ["x"]}}}},
+    ],
+    ids=str,
+)
+def test_an_answer_about_the_caller_that_makes_no_sense_is_no_crash(
+    monkeypatch: pytest.MonkeyPatch, more: dict[str, object]
+) -> None:
+    client = HubClient(ALICE, "http://127.0.0.1:9")
+    monkeypatch.setattr(client.api, "whoami", lambda: {"name": "alice", **more})
+    with pytest.raises(HubUnreachableError, match="its answer makes no sense"):
+        check(client)
+
+
 @pytest.mark.case("F-9")
 def test_a_busy_server_is_asked_again(hub: Hub) -> None:
     fault = hub.fault("GET", status=503, times=2)
