@@ -204,13 +204,16 @@ def _hint(error: OSError) -> str:
     return f"choose a folder you can write to: {argument('out', 'DIR')}"
 
 
-def check_target(target: Path, base: Path | None, *, overwrite: bool) -> None:
+def check_target(
+    target: Path, base: Path | None, *, overwrite: bool, replaceable: bool = True
+) -> None:
     """Refuse an output folder that must not be written.
 
     Args:
         target: The folder to create.
         base: The folder of the base, which must not be touched.
         overwrite: Whether a model that stands there may be replaced.
+        replaceable: Whether that can be asked for.
 
     Raises:
         OutputError: The target exists, is or holds the base or a folder one works in, or is inside
@@ -244,7 +247,7 @@ def check_target(target: Path, base: Path | None, *, overwrite: bool) -> None:
     except OSError as error:
         raise OutputError(f"cannot look into {shown}: {error.strerror}") from error
     if found and not overwrite:
-        raise exists(target)
+        raise exists(target, replaceable=replaceable)
     if found and CONFIG not in found and MANIFEST not in found:
         raise OutputError(
             f"{shown} exists and holds no model ({len(found)} entries, no {CONFIG})",
@@ -268,11 +271,12 @@ def check_apart(target: Path, base: Path) -> None:
         )
 
 
-def exists(target: Path) -> OutputError:
+def exists(target: Path, *, replaceable: bool = True) -> OutputError:
     """Return the error for an output that is there already."""
+    another = f"choose another {argument('out', 'DIR')}"
     return OutputError(
         f"the output folder {printable(target, 200)} exists",
-        hint=f"add {argument('overwrite')}, or choose another {argument('out', 'DIR')}",
+        hint=f"add {argument('overwrite')}, or {another}" if replaceable else another,
     )
 
 

@@ -314,7 +314,13 @@ def _looking(request: GrowthRequest, growth: Growth, manifest: Manifest) -> Iter
     wants_hashes = request.wants_proof or request.push or len(manifest.chain) > 1
     files = manifest.link.base.files
     unknown = [name for name, file in files.items() if wants_hashes and file.sha256 is None]
-    with Look(growth.base, unknown, finite=request.wants_proof).beside() as look:
+    look = Look(
+        growth.base,
+        unknown,
+        finite=request.wants_proof,
+        in_vain=not request.allow_nonfinite,
+    )
+    with look.beside():
         yield look
 
 

@@ -21,9 +21,20 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.checkpoint.strict import read_bounded
 from hfgrow.console import Progress, counting
-from hfgrow.errors import HubRefusedError, ModelError, UsageError, argument, command, printable
+from hfgrow.errors import (
+    GrowthError,
+    HubRefusedError,
+    ModelError,
+    UsageError,
+    VerificationError,
+    argument,
+    command,
+    printable,
+)
 from hfgrow.growth.behaviour import check_generation
-from hfgrow.growth.models import recorded
+from hfgrow.growth.models import base_folder, recorded
+from hfgrow.growth.reproduce import replay
+from hfgrow.growth.verify import check_provenance
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import PushTarget, preflight
@@ -133,11 +144,31 @@ def record_training(folder: Path, note: str, progress: Progress) -> bool:
         )
     files = {name: WeightFile(file.nbytes) for name, file in plan.files.items()}
     found = hashed(folder, files, progress)
-    if describes(manifest, found) and all(file.sha256 for file in manifest.files.values()):
+    if describes(manifest, found) and (
+        all(file.sha256 for file in manifest.files.values())
+        or _is_what_was_grown(folder, manifest, progress)
+    ):
         raise UsageError(
             f"the weights are those that {MANIFEST} records: nothing was trained since"
         )
     return _write_down(folder, manifest, manifest.trained_elsewhere(words, found), None)
+
+
+def _is_what_was_grown(folder: Path, manifest: Manifest, progress: Progress) -> bool:
+    """Say whether weights whose hash nobody recorded are those of the growth; no if unknown."""
+    if manifest.trained_since or not isinstance(manifest.link, Link):
+        return False
+    try:
+        base = base_folder(folder, manifest, None, HubClient(), progress)
+        plan = replay(read(LocalFolder(base)), manifest.link, folder)
+        with counting(progress, "Comparing bytes", plan.nbytes) as advance:
+            check_provenance(folder, plan, advance=advance)
+    except VerificationError:
+        return False
+    except GrowthError as error:
+        progress.say(f"Note: the weights are not compared with those that were grown: {error}")
+        return False
+    return True
 
 
 def _write_down(folder: Path, before: Manifest, after: Manifest, repo_id: str | None) -> bool:

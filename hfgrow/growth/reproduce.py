@@ -64,7 +64,7 @@ def reproduce(
     manifest = manifest_of(files)
     growths = _growths(manifest, ref)
     if out is not None:
-        check_target(out, ref.path, overwrite=False)
+        check_target(out, ref.path, overwrite=False, replaceable=False)
     wanted = _current_sha256(manifest, ref, files)
     current = base_folder(ref.path, manifest, root, client, progress, root=True)
     _require_for_all(current, growths)

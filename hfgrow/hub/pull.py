@@ -71,7 +71,7 @@ def pull(ref: ModelRef, client: HubClient, progress: Progress | None = None) -> 
     if INDEX not in ref.files:
         return _fetch(ref, client, [*small, SINGLE], progress)
     folder = _fetch(ref, client, small, progress)
-    return _fetch(ref, client, [*small, *_shards(ref, folder)], progress)
+    return _fetch(ref, client, _shards(ref, folder), progress)
 
 
 def _held(ref: ModelRef, names: Sequence[str], progress: Progress) -> list[str]:

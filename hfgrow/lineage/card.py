@@ -141,14 +141,20 @@ def _introduction(manifest: Manifest) -> list[str]:
 
 def _earlier(manifest: Manifest) -> list[str]:
     """Return what was trained before the last growth."""
-    if not manifest.trainings:
-        return []
-    tokens = sum(link.compute.tokens for link in manifest.trainings)
-    return [f"What it grew from was trained on {count(tokens)} tokens, as this chain records."]
+    lines = []
+    if manifest.trainings:
+        tokens = sum(link.compute.tokens for link in manifest.trainings)
+        told = f"What it grew from was trained on {count(tokens)} tokens, as this chain records."
+        lines.append(told)
+    if manifest.elsewhere:
+        notes = "; ".join(plain(one.note) for one in manifest.elsewhere)
+        lines.append(f"Another program trained what it grew from, as its user says: {notes}.")
+    return lines
 
 
 def _story(manifest: Manifest) -> str:
-    """Return what became of the root: grown, trained, and so on."""
+    """Return what became of the root up to the last link: grown, trained, and so on."""
+    between = [one for one in manifest.elsewhere if one.after < len(manifest.chain)]
     if len(manifest.chain) > _MOST_TOLD:
         tokens = sum(link.compute.tokens for link in manifest.trainings)
         num_growths = len(manifest.chain) - len(manifest.trainings)
@@ -157,13 +163,19 @@ def _story(manifest: Manifest) -> str:
             done.append(
                 f"trained {_times(len(manifest.trainings))}, on {count(tokens)} tokens in all"
             )
+        if between:
+            done.append(f"trained {_times(len(between))} by another program")
         return " and ".join(done)
-    return ", then ".join(
-        f"{describe_growth(link)} by `{describe_steps(link.steps)}`"
-        if isinstance(link, Link)
-        else describe_training(link)
-        for link in manifest.chain
-    )
+    steps = []
+    for number, link in enumerate(manifest.chain, 1):
+        steps.append(
+            f"{describe_growth(link)} by `{describe_steps(link.steps)}`"
+            if isinstance(link, Link)
+            else describe_training(link)
+        )
+        notes = (plain(one.note) for one in between if one.after == number)
+        steps += [f"trained by another program ({note})" for note in notes]
+    return ", then ".join(steps)
 
 
 def _times(number: int) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,30 @@ def test_a_look_that_takes_longer_than_the_work_is_counted(
         threading.Timer(0.05, slow.set).start()
         assert found.result(Told()).sha256 == digests(base)
     assert told
+
+
+@pytest.mark.usefixtures("pieces")
+def test_what_would_be_in_vain_is_told_before_all_is_read(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(base, "lm_head.weight")
+    plan = read(LocalFolder(base))
+    found = Look(plan, plan.files, finite=True, in_vain=True)
+    is_seen, original = threading.Event(), read_into
+
+    def waiting(piece: memoryview, descriptor: int, offset: int) -> bool:
+        if found._not_finite is not None:
+            # The rest comes once the block below is done.
+            is_seen.wait(10)
+        return original(piece, descriptor, offset)
+
+    monkeypatch.setattr(look, "read_into", waiting)
+    with found.beside():
+        deadline = time.monotonic() + 10
+        while found._not_finite is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        try:
+            with pytest.raises(ModelError, match=r"lm_head\.weight holds 2 values that are NaN or"):
+                found.check()
+        finally:
+            is_seen.set()

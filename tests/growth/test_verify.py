@@ -217,6 +217,7 @@ def test_a_reproduction_can_be_kept(work: Path) -> None:
 def test_a_reproduction_does_not_replace_a_folder(work: Path) -> None:
     finished = call_hfgrow("reproduce", work / "twice", "--out", work / "once", cwd=work)
     assert finished.returncode == 7
+    assert finished.stderr.splitlines()[-1] == "Hint: choose another --out DIR"
 
 
 def test_the_root_of_a_reproduction_may_have_moved(work: Path) -> None:

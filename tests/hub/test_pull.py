@@ -64,6 +64,19 @@ def test_a_second_pull_downloads_nothing(hub: Hub) -> None:
     assert len(hub.log) == 1
 
 
+def test_no_file_is_hashed_twice(hub: Hub) -> None:
+    class Lines(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    hub.seed("bob/base", sharded() | {"LICENSE": b"mine"})
+    client = HubClient(ALICE, hub.url)
+    pull(resolve("bob/base", client), client, Lines())
+    compared = [line for line in said if line.startswith("comparing")]
+    assert compared == ["comparing checksums of 3 files", "comparing checksums of 2 files"]
+
+
 def test_shards_are_those_that_the_index_names(hub: Hub) -> None:
     files = sharded()
     hub.seed("bob/base", {**files, "model-00003-of-00003.safetensors": b"not named"})

@@ -94,6 +94,18 @@ def test_a_training_elsewhere_is_told_wherever_the_model_is(
     assert "was trained by another program" in refused.stderr
 
 
+def test_weights_that_were_grown_and_not_trained_are_known_without_a_recorded_hash(
+    base: Path, tmp_path: Path
+) -> None:
+    assert call_hfgrow("stack", base, "--g", "2", "--out", tmp_path / "grown").returncode == 0
+    before = (tmp_path / "grown" / "hfgrow.json").read_bytes()
+    assert b"sha256" not in before
+    done = call_hfgrow("card", tmp_path / "grown", "--trained-elsewhere", NOTE)
+    assert done.returncode == 2
+    assert "the weights are those that hfgrow.json records: nothing was trained" in done.stderr
+    assert (tmp_path / "grown" / "hfgrow.json").read_bytes() == before
+
+
 def test_what_grows_from_it_keeps_the_whole_chain(trained_elsewhere: Path, tmp_path: Path) -> None:
     manifest = manifest_in(trained_elsewhere)
     (file,) = manifest.files.values()
@@ -108,6 +120,7 @@ def test_what_grows_from_it_keeps_the_whole_chain(trained_elsewhere: Path, tmp_p
     assert NOTE in call_hfgrow("lineage", tmp_path / "again").stdout
     card = (tmp_path / "again" / "README.md").read_text()
     assert f"# then trained by another program: {plain(NOTE)}" in card
+    assert f"Another program trained what it grew from, as its user says: {plain(NOTE)}." in card
     assert "recorded after that training" not in card
     assert call_hfgrow("verify", tmp_path / "again").returncode == 0
 

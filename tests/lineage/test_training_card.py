@@ -8,6 +8,7 @@ import yaml
 
 from hfgrow.lineage.card import card_files, metadata
 from hfgrow.lineage.manifest import Compute, Manifest
+from hfgrow.lineage.records import Elsewhere
 from tests.links import GROWN, link
 from tests.trained import (
     EVALUATED,
@@ -82,6 +83,18 @@ def test_a_growth_after_training_is_a_start_again_and_says_what_went_before() ->
     assert "hfgrow reproduce" not in text
 
 
+def test_a_training_by_another_program_between_two_links_is_part_of_the_story() -> None:
+    whole = then_trained(GROWN).followed_by(AGAIN)
+    whole = whole.followed_by(training(AGAIN.result))
+    done = replace(whole, elsewhere=(Elsewhere(1, "2B tokens by axolotl", GROWN.result.files),))
+    text = card(done)
+    assert (
+        "by `stack --g 2`, then trained by another program (2B tokens by axolotl), then trained on "
+        "1 M tokens, then grown from 4 to 8 layers" in text
+    )
+    assert "Since then" not in text
+
+
 def test_a_second_training_tells_the_whole_story() -> None:
     manifest = then_trained(GROWN).followed_by(AGAIN)
     text = card(manifest.followed_by(training(AGAIN.result)))
@@ -97,6 +110,9 @@ def test_a_long_chain_is_told_in_sums() -> None:
     chain = tuple(training(AGAIN.base, AGAIN.base) for _ in range(7))
     text = card(Manifest((GROWN, *chain)))
     assert "`org/base` grown once and trained 7 times, on 7 M tokens in all." in text
+    other = Elsewhere(1, "2B tokens by axolotl", GROWN.result.files)
+    text = card(Manifest((GROWN, *chain), elsewhere=(other,)))
+    assert "7 M tokens in all and trained once by another program." in text
 
 
 def test_the_training_section_says_how() -> None:

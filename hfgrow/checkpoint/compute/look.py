@@ -43,12 +43,22 @@ class Look:
         base: What `read` returned for it.
         hashes: The files whose sha256 is wanted.
         finite: Whether to look for NaN and infinity.
+        in_vain: Whether everything else is in vain where there are some: `check` says so at once.
     """
 
-    def __init__(self, base: GrowthPlan, hashes: Collection[str], *, finite: bool) -> None:
+    def __init__(
+        self,
+        base: GrowthPlan,
+        hashes: Collection[str],
+        *,
+        finite: bool,
+        in_vain: bool = False,
+    ) -> None:
         self._base = base
         self._hashes = hashes
         self._finite = finite
+        self._in_vain = in_vain
+        self._not_finite: ModelError | None = None
         self._tensors: dict[str, list[Stored]] = {name: [] for name in base.files}
         for stored in map(stored_in, base.tensors.values()):
             self._tensors[stored.file].append(stored)
@@ -71,6 +81,8 @@ class Look:
         assert self._future is not None
         if self._future.done():
             self._future.result()
+        if self._in_vain and self._not_finite is not None:
+            raise self._not_finite
 
     def result(self, progress: Progress) -> Seen:
         """Return what was found, once everything has been read.
@@ -108,6 +120,8 @@ class Look:
                             num_bad = count_nonfinite(piece, stored.dtype)
                             bad |= {stored: bad.get(stored, 0) + num_bad} if num_bad else {}
                         self._read_nbytes += len(piece)
+                    if stored in bad and self._not_finite is None:
+                        self._not_finite = not_finite(stored, bad[stored])
                 if name in self._hashes:
                     found[name] = digest.hexdigest()
         error = not_finite(*next(iter(bad.items())), num_others=len(bad) - 1) if bad else None
