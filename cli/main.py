@@ -11,7 +11,7 @@ import typer
 
 from hfgrow import __version__
 from hfgrow.console import open_streams
-from hfgrow.errors import GrowthError, OutputError, UsageError, printable, redacted
+from hfgrow.errors import GrowthError, OutputError, UsageError, out_of_memory, printable, redacted
 
 from . import budget, data, evaluate, grow, learn, library, models, proof, study, train
 from .output import Console, moving_bars
@@ -166,7 +166,7 @@ def _has_working_folder() -> bool:
 
 
 def _bug(error: Exception) -> GrowthError:
-    return GrowthError(
+    return out_of_memory(error) or GrowthError(
         f"a bug in hfgrow: {type(error).__name__}: {error}",
         hint="run again with HF_DEBUG=1 and report the traceback",
     )

@@ -6,7 +6,7 @@ GrowthError                  1  a bug, or the base of the tree
 ├── HubRefusedError          4  the Hub said no: 401, 403, gated, not found
 ├── HubUnreachableError      5  no answer: timeout, 429 after retries, 5xx, offline and not cached
 ├── HubConflictError         6  409 or 412: somebody else changed the repository
-├── OutputError              7  the output exists, is locked, read-only, or the disk is full
+├── OutputError              7  the output exists, is locked, read-only; disk or memory is full
 ├── TrainingError            8  text that cannot be trained on, divergence, a bad checkpoint
 └── VerificationError        9  what was written is not what was planned
 
@@ -18,6 +18,7 @@ What a message calls an argument, `argument("hidden_size", 512)`, is written by 
 Python, where nothing else is said.
 """
 
+import errno
 import re
 import shlex
 import sys
@@ -198,7 +199,7 @@ class HubConflictError(GrowthError):
 
 
 class OutputError(GrowthError):
-    """The output could not be written where it was asked for."""
+    """The output could not be written where it was asked for, or in the memory that there is."""
 
     exit_code = 7
 
@@ -225,6 +226,37 @@ def error_named(
             return kind(message, hint=hint, details=details)
         kinds += kind.__subclasses__()
     return GrowthError(message, hint=hint, details=details)
+
+
+# What the loader of libraries, OpenBLAS, torch and threads say where there are no more addresses.
+_OF_MEMORY = re.compile(
+    r"failed to map segment|[Cc]annot allocate memory|can't allocate memory|"
+    r"can't start new thread|[Oo]ut of memory|[Uu]nable to allocate"
+)
+
+
+def out_of_memory(error: BaseException) -> OutputError | None:
+    """Return the error for memory that ran out, where that is behind an exception."""
+    link: BaseException | None = error
+    for _ in range(8):
+        if link is None:
+            break
+        is_of_memory = (
+            isinstance(link, MemoryError)
+            or (isinstance(link, OSError) and link.errno == errno.ENOMEM)
+            or (
+                isinstance(link, ImportError | RuntimeError)
+                and _OF_MEMORY.search(str(link)) is not None
+            )
+        )
+        if is_of_memory:
+            return OutputError(
+                f"the memory that this process may use is spent ({type(link).__name__})",
+                hint="give it more (ulimit -v, a job's or a container's limit), or let less be "
+                "done at a time; nothing is wrong with model or disk",
+            )
+        link = link.__cause__ or link.__context__
+    return None
 
 
 def printable(text: object, limit: int = 80) -> str:
@@ -264,6 +296,8 @@ def foreign(refused: Callable[[str], GrowthError]) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
+        if (spent := out_of_memory(error)) is not None:
+            raise spent from error
         raise refused(said(error)) from error
 
 

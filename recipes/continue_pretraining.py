@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hfgrow.console import open_streams
-from hfgrow.errors import GrowthError
+from hfgrow.errors import GrowthError, out_of_memory
 from hfgrow.train.processes import STATUS_VARIABLE, StoppedError, end_with_parent
 from hfgrow.train.recipe.speech import KEYS
 
@@ -59,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     except GrowthError as error:
         return _fail(error)
     except Exception as error:
+        if (spent := out_of_memory(error)) is not None:
+            return _fail(spent)
         traceback.print_exc()
         return _fail(
             GrowthError(

@@ -1,6 +1,7 @@
 """Errors: they carry the names of arguments, and whoever prints them knows how those are typed."""
 
 import ast
+import errno
 import pickle
 import re
 from collections.abc import Iterator
@@ -12,14 +13,18 @@ from hypothesis import strategies as st
 
 import hfgrow
 from cli.output import OPTIONS, Console
+from hfgrow.checkpoint.staging import translated
 from hfgrow.errors import (
     ModelError,
+    OutputError,
     Text,
     UsageError,
     argument,
     command,
+    foreign,
     growth,
     one_of,
+    out_of_memory,
     printable,
     redacted,
 )
@@ -163,3 +168,30 @@ def test_no_command_prints_the_password_of_an_address(words: tuple[str, ...]) ->
         done = call_hfgrow(words[0], address, *words[1:], *more)
         assert done.returncode != 0
         assert "SEC-RET" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libscipy_openblas64_.so: failed to map segment from shared object"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("can't start new thread"),
+    ],
+    ids=repr,
+)
+def test_memory_that_ran_out_is_neither_a_bug_nor_the_disk(
+    error: Exception, tmp_path: Path
+) -> None:
+    spent = "the memory that this process may use is spent"
+    with pytest.raises(OutputError, match=spent), foreign(ModelError):
+        raise error
+    if isinstance(error, OSError):
+        with pytest.raises(OutputError, match=spent), translated(str(tmp_path)):
+            raise error
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), RuntimeError("no such kernel")])
+def test_what_is_no_matter_of_memory_is_not_told_as_one(error: Exception) -> None:
+    assert out_of_memory(error) is None

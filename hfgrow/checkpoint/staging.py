@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hfgrow.checkpoint.files import CONFIG, MANIFEST
 from hfgrow.checkpoint.locks import acquire, lock_at, release, undisturbed
-from hfgrow.errors import GrowthError, OutputError, argument, printable
+from hfgrow.errors import GrowthError, OutputError, argument, out_of_memory, printable
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -110,7 +110,9 @@ def translated(shown: str) -> Iterator[None]:
     except GrowthError:
         raise
     except OSError as error:
-        raise OutputError(_explain(error, shown), hint=_hint(error)) from error
+        raise out_of_memory(error) or OutputError(
+            _explain(error, shown), hint=_hint(error)
+        ) from error
 
 
 def _is_taken(target: Path) -> bool:

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 from hfgrow.checkpoint.compute.look import Look
@@ -42,7 +43,7 @@ from hfgrow.lineage.manifest import (
     versions_of_plan,
 )
 from hfgrow.lineage.reading import read_manifest, told_by_config
-from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.plan import GrowthPlan, is_computed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +152,9 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     if request.dry_run:
         return growth
     manifest = _begin_lineage(request, ref, growth, progress)
+    if any(map(is_computed, growth.plan.tensors.values())):
+        # OpenBLAS ends the process where it finds no memory: now, while nothing is written.
+        import_module("numpy")
     with (
         _looking(request, growth, manifest) as look,
         staged(out, overwrite=request.overwrite) as staging,

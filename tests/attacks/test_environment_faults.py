@@ -210,6 +210,22 @@ def test_memory_stays_far_below_the_model(base: Path, tmp_path: Path) -> None:
     shutil.rmtree(out)
 
 
+@pytest.mark.case("E18")
+@pytest.mark.parametrize("nbytes", [100 << 20, 300 << 20])
+def test_addresses_that_do_not_suffice_are_told_as_memory(
+    base: Path, tmp_path: Path, nbytes: int
+) -> None:
+    finished = run_hfgrow(
+        "hyperclone", base, "--g", "2", "--out", tmp_path / "out", address_space_nbytes=nbytes
+    )
+    if finished.returncode:
+        # OpenBLAS may end the process itself.
+        assert "memory" in finished.stderr or "OpenBLAS" in finished.stderr
+        assert "a bug" not in finished.stderr
+        assert "free some space" not in finished.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
 @pytest.mark.parametrize("words", [("verify", "./x"), ("inspect", "./x"), ("push", "./x", "a/b")])
 def test_a_working_folder_that_is_gone_is_said(tmp_path: Path, words: tuple[str, ...]) -> None:
     gone = tmp_path / "gone"
