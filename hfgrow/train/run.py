@@ -7,13 +7,14 @@ process does.
 
 import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.files import MANIFEST, LocalFolder
+from hfgrow.checkpoint.files import MANIFEST, RUN, LocalFolder
 from hfgrow.checkpoint.locks import held
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_apart
@@ -21,7 +22,14 @@ from hfgrow.console import Progress, SaidBar, Silent
 from hfgrow.data.batches import BatchPlan
 from hfgrow.data.corpus import Corpus
 from hfgrow.data.order import BlockOrder
-from hfgrow.errors import ModelError, TrainingError, printable, require
+from hfgrow.errors import (
+    GrowthError,
+    ModelError,
+    OutputError,
+    TrainingError,
+    printable,
+    require,
+)
 from hfgrow.growth.loading import TRAINING
 from hfgrow.growth.models import files_of, local_folder, locate, recorded
 from hfgrow.hub.client import HubClient
@@ -92,6 +100,7 @@ def run_recipe(job: Job) -> dict[str, Any]:
         folder, client, progress = setup.folder, setup.client, setup.progress
         base_ref, tokenizer_ref = _find_models(setup, resume=job.resume)
         resume = _claim_folder(setup, (base_ref, tokenizer_ref), lock, resume=job.resume)
+        lock.enter_context(_told_if_removed(folder))
         devices.on_main(lambda: check_push(recipe, base_ref, client))
 
         base, tokenizer = _fetch_models(setup, base_ref, tokenizer_ref)
@@ -129,6 +138,23 @@ def run_recipe(job: Job) -> dict[str, Any]:
             _run_stages(setup, base, base_ref, corpus, order, checkpoints, position)
         pushed = devices.on_main(lambda: push_model(recipe, folder.final, client, progress))
         return {"folder": str(folder.final), **(pushed or {})}
+
+
+@contextmanager
+def _told_if_removed(folder: RunFolder) -> Iterator[None]:
+    """Say of whatever fails in the block that the folder of the run is gone, if it is."""
+    record = folder.path / RUN
+    was_there = record.is_file()
+    try:
+        yield
+    except (OSError, GrowthError) as error:
+        # Parts of it are made again by whatever writes next.
+        if record.is_file() or not was_there:
+            raise
+        raise OutputError(
+            f"{printable(folder.path, 200)}, the folder of the run, was removed while it ran",
+            hint="nothing that was trained is left; begin the run anew",
+        ) from error
 
 
 class _Stderr:

@@ -5,6 +5,7 @@ Files of a run that somebody damaged: each is named, and nothing is taken for wh
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,26 @@ def test_a_run_leaves_no_file_that_the_umask_would_let_others_read(tmp_path: Pat
     files = [path for path in Path(recipe["output"]).rglob("*") if path.is_file()]
     assert any("checkpoints" in path.parts for path in files)
     assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o664"}
+
+
+def test_a_run_whose_folder_is_removed_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hfgrow.train import loop
+
+    recipe = runs.recipe(tmp_path, output="run")
+    monkeypatch.chdir(tmp_path)
+    taken = loop.take_step
+
+    def removing(run: Any, *arguments: Any) -> loop.Step:
+        if run.position.step == 3:
+            shutil.rmtree(tmp_path)
+        return taken(run, *arguments)
+
+    monkeypatch.setattr(loop, "take_step", removing)
+    with pytest.raises(OutputError, match="run, the folder of the run, was removed while it ran"):
+        runs.carry(recipe)
+    tmp_path.mkdir()
 
 
 @pytest.mark.case("H18")
