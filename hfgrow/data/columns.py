@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.data.documents import TextPiece, no_column, text_of
 from hfgrow.data.files import ARROW, DataFile
 from hfgrow.data.sources import TextSource
@@ -78,8 +79,12 @@ def read_columns(file: DataFile, column: str) -> Iterator[TextPiece]:
     """
     datasets = _datasets(f"reading {file.shown}")
     try:
-        builder = datasets.load_dataset_builder(file.kind, data_files=[str(file.path)])
-        yield from _documents_of(builder, "train", file.shown, column)
+        # Its usual cache, which nothing is written to, has to be made for that, and may not.
+        with scratch_folder() as scratch:
+            builder = datasets.load_dataset_builder(
+                file.kind, data_files=[str(file.path)], cache_dir=str(scratch)
+            )
+            yield from _documents_of(builder, "train", file.shown, column)
     except GrowthError:
         raise
     except Exception as error:

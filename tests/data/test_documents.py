@@ -288,6 +288,16 @@ def test_parquet_makes_the_tokens_that_json_lines_make(
 
 
 @pytest.mark.case("H10", "H12")
+def test_parquet_is_read_where_no_cache_can_be_made(
+    tmp_path: Path, encoder: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a home that is read-only: a file stands in the place of its folder."""
+    path = write_parquet(tmp_path / "a.parquet", text=["one story", "another"])
+    (tmp_path / "home").touch()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "home" / "cache")
+    assert prepared(path, tmp_path / "out", encoder).index.num_documents == 2
+
+
 def test_parquet_without_text_is_refused(tmp_path: Path, encoder: TextTokenizer) -> None:
     pytest.importorskip("datasets")
     path = write_parquet(tmp_path / "a.parquet", id=[1, 2], content=["a", "b"])
