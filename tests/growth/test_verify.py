@@ -6,6 +6,7 @@ Headers against the plan, bytes against the base.
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import hfgrow
 from hfgrow.checkpoint.files import LocalFolder
@@ -304,6 +306,25 @@ def test_one_flipped_bit_is_found_and_named(plan: GrowthPlan, out: Path, name: s
     check_headers(out, plan)
     with pytest.raises(VerificationError, match=rf"^{name} differs from {name} of the base"):
         check_provenance(out, plan)
+
+
+def test_two_swapped_layers_of_a_sharded_stack_are_found_by_their_bytes(work: Path) -> None:
+    """No logits could tell: a stack promises none."""
+    shards = {path: load_file(path) for path in sorted((work / "once").glob("*.safetensors"))}
+    assert len(shards) > 1
+    whole = {name: tensor for tensors in shards.values() for name, tensor in tensors.items()}
+    other = {"0": "1", "1": "0"}
+    for path, tensors in shards.items():
+        swapped = {}
+        for name in tensors:
+            words = name.split(".")
+            if words[:2] == ["model", "layers"]:
+                words[2] = other.get(words[2], words[2])
+            swapped[name] = whole[".".join(words)]
+        save_file(swapped, path, metadata={"format": "pt"})
+    finished = verify(work / "once")
+    assert finished.returncode == 9
+    assert re.search(r"model\.layers\.[01]\.\S+ differs from model\.layers", finished.stderr)
 
 
 def test_two_swapped_tensors_are_found(plan: GrowthPlan, out: Path) -> None:
