@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test lint release-check fuzz clean
+.PHONY: setup demo test lint release-check fuzz soak clean
 .DEFAULT_GOAL := test
 
 setup: $(VENV)/.done
@@ -39,6 +39,11 @@ FUZZ_S ?= 60
 fuzz: setup
 	-$(INSTALL) atheris
 	for target in header index config manifest; do $(BIN)/python -m tests.fuzz $$target $(FUZZ_S) || exit 1; done
+
+# kill -9, full disks, faults of the Hub and odd folders, drawn at random. A failure prints the seed.
+SOAK_S ?= 600
+soak: setup
+	SOAK_S=$(SOAK_S) $(BIN)/pytest -m soak tests/test_soak.py
 
 clean:
 	rm -rf $(VENV) build dist demo-out demo-trained *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
