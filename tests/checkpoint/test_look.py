@@ -129,13 +129,13 @@ def test_what_would_be_in_vain_is_told_before_all_is_read(
     spoil(base, "lm_head.weight")
     plan = read(LocalFolder(base))
     found = Look(plan, plan.files, finite=True, in_vain=True)
-    is_seen, original = threading.Event(), read_into
+    is_seen = threading.Event()
 
     def waiting(piece: memoryview, descriptor: int, offset: int) -> bool:
         if found._not_finite is not None:
             # The rest comes once the block below is done.
             is_seen.wait(10)
-        return original(piece, descriptor, offset)
+        return read_into(piece, descriptor, offset)
 
     monkeypatch.setattr(look, "read_into", waiting)
     with found.beside():
