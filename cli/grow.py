@@ -21,12 +21,14 @@ from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.operator import Operator
 from hfgrow.plan.plan import connection_rate, seams
 from hfgrow.plan.tensors import Learned
+from hfgrow.train.recipe.files import find_recipe
 
 from . import options
 from .models import example_of
 from .options import Step, extra_parameters, own_parameters, parameter_of, with_extra_steps
 from .output import Console, broken
 from .pages import BESIDES, GROW, IN_DEPTH, IN_WIDTH
+from .words import growths
 
 _SHARED: dict[str, tuple[Any, Any]] = {
     "out": (options.OutOption, None),
@@ -51,12 +53,19 @@ _PANELS = {"depth": IN_DEPTH, "width": IN_WIDTH}
 _APPLY_EXAMPLES = """\
 hfgrow apply TinyLlama steps.yaml       # such as: [zero-depth: {g: 2}, untie]
 hfgrow apply TinyLlama mergekit.yaml    # passthrough slices of mergekit
+hfgrow apply Qwen/Qwen3-4B-Base openseek-mid   # a growth that hfgrow knows
 hfgrow apply TinyLlama steps.yaml --dry-run"""
 MODEL = parameter_of("model", options.ModelArgument, inspect.Parameter.empty)
 # From the values of all parameters, the request without its steps, and who is told.
 Work = Callable[[Mapping[str, Any], GrowthRequest, Console], Growth]
 _StepsArgument = Annotated[
-    Path, typer.Argument(metavar="STEPS.yaml", help="A YAML list, such as: - stack: {g: 2}")
+    str,
+    typer.Argument(
+        metavar="STEPS",
+        help="A YAML list, such as: - stack: {g: 2}; or a growth of hfgrow's: `hfgrow recipes` "
+        "lists them.",
+        autocompletion=growths,
+    ),
 ]
 
 
@@ -91,20 +100,20 @@ def _apply_command() -> Callable[..., None]:
     file = parameter_of("steps", _StepsArgument, inspect.Parameter.empty)
 
     def work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -> Growth:
-        model, path = values["model"], values["steps"]
-        if _is_file_of_steps(Path(model)) and not path.is_file():
+        model, name = values["model"], values["steps"]
+        if _is_file_of_steps(model) and not Path(name).is_file():
             # The order of earlier versions.
-            model, path = str(path), Path(model)
-        steps = read_steps(path)
-        if [name for name, _ in steps] == ["partial"] and path.suffix in (".yaml", ".yml"):
+            model, name = name, model
+        steps = read_steps(find_recipe(name, "growths"))
+        if [operator for operator, _ in steps] == ["partial"] and _is_file_of_steps(name):
             console.say(f"That is: hfgrow {describe_typed(steps[0], model)}")
         return grow(replace(request, model=model, steps=steps), console)
 
     return growing_command([MODEL, file], work)
 
 
-def _is_file_of_steps(path: Path) -> bool:
-    return path.suffix in (".yaml", ".yml") and path.is_file()
+def _is_file_of_steps(name: str) -> bool:
+    return Path(name).suffix in (".yaml", ".yml") and Path(name).is_file()
 
 
 def describe_typed(step: Step, model: str) -> str:

@@ -9,14 +9,15 @@ from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import size
 from hfgrow.errors import OutputError, UsageError, printable
 from hfgrow.hub.search import DEMO, load_aliases
-from hfgrow.train.recipe.files import find_recipe, shipped_recipes, summary_of
+from hfgrow.train.recipe.files import shipped_recipes, summary_of
 
 from . import options
 from .output import Console, near, paragraphs
 from .pages import LOOK
-from .words import documentation, pages, recipes_and_studies
+from .words import all_recipes, documentation, pages
 
-_STUDIES = "studies"
+# The command that takes a shipped recipe -> the folder where such recipes lie.
+_FOLDERS = {"train": "", "study": "studies", "apply MODEL": "growths"}
 
 
 def register(app: typer.Typer) -> None:
@@ -29,9 +30,7 @@ def register(app: typer.Typer) -> None:
 def recipes(
     name: Annotated[
         str | None,
-        typer.Argument(
-            metavar="NAME", help="One of them, to print.", autocompletion=recipes_and_studies
-        ),
+        typer.Argument(metavar="NAME", help="One of them, to print.", autocompletion=all_recipes),
     ] = None,
     copy: Annotated[
         Path | None,
@@ -41,9 +40,9 @@ def recipes(
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """List the recipes and studies inside hfgrow, print one, or copy it."""
+    """List the recipes, studies and growths inside hfgrow, print one, or copy it."""
     console = Console(as_json=json, quiet=quiet)
-    kinds = {"train": shipped_recipes(), "study": shipped_recipes(_STUDIES)}
+    kinds = {command: shipped_recipes(folder) for command, folder in _FOLDERS.items()}
     if name is None:
         if copy is not None:
             raise UsageError("--copy copies one recipe, and none is named", hint="hfgrow recipes")
@@ -54,14 +53,15 @@ def recipes(
             told = {key: summary_of(file) for key, file in shipped.items()}
             lines += paragraphs(told.items(), console.width, indent=2)
             found += [
-                {"name": key, "command": command, "summary": text} for key, text in told.items()
+                {"name": key, "command": command.split()[0], "summary": text}
+                for key, text in told.items()
             ]
         console.result("\n".join(lines), {"recipes": found})
         console.say("Next: hfgrow recipes NAME, and to change one: --copy FILE.yaml")
         return
     command, key = _kind(name, kinds)
-    text = find_recipe(key, _STUDIES if command == "study" else "").read_text(encoding="utf-8")
-    document: dict[str, Any] = {"name": key, "command": command, "text": text}
+    text = kinds[command][key].read_text(encoding="utf-8")
+    document: dict[str, Any] = {"name": key, "command": command.split()[0], "text": text}
     if copy is None:
         console.result(text.rstrip("\n"), document)
         return

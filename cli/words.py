@@ -1,4 +1,4 @@
-"""What a shell completes: names of models, recipes, studies, operators and dtypes.
+"""What a shell completes: names of models, recipes, studies, steps, operators and dtypes.
 
 A name that a user's own table spoils is left out: a completion has nobody to tell.
 """
@@ -34,9 +34,14 @@ def studies(incomplete: str) -> list[Word]:
     return list(_shipped("studies", incomplete))
 
 
-def recipes_and_studies(incomplete: str) -> list[Word]:
-    """Return both."""
-    return [*_shipped("", incomplete), *_shipped("studies", incomplete)]
+def growths(incomplete: str) -> list[Word]:
+    """Return the steps of hfgrow's that begin so."""
+    return list(_shipped("growths", incomplete))
+
+
+def all_recipes(incomplete: str) -> list[Word]:
+    """Return all three."""
+    return [*recipes(incomplete), *studies(incomplete), *growths(incomplete)]
 
 
 def operators(incomplete: str) -> list[Word]:

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _MAX_NBYTES = 1 << 16
 _SCIENTIFIC = re.compile(r"[-+]?\d+[eE][-+]?\d+", re.ASCII)
 
 
-def read_steps(path: Path) -> list[tuple[str, dict[str, object]]]:
+def read_steps(path: Path | Traversable) -> list[tuple[str, dict[str, object]]]:
     """Read the steps of a growth.
 
     Args:

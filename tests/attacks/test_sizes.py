@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.checkpoint.files import INDEX
 from hfgrow.checkpoint.header import MAX_HEADER_NBYTES, build_header
-from hfgrow.plan.families import FAMILIES
 from tests.attacks.craft import read_raw, write_raw
 from tests.program import run_hfgrow
+from tests.skeletons import write_sparse
 
 LLAMA_70B = {
     "architectures": ["LlamaForCausalLM"],
@@ -55,24 +54,6 @@ def test_a_header_full_of_tensors_is_refused_in_bounded_memory(base: Path) -> No
     (base / "model.safetensors").unlink()
     assert finished.returncode == 3, finished.stderr
     assert "num_hidden_layers" in finished.stderr
-
-
-def write_sparse(folder: Path, config: dict[str, object], num_shards: int) -> None:
-    """Write a checkpoint of any size in bfloat16 whose weights are holes."""
-    (folder / "config.json").write_text(json.dumps(config))
-    shapes = list(FAMILIES["llama"].shapes(config, tied=False).items())
-    step = -(-len(shapes) // num_shards)
-    weight_map: dict[str, str] = {}
-    for i in range(num_shards):
-        name = f"model-{i + 1:05}-of-{num_shards:05}.safetensors"
-        part = shapes[i * step : (i + 1) * step]
-        raw = build_header([(n, "BF16", shape) for n, shape in part], metadata={"format": "pt"})
-        numbers = sum(shape[0] * (shape[1] if len(shape) == 2 else 1) for _, shape in part)
-        with (folder / name).open("wb") as file:
-            file.write(raw)
-            file.truncate(len(raw) + 2 * numbers)
-        weight_map |= {n: name for n, _ in part}
-    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
 @pytest.mark.case("D10", "I3")

@@ -61,6 +61,7 @@ COMPLETIONS = {
     "hfgrow study p": "paper-main",
     "hfgrow recipes grad": "gradual-midas",
     "hfgrow operators z": "zero-depth",
+    "hfgrow apply demo open": "openseek-mid",
     "hfgrow compare demo --ops stack,zero-d": "stack,zero-depth",
     "hfgrow stack demo --dtype b": "bfloat16",
     "hfgrow docs tr": "training",
@@ -82,7 +83,7 @@ def test_a_shell_completes_names(typed: str) -> None:
 
 def test_recipes_are_listed_with_what_they_are() -> None:
     finished = call_hfgrow("recipes")
-    for name in (*shipped_recipes(), *shipped_recipes("studies")):
+    for name in (*shipped_recipes(), *shipped_recipes("studies"), *shipped_recipes("growths")):
         assert re.search(rf"^  {re.escape(name)}  +\w", finished.stdout, re.MULTILINE)
     document = json.loads(call_hfgrow("recipes", "--json").stdout)
     assert {"name": "paper-main", "command": "study"}.items() <= next(

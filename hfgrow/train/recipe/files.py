@@ -20,7 +20,8 @@ def shipped_recipes(folder: str = "") -> dict[str, Traversable]:
     """Return the recipes that travel with hfgrow, by name, in alphabetical order.
 
     Args:
-        folder: The folder inside that of the recipes: `studies` holds those of studies.
+        folder: The folder inside that of the recipes: `studies` holds those of studies, `growths`
+            steps of growth.
     """
     recipes = files(_SHIPPED) / folder if folder else files(_SHIPPED)
     found = [item for item in recipes.iterdir() if item.name.endswith(_SUFFIX)]
@@ -44,7 +45,7 @@ def find_recipe(recipe: str | Path, folder: str = "") -> Traversable:
         UsageError: It is neither.
     """
     path = Path(recipe).expanduser()
-    if path.is_file() or (path.exists() and not folder):
+    if path.exists() and not (folder and path.is_dir()):
         return path
     name, shipped = str(recipe).removesuffix(_SUFFIX), shipped_recipes(folder)
     if name in shipped:

@@ -1,0 +1,1 @@
+"""Growths of released models, as steps for `hfgrow apply`."""
