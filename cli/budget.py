@@ -13,6 +13,7 @@ from hfgrow.growth.models import base_name, files_of, locate
 from hfgrow.hub.client import HubClient
 from hfgrow.plan.operators.stacking import stack
 from hfgrow.study.budget import (
+    BOUND,
     DEFAULT_G,
     MOST_SHARE,
     PAPER,
@@ -24,6 +25,7 @@ from hfgrow.study.budget import (
     draw_budget,
     format_of,
     growth_factor_advice,
+    reported_tokens_per_parameter,
     write_picture,
 )
 from hfgrow.study.law_fit import Fit, fit_files
@@ -192,6 +194,7 @@ def _lines(budget: Budget, name: str | None, layers: tuple[int, int] | None) -> 
             f"{MOST_SHARE:.0%} of the tokens from scratch"
         )
     lines.append(f"g            {budget.g}: {growth_factor_advice(budget.g)}")
+    lines += _argument(budget)
     if name:
         lines.append("note         a base that has seen more than d has its compute behind it")
     return [*lines, *_expected(budget)]
@@ -206,6 +209,27 @@ def _confidence(budget: Budget) -> str:
     if not budget.outside:
         return f"inside what it was fitted on ({fitted})"
     return f"extrapolated: {' and '.join(budget.outside)} outside what it was fitted on ({fitted})"
+
+
+def _argument(budget: Budget) -> list[str]:
+    """Return what two papers say of growing here, each with its range, and where they part."""
+    least, most = reported_tokens_per_parameter()
+    sizes = [found.num_parameters for found in REPORTED]
+    if budget.disputes:
+        verdict = f"they disagree here: {'; '.join(budget.disputes)}"
+    elif budget.g <= BOUND.g:
+        verdict = "they agree here"
+    else:
+        verdict = f"they agree here: g = {budget.g} is above what either recommends"
+    return [
+        f"argument     grow, g from 2 to {DEFAULT_G}, whatever the budget (Du et al. 2024; seen "
+        f"at {least:.0f} to {most:,.0f} tokens a parameter, {shown(min(sizes))} to "
+        f"{shown(max(sizes))} parameters, g = {DEFAULT_G})",
+        f"             g = {BOUND.g} is reliable, the gain is largest below "
+        f"{BOUND.tokens_per_parameter:g} tokens a parameter, and from some larger g on scratch is "
+        f"better ({BOUND.source}; dense language models and MLPs)",
+        f"             {verdict}",
+    ]
 
 
 def _expected(budget: Budget) -> list[str]:

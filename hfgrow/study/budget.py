@@ -9,6 +9,9 @@ model, and `C` the FLOPs of everything, `6 N D` for `D` tokens of the grown mode
 
 Source: Du et al. 2024, "Stacking Your Transformers: A Closer Look at Model Growth for Efficient LLM
 Pre-Training", https://arxiv.org/abs/2405.15319, Sec. 4.2
+
+What that law says is disputed, and stands beside it: Mallik et al. 2026, "When is Warmstarting
+Effective for Scaling Language Models?", https://arxiv.org/abs/2605.13405
 """
 
 from dataclasses import asdict, dataclass
@@ -96,26 +99,48 @@ class Reported:
 
     Attributes:
         num_parameters: Of the grown model.
+        tokens: Of the grown model at that point; from scratch, where the paper compares by those.
         speedup: At equal training loss, 0.546 for 54.6 %.
         where: At which point of training, and where the paper says so.
     """
 
     num_parameters: float
+    tokens: float
     speedup: float
     where: str
 
 
 # All with g = 4 and d = 10B, at learning rates that had hardly decayed.
 REPORTED = (
-    Reported(0.41e9, 0.531, "after 400B tokens (Sec. 4.1)"),
-    Reported(0.41e9, 0.310, "after 700B tokens (Sec. 4.1)"),
-    Reported(1.1e9, 0.491, "after 8e20 FLOPs (Fig. 3)"),
-    Reported(3e9, 0.486, "after 180B tokens (Sec. 4.1)"),
-    Reported(3e9, 0.545, "after 240B tokens (Sec. 4.1)"),
-    Reported(7e9, 0.546, "194B tokens instead of 300B (abstract)"),
+    Reported(0.41e9, 400e9, 0.531, "after 400B tokens (Sec. 4.1)"),
+    Reported(0.41e9, 700e9, 0.310, "after 700B tokens (Sec. 4.1)"),
+    Reported(1.1e9, 8e20 / (6 * 1.1e9), 0.491, "after 8e20 FLOPs (Fig. 3)"),
+    Reported(3e9, 180e9, 0.486, "after 180B tokens (Sec. 4.1)"),
+    Reported(3e9, 240e9, 0.545, "after 240B tokens (Sec. 4.1)"),
+    Reported(7e9, 300e9, 0.546, "194B tokens instead of 300B (abstract)"),
 )
 
 DEFAULT_G = 4
+# The largest of the paper's optimum, which lies between 2 and 4.
+_MOST_G = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a later study finds of when growth pays, on dense language models and dense MLPs.
+
+    Attributes:
+        g: The growth factor that is reliable. Somewhere above it training from scratch is better.
+        tokens_per_parameter: The budget, `D / N`, below which the gain is largest.
+        source: Where that was found.
+    """
+
+    g: int
+    tokens_per_parameter: float
+    source: str
+
+
+BOUND = Bound(g=2, tokens_per_parameter=20, source="Mallik et al. 2026, arXiv 2605.13405, abstract")
 
 # The most tokens of the base, as a share of those from scratch: our bound, not the paper's.
 # Where the law is far from home it asks for more than there are: 24B of 2B at 135M parameters.
@@ -184,6 +209,24 @@ class Budget:
         return self.law.outside(self.num_parameters, self.flops)
 
     @property
+    def tokens_per_parameter(self) -> float:
+        """`D / N`, of the target from scratch."""
+        return self.scratch_tokens / self.num_parameters
+
+    @property
+    def disputes(self) -> tuple[str, ...]:
+        """Where the law's paper and the later bound say different things of this budget."""
+        found = []
+        if BOUND.g < self.g <= _MOST_G:
+            found.append(f"g = {self.g} is in the one's optimum, and above the other's {BOUND.g}")
+        if self.tokens_per_parameter > BOUND.tokens_per_parameter:
+            found.append(
+                f"{self.tokens_per_parameter:.3g} tokens a parameter are above the other's "
+                f"{BOUND.tokens_per_parameter:g}, where it sees the gain shrink"
+            )
+        return tuple(found)
+
+    @property
     def expected_tokens(self) -> tuple[float, float]:
         """Tokens from scratch whose FLOPs would give the loss of `scratch_tokens`, least and most.
 
@@ -230,6 +273,9 @@ class Budget:
             "continued_share": 1 - share,
             "law": asdict(self.law),
             "reported": [asdict(found) for found in REPORTED],
+            "tokens_per_parameter": self.tokens_per_parameter,
+            "bound": asdict(BOUND),
+            "disputes": list(self.disputes),
             "expected_tokens": [round(tokens) for tokens in self.expected_tokens],
             "doubts": list(self.doubts),
         }
@@ -291,7 +337,7 @@ def budget_of(
 
 def growth_factor_advice(g: int) -> str:
     """Return what the paper found of a growth factor, in a sentence."""
-    if g <= 4:
+    if g <= _MOST_G:
         return (
             "the paper's optimum lies between 2 and 4, and it takes 4 whatever the size: the "
             "smaller base is cheaper, and as good a start"
@@ -300,6 +346,12 @@ def growth_factor_advice(g: int) -> str:
         "above the paper's optimum, which lies between 2 and 4: the shallower the base, the less "
         "it learns; one of a single layer did worse than training from scratch"
     )
+
+
+def reported_tokens_per_parameter() -> tuple[float, float]:
+    """Return the least and the most `D / N` that the paper's speed-ups were seen at."""
+    found = [one.tokens / one.num_parameters for one in REPORTED]
+    return min(found), max(found)
 
 
 def format_of(path: Path) -> str:

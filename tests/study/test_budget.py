@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from math import log10
 from pathlib import Path
 
@@ -69,6 +70,25 @@ def test_what_is_expected_of_a_budget_far_from_the_paper_is_called_a_guess() -> 
     found = json.loads(call_hfgrow(*words, "--json").stdout)
     assert len(found["doubts"]) == 3
     assert found["expected_tokens"] == [round(2e9 / 1.546), round(2e9 / 1.31)]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "g", "said"),
+    [
+        ("100B", 2, "they agree here$"),
+        ("100B", 4, "they disagree here: g = 4 is in the one's optimum, and above the other's 2$"),
+        ("2T", 2, "they disagree here: 286 tokens a parameter are above the other's 20, where"),
+        ("2T", 3, "above the other's 2; 286 tokens a parameter are above the other's 20, where"),
+        ("100B", 8, "they agree here: g = 8 is above what either recommends$"),
+    ],
+)
+def test_a_budget_says_where_the_two_papers_disagree(tokens: str, g: int, said: str) -> None:
+    words = ("budget", "--parameters", "7B", "--tokens", tokens, "--g", str(g))
+    text = call_hfgrow(*words).stdout
+    assert re.search(said, re.sub(r"\n {13}", " ", text), re.MULTILINE)
+    found = json.loads(call_hfgrow(*words, "--json").stdout)
+    assert bool(found["disputes"]) == ("disagree" in text)
+    assert found["bound"]["tokens_per_parameter"] == 20
 
 
 def test_what_the_law_was_fitted_on_is_not_extrapolated() -> None:
