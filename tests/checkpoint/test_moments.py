@@ -86,6 +86,24 @@ def test_what_is_new_begins_at_step_zero(model: Any) -> None:
     assert grown[LAYER.format(0)]["step"] == 7
 
 
+@pytest.mark.parametrize("mode", ["copy", "copy-v", "asym"])
+def test_muon_and_adamw_grow_side_by_side(mode: Mode, model: Any) -> None:
+    """Muon has the matrices of the layers, AdamW everything else."""
+    state = adam_state(model)
+    inside = {name for name in state if ".layers." in name and state[name]["exp_avg"].ndim == 2}
+    mixed = state | {name: {"momentum_buffer": state[name]["exp_avg"]} for name in inside}
+    plan = plan_state_dict(model, [("zero-depth", {"g": 2}), ("hyperclone", {"g": 2})])
+    grown, as_adamw = (grow_optimizer_state(plan, one, mode) for one in (mixed, state))
+    assert grown.keys() == plan.tensors.keys()
+    for name, entry in grown.items():
+        if ".layers." in name and plan.tensors[name].recipe.shape[1:]:
+            assert torch.equal(entry["momentum_buffer"], as_adamw[name]["exp_avg"]), name
+            assert entry.keys() == {"momentum_buffer"}
+            assert mode != "copy-v" or not entry["momentum_buffer"].any()
+        else:
+            assert all(torch.equal(entry[key], as_adamw[name][key]) for key in as_adamw[name])
+
+
 def test_new_entries_have_no_history(model: Any) -> None:
     plan = plan_state_dict(model, [("zero-width", {"hidden_size": 40})])
     state = adam_state(model)
@@ -160,7 +178,7 @@ def test_state_that_does_not_belong_is_refused(model: Any) -> None:
     name = "model.norm.weight"
     wrong: list[tuple[dict[str, Any], str]] = [
         ({f"module.{key}": entry for key, entry in state.items()}, "none of which"),
-        ({key: {"momentum_buffer": entry["exp_avg"]} for key, entry in state.items()}, "AdamW"),
+        ({key: {"square_avg": entry["exp_avg"]} for key, entry in state.items()}, "square_avg: it"),
         (state | {name: {"step": 1, "exp_avg": torch.ones(32)}}, "has no exp_avg_sq"),
         (state | {name: state[name] | {"exp_avg": torch.ones(3)}}, "has shape"),
         (state | {name: state[name] | {"max_exp_avg_sq": torch.ones(32)}}, "max_exp_avg_sq"),

@@ -20,7 +20,8 @@ GROWTHS = {
     "apply": ["apply", "steps.yaml", "demo", "--max-shard-size", "8MB"],
 }
 # Runs of recipe.yaml, and the step of 8 that each is kept at: 4 is just before the growth, which
-# grows the optimizer's state too, 6 inside the training after it. Muon's momentum cannot grow.
+# grows the optimizer's state too, 6 inside the training after it. Muon's momentum could not
+# grow then.
 RUNS: dict[str, tuple[int, list[str]]] = {
     "adamw": (4, []),
     "schedule_free_adamw": (6, []),

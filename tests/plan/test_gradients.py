@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from hfgrow.checkpoint.compute.moments import grow_optimizer_state
 from hfgrow.checkpoint.compute.state_dict import evaluated
 from hfgrow.growth.memory import plan_state_dict
 from hfgrow.plan.plan import GrowthPlan, TensorPlan
@@ -95,6 +96,30 @@ def test_squares_of_gradients_follow_the_squared_maps(
     means = [{name: (one[name] + two[name]) / 2 for name in one} for one, two in (base, grown)]
     found = of_recipes(pair.plan, lambda recipe: squared(gradient(recipe)), means[0])
     assert worst(found, means[1], pair.sourced) < 1e-12
+
+
+@pytest.mark.parametrize("growth", EXACT)
+def test_the_momentum_of_muon_grows_into_that_of_the_grown_gradients(
+    growth: str, make_checkpoint: MakeCheckpoint
+) -> None:
+    """At rest, so that both models see the gradients of the same function, text after text."""
+    pair = Pair(make_checkpoint("qwen3", tied=True, dtype="float64"), EXACT[growth])
+    base, expected = (momentum_of(model) for model in (pair.base, pair.grown))
+    found = grow_optimizer_state(pair.plan, base, "copy")
+    assert found.keys() == expected.keys()
+    there = {name: entry["momentum_buffer"] for name, entry in expected.items()}
+    kept = {name: entry["momentum_buffer"] for name, entry in found.items()}
+    assert worst(kept, there, {name: pair.sourced[name] for name in there}) < 1e-12
+
+
+def momentum_of(model: Any) -> dict[str, dict[str, Any]]:
+    """The state of torch's Muon after three texts."""
+    matrices = {n: p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n}
+    optimizer: Any = torch.optim.Muon(matrices.values(), lr=0.0, weight_decay=0.0)
+    for text in (slice(0, 1), slice(1, 2), slice(0, 2)):
+        gradients(model, text)
+        optimizer.step()
+    return {name: optimizer.state[parameter] for name, parameter in matrices.items()}
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])

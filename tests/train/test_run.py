@@ -101,12 +101,14 @@ def test_a_run_grows_on_the_way(tmp_path: Path) -> None:
     assert after == before, "zero layers change nothing, and neither does the way over the disk"
 
 
-def test_moments_go_through_growth(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("muon", marks=pytest.mark.slow)])
+def test_moments_go_through_growth(tmp_path: Path, optimizer: str) -> None:
     """With the moments kept, the steps after growth are others than with them reset."""
     after = {}
     for mode in ("reset", "copy"):
         (tmp_path / mode).mkdir()
-        recipe = runs.recipe(tmp_path / mode, stages=runs.growing(mode))
+        stages = runs.growing(mode)
+        recipe = runs.recipe(tmp_path / mode, stages=stages, optimizer={"name": optimizer})
         runs.carry(recipe)
         after[mode] = runs.losses(recipe)
     assert after["reset"][:5] == after["copy"][:5]

@@ -36,7 +36,6 @@ from hfgrow.train.recipe.parts import (
     Data,
     Evaluation,
     FreshModel,
-    Muon,
     Optimizer,
     Push,
     ScheduleFreeAdamW,
@@ -264,12 +263,8 @@ def _train_faults(recipe: "Recipe", train: Train, i: int, grown: Sequence[Grow])
 
 def _grow_faults(recipe: "Recipe", grow: Grow, i: int, *, trained: bool) -> Iterator[Fault]:
     location: Location = ("stages", i, "grow", "optimizer_state")
-    if grow.optimizer_state == "reset":
-        return
-    if not trained:
+    if grow.optimizer_state != "reset" and not trained:
         yield location, grow.optimizer_state, "reset: nothing was trained before this growth"
-    elif isinstance(recipe.optimizer, Muon):
-        yield location, grow.optimizer_state, "reset: the momentum of muon begins anew"
 
 
 def learning_of(grow: Grow, recipe: Recipe) -> LearnArguments:
