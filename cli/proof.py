@@ -1,5 +1,6 @@
-"""Commands about a model that was grown: verify, lineage, reproduce, card."""
+"""Commands about a model that was grown: verify, lineage, reproduce, ungrow, card."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +9,12 @@ import typer
 
 from hfgrow.checkpoint.files import CARD, REPO_ID, LocalFolder
 from hfgrow.checkpoint.staging import replace_text, translated
-from hfgrow.console import size
+from hfgrow.console import count, size
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.models import files_of, local_folder, locate
 from hfgrow.growth.publish import card_of, record_training
 from hfgrow.growth.reproduce import reproduce as reproduce_model
+from hfgrow.growth.ungrow import ungrow as ungrow_model
 from hfgrow.growth.verify import Verified
 from hfgrow.growth.verify import verify as verify_model
 from hfgrow.hub.client import HubClient
@@ -21,6 +23,7 @@ from hfgrow.lineage.describe import (
     changed_widths,
     command_line,
     describe_parameters,
+    describe_steps,
     ledger_lines,
     measured_lines,
     training_lines,
@@ -35,6 +38,9 @@ from .pages import PROVE
 
 # Of a text, no more than 512 tokens are looked at.
 _MAX_TEXT_NBYTES = 1 << 20
+_UNGROW_EXAMPLES = """\
+hfgrow ungrow smol-grown/final              # a run whose training had `trainable: new`
+hfgrow ungrow ./demo-zero-depth-g2 --out back"""
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +50,7 @@ def register(app: typer.Typer) -> None:
     app.command("lineage", rich_help_panel=panel)(lineage)
     app.command("reproduce", rich_help_panel=panel)(reproduce)
     app.command("card", rich_help_panel=panel)(card)
+    app.command("ungrow", rich_help_panel=panel, epilog=_UNGROW_EXAMPLES)(ungrow)
 
 
 def verify(
@@ -203,6 +210,52 @@ def reproduce(
         "\n".join(f"{name}: sha256 {digest}, equal" for name, digest in outcome.items()),
         {"model": model, "sha256": dict(outcome), "ok": True},
     )
+
+
+def ungrow(
+    folder: options.FolderArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Output folder.  [default: ./NAME-ungrown]"
+        ),
+    ] = None,
+    overwrite: options.OverwriteOption = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Take the last growth back: the base, bit for bit, where only what was added was trained.
+
+    From the folder and its hfgrow.json alone. Refused where old weights were trained, or where the
+    operator changed them in a way that rounds; which do not: hfgrow docs operators
+    """
+    console = Console(as_json=json, quiet=quiet)
+    found = ungrow_model(folder, out, console, overwrite=overwrite)
+    shown, link = printable(found.out, 200), found.link
+    equal = "equal to that of the base" if not found.unproved else "not compared"
+    lines = [
+        f"Took back {describe_steps(link.steps)}: {count(link.result.num_parameters)} parameters "
+        f"into {count(found.num_parameters)}",
+        f"  where     {shown}, {size(found.nbytes)}",
+        f"  sha256    {found.sha256}, {equal}",
+        *(
+            [f"  note      {found.unproved}; by its lineage no old weight moved"]
+            if found.unproved
+            else []
+        ),
+        f"Next: hfgrow inspect {shlex.quote(shown)}",
+    ]
+    for line in broken(lines, console.width, behind=12):
+        console.say(line)
+    document = {
+        "out": str(found.out),
+        "base": link.base.name,
+        "num_parameters": found.num_parameters,
+        "sha256": found.sha256,
+        "is_equal": not found.unproved,
+        "unproved": found.unproved,
+    }
+    console.result(str(found.out), document)
 
 
 def card(

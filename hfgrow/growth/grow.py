@@ -69,6 +69,7 @@ class GrowthRequest:
         dry_run: Stop when the plan is made.
         maps: The folder with the maps of learned steps; a dry run needs none.
         untested: Whether a type is grown that was not proven with the transformers installed here.
+        know_base: Whether the lineage has the sha256 of the base also where nothing is proved.
     """
 
     model: str
@@ -89,6 +90,7 @@ class GrowthRequest:
     dry_run: bool = False
     maps: Path | None = None
     untested: bool = False
+    know_base: bool = False
 
     @property
     def wants_proof(self) -> bool:
@@ -316,6 +318,7 @@ def _begin_lineage(
 def _looking(request: GrowthRequest, growth: Growth, manifest: Manifest) -> Iterator[Look]:
     """Read the base beside the writing for what has to be known of it: hashes, and NaN."""
     wants_hashes = request.wants_proof or request.push or len(manifest.chain) > 1
+    wants_hashes |= request.know_base
     files = manifest.link.base.files
     unknown = [name for name, file in files.items() if wants_hashes and file.sha256 is None]
     look = Look(

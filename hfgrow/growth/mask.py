@@ -15,6 +15,7 @@ from typing import Any
 
 from hfgrow.checkpoint.compute.state_dict import evaluated, torch_dtype
 from hfgrow.errors import UsageError
+from hfgrow.growth.recorded import recorded_base
 from hfgrow.lineage.manifest import Link
 from hfgrow.plan.axes import FRESH, AxisMap
 from hfgrow.plan.depth import HIDDEN
@@ -22,7 +23,7 @@ from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import Kind, Role, layer_of, layer_prefix
 from hfgrow.plan.operators import apply
 from hfgrow.plan.operators.operator import check_amount
-from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
+from hfgrow.plan.plan import GrowthPlan, GrowthStep
 from hfgrow.plan.tensors import CONFIG_DTYPES, Fill, Lift
 
 
@@ -190,27 +191,10 @@ def _is_as_grown(found: Any, grown: Any) -> bool:
 
 def _blank_base(model: Any, link: Link) -> GrowthPlan:
     """Return the plan of the base with zeros for weights: what is left of growth is random."""
-    config = model.config.to_dict()
-    family = FAMILIES[config["model_type"]]
-    num_layers = link.base.num_hidden_layers
-    for key in family.per_layer_lists:
-        if config.get(key) is not None:
-            config[key] = config[key][:num_layers]
-    config |= {key: size for key, size in link.base.widths.items() if size is not None}
-    config["num_hidden_layers"] = num_layers
-    tied = family.is_tied(config) or any(step.operator == "untie" for step in link.steps)
     dtype = CONFIG_DTYPES[str(model.dtype).removeprefix("torch.")]
-    return GrowthPlan(
-        folder="",
-        config=config,
-        family=family.model_type,
-        layer_map=tuple(LayerSource(i) for i in range(num_layers)),
-        tensors={
-            name: TensorPlan(dtype, Fill(shape, 0.0))
-            for name, shape in family.shapes(config, tied=tied).items()
-        },
-        files={},
-    )
+    base = recorded_base(model.config.to_dict(), link, dtype)
+    zeros = {name: replace(t, recipe=Fill(t.shape, 0.0)) for name, t in base.tensors.items()}
+    return replace(base, tensors=zeros)
 
 
 def _applied(plan: GrowthPlan, steps: tuple[GrowthStep, ...]) -> GrowthPlan:

@@ -113,6 +113,20 @@ class AxisMap:
             tuple(Span(s.start, s.length, s.backward, s.forward) for s in self.spans),
         )
 
+    @cached_property
+    def inverse(self) -> "AxisMap":
+        """The map from the grown axis back to the base's: each index is its first copy, unscaled.
+
+        No index of the base may lack one.
+        """
+        found, at = [], 0
+        for span in self.copies(0, 0).spans:
+            if span.start != FRESH:
+                back = Span(at, span.length, 1 / (span.forward or 1), 1 / (span.backward or 1))
+                found.append((span.start, back))
+            at += span.length
+        return AxisMap(self.size, tuple(back for _, back in sorted(found, key=lambda one: one[0])))
+
     def scaled(self, factor: float) -> "AxisMap":
         """Return the map of activations that are `factor` times as large."""
         return AxisMap(

@@ -115,7 +115,8 @@ def grow_stage(
     Raises:
         GrowthError: The growth cannot be, or cannot be written.
     """
-    request = GrowthRequest(model=model, steps=[stage.step], out=out, dtype=dtype)
+    # Beside a training it costs nothing to know the base, and the growth can be taken back.
+    request = GrowthRequest(model=model, steps=[stage.step], out=out, dtype=dtype, know_base=True)
     if not stage.needs_maps:
         grow(request, learner.progress)
         return

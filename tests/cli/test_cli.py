@@ -18,7 +18,7 @@ from tests.program import call_hfgrow, environment, program, run_hfgrow
 COMMANDS = (
     *OPERATORS,
     "apply",
-    *("inspect", "check", "operators", "env", "verify", "lineage", "reproduce", "card"),
+    *("inspect", "check", "operators", "env", "verify", "lineage", "reproduce", "card", "ungrow"),
     *("pull", "push", "learn", "budget", "eval", "compare", "train", "study", "data"),
     *("recipes", "aliases", "docs", "clean"),
 )

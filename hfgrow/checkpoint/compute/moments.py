@@ -31,7 +31,7 @@ from typing import Any, Literal, get_args
 
 from hfgrow.checkpoint.compute.state_dict import dtype_of, evaluated
 from hfgrow.errors import ModelError, UsageError, printable
-from hfgrow.plan.families.table import layer_of, layer_prefix
+from hfgrow.plan.families.table import layer_of
 from hfgrow.plan.plan import GrowthPlan, TensorPlan
 from hfgrow.plan.tensors import (
     Blend,
@@ -44,6 +44,7 @@ from hfgrow.plan.tensors import (
     linear,
     squared,
 )
+from hfgrow.plan.undo import first_sources
 
 Mode = Literal["reset", "copy", "copy-v", "asym"]
 Tensors = Mapping[str, Any]
@@ -108,7 +109,7 @@ def grow_optimizer_state(
         for name, tensor in plan.tensors.items()
         if all(leaf.name in state for leaf in leaves(tensor.recipe))
     }
-    sources = _first_sources(plan)
+    sources = first_sources(plan)
 
     def kept(name: str, whole: Recipe) -> Recipe:
         if mode == "copy":
@@ -204,26 +205,6 @@ def _without_layer(name: str) -> str:
 
 def _is_scalar(value: Any) -> bool:
     return isinstance(value, int | float) or value.numel() == 1
-
-
-def _first_sources(plan: GrowthPlan) -> dict[str, str | None]:
-    """Return for every grown tensor the one of the base that it is the first copy of, if it is."""
-    seen: set[int] = set()
-    first = []
-    for source in plan.layer_map:
-        first.append(source.mode == "copy" and source.layer not in seen)
-        if first[-1]:
-            seen.add(source.layer)
-    sources: dict[str, str | None] = {}
-    for name in plan.tensors:
-        found = layer_of(name)
-        if found is None:
-            sources[name] = name
-        else:
-            layer, suffix = found
-            origin = layer_prefix(plan.layer_map[layer].layer) + suffix
-            sources[name] = origin if first[layer] else None
-    return sources
 
 
 def _evaluated(recipes: Mapping[str, Recipe], tensors: Tensors) -> dict[str, Any]:

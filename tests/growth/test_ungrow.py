@@ -1,0 +1,142 @@
+"""A growth taken back: the base bit for bit, or a refusal that names the weight that is gone."""
+
+import json
+import re
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hfgrow.errors import ModelError, VerificationError
+from hfgrow.growth.grow import GrowthRequest, grow
+from hfgrow.growth.steps import Steps
+from hfgrow.growth.ungrow import ungrow
+from tests.checkpoints import MakeCheckpoint, edit_json
+from tests.program import call_hfgrow
+
+WEIGHTS = "model.safetensors"
+UNDONE: dict[str, Steps] = {
+    "layers that add nothing": [("zero-depth", {"every": 2})],
+    "a stack": [("stack", {"layers": 6})],
+    "a middle that stands twice": [("lidas", {"block": 2})],
+    "fresh layers": [("random-depth", {"layers": 6})],
+    "neurons twice, halved": [("hyperclone", {"ffn": 96})],
+    "neurons that write zeros": [("zero-width", {"ffn": 60})],
+    "every width twice": [("hyperclone", {"g": 2})],
+    "a head of its own": [("untie", {})],
+    "branches by half": [("stack", {"g": 2}), ("branch-scale", {"exponent": 1.0})],
+    "all of it": [("untie", {}), ("zero-depth", {"g": 2}), ("hyperclone", {"ffn": 96})],
+}
+KEPT: dict[str, tuple[Steps, str]] = {
+    "noise": (
+        [("hyperclone-noisy", {"ffn": 96})],
+        "down_proj.weight of the base cannot be had back: its copies were told apart by noise",
+    ),
+    "thirds": ([("hyperclone", {"ffn": 144})], "it was multiplied by 0.333333, which rounds"),
+    "mixed": ([("paper-noise", {"amount": 0.1})], "it was mixed with other weights"),
+}
+
+
+def digest_of(folder: Path) -> str:
+    return sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
+def grown(base: Path, steps: Steps, out: Path) -> Path:
+    return grow(GrowthRequest(model=str(base), steps=steps, out=out, know_base=True)).out
+
+
+@pytest.mark.parametrize("what", UNDONE)
+def test_a_growth_is_taken_back_bit_for_bit(
+    what: str, make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    base = make_checkpoint("qwen3", tied=True, dtype="bfloat16")
+    found = ungrow(grown(base, UNDONE[what], tmp_path / "grown"), tmp_path / "back")
+    assert not found.unproved
+    assert found.sha256 == digest_of(tmp_path / "back") == digest_of(base)
+    before, after = (
+        json.loads((folder / "config.json").read_text()) for folder in (base, tmp_path / "back")
+    )
+    aside = {"transformers_version", "max_window_layers"}
+    assert {k: after.get(k) for k in before.keys() - aside} == {
+        k: before[k] for k in before.keys() - aside
+    }
+
+
+@pytest.mark.parametrize("what", KEPT)
+def test_what_rounds_is_refused_by_the_weight_that_is_gone(
+    what: str, make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    steps, said = KEPT[what]
+    folder = grown(make_checkpoint("llama"), steps, tmp_path / "grown")
+    with pytest.raises(ModelError, match=said):
+        ungrow(folder, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_an_old_weight_that_moved_is_noticed_and_nothing_is_written(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    base = make_checkpoint("llama")
+    folder = grown(base, [("hyperclone", {"ffn": 96})], tmp_path / "grown")
+    tensors = load_file(folder / WEIGHTS)
+    tensors["model.layers.0.mlp.up_proj.weight"][50] += 1
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    assert ungrow(folder, tmp_path / "back").sha256 == digest_of(base), "a new neuron may move"
+    tensors["model.layers.0.mlp.up_proj.weight"][5] += 1
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(VerificationError, match="of the base: old weights have moved since growth"):
+        ungrow(folder, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_lineage_before_the_growth_comes_back_too(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    once = grown(make_checkpoint("llama"), [("stack", {"g": 2})], tmp_path / "once")
+    twice = grown(once, [("zero-depth", {"g": 2})], tmp_path / "twice")
+    found = ungrow(twice, tmp_path / "back")
+    assert found.unproved.startswith("the base lay otherwise in its file")
+    ours, theirs = (load_file(folder / WEIGHTS) for folder in (tmp_path / "back", once))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    names = [
+        json.loads((f / "hfgrow.json").read_text())["chain"] for f in (tmp_path / "back", once)
+    ]
+    assert [link["steps"] for link in names[0]] == [link["steps"] for link in names[1]]
+
+
+def test_a_base_in_several_files_comes_back_in_one_and_is_not_called_equal(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    base = make_checkpoint("llama", sharded=True)
+    found = ungrow(grown(base, [("zero-depth", {"g": 2})], tmp_path / "grown"), tmp_path / "back")
+    assert re.match(
+        r"the base lay in \d+ files, and nobody recorded what lay in which", found.unproved
+    )
+    ours = load_file(tmp_path / "back" / WEIGHTS)
+    theirs = {n: t for file in base.glob("*.safetensors") for n, t in load_file(file).items()}
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_an_edited_config_is_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    base = make_checkpoint("gemma3_text")
+    folder = grown(base, [("zero-depth", {"g": 2})], tmp_path / "grown")
+    edit_json(folder / "config.json", num_hidden_layers=7)
+    with pytest.raises(ModelError):
+        ungrow(folder, tmp_path / "back")
+
+
+def test_the_command_says_what_it_took_back(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    shutil.copytree(make_checkpoint("llama"), tmp_path / "base")
+    grown(tmp_path / "base", [("zero-depth", {"every": 2})], tmp_path / "grown")
+    finished = call_hfgrow("ungrow", "./grown", cwd=tmp_path)
+    assert finished.stdout == "grown-ungrown\n", finished.stderr
+    assert f"{digest_of(tmp_path / 'base')}, equal to that of the base" in finished.stderr
+    assert "Took back zero-depth --every 2" in finished.stderr
+    again = call_hfgrow("ungrow", "./base", cwd=tmp_path)
+    assert (again.returncode, again.stdout) == (3, "")
