@@ -1,15 +1,17 @@
 """A growth as its record tells it, where the base is not at hand: shapes without weights."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hfgrow.checkpoint.files import SINGLE
 from hfgrow.growth.reproduce import replay
+from hfgrow.growth.steps import planned
 from hfgrow.lineage.manifest import Link
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
 from hfgrow.plan.tensors import Stored
-from hfgrow.plan.undo import first_copies_of_layers
+from hfgrow.plan.undo import Kept, first_copies_of_layers, kept_entries
 
 
 def recorded_base(config: Mapping[str, Any], link: Link, dtype: str) -> GrowthPlan:
@@ -44,16 +46,39 @@ def recorded_base(config: Mapping[str, Any], link: Link, dtype: str) -> GrowthPl
     )
 
 
-def recorded_growth(config: Mapping[str, Any], link: Link, dtype: str) -> GrowthPlan:
-    """Return the plan of a growth whose leaves are the tensors of its base, by name and shape.
+def kept_since(config: Mapping[str, Any], link: Link | None) -> dict[str, Kept] | None:
+    """Return which entries of a model are older than its last growth; None if layers tell it all.
 
     Args:
-        config: As in `recorded_base`.
-        link: As there.
-        dtype: As there.
+        config: The config of the model, of a family with a table.
+        link: The growth, if there was one.
 
     Raises:
         ModelError: A recorded step cannot be run, or gives another layer map than recorded.
         VerificationError: The record makes another promise than the operator.
     """
-    return replay(recorded_base(config, link, dtype), link, is_draft=True)
+    if link is None:
+        return None
+    unties = any(step.operator == "untie" for step in link.steps)
+    if not unties and link.base.widths == link.result.widths:
+        return None
+    return kept_entries(replay(recorded_base(config, link, "F32"), link, is_draft=True))
+
+
+def kept_by(base: GrowthPlan, step: tuple[str, Mapping[str, object]]) -> dict[str, Kept]:
+    """Return which entries of a model would be older than a step of growth.
+
+    Args:
+        base: The plan of the model that grows.
+        step: The operator and its arguments.
+
+    Raises:
+        UsageError: The step cannot be.
+    """
+    tensors = {
+        name: replace(tensor, recipe=Stored(SINGLE, name, 0, tensor.shape, tensor.dtype))
+        for name, tensor in base.tensors.items()
+    }
+    layers = tuple(LayerSource(i) for i in range(base.num_hidden_layers))
+    blank = replace(base, tensors=tensors, layer_map=layers, steps=())
+    return kept_entries(planned(blank, [step], is_draft=True))

@@ -88,6 +88,8 @@ def ungrow(
             f"of a {printable(found.family)} hfgrow knows no roles of tensors, and takes no growth "
             "back"
         )
+    if any(step.operator == "upcycle" for step in link.steps):
+        raise ModelError("experts are another family than the base, and are not taken back")
     dtypes = {tensor.dtype for tensor in found.tensors.values()}
     base = recorded_base(found.config, link, min(dtypes))
     grown = replay(base, link, is_draft=True)

@@ -289,7 +289,7 @@ def put_model(model: Any, tensors: Mapping[str, Tensor]) -> None:
                     f"{printable(name)} has shape {list(parameter.shape)}, in the checkpoint "
                     f"{list(tensors[name].shape)}"
                 )
-            parameter.copy_(_like(tensors[name], parameter))
+            parameter.copy_(like(tensors[name], parameter))
 
 
 def put_optimizer(
@@ -320,10 +320,10 @@ def _placed(entry: Mapping[str, Tensor], parameter: Any) -> Iterator[tuple[str, 
     for key, value in entry.items():
         is_scalar = value.ndim == 0 and parameter.ndim > 0
         # torch keeps the number of steps beside a fused kernel's tensors, else on the CPU.
-        yield key, value.to(parameter.device) if is_scalar else _like(value, parameter)
+        yield key, value.to(parameter.device) if is_scalar else like(value, parameter)
 
 
-def _like(tensor: Tensor, parameter: Any) -> Any:
+def like(tensor: Tensor, parameter: Any) -> Any:
     """Return a whole tensor where the parameter is, parted as the parameter is parted."""
     if not hasattr(parameter, "device_mesh"):
         return tensor.to(parameter.device)

@@ -5,8 +5,9 @@ when the stages before it are trained. A run itself plans its stages by this bef
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,25 @@ from hfgrow.data.sources import text_files_of
 from hfgrow.errors import GrowthError, UsageError
 from hfgrow.growth.loading import filled_config
 from hfgrow.growth.models import files_of, locate
+from hfgrow.growth.recorded import kept_by, kept_since
 from hfgrow.growth.steps import planned
 from hfgrow.hub.client import HubClient
+from hfgrow.lineage.manifest import Link
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import layer_of
-from hfgrow.plan.plan import GrowthPlan, LayerSource
+from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.undo import Kept
 from hfgrow.train.beforehand import recipe_lines
 from hfgrow.train.cadence import cadence_line
 from hfgrow.train.devices import check_trackers
 from hfgrow.train.estimate import Memory, Rate, busy_note, device_of, memory_of, rate_of
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.initial_weights import fresh_plan
-from hfgrow.train.optimizers import trained_names
-from hfgrow.train.recipe.parts import FreshModel, Muon, text_source
+from hfgrow.train.optimizers import only_new, partly_new, trained_names
+from hfgrow.train.recipe.parts import FreshModel, Muon, ScheduleFreeAdamW, text_source
 from hfgrow.train.recipe.recipe import Recipe, learning_of
+from hfgrow.train.recipe.stages import Train
 from hfgrow.train.run_folder import RunFolder
 
 
@@ -263,24 +268,23 @@ def plan_recipe(recipe: Recipe, client: HubClient, progress: Progress) -> tuple[
     files = files_of(locate(recipe.base, None, client, progress), client)
     has_lineage = MANIFEST in files.names()
     growth = manifest_of(files).last_growth if has_lineage else None
-    layer_map = None if growth is None else growth.layer_sources
-    return tuple(plan_stages(recipe, read(files), layer_map))
+    return tuple(plan_stages(recipe, read(files), growth))
 
 
-def plan_stages(
-    recipe: Recipe, base: GrowthPlan, layer_map: tuple[LayerSource, ...] | None
-) -> Iterator[PlannedStage]:
+def plan_stages(recipe: Recipe, base: GrowthPlan, growth: Link | None) -> Iterator[PlannedStage]:
     """Walk the stages of a recipe over the plan of its base.
 
     Args:
         recipe: The recipe.
         base: The plan of the model that it begins with.
-        layer_map: That of the base's own last growth, if it has one.
+        growth: The base's own last growth, if it has one.
 
     Raises:
         UsageError: A stage cannot be; the message names it.
     """
-    plan = base
+    plan, layer_map = base, None if growth is None else growth.layer_sources
+    # Found out only where a stage asks for it.
+    kept: Callable[[], Mapping[str, Kept] | None] = partial(kept_since, base.config, growth)
     positions = base.config.get("max_position_embeddings")
     if isinstance(positions, int):
         check_sequence_length(recipe.data.sequence_length, positions)
@@ -288,6 +292,7 @@ def plan_stages(
         trained: frozenset[str] = frozenset()
         try:
             if stage.grow:
+                kept = partial(kept_by, plan, stage.grow.step)
                 plan = planned(plan, [stage.grow.step], is_draft=True)
                 layer_map = plan.steps[-1].layer_map
             elif stage.train and FAMILIES[plan.family].has_experts:
@@ -296,10 +301,22 @@ def plan_stages(
                     hint="its folder is a plain checkpoint; train it with transformers",
                 )
             elif stage.train:
-                trained = trained_names(plan.tensors, stage.train, layer_map)
+                older = kept() if stage.train.looks_at_growth else None
+                trained = trained_names(plan.tensors, stage.train, layer_map, older)
+                _check_parts(recipe, stage.train, older)
         except GrowthError as error:
             raise UsageError(f"stages.{number}: {error}", hint=error.hint) from error
         yield PlannedStage(number, plan, trained)
+
+
+def _check_parts(recipe: Recipe, train: Train, kept: Mapping[str, Kept] | None) -> None:
+    parts = partly_new(kept) if only_new(train.trainable) else {}
+    if parts and isinstance(recipe.optimizer, ScheduleFreeAdamW):
+        raise UsageError(
+            f"trainable {train.trainable}: {next(iter(parts))} is new in part, and the average of "
+            f"{recipe.optimizer.name} would round what is old in it",
+            hint="optimizer: {name: adamw}",
+        )
 
 
 _FLOAT32 = 4

@@ -138,7 +138,10 @@ def take_step(run: Run, stage: Stage, batches: tuple[MicroBatch, ...]) -> Step:
     at, devices, tokens = run.position, run.devices, run.recipe.batch_tokens
     torch.manual_seed(key("step", run.recipe.seed, at.step, devices.rank) >> 1)
     stage_tokens = at.stage_step * tokens
-    set_learning_rates(stage.optimizer, stage.schedule.of_step(stage_tokens, tokens))
+    factor = new_factor = stage.schedule.of_step(stage_tokens, tokens)
+    if stage.new_schedule is not None:
+        new_factor = stage.new_schedule.of_step(stage_tokens, tokens)
+    set_learning_rates(stage.optimizer, factor, new_factor)
     stage.open_mask(stage_tokens + tokens)
 
     num_targets = sum(batch.num_targets for batch in batches)
@@ -156,6 +159,7 @@ def take_step(run: Run, stage: Stage, batches: tuple[MicroBatch, ...]) -> Step:
             # Gradients are means over processes; the loss is one over the tokens of all.
             (loss * (devices.num_processes / max(1, num_targets))).backward()
         total += loss.detach()
+    stage.partly_new.mask_gradients()
     norm = clip_gradients(stage.trained_parameters, stage.train.gradient_clipping)
     asked = torch.full_like(total, float(devices.stop.number))
     due = torch.full_like(total, float(devices.is_main and _is_save_due(run, stage)))
@@ -164,7 +168,8 @@ def take_step(run: Run, stage: Stage, batches: tuple[MicroBatch, ...]) -> Step:
     stopped = (devices.stop.number or signal.SIGTERM) if stop else 0
     step = Step(loss_sum / max(1, num_targets), norm, stopped, bool(is_due))
     if step.is_finite:
-        stage.optimizer.step()
+        with stage.partly_new.stepping(new_factor / factor if factor else 1.0):
+            stage.optimizer.step()
     stage.optimizer.zero_grad(set_to_none=True)
     return step
 

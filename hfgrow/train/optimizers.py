@@ -1,9 +1,10 @@
 """The optimizer of a recipe: which parameters train, by which rule, at which learning rates.
 
-Which ones is decided by the layer map. A layer is new if the last growth did not copy it, or copied
-it from a layer of the base that an earlier layer is a copy of: the blocks that LLaMA-Pro inserts,
-wherever they stand, and the repeats of a stack. Freezing the last layers instead would freeze the
-wrong ones where the new are interleaved.
+Which ones is decided by the last growth. A layer is new if that did not copy it, or copied it from
+a layer of the base that an earlier layer is a copy of: the blocks that LLaMA-Pro inserts, wherever
+they stand, and the repeats of a stack. Freezing the last layers instead would freeze the wrong ones
+where the new are interleaved. Of a growth in width rows and columns are new in the same sense, and
+the tensors they stand in train in part: `hfgrow.train.kept`.
 
 Muon makes the momentum of a matrix as good as orthogonal before it is a step. Embeddings, head and
 vectors have no use for that and go by AdamW, inside the same optimizer.
@@ -14,7 +15,7 @@ as AdamW's); Wu et al. 2024, "LLaMA Pro: Progressive LLaMA with Block Expansion"
 https://arxiv.org/abs/2401.02415, Sec. 3.2 (train only the inserted blocks)
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -26,6 +27,7 @@ from torch.nn import Module, Parameter
 from hfgrow.errors import UsageError, printable
 from hfgrow.plan.families.table import layer_of
 from hfgrow.plan.plan import LayerSource
+from hfgrow.plan.undo import Kept
 from hfgrow.train.recipe.parts import AdamW, Muon, ScheduleFreeAdamW
 from hfgrow.train.recipe.stages import Train
 from hfgrow.train.schedule_free import ScheduleFreeAdamW as ScheduleFree
@@ -101,6 +103,7 @@ class ParameterGroup:
         learning_rate: The peak of their learning rate.
         decays: Whether weight decay pulls at them: matrices, embeddings among them.
         is_inside: Whether they are matrices of layers, which Muon can orthogonalise.
+        is_new: Whether nothing that trains in them is older than the last growth.
     """
 
     names: tuple[str, ...]
@@ -108,6 +111,7 @@ class ParameterGroup:
     learning_rate: float
     decays: bool
     is_inside: bool
+    is_new: bool = False
 
 
 def new_layers(layer_map: Sequence[LayerSource]) -> list[int]:
@@ -132,6 +136,7 @@ def parameter_groups(
     learning_rate: float,
     trainable: str | Sequence[str] = "all",
     layer_map: Sequence[LayerSource] | None = None,
+    kept: Mapping[str, Kept] | None = None,
     new_learning_rate: float | None = None,
     embedding_learning_rate: float | None = None,
 ) -> tuple[ParameterGroup, ...]:
@@ -144,7 +149,10 @@ def parameter_groups(
         trainable: `all`, `new` (what the last growth added), `new+embeddings` (that, the embeddings
             and the head), or patterns of tensor names with `*`, `?` and `[...]`.
         layer_map: The layer map of the last growth; None if nothing has grown.
-        new_learning_rate: The peak of the layers that the last growth added.
+        kept: Which entries of each tensor are older than the last growth, where that grew a width;
+            None where whole layers are new, and nothing else.
+        new_learning_rate: The peak of the tensors that the last growth added, and of those that it
+            added to where nothing else of them trains.
         embedding_learning_rate: The peak of the embeddings and the head.
 
     Raises:
@@ -152,9 +160,9 @@ def parameter_groups(
     """
     named = dict(model.named_parameters())
     trained, new, embeddings = _parted(
-        list(named), trainable, layer_map, new_learning_rate, embedding_learning_rate
+        list(named), trainable, layer_map, kept, new_learning_rate, embedding_learning_rate
     )
-    parted: dict[tuple[float, bool, bool], list[str]] = {}
+    parted: dict[tuple[float, bool, bool, bool], list[str]] = {}
     for name, parameter in named.items():
         parameter.requires_grad_(name in trained)
         if name not in trained:
@@ -165,16 +173,19 @@ def parameter_groups(
         elif name in new and new_learning_rate is not None:
             rate = new_learning_rate
         is_matrix = parameter.ndim > 1
-        key = (rate, is_matrix, is_matrix and layer_of(name) is not None)
+        key = (rate, is_matrix, is_matrix and layer_of(name) is not None, name in new)
         parted.setdefault(key, []).append(name)
     return tuple(
-        ParameterGroup(tuple(names), tuple(named[name] for name in names), rate, decays, is_inside)
-        for (rate, decays, is_inside), names in parted.items()
+        ParameterGroup(tuple(names), tuple(named[name] for name in names), rate, *rest)
+        for (rate, *rest), names in parted.items()
     )
 
 
 def trained_names(
-    names: Iterable[str], train: Train, layer_map: Sequence[LayerSource] | None
+    names: Iterable[str],
+    train: Train,
+    layer_map: Sequence[LayerSource] | None,
+    kept: Mapping[str, Kept] | None = None,
 ) -> frozenset[str]:
     """Return the names of the tensors that a stage trains.
 
@@ -182,6 +193,7 @@ def trained_names(
         names: The names of the model's tensors.
         train: The stage.
         layer_map: The layer map of the last growth; None if nothing has grown.
+        kept: As in `parameter_groups`.
 
     Raises:
         UsageError: Something that was asked for matches nothing.
@@ -190,6 +202,7 @@ def trained_names(
         list(names),
         train.trainable,
         layer_map,
+        kept,
         train.new_learning_rate,
         train.embedding_learning_rate,
     )
@@ -200,11 +213,12 @@ def _parted(
     names: Sequence[str],
     trainable: str | Sequence[str],
     layer_map: Sequence[LayerSource] | None,
+    kept: Mapping[str, Kept] | None,
     new_learning_rate: float | None,
     embedding_learning_rate: float | None,
 ) -> tuple[set[str], set[str], set[str]]:
-    """Return the names that train, those of new layers, and those of the embeddings."""
-    new = _new_names(names, layer_map)
+    """Return the names that train, those where only what is new does, and the embeddings'."""
+    new = _new_names(names, layer_map, kept, is_alone=only_new(trainable))
     embeddings = {name for name in names if name.startswith(_EMBEDDINGS)}
     trained = _trained(names, trainable, new, embeddings, has_grown=layer_map is not None)
     for what, rate, found in (
@@ -216,9 +230,29 @@ def _parted(
     return trained, new, embeddings
 
 
-def _new_names(names: Sequence[str], layer_map: Sequence[LayerSource] | None) -> set[str]:
+def only_new(trainable: str | Sequence[str]) -> bool:
+    """Say whether what is older than the last growth stays as it is, embeddings aside."""
+    return trainable in ("new", "new+embeddings")
+
+
+def partly_new(kept: Mapping[str, Kept] | None) -> dict[str, Kept]:
+    """Return the tensors that the last growth added to, with the entries that are older."""
+    return {name: k for name, k in (kept or {}).items() if k.is_some and not k.is_all}
+
+
+def _new_names(
+    names: Sequence[str],
+    layer_map: Sequence[LayerSource] | None,
+    kept: Mapping[str, Kept] | None,
+    *,
+    is_alone: bool,
+) -> set[str]:
     if layer_map is None:
         return set()
+    if kept is not None:
+        return {
+            name for name in names if not (kept[name].is_all if is_alone else kept[name].is_some)
+        }
     layers = {name: found[0] for name in names if (found := layer_of(name))}
     num_layers = max(layers.values(), default=-1) + 1
     if num_layers != len(layer_map):
@@ -242,7 +276,7 @@ def _trained(
             return set(names)
         case "new" | "new+embeddings":
             if not new:
-                why = "the last growth added no layers" if has_grown else "nothing has grown"
+                why = "the last growth added nothing" if has_grown else "nothing has grown"
                 raise UsageError(
                     f"trainable {trainable} matches nothing: {why}", hint="trainable: all"
                 )
@@ -310,10 +344,10 @@ def make_optimizer(
             return torch.optim.AdamW(own, betas=betas, eps=eps, fused=_is_fused(groups))
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set the learning rate of every group to a factor of its peak."""
+def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float, new_factor: float) -> None:
+    """Set the learning rate of every group to a factor of its peak, of what is new to another."""
     for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * factor
+        group["lr"] = group["peak"] * (new_factor if group["is_new"] else factor)
 
 
 @contextmanager
@@ -337,6 +371,7 @@ def _options(group: ParameterGroup, weight_decay: float) -> dict[str, Any]:
         "params": list(group.parameters),
         "lr": group.learning_rate,
         "peak": group.learning_rate,
+        "is_new": group.is_new,
         "weight_decay": weight_decay if group.decays else 0.0,
     }
 

@@ -296,9 +296,7 @@ def _fetch_models(
 
 def _plan_all_stages(recipe: Recipe, base: Path) -> None:
     """Let what cannot be be found before anything is trained."""
-    growth = last_growth(base)
-    layer_map = None if growth is None else growth.layer_sources
-    for _ in plan_stages(recipe, read(LocalFolder(base)), layer_map):
+    for _ in plan_stages(recipe, read(LocalFolder(base)), last_growth(base)):
         pass
 
 

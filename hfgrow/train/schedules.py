@@ -12,7 +12,7 @@ https://arxiv.org/abs/2403.08763 (re-warming)
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hfgrow.train.recipe.stages import Train
@@ -96,3 +96,11 @@ def schedule_of(train: Train, batch_tokens: int) -> Schedule:
         decay_tokens=train.decay_tokens,
         final_factor=(train.min_learning_rate or 0.0) / train.learning_rate,
     )
+
+
+def new_schedule_of(train: Train, batch_tokens: int) -> Schedule | None:
+    """Return the schedule of what the last growth added; None where it has none of its own."""
+    if train.new_warmup is None:
+        return None
+    schedule = schedule_of(train, batch_tokens)
+    return replace(schedule, warmup_tokens=train.new_warmup_tokens)

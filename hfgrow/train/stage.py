@@ -13,14 +13,22 @@ from hfgrow.growth.loading import loaded_model, transformers_config
 from hfgrow.growth.mask import GrowthMask, attach_mask
 from hfgrow.lineage.manifest import Link
 from hfgrow.plan.plan import LayerSource
+from hfgrow.plan.undo import Kept
 from hfgrow.train.attention import BatchMasks, use_causal_attention
 from hfgrow.train.cpu_products import use_fast_products
 from hfgrow.train.devices import Devices
+from hfgrow.train.kept import PartlyNew
 from hfgrow.train.loss import NextTokenLoss
-from hfgrow.train.optimizers import ParameterGroup, make_optimizer, parameter_groups
+from hfgrow.train.optimizers import (
+    ParameterGroup,
+    make_optimizer,
+    only_new,
+    parameter_groups,
+    partly_new,
+)
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.stages import Train
-from hfgrow.train.schedules import Schedule, schedule_of
+from hfgrow.train.schedules import Schedule, new_schedule_of, schedule_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +41,10 @@ class Stage:
         module: The loss module around it, wrapped or sharded; what is called.
         optimizer: The optimizer.
         schedule: The learning rate.
+        new_schedule: That of what the last growth added; None where it is the same.
         masks: The attention masks of batches.
         growth_mask: What opens while training, after growth at random.
+        partly_new: The tensors that the last growth added to.
     """
 
     train: Train
@@ -42,8 +52,10 @@ class Stage:
     module: Any
     optimizer: Any
     schedule: Schedule
+    new_schedule: Schedule | None
     masks: BatchMasks
     growth_mask: GrowthMask | None
+    partly_new: PartlyNew
 
     @property
     def trained_parameters(self) -> list[Any]:
@@ -84,6 +96,7 @@ def make_stage(
     devices: Devices,
     *,
     layer_map: Sequence[LayerSource] | None,
+    kept: Mapping[str, Kept] | None,
     masked_by: Link | None,
 ) -> Stage:
     """Load a stage's model and make all that trains it.
@@ -94,6 +107,7 @@ def make_stage(
         folder: The model that the stage begins with.
         devices: The processes.
         layer_map: That of the last growth, if there was one.
+        kept: Which entries are older than that, where it grew a width.
         masked_by: The growth whose mask opens in this stage, if one does.
 
     Raises:
@@ -112,17 +126,21 @@ def make_stage(
             layer.compile(dynamic=False)
     # Before the model is wrapped, which looks at what trains, and once more for what sharding put
     # in its parameters' place.
-    _groups(model, train, layer_map)
+    _groups(model, train, layer_map, kept)
     module = devices.distribute(NextTokenLoss(model, is_compiled=recipe.compile))
-    optimizer = make_optimizer(recipe.optimizer, _groups(model, train, layer_map))
+    groups = _groups(model, train, layer_map, kept)
+    parts = partly_new(kept) if train.looks_at_growth else {}
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad and n in parts}
     return Stage(
         train=train,
         model=model,
         module=module,
-        optimizer=optimizer,
+        optimizer=make_optimizer(recipe.optimizer, groups),
         schedule=schedule_of(train, recipe.batch_tokens),
+        new_schedule=new_schedule_of(train, recipe.batch_tokens),
         masks=BatchMasks(model.config, recipe.data.sequence_length, devices.device),
         growth_mask=growth_mask,
+        partly_new=PartlyNew(trained, parts, is_frozen=only_new(train.trainable)),
     )
 
 
@@ -136,13 +154,17 @@ def _checkpoint_activations(model: Any) -> None:
 
 
 def _groups(
-    model: Any, train: Train, layer_map: Sequence[LayerSource] | None
+    model: Any,
+    train: Train,
+    layer_map: Sequence[LayerSource] | None,
+    kept: Mapping[str, Kept] | None,
 ) -> tuple[ParameterGroup, ...]:
     return parameter_groups(
         model,
         learning_rate=train.learning_rate,
         trainable=train.trainable,
         layer_map=layer_map,
+        kept=kept,
         new_learning_rate=train.new_learning_rate,
         embedding_learning_rate=train.embedding_learning_rate,
     )

@@ -17,6 +17,7 @@ from hfgrow.console import Progress, short_count
 from hfgrow.errors import TrainingError, printable
 from hfgrow.growth.models import base_name
 from hfgrow.growth.publish import card_of
+from hfgrow.growth.recorded import kept_since
 from hfgrow.growth.steps import suffix_of
 from hfgrow.hub.listing import ModelRef
 from hfgrow.lineage.reading import manifest_of
@@ -143,6 +144,9 @@ class StageRunner:
             self.folder,
             run.devices,
             layer_map=None if growth is None else growth.layer_sources,
+            kept=kept_since(read(LocalFolder(self.folder)).config, growth)
+            if train.looks_at_growth
+            else None,
             masked_by=growth if train.mask_ramp is not None else None,
         )
         self.checkpoints.restore(stage, at, self.growths)

@@ -66,7 +66,8 @@ def step(model: Module, optimizer: torch.optim.Optimizer, number: int) -> float:
     """One step on a batch that depends on its number, with a warmup of 5 steps."""
     generator = torch.Generator().manual_seed(number)
     inputs = torch.randn(16, 6, generator=generator)
-    set_learning_rates(optimizer, min(1.0, (number + 1) / 5))
+    factor = min(1.0, (number + 1) / 5)
+    set_learning_rates(optimizer, factor, factor)
     loss: Any = (model(inputs) - inputs.sin().sum(1, keepdim=True)).square().mean()
     optimizer.zero_grad()
     loss.backward()
@@ -122,7 +123,7 @@ def test_weight_decay_pulls_at_the_groups_that_decay(settings: Settings) -> None
 def test_learning_rates_are_factors_of_the_peaks() -> None:
     optimizer = make_optimizer(AdamW(), groups_of(network()))
     optimizer.param_groups[1]["peak"] = 0.5
-    set_learning_rates(optimizer, 0.1)
+    set_learning_rates(optimizer, 0.1, 0.1)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
         [0.1 * PEAK, 0.05, 0.1 * PEAK]
     )
@@ -363,7 +364,7 @@ def test_patterns_that_match_nothing_are_listed(model: Any) -> None:
         ({"trainable": "new"}, "trainable new matches nothing: nothing has grown"),
         (
             {"trainable": "new+embeddings", "layer_map": [LayerSource(i) for i in range(4)]},
-            "the last growth added no layers",
+            "the last growth added nothing",
         ),
         ({"trainable": "last"}, "trainable last is not one of all, new, new"),
         ({"trainable": []}, "no tensor name matches an empty list"),

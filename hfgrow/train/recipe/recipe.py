@@ -253,6 +253,9 @@ def _train_faults(recipe: "Recipe", train: Train, i: int, grown: Sequence[Grow])
     if isinstance(recipe.optimizer, ScheduleFreeAdamW) and train.schedule != "constant":
         what = f"constant, the only schedule of {recipe.optimizer.name}"
         yield ("stages", i, "train", "schedule"), train.schedule, what
+    if isinstance(recipe.optimizer, ScheduleFreeAdamW) and train.new_warmup is not None:
+        what = f"none: {recipe.optimizer.name} weighs its average by one learning rate for all"
+        yield ("stages", i, "train", "new_warmup"), train.new_warmup, what
     if train.mask_ramp is not None and not (grown and grown[-1].is_masked):
         what = "none: no growth with a mask (random-depth, random-width) stands just before"
         if masked := [growth.operator for growth in grown if growth.is_masked]:

@@ -106,6 +106,7 @@ class Train(Part):
         trainable: What learns: everything, what the last growth inserted, that and the embeddings,
             or the tensors whose names match one of the patterns.
         new_learning_rate: The peak of what the last growth inserted; by default the stage's.
+        new_warmup: Span of the linear rise of what the last growth added; by default `warmup`.
         embedding_learning_rate: The peak of embeddings and head; by default the stage's.
         mask_ramp: Span over which the mask of a random-* growth just before opens.
         gradient_clipping: The largest norm of the gradient; null does not clip.
@@ -121,6 +122,7 @@ class Train(Part):
     min_learning_rate: Annotated[Number, Field(ge=0)] | None = None
     trainable: Annotated[str | tuple[Text, ...], BeforeValidator(_trainable)] = "all"
     new_learning_rate: Rate | None = None
+    new_warmup: Span | None = None
     embedding_learning_rate: Rate | None = None
     mask_ramp: Span | None = None
     gradient_clipping: Rate | None = 1.0
@@ -154,6 +156,9 @@ class Train(Part):
             spans = "warmup and decay" if self.decay_tokens else "warmup"
             what = f"{spans} of no more than the stage's {self.tokens} tokens together"
             faults.append((("warmup",), self.warmup, what))
+        if not self.warmup_tokens <= self.new_warmup_tokens <= self.tokens - self.decay_tokens:
+            what = "no less than warmup, and with decay no more than the stage's tokens"
+            faults.append((("new_warmup",), self.new_warmup, what))
         if self.mask_ramp_tokens > self.tokens:
             # What is still hidden at the end would be in the model as if it had been trained.
             what = f"no more than the stage's {self.tokens} tokens"
@@ -166,6 +171,18 @@ class Train(Part):
     def warmup_tokens(self) -> int:
         """Tokens of the rise to the peak."""
         return span_tokens(self.warmup, self.tokens)
+
+    @property
+    def new_warmup_tokens(self) -> int:
+        """Tokens of the rise of what the last growth added."""
+        return span_tokens(self.warmup if self.new_warmup is None else self.new_warmup, self.tokens)
+
+    @property
+    def looks_at_growth(self) -> bool:
+        """Whether what the last growth added is treated in another way than the rest."""
+        return self.trainable in ("new", "new+embeddings") or not (
+            self.new_warmup is None and self.new_learning_rate is None
+        )
 
     @property
     def decay_tokens(self) -> int:

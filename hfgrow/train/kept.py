@@ -1,0 +1,63 @@
+"""Tensors that grew in part: their old entries stay, or their new ones warm up, inside a step.
+
+What trains is chosen by tensor, and the rows or columns that a growth in width added stand in
+tensors that have old ones too. So the gradient of old entries is zeroed before it is clipped, and
+after the step they are put back where they were: neither momentum that growth carried over nor
+weight decay moves them by a bit. New entries that warm up take a share of their step.
+
+Sources: Adila et al. 2026, "Grow, Don't Overwrite", https://arxiv.org/abs/2603.08647 (train the
+new neurons alone); "SPARKLING", https://arxiv.org/abs/2602.02472 (re-warm new channels alone)
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from hfgrow.plan.undo import Kept
+from hfgrow.train.checkpoints import like
+
+
+class PartlyNew:
+    """The tensors of a model that are old in part.
+
+    Args:
+        parameters: Those that train, by name.
+        kept: For each of them, which entries are old; both may be sharded alike.
+        is_frozen: Whether old entries stay where they are.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, Any], kept: Mapping[str, Kept], *, is_frozen: bool
+    ) -> None:
+        self._parts = [(p, like(_mask(kept[name]), p)) for name, p in parameters.items()]
+        self._held = [p.detach().clone() for p in parameters.values()] if is_frozen else []
+
+    def mask_gradients(self) -> None:
+        """Zero the gradients of old entries, if they stay."""
+        if self._held:
+            for parameter, is_old in self._parts:
+                if parameter.grad is not None:
+                    parameter.grad.masked_fill_(is_old, 0.0)
+
+    @contextmanager
+    def stepping(self, share: float) -> Iterator[None]:
+        """Let the optimizer take its step inside the block.
+
+        Args:
+            share: The share of it that new entries take, from 0 to 1, where old ones train too.
+        """
+        before = [] if self._held or share == 1 else [p.detach().clone() for p, _ in self._parts]
+        yield
+        with torch.no_grad():
+            for (parameter, is_old), held in zip(self._parts, self._held, strict=False):
+                parameter.copy_(torch.where(is_old, held, parameter))
+            for (parameter, is_old), start in zip(self._parts, before, strict=False):
+                warmed = start + share * (parameter - start)
+                parameter.copy_(torch.where(is_old, parameter, warmed))
+
+
+def _mask(kept: Kept) -> torch.Tensor:
+    rows = torch.tensor(kept.rows)
+    return rows if kept.cols is None else rows[:, None] & torch.tensor(kept.cols)

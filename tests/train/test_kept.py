@@ -1,0 +1,142 @@
+"""Only what a growth added trains: to the entry, and the growth can be taken back afterwards."""
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hfgrow.errors import ModelError, UsageError
+from hfgrow.growth.memory import plan_state_dict
+from hfgrow.growth.ungrow import ungrow
+from hfgrow.plan.undo import Kept, kept_entries
+from hfgrow.train.kept import PartlyNew
+from hfgrow.train.optimizers import make_optimizer, parameter_groups, partly_new
+from hfgrow.train.recipe.parts import AdamW, Muon
+from tests.checkpoints import MakeCheckpoint, load
+from tests.gradients import Steps, gradients, grown_model
+from tests.train import runs
+
+WIDEN: Steps = [("hyperclone", {"ffn": 96})]
+SETTINGS = [AdamW(weight_decay=0.5), Muon(weight_decay=0.5)]
+DOWN, UP = (f"model.layers.1.mlp.{word}_proj.weight" for word in ("down", "up"))
+
+
+def kept_of(model: Any, steps: Steps) -> dict[str, Kept]:
+    return kept_entries(plan_state_dict(model, steps))
+
+
+def test_new_neurons_are_new_rows_and_columns(make_checkpoint: MakeCheckpoint) -> None:
+    kept = kept_of(load(make_checkpoint())[0], WIDEN)
+    assert kept[UP] == Kept((True,) * 48 + (False,) * 48, (True,) * 32)
+    assert kept[DOWN] == Kept((True,) * 32, (True,) * 48 + (False,) * 48)
+    words = (
+        "gate_proj.weight",
+        "gate_proj.bias",
+        "up_proj.weight",
+        "up_proj.bias",
+        "down_proj.weight",
+    )
+    assert {name.split("mlp.")[1] for name in partly_new(kept)} == set(words)
+
+
+def test_of_a_second_copy_everything_is_new(make_checkpoint: MakeCheckpoint) -> None:
+    steps: Steps = [("stack", {"layers": 5}), *WIDEN, ("hyperclone", {"ffn": 192})]
+    kept = kept_of(load(make_checkpoint())[0], steps)
+    again = UP.replace("1", "4")
+    assert not kept[again].is_some
+    assert sum(kept[UP].rows) == 48
+    assert kept["model.norm.weight"].is_all
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: str(settings.name))
+def test_old_entries_keep_every_bit_and_new_ones_move(
+    settings: AdamW | Muon, make_checkpoint: MakeCheckpoint
+) -> None:
+    base = load(make_checkpoint("qwen3", tied=True))[0]
+    kept = kept_of(base, WIDEN)
+    model = grown_model(base, WIDEN).float()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    map_of_layers = plan_state_dict(base, WIDEN).layer_map
+    groups = parameter_groups(
+        model, learning_rate=0.1, trainable="new", layer_map=map_of_layers, kept=kept
+    )
+    optimizer = make_optimizer(settings, groups)
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert trained.keys() == partly_new(kept).keys()
+    parts = PartlyNew(trained, kept, is_frozen=True)
+    for _ in range(3):
+        gradients(model)
+        parts.mask_gradients()
+        with parts.stepping(1.0):
+            optimizer.step()
+    for name, parameter in model.named_parameters():
+        rows, cols = (torch.tensor(k or (True,)) for k in (kept[name].rows, kept[name].cols))
+        is_old = (rows[:, None] & cols).reshape(parameter.shape) if parameter.ndim > 1 else rows
+        assert torch.equal(parameter[is_old], before[name][is_old]), name
+        assert (parameter != before[name])[~is_old].all(), name
+
+
+def test_new_entries_warm_up_alone(make_checkpoint: MakeCheckpoint) -> None:
+    base = load(make_checkpoint())[0]
+    kept = partly_new(kept_of(base, WIDEN))
+    steps = {}
+    for share in (1.0, 0.25, 0.0):
+        model = grown_model(base, WIDEN)
+        named = dict(model.named_parameters())
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        parts = PartlyNew({name: named[name] for name in kept}, kept, is_frozen=False)
+        before = named[UP].detach().clone()
+        gradients(model)
+        with parts.stepping(share):
+            optimizer.step()
+        steps[share] = named[UP].detach() - before
+    assert all(torch.equal(step[:48], steps[1.0][:48]) for step in steps.values())
+    torch.testing.assert_close(steps[0.25][48:], steps[1.0][48:] / 4)
+    assert not steps[0.0][48:].any()
+
+
+def check_that_it_is_taken_back(folder: Path, grow: dict[str, Any], **changes: Any) -> Path:
+    train = {"tokens": 1024, "learning_rate": 1e-2, "trainable": "new"}
+    recipe = runs.recipe(
+        folder, stages=[runs.GROWN[0], {"grow": grow}, {"train": train}], **changes
+    )
+    final = runs.carry(recipe)
+    (base,) = (Path(recipe["output"]) / "stages" / "00").iterdir()
+    (grown,) = (Path(recipe["output"]) / "stages" / "01").iterdir()
+    ours, theirs = (load_file(one / "model.safetensors") for one in (final, grown))
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+    found = ungrow(final, folder / "back")
+    assert not found.unproved
+    assert found.sha256 == sha256((base / "model.safetensors").read_bytes()).hexdigest()
+    return final
+
+
+def test_a_growth_is_taken_back_where_its_neurons_alone_were_trained(tmp_path: Path) -> None:
+    grow = {"operator": "hyperclone", "ffn": 64, "optimizer_state": "copy"}
+    final = check_that_it_is_taken_back(tmp_path, grow)
+    lineage = (final / "hfgrow.json").read_text()
+    (final / "hfgrow.json").write_text(lineage.replace('"trainable": "new"', '"trainable": "all"'))
+    with pytest.raises(ModelError, match="was trained with trainable: all, and old weights moved"):
+        ungrow(final, tmp_path / "again")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "schedule_free_adamw"])
+def test_a_growth_whose_layers_were_trained_is_taken_back(tmp_path: Path, optimizer: str) -> None:
+    grow = {"operator": "zero-depth", "g": 2}
+    check_that_it_is_taken_back(tmp_path, grow, optimizer={"name": optimizer})
+
+
+def test_an_average_would_round_what_is_old(tmp_path: Path) -> None:
+    grow = {"operator": "hyperclone", "ffn": 64}
+    train = {"tokens": 1024, "learning_rate": 1e-2, "trainable": "new"}
+    recipe = runs.recipe(
+        tmp_path,
+        stages=[{"grow": grow}, {"train": train}],
+        optimizer={"name": "schedule_free_adamw"},
+    )
+    with pytest.raises(UsageError, match=r"stages\.1: trainable new: .* is new in part, and the"):
+        runs.carry(recipe)
