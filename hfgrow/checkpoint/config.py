@@ -8,6 +8,7 @@ from hfgrow.checkpoint.foreign import refuse_folder
 from hfgrow.checkpoint.strict import is_int, read_json_object
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.older import with_older_keys
 from hfgrow.plan.families.refused import NOT_GROWN
 from hfgrow.plan.families.rewrite import GLOBAL_KEYS, GLOBAL_LISTS
 from hfgrow.plan.families.table import Family
@@ -75,6 +76,7 @@ def read_config(files: Files) -> tuple[dict[str, Any], Family | None, list[str]]
         notes += [*_settle_architecture(config, family), *_fill_in(config, family)]
         _check_counts(config, family)
         _check_per_layer_lists(config, family)
+        config = with_older_keys(config)
     if config.pop("auto_map", None) is not None:
         notes.append("auto_map was dropped: code in a model repository is never run")
     for key in _IMPLEMENTATIONS:

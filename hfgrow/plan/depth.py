@@ -22,6 +22,7 @@ from hfgrow.errors import UsageError, growth, printable
 from hfgrow.plan.axes import AxisMap, Span, identity
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.derived import DerivedFamily, pattern_of
+from hfgrow.plan.families.older import with_true_pattern
 from hfgrow.plan.families.rewrite import rewritten
 from hfgrow.plan.families.table import Family, Kind, Role, layer_of, layer_prefix
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
@@ -323,7 +324,8 @@ def grown_config(
     for key, value in wanted.items():
         if by_rule.get(key) != value:
             grown[key] = value
-    return grown | dict(family.compensated(config, grown) if family.compensated else {})
+    grown |= family.compensated(config, grown) if family.compensated else {}
+    return with_true_pattern(grown)
 
 
 def check_num_layers(num_layers: int) -> None:

@@ -18,6 +18,7 @@ from hfgrow.checkpoint.write import copy_side_files
 from hfgrow.errors import UsageError, printable, said
 from hfgrow.growth.loading import built_model, config_of
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.older import with_older_keys
 from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
 from hfgrow.plan.tensors import Stored
 from hfgrow.train.recipe.parts import FreshModel
@@ -107,6 +108,7 @@ def write_fresh(fresh: FreshModel, tokenizer: Path, seed: int, target: Path) -> 
     content = json.loads(model.config.to_json_string(use_diff=False))
     content = {key: value for key, value in content.items() if value is not None}
     content |= {"architectures": [type(model).__name__], "dtype": "float32"}
+    content = with_older_keys(content)
     with staged(target) as staging:
         write_weights(staging, dict(model.named_parameters()), dtype=torch.float32)
         (staging / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -177,6 +179,7 @@ def fresh_plan(config: Mapping[str, Any]) -> GrowthPlan:
     content = {key: v for key, v in fresh_config(config).to_dict().items() if v is not None}
     family = FAMILIES[config["model_type"]]
     content |= {"model_type": config["model_type"], "architectures": [family.architecture]}
+    content = with_older_keys(content)
     return GrowthPlan(
         folder="",
         config=content,

@@ -37,6 +37,9 @@ DEMO = [
 # What a command records of the machine, its speed, and the releases that made it.
 _OF_THE_MACHINE = {"versions", "seconds", "device", "tokens_per_s", "mfu"}
 _SUMS = "SHA256SUMS"
+_CONFIG = "config.json"
+# What config.json says twice since then, for programs that read older words.
+_SAID_SINCE = {"rope_theta"}
 # What is copied, to show what differs; of the other files a hash is enough.
 _TEXTS = ("hfgrow.json", "README.md")
 
@@ -85,9 +88,16 @@ def kept_growth(name: str) -> Path:
 
 
 def put_kept_texts(name: str, out: Path) -> None:
-    """Put the kept hfgrow.json and card into a folder that was grown."""
+    """Put the kept config.json, hfgrow.json and card into a folder that was grown."""
     for text in _TEXTS:
         shutil.copy(kept_growth(name) / text, out)
+    (out / _CONFIG).write_bytes(_config_as_kept(out))
+
+
+def _config_as_kept(out: Path) -> bytes:
+    content = json.loads((out / _CONFIG).read_text())
+    kept = {key: value for key, value in content.items() if key not in _SAID_SINCE}
+    return (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def kept_hashes(name: str) -> dict[str, str]:
@@ -97,9 +107,13 @@ def kept_hashes(name: str) -> dict[str, str]:
 
 
 def hashes(out: Path) -> dict[str, str]:
-    """Return the sha256 of each file that tells nothing of the machine."""
+    """Return the sha256 of each file that tells nothing of the machine.
+
+    That of config.json is without what it says twice since then.
+    """
     files = [path for path in out.iterdir() if path.name not in (*_TEXTS, ".hfgrow-base")]
-    return {path.name: digest(path) for path in files}
+    found = {path.name: digest(path) for path in files}
+    return found | {_CONFIG: sha256(_config_as_kept(out)).hexdigest()}
 
 
 def digest(path: Path) -> str:

@@ -32,7 +32,7 @@ def grown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def kept_model(grown: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The growth as the kept commit wrote it: its bytes, its hfgrow.json and its card."""
+    """The growth as the kept commit wrote it: weights, config.json, hfgrow.json and card."""
     folder = tmp_path_factory.mktemp("kept") / grown.name
     shutil.copytree(grown, folder)
     kept.put_kept_texts(grown.name, folder)
