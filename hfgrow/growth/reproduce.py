@@ -17,7 +17,7 @@ from hfgrow.console import Progress, counting, usual_progress
 from hfgrow.errors import ModelError, UsageError, VerificationError, command, missing, printable
 from hfgrow.growth.loading import COMPUTING, require_for
 from hfgrow.growth.models import base_folder, files_of, locate
-from hfgrow.growth.steps import apply_step
+from hfgrow.growth.steps import apply_step, arguments_of
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.lineage.card import card_files
@@ -199,7 +199,7 @@ def replay(
     plan = with_dtype(base, link.dtype)
     for step in link.steps:
         try:
-            plan = apply_step(plan, step.operator, step.arguments, maps, is_draft=is_draft)
+            plan = apply_step(plan, step.operator, arguments_of(step), maps, is_draft=is_draft)
         except UsageError as error:
             hint = "upgrade hfgrow"
             if plan.derived is not None:

@@ -23,7 +23,7 @@ from hfgrow.errors import UsageError, printable
 from hfgrow.growth.derived import check_proven, with_suggestion
 from hfgrow.plan.operators import ALL_OPERATORS, MAX_STEPS, OPERATORS, apply
 from hfgrow.plan.operators.operator import Mark, Parameter, is_argument
-from hfgrow.plan.plan import GrowthPlan, with_dtype
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, with_dtype
 
 _MAX_NBYTES = 1 << 16
 # 1e-3 is a number to people and JSON, but text to YAML 1.1.
@@ -284,6 +284,12 @@ def apply_step(
         return checked(plan, apply(plan, operator, arguments))
     except UsageError as error:
         raise with_suggestion(plan, error) from error
+
+
+def arguments_of(step: GrowthStep) -> dict[str, object]:
+    """Return the arguments of a step that some hfgrow has recorded, an older one perhaps."""
+    row = ALL_OPERATORS.get(step.operator)
+    return {**(row.before if row else {}), **step.arguments}
 
 
 # The operators to apply, in order: a name in the table, and its arguments by name.

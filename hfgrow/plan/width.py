@@ -58,6 +58,7 @@ class WidthGrowth:
         seed: Seeds noise and fresh weights.
         fresh: What stands where there is no source.
         rule: The last word on linear maps and their biases.
+        query_gain: What the gain of a norm over each query is multiplied by besides.
     """
 
     maps: Mapping[str, AxisMap]
@@ -65,6 +66,7 @@ class WidthGrowth:
     seed: int = 0
     fresh: FreshStyle = no_fresh
     rule: Rule | None = None
+    query_gain: float = 1.0
 
 
 def apply_width(base: GrowthPlan, growth: WidthGrowth, step: GrowthStep) -> GrowthPlan:
@@ -157,7 +159,8 @@ class _Lifting:
             return 1.0
         # Queries and keys that are normalised have no say in the scale of the attention logits.
         k = self._growth.maps["qk_dim"].size / self._sizes["qk_dim"]
-        return (1.0 if self._family.softmax_scale_key else k**0.25) / sqrt(k)
+        of_query = self._growth.query_gain if "q_norm" in role.tensor else 1.0
+        return of_query * (1.0 if self._family.softmax_scale_key else k**0.25) / sqrt(k)
 
     def _embedding_factor(self) -> float:
         """Return what the embeddings are multiplied by where the class scales with the width."""

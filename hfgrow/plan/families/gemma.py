@@ -30,6 +30,9 @@ from hfgrow.plan.families.table import (
     windowed,
 )
 
+# The attention logits are divided by its root.
+QUERY_SCALAR = "query_pre_attn_scalar"
+
 
 def embedding_scale(hidden_size: int, dtype: str) -> float:
     """Return `sqrt(hidden_size)` as the class has it after loading weights of a dtype.
@@ -93,7 +96,7 @@ GEMMA2 = Family(
     derived_lists=lambda config: windowed(config, lambda i: i % 2 == 0),
     centred_gains=True,
     embedding_scale=embedding_scale,
-    softmax_scale_key="query_pre_attn_scalar",
+    softmax_scale_key=QUERY_SCALAR,
     heads_divide_hidden=True,
 )
 
@@ -118,6 +121,6 @@ GEMMA3_TEXT = Family(
     derived_lists=partial(last_is_full, pattern=6),
     centred_gains=True,
     embedding_scale=embedding_scale,
-    softmax_scale_key="query_pre_attn_scalar",
+    softmax_scale_key=QUERY_SCALAR,
     heads_divide_hidden=True,
 )

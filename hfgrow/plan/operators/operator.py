@@ -132,6 +132,7 @@ class Operator(Generic[P]):
         has_command: Whether it has a command of its own, because a step alone does not say all that
             it needs; there is none made from its parameters then.
         cost: From the arguments of a recorded step, what it cost to learn; None costs nothing.
+        before: What a record of an older hfgrow means that lacks these arguments.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Operator(Generic[P]):
     needs_maps: bool = False
     has_command: bool = False
     cost: Callable[[Mapping[str, object]], LearningCost] | None = None
+    before: Mapping[str, object] = field(default_factory=dict)
     _defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -231,6 +233,7 @@ def operator(
     needs_maps: bool = False,
     has_command: bool = False,
     cost: Callable[[Mapping[str, object]], LearningCost] | None = None,
+    before: Mapping[str, object] | None = None,
 ) -> Callable[[Callable[Concatenate[Operator[...], GrowthPlan, P], GrowthPlan]], Operator[P]]:
     """Make an operator of the function below; `Operator` says what each word means.
 
@@ -254,6 +257,7 @@ def operator(
             needs_maps=needs_maps,
             has_command=has_command,
             cost=cost,
+            before=before or {},
         )
 
     return made

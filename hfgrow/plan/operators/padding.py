@@ -1,12 +1,15 @@
 """Operators in width that keep the base as a block and add zeros or fresh units around it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
+from math import sqrt
 from typing import Annotated, Any, Literal
 
 from hfgrow.errors import UsageError, printable
 from hfgrow.plan.depth import HIDDEN
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.gemma import QUERY_SCALAR
 from hfgrow.plan.families.llama import KEY, VALUE
 from hfgrow.plan.families.table import Family, Kind, Role
 from hfgrow.plan.operators.operator import (
@@ -17,6 +20,7 @@ from hfgrow.plan.operators.operator import (
     HiddenSize,
     IntermediateSize,
     KeyValueHeads,
+    Mark,
     Operator,
     Seed,
     check_amount,
@@ -188,13 +192,24 @@ _ROPE_TYPES = (None, "default", "linear", "llama3")
         "https://arxiv.org/abs/2308.06103"
     ),
     tags=("width-growth",),
+    before={"softmax_scale": "kept"},
 )
-def head_dim(own: Operator[...], base: GrowthPlan, *, factor: int, seed: Seed = 0) -> GrowthPlan:
+def head_dim(
+    own: Operator[...],
+    base: GrowthPlan,
+    *,
+    factor: int,
+    softmax_scale: Annotated[Literal["follow", "kept"], Mark.VARIANT] = "follow",
+    seed: Seed = 0,
+) -> GrowthPlan:
     """Make every head wider by a whole factor; each rotary pair keeps its frequency.
 
     New dimensions of queries are zero, and so is what reads new dimensions of values; those of
     keys and values are random, so that gradients reach all of them, but keys that pass a norm stay
     zero there. Queries and keys are scaled so that the attention logits stay. Function preserving.
+
+    The scale of Gemma 3, query_pre_attn_scalar, follows head_dim where it was equal to it, and the
+    gain of queries makes up for that: there are programs that know no scale but head_dim's.
 
     Source: the paper's attention expansion; the places of the rotary pairs follow from
     `theta^(-2 k i / (k head_dim)) = theta^(-2 i / head_dim)`.
@@ -203,6 +218,7 @@ def head_dim(own: Operator[...], base: GrowthPlan, *, factor: int, seed: Seed = 
         own: The operator, for the record.
         base: The plan to grow.
         factor: By how much head_dim grows, at least 2.
+        softmax_scale: Whether query_pre_attn_scalar of a Gemma 3 may follow head_dim.
         seed: Seeds what is random; the same seed gives the same bytes.
 
     Raises:
@@ -220,11 +236,24 @@ def head_dim(own: Operator[...], base: GrowthPlan, *, factor: int, seed: Seed = 
     maps = rotary_maps(
         dim, factor * dim, normalised=normalised, fixed_scale=bool(family.softmax_scale_key)
     )
-    return apply_width(
-        base,
-        WidthGrowth(maps=maps, seed=seed, fresh=partial(_fresh, normalised)),
-        own.step({"factor": factor, "seed": seed}),
+    follows = (
+        softmax_scale == "follow"
+        and normalised
+        and family.softmax_scale_key == QUERY_SCALAR
+        and config.get(QUERY_SCALAR, family.head_dim_default) == dim
     )
+    grown = apply_width(
+        base,
+        WidthGrowth(
+            maps=maps,
+            seed=seed,
+            fresh=partial(_fresh, normalised),
+            query_gain=sqrt(factor) if follows else 1.0,
+        ),
+        own.step({"factor": factor, "softmax_scale": softmax_scale, "seed": seed}),
+    )
+    settings = {QUERY_SCALAR: factor * dim} if follows else {}
+    return replace(grown, config={**grown.config, **settings})
 
 
 def _fresh(normalised: bool, role: Role, std: float) -> Fresh:
