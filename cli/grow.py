@@ -3,7 +3,7 @@
 import inspect
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +15,15 @@ from hfgrow.console import count, duration, size
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.grow import Growth, GrowthRequest, grow
 from hfgrow.growth.steps import read_steps
-from hfgrow.lineage.describe import describe_step, describe_steps, layer_rows, measured_short
+from hfgrow.lineage.describe import (
+    describe_off_beat,
+    describe_step,
+    describe_steps,
+    layer_rows,
+    measured_short,
+)
 from hfgrow.lineage.manifest import changes_layers, experts_of, non_embedding_parameters, widths_of
+from hfgrow.plan.elsewhere import off_beat
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.operator import Operator
 from hfgrow.plan.plan import connection_rate, seams
@@ -213,6 +220,7 @@ def plan_text(growth: Growth) -> str:
         *_cost_lines(growth),
         f"function        {_promise(growth)}",
         *_layer_lines(growth),
+        *_elsewhere(growth, "elsewhere       "),
         f"output          {printable(growth.out, 200)}",
     ]
     if growth.target:
@@ -266,6 +274,7 @@ def growth_text(growth: Growth) -> list[str]:
         *([f"  width     {_changed(growth)}"] if _widths(growth) else []),
         f"  function  {_promise(growth)}",
         *_measured(growth),
+        *_elsewhere(growth, "  elsewhere "),
         f"  checked   {len(plan.tensors)} tensors against plan and family{_transformers(growth)}",
     ]
     if growth.pushed:
@@ -307,6 +316,7 @@ def growth_document(growth: Growth, *, dry_run: bool) -> dict[str, Any]:
         "layer_map": list(plan.sources),
         "connection_rate": connection_rate(plan.layer_map),
         "seams": seams(plan.layer_map),
+        "off_beat": asdict(found) if (found := off_beat(base, plan)) else None,
         "nbytes": growth.layout.nbytes,
         "push_nbytes_estimate": _unique_nbytes(growth),
         "files": list(growth.layout.file_names),
@@ -354,6 +364,12 @@ def _connections(growth: Growth) -> str:
 
 def _promise(growth: Growth) -> str:
     return "preserved" if growth.plan.preserves_function else "not preserved: a start for training"
+
+
+def _elsewhere(growth: Growth, begin: str) -> list[str]:
+    """Return what other programs have wrong, if they have."""
+    found = off_beat(growth.base, growth.plan)
+    return [] if found is None else [begin + describe_off_beat(found, "MODEL")]
 
 
 def _measured(growth: Growth) -> list[str]:

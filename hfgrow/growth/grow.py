@@ -43,6 +43,7 @@ from hfgrow.lineage.manifest import (
     versions_of_plan,
 )
 from hfgrow.lineage.reading import read_manifest, told_by_config
+from hfgrow.plan.elsewhere import off_beat, zero_rows
 from hfgrow.plan.plan import GrowthPlan, is_computed
 
 
@@ -310,6 +311,8 @@ def _begin_lineage(
         versions=versions_of_plan(growth.plan),
         card=inherited(folder, progress.say),
         num_computed=num_computed(growth.plan),
+        off_beat=off_beat(growth.base, growth.plan),
+        zero_rows=zero_rows(growth.plan) or None,
     )
     return earlier.followed_by(link) if earlier else Manifest((link,))
 

@@ -13,6 +13,7 @@ from hfgrow.lineage.card_sections import (
     changed_section,
     compute_section,
     datasets,
+    elsewhere_section,
     layers_of,
     model_index,
     numbers_section,
@@ -103,6 +104,9 @@ def _card(manifest: Manifest, repo_id: str | None, picture: bool, recipe: str | 
             changed_section(growth, manifest),
             numbers_section(growth, is_trained=growth is not link),
         ]
+        is_trained = growth is not link or bool(manifest.trained_since)
+        elsewhere = elsewhere_section(growth, is_trained=is_trained)
+        sections += [elsewhere] if elsewhere else []
     if manifest.trainings or manifest.root_compute:
         sections.append(compute_section(manifest))
     if manifest.benchmarks:

@@ -1,7 +1,8 @@
 """Sections of a model card: training, compute, what growth changed, numbers, benchmarks."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hfgrow.checkpoint.files import LOSS_PICTURE, PICTURE
@@ -10,6 +11,7 @@ from hfgrow.errors import printable
 from hfgrow.lineage.describe import (
     changed_widths,
     describe_learning_rate,
+    describe_off_beat,
     describe_steps,
     layer_rows,
     named,
@@ -239,6 +241,54 @@ def numbers_section(link: Link, *, is_trained: bool) -> list[str]:
         else "The growth is not function preserving: a start for training, not a better model.",
     ]
     return lines
+
+
+def elsewhere_section(link: Link, *, is_trained: bool) -> list[str]:
+    """Return the section about what other programs have wrong; empty if nothing is known.
+
+    Args:
+        link: The last growth.
+        is_trained: Whether training followed, which leaves no zeros.
+    """
+    lines = []
+    if link.off_beat is not None:
+        base = plain(link.base.repo_id or link.base.name)
+        told = describe_off_beat(link.off_beat, base)
+        lines += [re.sub("(hfgrow partial .*)", r"`\1`", told) + "."]
+    if link.zero_rows and not is_trained:
+        lines += ([""] if lines else []) + _for_adapters(link.zero_rows)
+    return ["## In other programs", "", *lines] if lines else []
+
+
+def _for_adapters(zero_rows: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return what to tell PEFT of modules that not every adapter can start from."""
+    modules: dict[tuple[int, ...], list[str]] = {}
+    for module, layers in zero_rows.items():
+        modules.setdefault(layers, []).append(module)
+    lists = [
+        f'[f"layers.{{i}}.{{name}}" for i in {_as_python(layers)} for name in {json.dumps(names)}]'
+        for layers, names in modules.items()
+    ]
+    return [
+        "Growth left rows of zeros in some matrices. LoRA trains them; in PEFT DoRA gives NaN "
+        "there, and PiSSA, OFT, BOFT, HRA, IA3 and DeLoRA leave them as they are. With these, "
+        "exclude them and train them whole:",
+        "",
+        "```python",
+        f"zero = {lists[0]}",
+        *(f"zero += {more}" for more in lists[1:]),
+        "# of LoraConfig or another: exclude_modules=zero, modules_to_save=zero",
+        "```",
+    ]
+
+
+def _as_python(layers: tuple[int, ...]) -> str:
+    """Return layers as a range where they are one, else as a list."""
+    step = layers[1] - layers[0] if len(layers) > 1 else 1
+    evenly = range(layers[0], layers[-1] + 1, max(step, 1))
+    if layers != tuple(evenly):
+        return str(list(layers))
+    return f"range({evenly.start}, {evenly.stop}{f', {step}' if step > 1 else ''})"
 
 
 def _active(model: Model) -> int:

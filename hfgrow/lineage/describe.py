@@ -11,6 +11,7 @@ from hfgrow.errors import printable
 from hfgrow.lineage.ledger import Ledger, rows
 from hfgrow.lineage.manifest import Link, Model, TrainingLink
 from hfgrow.lineage.tables import text_table
+from hfgrow.plan.elsewhere import OffBeat
 from hfgrow.plan.operators import ALL_OPERATORS
 from hfgrow.plan.operators.operator import Mark
 from hfgrow.plan.plan import GrowthStep, LayerSource
@@ -103,6 +104,32 @@ def describe_learning_rate(link: TrainingLink) -> str:
     is_all = covered.get(link.trainable, {""}) <= own.keys()
     others = [] if is_all else [f"{link.learning_rate:g}"]
     return ", ".join(others + [f"{words} {rate:g}" for words, rate in own.items()])
+
+
+# What other programs take for granted, by family.
+_TAKEN_FOR_GRANTED = {
+    "gemma3_text": "llama.cpp and mlx-lm look in every sixth layer of a Gemma 3 for the one "
+    "without a window",
+    "smollm3": "llama.cpp looks in every fourth layer of a SmolLM3 for the one without rotary "
+    "embeddings",
+}
+
+
+def describe_off_beat(found: OffBeat, model: str) -> str:
+    """Return what other programs have wrong, and the growth that they would have right.
+
+    Args:
+        found: What is off the beat.
+        model: The base as it is typed.
+    """
+    told = (
+        f"{_TAKEN_FOR_GRANTED[found.model_type]}. In this model they stand elsewhere, so there it "
+        "computes something else, without a word"
+    )
+    if found.pattern is None:
+        return told
+    growth = shlex.join(["hfgrow", "partial", model, found.pattern])
+    return f"{told}. Right there is what repeats whole periods: {growth}"
 
 
 def changed_widths(base: Model, grown: Model) -> list[tuple[str, int, int]]:

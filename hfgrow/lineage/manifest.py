@@ -36,8 +36,10 @@ from hfgrow.lineage.kinds import (
 )
 from hfgrow.lineage.records import (
     COMPARED,
+    OFF_BEAT,
     STEP,
     WIDTHS,
+    ZERO_ROWS,
     Benchmark,
     Compute,
     Elsewhere,
@@ -49,6 +51,7 @@ from hfgrow.lineage.records import (
     recordable,
 )
 from hfgrow.plan.depth import composed
+from hfgrow.plan.elsewhere import OffBeat
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import MAX_STEPS
 from hfgrow.plan.operators.operator import MAX_SEED, is_argument
@@ -106,6 +109,8 @@ class Link(Record):
         card: What the model card inherits of the base's: licence, languages.
         num_computed: How many tensors of the result are more than a tensor of the base, copied or
             converted.
+        off_beat: What other programs have wrong about its special layers, if they have.
+        zero_rows: The modules whose matrix has rows of zeros -> the 0-based layers, if there are.
         measured: Base against grown model, if that was measured.
     """
 
@@ -118,6 +123,8 @@ class Link(Record):
     versions: _Versions
     card: _Card = field(default_factory=dict)
     num_computed: Annotated[int, whole(), LATER] = 0
+    off_beat: Annotated[OffBeat, OFF_BEAT] | None = None
+    zero_rows: Annotated[Mapping[str, tuple[int, ...]], ZERO_ROWS] | None = None
     measured: Annotated[Measured, COMPARED] | None = None
 
     @property

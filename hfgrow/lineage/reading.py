@@ -144,6 +144,9 @@ def _check_growth(link: Link) -> None:
         depth = len(step.layer_map)
     if depth != link.result.num_hidden_layers:
         raise damaged("layer_map", f"it gives {depth} layers")
+    for module, layers in (link.zero_rows or {}).items():
+        if max(layers) >= depth:
+            raise damaged("zero_rows", f"{module} of layer {max(layers)}")
 
 
 def _check_training(link: TrainingLink) -> None:

@@ -30,6 +30,7 @@ from hfgrow.lineage.kinds import (
     whole,
 )
 from hfgrow.plan.depth import MAX_LAYERS
+from hfgrow.plan.elsewhere import PERIODS, OffBeat
 from hfgrow.plan.operators.operator import is_argument
 from hfgrow.plan.plan import GrowthStep, LayerSource
 from hfgrow.plan.promise import TOLERANCES, Measured
@@ -77,6 +78,27 @@ def _weight_files() -> FieldKind:
         lambda files: {name: file.write(found) for name, found in files.items()},
         names_owner=True,
     )
+
+
+_PATTERN = re.compile(r"[\d:*\[\]-]{1,100}")
+OFF_BEAT = record(OffBeat, model_type=one_of(PERIODS), pattern=text(_PATTERN))
+_MODULE = re.compile(r"\w[\w.]{0,100}", re.ASCII)
+_MAX_MODULES = 1000
+
+
+def _zero_rows() -> FieldKind:
+    layers = items(whole(0, MAX_LAYERS - 1), MAX_LAYERS)
+
+    def read(value: Any, where: str) -> dict[str, tuple[int, ...]]:
+        content = OBJECT.read(value, where)
+        if len(content) > _MAX_MODULES or not all(map(_MODULE.fullmatch, content)):
+            raise damaged(where, list(content))
+        return {module: layers.read(found, where) for module, found in content.items()}
+
+    return FieldKind(read, lambda found: {key: list(value) for key, value in found.items()})
+
+
+ZERO_ROWS = _zero_rows()
 
 
 # The fields of a model that say how wide it is -> the axis whose size they hold.

@@ -40,6 +40,9 @@ _SUMS = "SHA256SUMS"
 _CONFIG = "config.json"
 # What config.json says twice since then, for programs that read older words.
 _SAID_SINCE = {"rope_theta"}
+# The matrices with rows of zeros: what other programs are to be told of them.
+_RECORD_SINCE = r',\n *"zero_rows": \{[^}]*\}'
+_SECTION_SINCE = re.compile("^## In other programs\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
 # What is copied, to show what differs; of the other files a hash is enough.
 _TEXTS = ("hfgrow.json", "README.md")
 
@@ -122,14 +125,14 @@ def digest(path: Path) -> str:
 
 
 def card(folder: Path) -> list[str]:
-    """Return the lines of a card without the versions that made it."""
-    lines = (folder / "README.md").read_text().splitlines()
-    return [re.sub("^Made with .* Lineage", "Lineage", line) for line in lines]
+    """Return the lines of a card without the versions that made it, and what it tells since."""
+    text = re.sub(_SECTION_SINCE, "", (folder / "README.md").read_text())
+    return [re.sub("^Made with .* Lineage", "Lineage", line) for line in text.splitlines()]
 
 
 def growth_record(folder: Path) -> str:
-    """Return hfgrow.json of a growth to the letter, without versions."""
-    text = (folder / "hfgrow.json").read_text()
+    """Return hfgrow.json of a growth to the letter, without versions and what is told since."""
+    text = re.sub(_RECORD_SINCE, "", (folder / "hfgrow.json").read_text())
     return re.sub(r'"versions": \{[^}]*\}', "", text)
 
 

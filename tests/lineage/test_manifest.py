@@ -239,6 +239,15 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
         m["chain"][1]["base"].update(hidden_size=9),
     ),
     "a negative number of computed tensors": lambda m: first(m).update(num_computed=-1),
+    "a zero row of no layer": lambda m: first(m).update(zero_rows={"mlp.up_proj": [4]}),
+    "zero rows of markup": lambda m: first(m).update(zero_rows={"<b>": [0]}),
+    "zero rows nowhere": lambda m: first(m).update(zero_rows={"mlp.up_proj": []}),
+    "a beat of another family": lambda m: first(m).update(
+        off_beat={"model_type": "llama", "pattern": None}
+    ),
+    "a pattern of a command": lambda m: first(m).update(
+        off_beat={"model_type": "smollm3", "pattern": "$(id)"}
+    ),
     "a KL of text": lambda m: first(m)["measured"].update(mean_kl="small"),
     "a KL that is no number": lambda m: first(m)["measured"].update(mean_kl=float("nan")),
     "a negative KL": lambda m: first(m)["measured"].update(mean_kl=-1),
