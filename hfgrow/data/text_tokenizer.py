@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 _FILE = "tokenizer.json"
 # Any of which a tokenizer can be made from.
 _FILES = (_FILE, "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+# What tokenizers that cut text in other ways cut in other places.
+_PROBE = (
+    "The first 1,234 words, don't you see?\n\n  Zwölf Boxkämpfer jagen.\tif (x == 10): 你好 🙂 end"
+)
 # Settings of a caller, not of the tokenizer.
 _NOT_ITS_OWN = ("truncation", "padding")
 
@@ -61,7 +65,8 @@ def open_tokenizer(folder: Path) -> TextTokenizer:
     """Open the tokenizer of a model folder; no code of the folder runs.
 
     Raises:
-        ModelError: There is none, it cannot be opened, or it names no token that parts documents.
+        ModelError: There is none, it cannot be opened, transformers opens another than its
+            tokenizer.json, or it names no token that parts documents.
     """
     from transformers import AutoTokenizer
 
@@ -83,6 +88,15 @@ def open_tokenizer(folder: Path) -> TextTokenizer:
         encoder.no_padding()
         added = encoder.encode("", add_special_tokens=True).ids
         keeps_space = _keeps_space(encoder)
+        agrees = _is_as_written(encoder, folder)
+    if not agrees:
+        raise ModelError(
+            f"{shown}: transformers opens another tokenizer than tokenizer.json holds, and makes "
+            "other tokens of a text",
+            hint="model_type in config.json and tokenizer_class decide which; "
+            '"tokenizer_class": "PreTrainedTokenizerFast" in tokenizer_config.json takes the file '
+            "as it is, but not for every model_type (qwen2)",
+        )
     bos, eos = opened.bos_token_id, opened.eos_token_id
     if bos is None and eos is None:
         raise ModelError(
@@ -98,6 +112,18 @@ def open_tokenizer(folder: Path) -> TextTokenizer:
         suffix=() if eos is None else (int(eos),),
         keeps_space=keeps_space,
     )
+
+
+def _is_as_written(encoder: "Tokenizer", folder: Path) -> bool:
+    """Say whether what transformers has opened makes the tokens of the file itself."""
+    from tokenizers import Tokenizer
+
+    if not (folder / _FILE).is_file():
+        return True
+    written = Tokenizer.from_file(str(folder / _FILE))
+    written.no_truncation()
+    one, two = (each.encode(_PROBE, add_special_tokens=False).ids for each in (encoder, written))
+    return bool(one == two)
 
 
 def _sha256(path: Path, encoder: "Tokenizer") -> str:

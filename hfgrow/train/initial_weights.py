@@ -15,7 +15,8 @@ from hfgrow.checkpoint.files import CONFIG, INDEX, SINGLE
 from hfgrow.checkpoint.header import build_header
 from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import copy_side_files
-from hfgrow.errors import UsageError, printable, said
+from hfgrow.data.text_tokenizer import open_tokenizer
+from hfgrow.errors import ModelError, UsageError, printable, said
 from hfgrow.growth.loading import built_model, config_of
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.older import with_older_keys
@@ -100,7 +101,7 @@ def write_fresh(fresh: FreshModel, tokenizer: Path, seed: int, target: Path) -> 
         target: The folder to make.
 
     Raises:
-        UsageError: transformers refuses the config.
+        UsageError: transformers refuses the config, or opens another tokenizer beside it.
         OutputError: It cannot be written.
     """
     torch.manual_seed(seed)
@@ -113,6 +114,20 @@ def write_fresh(fresh: FreshModel, tokenizer: Path, seed: int, target: Path) -> 
         write_weights(staging, dict(model.named_parameters()), dtype=torch.float32)
         (staging / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         copy_side_files(tokenizer, staging)
+        _check_tokenizer(staging, fresh)
+
+
+def _check_tokenizer(folder: Path, fresh: FreshModel) -> None:
+    """Refuse a model whose type has transformers open another tokenizer than it was given."""
+    try:
+        open_tokenizer(folder)
+    except ModelError as error:
+        model_type = printable(fresh.config["model_type"])
+        raise UsageError(
+            f"base.config: beside a config.json of model_type {model_type} the tokenizer does not "
+            f"open as it is: {str(error).removeprefix(printable(folder, 200)).lstrip(': ')}",
+            hint="name a tokenizer that is made for it, or take another model_type, such as llama",
+        ) from error
 
 
 def fresh_config(config: Mapping[str, Any]) -> Any:

@@ -42,6 +42,15 @@ def test_a_tokenizer_that_parts_no_documents_is_refused(tmp_path: Path) -> None:
         open_tokenizer(tmp_path / "none")
 
 
+def test_a_folder_that_transformers_opens_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    """The class that model_type qwen2 chooses cuts text in its own way, whatever the file says."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(DEMO / name, tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    with pytest.raises(ModelError, match=r"opens another tokenizer than tokenizer\.json holds"):
+        open_tokenizer(tmp_path)
+
+
 @pytest.mark.case("H14")
 def test_a_token_that_the_model_does_not_have_is_refused(
     tmp_path: Path, encoder: TextTokenizer

@@ -12,7 +12,11 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hfgrow.train.initial_weights import write_weights
+from hfgrow.errors import UsageError
+from hfgrow.train.initial_weights import write_fresh, write_weights
+from hfgrow.train.recipe.parts import FreshModel
+from tests.checkpoints import SIZES
+from tests.data.corpora import DEMO
 
 TENSORS = {
     "model.layers.0.b": torch.arange(12, dtype=torch.float32).reshape(3, 4) / 7,
@@ -63,3 +67,10 @@ def test_only_one_converted_tensor_is_in_memory(tmp_path: Path) -> None:
     assert len(made) == len(TENSORS)
     for key, tensor in load_file(tmp_path / name).items():
         assert torch.equal(tensor, TENSORS[key].bfloat16())
+
+
+def test_a_type_that_has_another_tokenizer_opened_is_refused(tmp_path: Path) -> None:
+    fresh = FreshModel(config={"model_type": "qwen2", **SIZES, "vocab_size": 2048})
+    with pytest.raises(UsageError, match=r"beside a config\.json of model_type qwen2"):
+        write_fresh(fresh, DEMO, 0, tmp_path / "fresh")
+    assert list(tmp_path.iterdir()) == []
