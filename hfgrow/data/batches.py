@@ -251,7 +251,7 @@ def num_evaluation_blocks(
 
 def _block(view: TokenView, number: int, sequence_length: int) -> Block:
     first = number * sequence_length
-    tokens, starts = view.read(first, min(first + sequence_length + 1, view.num_tokens))
+    tokens, starts = view.sequence(first, min(first + sequence_length + 1, view.num_tokens))
     padding = np.zeros(sequence_length + 1 - len(tokens), np.int64)
     return Block(np.concatenate((tokens, padding)), starts, 0)
 

@@ -1,7 +1,7 @@
 """Validation text: taken out of the training text by documents, and what it shares with that."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -69,8 +69,8 @@ def hold_out(view: TokenView, fraction: float, *, at_least: int, seed: int) -> H
     after = [[ranges[-1, 1], view.ranges[0, 1]]]
     trained = np.concatenate((before, ranges[~is_held], after))
     return HeldOut(
-        TokenView(view.files, view.label, _joined(trained)),
-        TokenView(view.files, view.label, _joined(ranges[is_held])),
+        replace(view, ranges=_joined(trained)),
+        replace(view, ranges=_joined(ranges[is_held])),
         True,
     )
 

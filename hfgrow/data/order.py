@@ -111,7 +111,7 @@ class BlockOrder:
         """Return a sample."""
         place = self.place(sample)
         first = place.block * self.sequence_length
-        tokens, starts = self.views[place.source].read(first, first + self.sequence_length + 1)
+        tokens, starts = self.views[place.source].sequence(first, first + self.sequence_length + 1)
         return Block(tokens, starts, place.source)
 
     def epochs(self, num_samples: int) -> tuple[float, ...]:

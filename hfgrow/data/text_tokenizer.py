@@ -35,6 +35,7 @@ class TextTokenizer:
         prefix: Tokens before every document: the beginning-of-text token, if the tokenizer itself
             puts it before a text, or has no end-of-text token.
         suffix: Tokens after every document: the end-of-text token, if it has one.
+        bos: The beginning-of-text token, if it has one.
         keeps_space: Whether the second half of a text cut at a space keeps the space; without, the
             tokenizer puts one before every text.
     """
@@ -43,6 +44,7 @@ class TextTokenizer:
     sha256: str
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
+    bos: int | None
     keeps_space: bool
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -110,6 +112,7 @@ def open_tokenizer(folder: Path) -> TextTokenizer:
         sha256=_sha256(folder / _FILE, encoder),
         prefix=(int(bos),) if bos is not None and begins else (),
         suffix=() if eos is None else (int(eos),),
+        bos=None if bos is None else int(bos),
         keeps_space=keeps_space,
     )
 

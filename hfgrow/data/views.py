@@ -1,7 +1,7 @@
 """Parts of a folder's tokens, read as if they stood side by side."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,11 +21,13 @@ class TokenView:
         files: The folder.
         label: The text's name.
         ranges: Tokens [first, end) of the folder a row, in order and apart, shape [n, 2].
+        bos: What every sequence begins with instead of its own first token; None leaves that.
     """
 
     files: TokenFiles
     label: str
     ranges: Ranges
+    bos: int | None = None
 
     @classmethod
     def of(cls, files: TokenFiles, source: int | None = None) -> "TokenView":
@@ -48,7 +50,8 @@ class TokenView:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of what decides the tokens of the view."""
-        of = f"{self.files.index.fingerprint} ".encode()
+        begin = "" if self.bos is None else f"{self.bos} "
+        of = f"{self.files.index.fingerprint} {begin}".encode()
         return hashlib.sha256(of + self.ranges.astype("<i8").tobytes()).hexdigest()
 
     @cached_property
@@ -109,6 +112,17 @@ class TokenView:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         return np.concatenate(tokens), np.concatenate(begins)
 
+    def sequence(self, start: int, stop: int) -> tuple[Tokens, Positions]:
+        """Return what `read` does, as a sequence of its own.
+
+        No token is predicted for it: the first is read in this sequence and a target of the one
+        before.
+        """
+        tokens, starts = self.read(start, stop)
+        if self.bos is not None and len(tokens):
+            tokens[0] = self.bos
+        return tokens, starts
+
     def part(self, start_percent: int, stop_percent: int) -> "TokenView":
         """Return the tokens between two per cents; parts that touch have no token in common."""
         start = self.num_tokens * start_percent // 100
@@ -119,4 +133,4 @@ class TokenView:
         shift = self.ranges[:, 0] - self._first[:-1]
         lo, hi = np.maximum(self._first[:-1], start), np.minimum(self._first[1:], stop)
         ranges = np.stack((lo + shift, hi + shift), axis=1)[lo < hi]
-        return TokenView(self.files, self.label, ranges)
+        return replace(self, ranges=ranges)

@@ -34,6 +34,7 @@ from hfgrow.train.devices import Devices, inner_model
 from hfgrow.train.loss import NextTokenLoss
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.stage import load_model
+from hfgrow.train.text import begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +183,17 @@ def same_bytes(
         except ModelError as error:
             hint = f"name a model that has one: {argument('tokenizer', 'MODEL')}"
             raise ModelError(str(error), hint=hint) from error
-        views = open_sources(
-            sources,
+        views = begun(
+            open_sources(
+                sources,
+                tokenizer,
+                cache,
+                vocab_size=int(config["vocab_size"]),
+                client=client,
+                progress=progress,
+            ),
+            config["model_type"],
             tokenizer,
-            cache,
-            vocab_size=int(config["vocab_size"]),
-            client=client,
-            progress=progress,
         )
         first = found[0] if found else None
         found.append(

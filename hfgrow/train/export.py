@@ -52,7 +52,6 @@ from hfgrow.train.loop import Run
 from hfgrow.train.metrics import read_metrics
 from hfgrow.train.optimizers import averaged
 from hfgrow.train.recipe.parts import FreshModel, TrainSource
-from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.stages import Train
 from hfgrow.train.stage import Stage
 
@@ -210,7 +209,7 @@ def lineage_files(
         compute=_compute(run, costs, flops),
         evaluations=evaluations,
         card=inherited(base_folder),
-        settings=dict(_settings(recipe, train, at.num_skipped_in_stage)),
+        settings=dict(_settings(run, train, at.num_skipped_in_stage)),
     )
     for evaluated in evaluations:
         run.metrics.say(evaluation_line(evaluated))
@@ -222,10 +221,9 @@ def lineage_files(
     return config_record(link), texts, {} if picture is None else {LOSS_PICTURE: picture}
 
 
-def _settings(
-    recipe: Recipe, train: Train, num_skipped: int
-) -> Iterator[tuple[str, bool | float | str]]:
+def _settings(run: Run, train: Train, num_skipped: int) -> Iterator[tuple[str, bool | float | str]]:
     """Yield what a link has no field for."""
+    recipe = run.recipe
     fields = {"name", "tokens", "learning_rate", "schedule", "trainable"}
     for part in (recipe.optimizer, train):
         for key, value in part.model_dump(mode="json", exclude=fields).items():
@@ -235,6 +233,8 @@ def _settings(
                 yield key, value
     yield "micro_batch_size", recipe.micro_batch_size
     yield "document_mask", recipe.data.document_mask
+    if any(view.bos is not None for view in run.corpus.train):
+        yield "bos", "sequence"
     if num_skipped:
         yield "num_skipped_steps", num_skipped
 

@@ -10,9 +10,11 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.console import Progress
 from hfgrow.data.corpus import Corpus, corpus_of, token_folders, views_of
 from hfgrow.data.order import BlockOrder
-from hfgrow.data.text_tokenizer import open_tokenizer
+from hfgrow.data.text_tokenizer import TextTokenizer, open_tokenizer
 from hfgrow.data.views import TokenView
+from hfgrow.errors import ModelError
 from hfgrow.hub.client import HubClient
+from hfgrow.plan.families import FAMILIES
 from hfgrow.train.devices import Devices
 from hfgrow.train.recipe.parts import text_source
 from hfgrow.train.recipe.recipe import Recipe
@@ -64,7 +66,9 @@ def open_texts(
     num_train = len(recipe.data.train)
 
     def opened() -> Corpus:
-        views = views_of(sources, folders)
+        views = begun(
+            views_of(sources, folders), config["model_type"], opened_tokenizer, recipe.data.bos
+        )
         found = corpus_of(
             views[:num_train],
             views[num_train:],
@@ -88,6 +92,31 @@ def open_texts(
             progress.say(f"Note: {view.label} is read {num_epochs:.1f} times")
     devices.check_same("text", order.fingerprint)
     return corpus, order
+
+
+def begun(
+    views: Sequence[TokenView], model_type: str, tokenizer: TextTokenizer, bos: str | None = None
+) -> tuple[TokenView, ...]:
+    """Return texts whose sequences begin as the family was trained with, or as is wanted.
+
+    Args:
+        views: The texts.
+        model_type: The family.
+        tokenizer: What they were tokenised with.
+        bos: `sequence` or `document`; None is what the family was trained with.
+
+    Raises:
+        ModelError: Sequences are to begin with a token that the tokenizer does not name.
+    """
+    if bos == "sequence" and tokenizer.bos is None:
+        raise ModelError(
+            "data.bos is sequence, but the tokenizer names no bos_token to begin one with",
+            hint="set bos_token in tokenizer_config.json, or leave data.bos out",
+        )
+    family = FAMILIES.get(model_type)
+    is_usual = family is not None and family.begins_with_bos
+    begins = bos == "sequence" or (bos is None and is_usual)
+    return tuple(replace(view, bos=tokenizer.bos if begins else None) for view in views)
 
 
 def _distinct(views: Sequence[TokenView]) -> tuple[TokenView, ...]:

@@ -137,11 +137,16 @@ def growth_record(folder: Path) -> str:
 
 
 def run_record(folder: Path) -> dict[str, Any]:
-    """Return the values of a run's hfgrow.json by their paths, without the hash of its end."""
+    """Return the values of a run's hfgrow.json by their paths.
+
+    Without the hash of its end, and what is told since.
+    """
     document = json.loads((folder / "hfgrow.json").read_text())
     for file in document["chain"][-1]["result"]["files"].values():
         # Of trained weights, which rounding changes; the hashes of the models before stay.
         del file["sha256"]
+    for link in document["chain"]:
+        link.pop("zero_rows", None)
     return dict(_values(document))
 
 

@@ -73,6 +73,7 @@ GEMMA = Family(
     head_dim_default=256,
     centred_gains=True,
     embedding_scale=embedding_scale,
+    begins_with_bos=True,
 )
 
 LAYER = (
@@ -96,6 +97,7 @@ GEMMA2 = Family(
     derived_lists=lambda config: windowed(config, lambda i: i % 2 == 0),
     centred_gains=True,
     embedding_scale=embedding_scale,
+    begins_with_bos=True,
     softmax_scale_key=QUERY_SCALAR,
     heads_divide_hidden=True,
 )
@@ -121,6 +123,7 @@ GEMMA3_TEXT = Family(
     derived_lists=partial(last_is_full, pattern=6),
     centred_gains=True,
     embedding_scale=embedding_scale,
+    begins_with_bos=True,
     softmax_scale_key=QUERY_SCALAR,
     heads_divide_hidden=True,
 )

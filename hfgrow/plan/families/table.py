@@ -92,6 +92,8 @@ class Family:
         refuses: Why the classes of the model cannot have a config whose common counts are sound;
             empty if they can.
         fixed_axes: The axes that cannot grow -> the reason.
+        begins_with_bos: Whether the models were trained on sequences that begin with the
+            beginning-of-text token, and compute badly without it.
     """
 
     model_type: str
@@ -117,6 +119,7 @@ class Family:
     rope_default: Config = field(default_factory=dict)
     refuses: Callable[[Config], str] | None = None
     fixed_axes: Mapping[str, str] = field(default_factory=dict)
+    begins_with_bos: bool = False
 
     @property
     def branch_ends(self) -> tuple[Role, ...]:

@@ -36,6 +36,7 @@ from hfgrow.plan.plan import GrowthPlan
 from hfgrow.train.flops import arithmetic
 from hfgrow.train.learn.fit import FitSettings, fit, initial_maps
 from hfgrow.train.learn.model import LearnedModel
+from hfgrow.train.text import begun
 
 # The part of a text that is held out: it decides which maps are kept, so it must not be tiny.
 _HELD_OUT = 0.05
@@ -132,13 +133,17 @@ def _corpus(
     """Return the text, tokenised where it is not yet."""
     tokenizer = open_tokenizer(Path(base.folder))
     train, validation = (
-        open_sources(
-            sources,
+        begun(
+            open_sources(
+                sources,
+                tokenizer,
+                scratch / "tokens",
+                vocab_size=int(base.config["vocab_size"]),
+                client=client,
+                progress=progress,
+            ),
+            base.family,
             tokenizer,
-            scratch / "tokens",
-            vocab_size=int(base.config["vocab_size"]),
-            client=client,
-            progress=progress,
         )
         for sources in (request.text, request.validation)
     )

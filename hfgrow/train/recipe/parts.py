@@ -109,12 +109,15 @@ class Data(Part):
         validation: What is held out, each source measured on its own.
         sequence_length: Tokens of a sequence.
         document_mask: Whether the documents packed into a sequence do not see each other.
+        bos: What begins with the beginning-of-text token: each `sequence`, or a `document` where
+            the tokenizer puts it. Left out, what the family was trained with.
     """
 
     train: Annotated[tuple[TrainSource, ...], Field(strict=False, min_length=1, max_length=1000)]
     validation: Annotated[tuple[Source, ...], Field(strict=False, max_length=100)] = ()
     sequence_length: Annotated[Whole, Field(ge=2, le=1 << 20)]
     document_mask: bool = False
+    bos: Literal["sequence", "document"] | None = None
 
 
 class Adaptive(Part):
