@@ -344,6 +344,7 @@ GENERATION = "generation_config.json"
 CARD = "README.md"
 MANIFEST = "hfgrow.json"
 PICTURE = "layers.svg"
+WIDTHS_PICTURE = "widths.svg"
 # The loss of a training, drawn where matplotlib is installed.
 LOSS_PICTURE = "loss.png"
 # The folder of the finished model in that of its run.

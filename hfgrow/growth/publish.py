@@ -11,7 +11,6 @@ from hfgrow.checkpoint.files import (
     INDEX,
     LOSS_PICTURE,
     MANIFEST,
-    PICTURE,
     RECIPE,
     LocalFolder,
     hash_file,
@@ -39,7 +38,7 @@ from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import PushTarget, preflight
 from hfgrow.hub.push import Pushed, push
-from hfgrow.lineage.card import MAX_RECIPE_NBYTES, card_files, licence_note, shows_layers
+from hfgrow.lineage.card import MAX_RECIPE_NBYTES, card_files, drawings, licence_note
 from hfgrow.lineage.manifest import Link, Manifest, WeightFile, widths_of
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.lineage.records import Benchmark
@@ -312,7 +311,7 @@ def own_files(folder: Path, manifest: Manifest) -> list[str]:
     """Return the names of a model's files, from its lineage and the allow-list."""
     weights = list(manifest.files)
     index = [INDEX] if len(weights) > 1 else []
-    pictures = [PICTURE] if shows_layers(manifest) else []
+    pictures = drawings(manifest)
     pictures += [LOSS_PICTURE] if has_loss_picture(folder, manifest) else []
     recipe = [RECIPE] if has_recipe(folder, manifest) else []
     texts = [CONFIG, MANIFEST, CARD, *recipe]

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -24,15 +25,37 @@ def canvas(
         dpi: Pixels of an inch.
         grid: Which lines of the grid are drawn: `major`, or `both` with those of a logarithm.
     """
+    figure, (axes,) = panels(width, height, (1,), dpi=dpi, grid=grid)
+    return figure, axes
+
+
+def panels(
+    width: float,
+    height: float,
+    shares: Sequence[float],
+    *,
+    dpi: int,
+    grid: Literal["major", "both"] = "major",
+) -> tuple[Any, list[Any]]:
+    """Return a figure with axes below each other that share their x axis.
+
+    Args:
+        width: In inches.
+        height: In inches.
+        shares: How high each is, relative to the others.
+        dpi: Pixels of an inch.
+        grid: As of `canvas`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.grid(color="#e6e6e6", linewidth=0.7, which=grid)
-    axes.set_axisbelow(True)
-    return figure, axes
+    every = figure.subplots(len(shares), 1, sharex=True, height_ratios=shares, squeeze=False)
+    for axes in every[:, 0]:
+        axes.grid(color="#e6e6e6", linewidth=0.7, which=grid)
+        axes.set_axisbelow(True)
+    return figure, list(every[:, 0])
 
 
 def open_corner(axes: Any) -> None:

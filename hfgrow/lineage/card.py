@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hfgrow.checkpoint.files import CARD, PICTURE
+from hfgrow.checkpoint.files import CARD, PICTURE, WIDTHS_PICTURE
 from hfgrow.console import count
 from hfgrow.errors import command, printable
 from hfgrow.lineage.card_metadata import fit_for_the_hub
@@ -13,8 +13,8 @@ from hfgrow.lineage.card_sections import (
     changed_section,
     compute_section,
     datasets,
+    drawings_of,
     elsewhere_section,
-    layers_of,
     model_index,
     numbers_section,
     outcome,
@@ -47,7 +47,7 @@ def card_files(
     picture: bool = False,
     recipe: str | None = None,
 ) -> dict[str, str]:
-    """Return the card, and the picture of the layers if they changed, by file name.
+    """Return the card, and the pictures of layers and widths that changed, by file name.
 
     Args:
         manifest: The model's lineage.
@@ -56,13 +56,17 @@ def card_files(
         recipe: What recipe.yaml says, if it lies beside the card.
     """
     growth = manifest.last_growth
-    pictures = {PICTURE: layers_of(growth)} if growth and shows_layers(manifest) else {}
+    pictures = drawings_of(growth) if growth else {}
     return {CARD: _card(manifest, repo_id, picture, recipe), **pictures}
 
 
-def shows_layers(manifest: Manifest) -> bool:
-    """Say whether a picture of layers belongs to the card."""
-    return manifest.last_growth is not None and manifest.last_growth.changes_layers
+def drawings(manifest: Manifest) -> list[str]:
+    """Return the names of the pictures of growth that belong to the card."""
+    growth = manifest.last_growth
+    if growth is None:
+        return []
+    shown = {PICTURE: growth.changes_layers, WIDTHS_PICTURE: bool(growth.grown_axes)}
+    return [name for name, is_shown in shown.items() if is_shown]
 
 
 def metadata(manifest: Manifest) -> dict[str, Any]:

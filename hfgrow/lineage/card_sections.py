@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hfgrow.checkpoint.files import LOSS_PICTURE, PICTURE
+from hfgrow.checkpoint.files import LOSS_PICTURE, PICTURE, WIDTHS_PICTURE
 from hfgrow.console import count
 from hfgrow.errors import printable
 from hfgrow.lineage.describe import (
@@ -17,18 +17,23 @@ from hfgrow.lineage.describe import (
     named,
     plain,
 )
+from hfgrow.lineage.drawings import GrownAxis, layer_picture, width_picture
 from hfgrow.lineage.kinds import as_phrase
 from hfgrow.lineage.ledger import ledger, rows
 from hfgrow.lineage.manifest import Evaluated, Link, Manifest, Model, TrainingLink, TrainingSource
-from hfgrow.lineage.pictures import layer_picture
 from hfgrow.lineage.records import DATASET, DEMO_TEXT, Benchmark
 from hfgrow.lineage.tables import markdown_table
+from hfgrow.plan.families.table import AXIS_KEYS
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.plan import connection_rate, seams
 from hfgrow.plan.promise import Measured
 
 _MOST_SOURCES = 50
 _MOST_DATASETS = 300
+# A longer table of layers is folded.
+_MOST_ROWS = 14
+# The axes that config.json names otherwise than by one key each.
+_AXES = {**AXIS_KEYS, "qk_dim": "head_dim of queries and keys"}
 
 
 def training_section(manifest: Manifest, link: TrainingLink, *, picture: bool) -> list[str]:
@@ -172,6 +177,8 @@ def changed_section(link: Link, manifest: Manifest) -> list[str]:
         lines = ["## What growth changed", "", *_what_follows_is_of(link, manifest)]
     if link.changes_layers:
         lines += _layers(link)
+    if link.grown_axes:
+        lines += [f"![where the units of each width come from]({WIDTHS_PICTURE})", ""]
     for name in dict.fromkeys(step.operator for step in link.steps):
         if name in OPERATORS:
             lines += [f"{name}: {OPERATORS[name].summary} ({OPERATORS[name].paper})", ""]
@@ -203,12 +210,20 @@ def _layers(link: Link) -> list[str]:
     return [
         f"![layer map]({PICTURE})",
         "",
-        *markdown_table(("layers", "come from the base's layers"), layer_rows(layer_map)),
+        *_folded(markdown_table(("layers", "come from the base's layers"), layer_rows(layer_map))),
         "",
         f"Layers are counted from 0. Connection rate Rc {connection_rate(layer_map):.1%}; "
         + (f"seams before layers {shown}." if found else "no seam."),
         "",
     ]
+
+
+def _folded(table: Sequence[str]) -> list[str]:
+    """Return a table, folded if it is long."""
+    if len(table) <= _MOST_ROWS:
+        return list(table)
+    summary = f"<details><summary>The {len(table) - 2} rows of the layer map</summary>"
+    return [summary, "", *table, "", "</details>"]
 
 
 def numbers_section(link: Link, *, is_trained: bool) -> list[str]:
@@ -308,10 +323,19 @@ def _measured(measured: Measured) -> list[str]:
     ]
 
 
-def layers_of(link: Link) -> str:
-    """Return the picture of a growth's layers."""
+def drawings_of(link: Link) -> dict[str, str]:
+    """Return the pictures of what a growth changed, by file name."""
     title = f"{printable(link.base.name, 30)} to {printable(link.result.name, 40)}"
-    return layer_picture(link.base.num_hidden_layers, link.layer_map, title)
+    drawn: dict[str, str] = {}
+    if link.changes_layers:
+        base = link.base
+        drawn[PICTURE] = layer_picture(
+            base.num_hidden_layers, link.layer_sources, title, base.layer_types or ()
+        )
+    if link.grown_axes:
+        axes = [GrownAxis(_AXES.get(name, name), *found) for name, found in link.grown_axes]
+        drawn[WIDTHS_PICTURE] = width_picture(axes, title)
+    return drawn
 
 
 def model_index(benchmarks: tuple[Benchmark, ...], name: str) -> list[dict[str, Any]]:

@@ -50,6 +50,7 @@ from hfgrow.lineage.records import (
     WeightFile,
     recordable,
 )
+from hfgrow.plan.axes import AxisMap
 from hfgrow.plan.depth import composed
 from hfgrow.plan.elsewhere import OffBeat
 from hfgrow.plan.families import FAMILIES
@@ -144,6 +145,15 @@ class Link(Record):
     def layer_map(self) -> tuple[int, ...]:
         """For every layer of the result, the 0-based layer of the base it comes from."""
         return tuple(source.layer for source in self.layer_sources)
+
+    @property
+    def grown_axes(self) -> tuple[tuple[str, tuple[AxisMap, bool]], ...]:
+        """The axes that grew in width, with their maps, and whether new units add nothing yet."""
+        return tuple(
+            (axis, (axis_map, step.preserves_function))
+            for step in self.steps
+            for axis, axis_map in (step.axes or {}).items()
+        )
 
     @property
     def changes_layers(self) -> bool:
@@ -368,9 +378,29 @@ def model_record(
         num_parameters=plan.num_parameters,
         num_non_embedding_parameters=non_embedding_parameters(plan),
         files=files,
+        layer_types=layer_types_of(plan),
         **widths_of(plan),
         **experts_of(plan),
     )
+
+
+def layer_types_of(plan: GrowthPlan) -> tuple[str, ...] | None:
+    """Return the kind of every layer, as config.json or its class names it.
+
+    Of a family that is derived and has no names for them, letters; None if all are of one kind, or
+    a name is no word.
+    """
+    if plan.derived is None:
+        return _of_several(FAMILIES[plan.family].per_layer(plan.config).get("layer_types"), plan)
+    letters = [plan.derived.kinds[layer] for layer in plan.sources]
+    named = plan.derived.settings_of(plan.config).get("layer_types")
+    return _of_several(named, plan) or _of_several(letters, plan)
+
+
+def _of_several(kinds: object, plan: GrowthPlan) -> tuple[str, ...] | None:
+    if not isinstance(kinds, list) or len(kinds) != plan.num_hidden_layers:
+        return None
+    return tuple(kinds) if all(map(is_word, kinds)) and len(set(kinds)) > 1 else None
 
 
 def experts_of(plan: GrowthPlan) -> dict[str, int]:

@@ -1,85 +1,19 @@
-"""The pictures of a card: the layer map as an SVG, and the loss of a training by matplotlib.
+"""The picture of a training: its loss, drawn by matplotlib; without it there is none."""
 
-Matplotlib is needed for nothing else: without it there is no picture of the loss.
-"""
-
-from collections.abc import Mapping, Sequence
-from html import escape
-from itertools import cycle
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle, pairwise
+from math import isfinite
+from typing import Any
 
 from hfgrow.checkpoint.files import LOSS_PICTURE
 from hfgrow.console import Progress
 from hfgrow.lineage.canvas import (
-    canvas,
     has_matplotlib,
     open_corner,
+    panels,
     picture_bytes,
     plain_label,
 )
-
-_HEIGHT = 420
-_TOP = 34
-_BOX_WIDTH = 96
-_LEFT, _RIGHT = 40, 424
-_MOST_LINES = 1000
-_FIRST_HUE, _LAST_HUE = 210, 350
-
-
-def layer_picture(num_base_layers: int, layer_map: Sequence[int], title: str) -> str:
-    """Return an SVG of a layer map: one colour for each base layer, a line for each copy.
-
-    Args:
-        num_base_layers: How many layers the base has.
-        layer_map: For every grown layer, the 0-based layer of the base, bottom layer first.
-        title: The line above the picture.
-    """
-    scale = _HEIGHT / max(len(layer_map), num_base_layers)
-    base_bottom = _TOP + (_HEIGHT + scale * num_base_layers) / 2
-    grown_bottom = _TOP + (_HEIGHT + scale * len(layer_map)) / 2
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 560 {_HEIGHT + 70}" '
-        'font-family="sans-serif" font-size="13">',
-        f"<title>{escape(title)}</title>",
-        '<rect width="100%" height="100%" fill="#fff"/>',
-        f'<text x="280" y="20" text-anchor="middle" font-size="15">{escape(title)}</text>',
-    ]
-    every = len(layer_map) // _MOST_LINES + 1
-    for i, source in list(enumerate(layer_map))[::every]:
-        y1 = base_bottom - (source + 0.5) * scale
-        y2 = grown_bottom - (i + 0.5) * scale
-        parts.append(
-            f'<path d="M{_LEFT + _BOX_WIDTH} {y1:.1f}C280 {y1:.1f} 280 {y2:.1f} {_RIGHT} {y2:.1f}" '
-            f'fill="none" stroke="{_colour(source, num_base_layers)}" stroke-opacity=".55"/>'
-        )
-    for x, bottom, sources in (
-        (_LEFT, base_bottom, range(num_base_layers)),
-        (_RIGHT, grown_bottom, layer_map),
-    ):
-        for i, source in list(enumerate(sources))[::every]:
-            parts.append(
-                f'<rect x="{x}" y="{bottom - (i + 1) * scale:.1f}" width="{_BOX_WIDTH}" '
-                f'height="{scale * (every - 0.14):.2f}" fill="{_colour(source, num_base_layers)}"/>'
-            )
-            if scale >= 11:
-                parts.append(
-                    f'<text x="{x + _BOX_WIDTH / 2}" y="{bottom - (i + 0.5) * scale + 3:.1f}" '
-                    f'text-anchor="middle" font-size="10" fill="#fff">{source}</text>'
-                )
-    below = _TOP + _HEIGHT + 24
-    for x, count, word in ((_LEFT, num_base_layers, "base"), (_RIGHT, len(layer_map), "grown")):
-        parts.append(
-            f'<text x="{x + _BOX_WIDTH / 2}" y="{below}" text-anchor="middle">'
-            f"{word}: {count} layers</text>"
-        )
-    parts.append("</svg>")
-    return "\n".join(parts) + "\n"
-
-
-def _colour(layer: int, num_layers: int) -> str:
-    share = layer / max(num_layers - 1, 1)
-    hue = _FIRST_HUE + (_LAST_HUE - _FIRST_HUE) * share
-    return f"hsl({hue:.0f},62%,{46 - 8 * share:.0f}%)"
-
 
 Point = tuple[float, float]
 _INCHES = (8.0, 4.5)
@@ -89,6 +23,14 @@ _SMOOTH = "#1f5fa8"
 _VALIDATION = ("#d1495b", "#2a9d5c", "#e08a1e", "#7b4fa3", "#2b8c9e", "#8a6d3b")
 _MOST_TEXTS, _MOST_GROWTHS = 6, 12
 _SMOOTHED_FROM = 30
+# The share of a run in which a loss falls from random weights, and measurements too few for that.
+_SETTLED, _FEW = 0.05, 4
+# How much wider the losses of training and text lie together than those of text alone, from which
+# on each has axes of its own, and how high these are.
+_APART, _SHARES = 4, (3, 2)
+# Names of growths below each other, the share of the height that one takes, and that of the width
+# from which on they stand to the left of their lines.
+_MOST_LABELS, _LINE, _RIGHT_PART = 3, 0.06, 0.7
 
 
 def loss_curve(
@@ -97,7 +39,10 @@ def loss_curve(
     validation: Mapping[str, Sequence[Point]],
     progress: Progress | None = None,
 ) -> bytes | None:
-    """Draw the loss of a training.
+    """Draw the loss of a training, and across it what the loss was before the model grew.
+
+    The axis reaches over the losses of held-out text and the course of the training loss; the fall
+    from random weights and single batches may lie outside.
 
     Args:
         points: Tokens and training loss, in order.
@@ -124,50 +69,112 @@ def _draw(
 ) -> bytes:
     from matplotlib.ticker import EngFormatter
 
-    figure, axes = canvas(*_INCHES, dpi=_DPI)
-    open_corner(axes)
-    smooth = len(points) >= _SMOOTHED_FROM
-    for i, part in enumerate(_parts(points, growths)):
-        xs, ys = [x for x, _ in part], [y for _, y in part]
-        label = "training" if i == 0 else "_"
-        if smooth:
-            axes.plot(xs, ys, color=_TRAINING, linewidth=0.7)
-            axes.plot(xs, _smoothed(ys), color=_SMOOTH, linewidth=1.6, label=label)
+    texts = dict(list(validation.items())[:_MOST_TEXTS])
+    marks = growths[:_MOST_GROWTHS]
+    end = max((x for losses in (points, *texts.values()) for x, _ in losses), default=0.0)
+    # Behind the fall from random weights.
+    settled = end * _SETTLED
+    courses = list(_courses(points, growths))
+    trained = [y for part, _ in courses for x, y in part if x >= settled]
+    measured = [y for losses in texts.values() for y in _that_matter(losses, growths, settled)]
+    is_apart = _span(measured) * _APART < _span([*measured, *trained]) and bool(measured)
+    figure, panes = panels(*_INCHES, _SHARES if is_apart else (1,), dpi=_DPI)
+    upper, lower = panes[0], panes[-1]
+    line = _LINE * (sum(_SHARES) / _SHARES[0] if is_apart else 1)
+    for number, (smooth, raw) in enumerate(courses):
+        label = "_" if number else "training"
+        if raw:
+            lower.plot(*_columns(raw), color=_TRAINING, linewidth=0.7)
+        marker = "" if raw else "."
+        lower.plot(*_columns(smooth), color=_SMOOTH, linewidth=1.6, marker=marker, label=label)
+    for (name, losses), colour in zip(texts.items(), cycle(_VALIDATION), strict=False):
+        whose = plain_label(name)
+        before = f"{whose} before growth" if len(texts) > 1 else "before growth"
+        parts = _parts(losses, growths, twice=True)
+        for i, part in enumerate(parts):
+            label = "_" if i else f"validation: {whose}"
+            style = {"linewidth": 1.2, "marker": "o", "markersize": 3.5}
+            upper.plot(*_columns(part), color=colour, label=label, **style)
+        for i, (earlier, later) in enumerate(pairwise(parts)):
+            is_last = i == len(parts) - 2
+            (start, loss), until = earlier[-1], end if is_last else later[-1][0]
+            label = f"{before}: {loss:.3f}" if is_last else "_"
+            upper.plot([start, until], [loss, loss], "--", color=colour, linewidth=1, label=label)
+    if is_apart:
+        _show(lower, [y for x, y in points if x >= settled], above=0)
+        _show(upper, measured, above=line * min(len(marks), _MOST_LABELS))
+    else:
+        _show(upper, [*measured, *trained], above=line * min(len(marks), _MOST_LABELS))
+    for axes in panes:
+        open_corner(axes)
+        axes.set_ylabel("nats per token" if is_apart else "loss, nats per token")
+        for tokens, _ in marks:
+            axes.axvline(tokens, color=_GROWTH, linestyle=":", linewidth=1)
+    _name_growths(upper, marks, end, line)
+    lower.set_xlabel("tokens trained on")
+    lower.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    lower.margins(x=0.02)
+    handles = [handle for axes in panes[::-1] for handle in axes.get_legend_handles_labels()[0]]
+    if handles:
+        # Above the axes: inside them it would lie over the last losses, which are the result.
+        where = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3}
+        upper.legend(handles=dict.fromkeys(handles), frameon=False, fontsize=9, **where)
+    return picture_bytes(figure)
+
+
+def _courses(
+    points: Sequence[Point], growths: Sequence[tuple[float, str]]
+) -> Iterator[tuple[Sequence[Point], Sequence[Point]]]:
+    """Yield the training loss between growths, smoothed, and as it was; few losses stay alone."""
+    for part in _parts(points, growths):
+        if len(points) < _SMOOTHED_FROM:
+            yield part, ()
         else:
-            axes.plot(xs, ys, color=_SMOOTH, linewidth=1.4, marker=".", label=label)
-    shown = list(validation.items())[:_MOST_TEXTS]
-    for (name, losses), colour in zip(shown, cycle(_VALIDATION), strict=False):
-        for i, part in enumerate(_parts(losses, growths, twice=True)):
-            axes.plot(
-                [x for x, _ in part],
-                [y for _, y in part],
-                color=colour,
-                linewidth=1.2,
-                marker="o",
-                markersize=3.5,
-                label=f"validation: {plain_label(name)}" if i == 0 else "_",
-            )
-    for tokens, name in growths[:_MOST_GROWTHS]:
-        axes.axvline(tokens, color=_GROWTH, linestyle="--", linewidth=1)
+            smooth = _smoothed([y for _, y in part])
+            yield [(x, y) for (x, _), y in zip(part, smooth, strict=True)], part
+
+
+def _that_matter(
+    losses: Sequence[Point], growths: Sequence[tuple[float, str]], settled: float
+) -> Iterator[float]:
+    """Yield the losses of a text that have to be seen."""
+    yield from (y for x, y in losses if x >= settled or len(losses) < _FEW)
+    for earlier, later in pairwise(_parts(losses, growths, twice=True)):
+        yield from (earlier[-1][1], later[0][1])
+
+
+def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _span(losses: Sequence[float]) -> float:
+    known = list(filter(isfinite, losses))
+    return max(known) - min(known) if known else 0.0
+
+
+def _show(axes: Any, losses: Sequence[float], *, above: float) -> None:
+    """Let the axes reach over losses, with a share of their height above them."""
+    known = list(filter(isfinite, losses))
+    if known:
+        low, height = min(known), _span(known) or 1.0
+        axes.set_ylim(low - 0.06 * height, low + height / (0.95 - above))
+
+
+def _name_growths(axes: Any, growths: Sequence[tuple[float, str]], end: float, line: float) -> None:
+    """Write the names of growths at the top, beside their lines, where no loss lies."""
+    for i, (tokens, name) in enumerate(growths):
+        is_left = tokens > end * _RIGHT_PART
         axes.annotate(
             plain_label(name),
-            (tokens, 0.98),
+            (tokens, 0.985 - line * (i % _MOST_LABELS)),
             xycoords=("data", "axes fraction"),
-            xytext=(3, 0),
+            xytext=(-4 if is_left else 4, 0),
             textcoords="offset points",
-            rotation=90,
+            horizontalalignment="right" if is_left else "left",
             verticalalignment="top",
-            fontsize=8,
+            fontsize=8.5,
             color=_GROWTH,
         )
-    axes.set_xlabel("tokens trained on")
-    axes.set_ylabel("loss, nats per token")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    axes.margins(x=0.02)
-    if points or shown:
-        # Above the axes: inside them it would lie over the last losses, which are the result.
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9)
-    return picture_bytes(figure)
 
 
 def _parts(
@@ -196,7 +203,7 @@ def _is_after(x: float, parts: Sequence[Sequence[Point]], points: Sequence[Point
 
 
 def _smoothed(losses: Sequence[float]) -> list[float]:
-    """Return the mean of each loss and its neighbours, a fiftieth of the curve to both sides."""
-    reach = max(1, len(losses) // 50)
+    """Return the mean of each loss and its neighbours, a fortieth of the curve to both sides."""
+    reach = max(2, len(losses) // 40)
     windows = (losses[max(0, i - reach) : i + reach + 1] for i in range(len(losses)))
     return [sum(window) / len(window) for window in windows]

@@ -29,6 +29,7 @@ from hfgrow.lineage.kinds import (
     text,
     whole,
 )
+from hfgrow.plan.axes import FRESH, MIXED, MOST_SPANS, AxisMap, Span
 from hfgrow.plan.depth import MAX_LAYERS
 from hfgrow.plan.elsewhere import PERIODS, OffBeat
 from hfgrow.plan.operators.operator import is_argument
@@ -101,6 +102,18 @@ def _zero_rows() -> FieldKind:
 ZERO_ROWS = _zero_rows()
 
 
+def _words() -> FieldKind:
+    """Return the kind of a list of words, which hfgrow.json has in one line."""
+
+    def read(value: Any, where: str) -> tuple[str, ...]:
+        words = tuple(value.split(" ", MAX_LAYERS)) if isinstance(value, str) else ()
+        if not words or not all(map(is_word, words)):
+            raise damaged(where, value)
+        return words
+
+    return FieldKind(read, " ".join)
+
+
 # The fields of a model that say how wide it is -> the axis whose size they hold.
 WIDTHS: Mapping[str, str] = {
     "hidden_size": "hidden",
@@ -132,6 +145,7 @@ class Model(Record):
         num_experts: The experts of a layer; None for a dense model, as are the next two.
         num_experts_per_tok: How many of them a token passes.
         num_active_parameters: The parameters that a token passes, embeddings and head included.
+        layer_types: The kind of every layer, as config.json names it; None if all are of one.
     """
 
     name: Annotated[str, fitting(lambda v: isinstance(v, str) and 0 < len(v) < 256)]
@@ -149,6 +163,7 @@ class Model(Record):
     num_experts: Positive | None = None
     num_experts_per_tok: Positive | None = None
     num_active_parameters: Positive | None = None
+    layer_types: Annotated[tuple[str, ...], _words()] | None = None
 
     @property
     def widths(self) -> dict[str, int | None]:
@@ -300,12 +315,55 @@ _LAYER = FieldKind(
     _layer_source,
     lambda source: source.layer if source.mode == "copy" else [source.layer, source.mode],
 )
+# Units of an axis by their sources in the base, or how many have none, or none that is told.
+_UNITS = re.compile(r"(new|mixed) (\d{1,7})|(\d{1,7})(?:-(\d{1,7}))?", re.ASCII)
+_STARTS = {"new": FRESH, "mixed": MIXED}
+
+
+def _axis_map(value: Any, where: str) -> AxisMap:
+    base, arrow, units = value.partition(" -> ") if isinstance(value, str) else ("", "", "")
+    found = [_UNITS.fullmatch(part) for part in units.split(", ", MOST_SPANS)]
+    if not arrow or not re.fullmatch(r"[1-9]\d{0,6}", base, re.ASCII) or not all(found):
+        raise damaged(where, value)
+    spans = []
+    for word, count, first, last in (one.groups() for one in found if one):
+        start = _STARTS[word] if word else int(first)
+        span = Span(start, int(count) if word else int(last or first) - start + 1)
+        if span.length < 1 or (span.start >= 0 and span.start + span.length > int(base)):
+            raise damaged(where, value)
+        spans.append(span)
+    return AxisMap(int(base), tuple(spans))
+
+
+def _axis_text(axis_map: AxisMap) -> str:
+    """Return an axis as hfgrow.json has it: `64 -> 0-63, 0-31` or `64 -> 0-63, new 64`."""
+    words = {start: word for word, start in _STARTS.items()}
+    units = (
+        f"{words[span.start]} {span.length}"
+        if span.start in words
+        else str(span.start)
+        if span.length == 1
+        else f"{span.start}-{span.start + span.length - 1}"
+        for span in axis_map.spans
+    )
+    return f"{axis_map.base} -> {', '.join(units)}"
+
+
+_AXIS = FieldKind(_axis_map, _axis_text)
+_AXIS_TEXTS = settings(lambda value: isinstance(value, str), 16)
+_AXES = FieldKind(
+    lambda value, where: {
+        axis: _AXIS.read(found, axis) for axis, found in _AXIS_TEXTS.read(value, where).items()
+    },
+    lambda axes: {axis: _AXIS.write(found) for axis, found in axes.items()},
+)
 # What the plan knows of, and declares without hfgrow.json in mind.
 STEP = record(
     GrowthStep,
     operator=WORD,
     arguments=settings(is_argument),
     layer_map=items(_LAYER, MAX_LAYERS),
+    axes=_AXES,
 )
 COMPARED = record(
     Measured,

@@ -23,8 +23,10 @@ from math import sqrt
 
 from hfgrow.errors import UsageError, argument
 
-# In place of a source: the index is new.
-FRESH = -1
+# In place of a source: the index is new; the indices are copies of several, in no order.
+FRESH, MIXED = -1, -2
+# A record of an axis has no more spans, where its copies can be told together.
+_MOST_TOLD, MOST_SPANS = 64, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,27 @@ class AxisMap:
         return all(abs(found - wanted) < 1e-9 * wanted for found in energy)
 
 
+def without_factors(axis_map: AxisMap) -> AxisMap:
+    """Return where the indices of a grown axis come from, as a record has it.
+
+    Of copies that have no order only their number is told, `MIXED`; of an axis in more pieces than
+    `MOST_SPANS` only how many copies and new indices it has.
+    """
+    spans: list[Span] = []
+    for span in axis_map.spans:
+        _append(spans, Span(span.start, span.length))
+    if len(spans) > _MOST_TOLD:
+        short, pieces, spans = max(1, axis_map.base // 8), spans, []
+        for span in pieces:
+            is_told = span.start == FRESH or span.length > short
+            _append(spans, span if is_told else Span(MIXED, span.length))
+    if len(spans) > MOST_SPANS:
+        new = sum(span.length for span in spans if span.start == FRESH)
+        parts = ((MIXED, axis_map.size - new), (FRESH, new))
+        spans = [Span(start, length) for start, length in parts if length]
+    return AxisMap(axis_map.base, tuple(spans))
+
+
 def identity(size: int) -> AxisMap:
     """Return the map that changes nothing."""
     return AxisMap(size, (Span(0, size),))
@@ -264,7 +287,7 @@ def _append(spans: list[Span], new: Span) -> None:
     if spans:
         last = spans[-1]
         same = (last.forward, last.backward) == (new.forward, new.backward)
-        following = FRESH if last.start == FRESH else last.start + last.length
+        following = last.start if last.start < 0 else last.start + last.length
         if same and new.start == following:
             spans[-1] = replace(last, length=last.length + new.length)
             return

@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 from hfgrow.errors import UsageError, printable
+from hfgrow.plan.axes import AxisMap
 from hfgrow.plan.families.derived import DerivedFamily
 from hfgrow.plan.tensors import CONFIG_DTYPES, DTYPE_NBYTES, Fill, Recipe, Stored
 
@@ -54,12 +55,21 @@ class LayerSource:
 
 @dataclass(frozen=True, slots=True)
 class GrowthStep:
-    """One operator as it was applied: what lineage records and `reproduce` runs again."""
+    """One operator as it was applied: what lineage records and `reproduce` runs again.
+
+    Attributes:
+        operator: Its name.
+        arguments: What it was told.
+        layer_map: For every layer, where it comes from.
+        preserves_function: Whether the model computes what it did before.
+        axes: For every axis that grew in width, where its units come from; None if none did.
+    """
 
     operator: str
     arguments: Mapping[str, object]
     layer_map: tuple[LayerSource, ...]
     preserves_function: bool
+    axes: Mapping[str, AxisMap] | None = None
 
 
 @dataclass(frozen=True, slots=True)

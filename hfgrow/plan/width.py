@@ -18,7 +18,7 @@ from math import sqrt
 from typing import Any
 
 from hfgrow.errors import UsageError, argument, printable
-from hfgrow.plan.axes import FRESH, AxisMap, Span, identity, joined, product
+from hfgrow.plan.axes import FRESH, AxisMap, Span, identity, joined, product, without_factors
 from hfgrow.plan.depth import HIDDEN, initial_std
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import AXIS_KEYS, Config, Dimension, Family, Kind, Role, layer_of
@@ -85,7 +85,9 @@ def apply_width(base: GrowthPlan, growth: WidthGrowth, step: GrowthStep) -> Grow
     config = _wider_config(base, family, growth.maps)
     lift = _Lifting(base, family, growth, step.operator)
     tensors = {name: replace(t, recipe=lift.tensor(name, t)) for name, t in base.tensors.items()}
-    return replace(base, config=config, tensors=tensors, steps=(*base.steps, in_place(base, step)))
+    axes = {axis: without_factors(axis_map) for axis, axis_map in growth.maps.items()}
+    step = replace(in_place(base, step), axes=axes)
+    return replace(base, config=config, tensors=tensors, steps=(*base.steps, step))
 
 
 class _Lifting:

@@ -40,9 +40,11 @@ _SUMS = "SHA256SUMS"
 _CONFIG = "config.json"
 # What config.json says twice since then, for programs that read older words.
 _SAID_SINCE = {"rope_theta"}
-# The matrices with rows of zeros: what other programs are to be told of them.
-_RECORD_SINCE = r',\n *"zero_rows": \{[^}]*\}'
+# Matrices with rows of zeros, which other programs are to be told of; axes, which are drawn.
+_RECORD_SINCE = (r',\n *"zero_rows": \{[^}]*\}', r',\s+"axes": \{[^}]*\}')
 _SECTION_SINCE = re.compile("^## In other programs\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
+# How a growth is drawn may change.
+_PICTURES = {"layers.svg", "widths.svg"}
 # What is copied, to show what differs; of the other files a hash is enough.
 _TEXTS = ("hfgrow.json", "README.md")
 
@@ -95,6 +97,8 @@ def put_kept_texts(name: str, out: Path) -> None:
     for text in _TEXTS:
         shutil.copy(kept_growth(name) / text, out)
     (out / _CONFIG).write_bytes(_config_as_kept(out))
+    # Its record says nothing of axes.
+    (out / "widths.svg").unlink(missing_ok=True)
 
 
 def _config_as_kept(out: Path) -> bytes:
@@ -106,7 +110,8 @@ def _config_as_kept(out: Path) -> bytes:
 def kept_hashes(name: str) -> dict[str, str]:
     """Return the kept sha256 of each file of a growth."""
     lines = (kept_growth(name) / _SUMS).read_text().splitlines()
-    return {file: digest for digest, _, file in (line.partition("  ") for line in lines)}
+    found = {file: digest for digest, _, file in (line.partition("  ") for line in lines)}
+    return {file: digest for file, digest in found.items() if file not in _PICTURES}
 
 
 def hashes(out: Path) -> dict[str, str]:
@@ -114,8 +119,8 @@ def hashes(out: Path) -> dict[str, str]:
 
     That of config.json is without what it says twice since then.
     """
-    files = [path for path in out.iterdir() if path.name not in (*_TEXTS, ".hfgrow-base")]
-    found = {path.name: digest(path) for path in files}
+    ignored = {*_TEXTS, *_PICTURES, ".hfgrow-base"}
+    found = {path.name: digest(path) for path in out.iterdir() if path.name not in ignored}
     return found | {_CONFIG: sha256(_config_as_kept(out)).hexdigest()}
 
 
@@ -127,12 +132,15 @@ def digest(path: Path) -> str:
 def card(folder: Path) -> list[str]:
     """Return the lines of a card without the versions that made it, and what it tells since."""
     text = re.sub(_SECTION_SINCE, "", (folder / "README.md").read_text())
+    text = re.sub(r"!\[.*\]\(widths.svg\)\n\n", "", text)
     return [re.sub("^Made with .* Lineage", "Lineage", line) for line in text.splitlines()]
 
 
 def growth_record(folder: Path) -> str:
     """Return hfgrow.json of a growth to the letter, without versions and what is told since."""
-    text = re.sub(_RECORD_SINCE, "", (folder / "hfgrow.json").read_text())
+    text = (folder / "hfgrow.json").read_text()
+    for since in _RECORD_SINCE:
+        text = re.sub(since, "", text)
     return re.sub(r'"versions": \{[^}]*\}', "", text)
 
 

@@ -18,7 +18,6 @@ from hfgrow.growth.publish import own_files
 from hfgrow.lineage.card import card_files, licence_note, metadata
 from hfgrow.lineage.describe import command_line, layer_rows
 from hfgrow.lineage.manifest import Link, Manifest
-from hfgrow.lineage.pictures import layer_picture
 from hfgrow.lineage.reading import parse_manifest, read_manifest
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.plan import LayerSource
@@ -165,16 +164,6 @@ def test_the_picture_is_well_formed_whatever_the_names(name: str) -> None:
     one = replace(one, base=replace(one.base, name=name), result=replace(one.result, name=name))
     root = ElementTree.fromstring(card_files(Manifest((one,)))["layers.svg"].encode())
     assert root.tag == f"{SVG}svg"
-
-
-@given(st.integers(1, 40), st.data())
-def test_the_picture_has_a_box_for_every_layer_and_a_line_for_every_copy(
-    depth: int, data: st.DataObject
-) -> None:
-    layer_map = data.draw(st.lists(st.integers(0, depth - 1), min_size=1, max_size=60))
-    root = ElementTree.fromstring(layer_picture(depth, layer_map, "title"))
-    assert len(root.findall(f"{SVG}path")) == len(layer_map)
-    assert len(root.findall(f"{SVG}rect")) == 1 + depth + len(layer_map)
 
 
 def test_a_picture_of_the_card_is_escaped(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:

@@ -147,6 +147,22 @@ def test_the_widths_of_a_model_are_recorded(base: Path, tmp_path: Path) -> None:
     assert manifest.root.widths == manifest.link.result.widths == WIDTHS
 
 
+def test_the_kinds_of_layers_are_recorded_where_there_are_several(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    call_hfgrow("stack", make_checkpoint("gemma3_text"), "--g", "2", "--out", tmp_path / "out")
+    call_hfgrow("stack", make_checkpoint("llama"), "--g", "2", "--out", tmp_path / "plain")
+    several, one = (read_manifest(tmp_path / name) for name in ("out", "plain"))
+    assert several is not None
+    assert one is not None
+    kinds = several.root.layer_types
+    assert kinds is not None
+    assert kinds[:3] == ("sliding_attention", "sliding_attention", "full_attention")
+    assert several.link.result.layer_types == (*kinds, *kinds)
+    assert '"layer_types": "sliding_attention' in (tmp_path / "out" / "hfgrow.json").read_text()
+    assert one.root.layer_types is None
+
+
 def test_a_growth_that_computes_records_the_versions_of_what_computes(
     base: Path, tmp_path: Path
 ) -> None:
@@ -231,6 +247,13 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a huge argument": lambda m: first(m)["steps"][0].update(arguments={"seed": 2**53}),
     "a huge negative argument": lambda m: first(m)["steps"][0].update(arguments={"a": -1e16}),
     "an argument of 400 digits": lambda m: first(m)["steps"][0].update(arguments={"a": 10**400}),
+    "axes of text": lambda m: first(m)["steps"][0].update(axes="hidden"),
+    "an axis without a size": lambda m: first(m)["steps"][0].update(axes={"hidden": "0-3"}),
+    "an axis with markup": lambda m: first(m)["steps"][0].update(axes={"<b>": "4 -> 0-3"}),
+    "an axis of no units": lambda m: first(m)["steps"][0].update(axes={"hidden": "4 -> "}),
+    "a unit outside the base": lambda m: first(m)["steps"][0].update(axes={"hidden": "4 -> 0-4"}),
+    "units that go down": lambda m: first(m)["steps"][0].update(axes={"hidden": "4 -> 3-1"}),
+    "kinds of layers of markup": lambda m: first(m)["base"].update(layer_types="<b> a"),
     "a width of text": lambda m: first(m)["base"].update(hidden_size="wide"),
     "a width of zero": lambda m: first(m)["base"].update(hidden_size=0),
     "a width that is true": lambda m: first(m)["base"].update(head_dim=True),

@@ -57,6 +57,53 @@ def test_a_growth_is_marked() -> None:
     assert with_mark > without
 
 
+def drawn(monkeypatch: pytest.MonkeyPatch, *what: Any) -> list[Any]:
+    """Draw a picture, and return its axes."""
+    figures: list[Any] = []
+
+    def kept(figure: Any) -> bytes:
+        figures.append(figure)
+        return canvas.picture_bytes(figure)
+
+    monkeypatch.setattr(pictures, "picture_bytes", kept)
+    loss_curve(*what)
+    found: list[Any] = figures[0].axes
+    return found
+
+
+def test_the_loss_before_growth_goes_on_as_a_dashed_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    (axes,) = drawn(monkeypatch, POINTS, GROWTHS, VALIDATION)
+    dashed = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
+    assert [tuple(line.get_xdata()) for line in dashed] == [(20_000, 39_000)]
+    assert [tuple(line.get_ydata()) for line in dashed] == [(1.0, 1.0)]
+    assert "before growth: 1.000" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_the_scale_is_that_of_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [(1000.0 * i, 50.0 if i == 0 else 2.0) for i in range(100)]
+    (axes,) = drawn(monkeypatch, points, GROWTHS, VALIDATION)
+    assert axes.get_ylim()[1] < 10
+
+
+def test_no_loss_lies_below_the_name_of_a_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    growths = [(0.0, "first"), (20_000.0, "second")]
+    held_out = {"held.txt": [(0.0, 4.0), (0.0, 5.0), (39_000.0, 0.5)]}
+    (axes,) = drawn(monkeypatch, [], growths, held_out)
+    low, high = axes.get_ylim()
+    lowest_name = min(text.xy[1] for text in axes.texts) - 0.05
+    assert low + lowest_name * (high - low) > 5.0
+
+
+def test_a_gain_on_held_out_text_is_seen_beside_losses_that_are_far_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held_out = {"held.txt": [(0.0, 3.61), (0.0, 3.71), (39_000.0, 3.57)]}
+    points = [(x, 2.0 + y / 10) for x, y in POINTS]
+    upper, lower = drawn(monkeypatch, points, [(0.0, "stack")], held_out)
+    assert 3.5 < upper.get_ylim()[0] < upper.get_ylim()[1] < 3.8
+    assert lower.get_ylim()[1] < 3.0
+
+
 def test_the_line_is_broken_where_the_model_grew() -> None:
     parts = pictures._parts([(1, 5.0), (2, 4.0), (3, 6.0), (4, 3.0)], [(2, "stack")])
     assert parts == [[(1, 5.0), (2, 4.0)], [(3, 6.0), (4, 3.0)]]

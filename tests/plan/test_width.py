@@ -79,9 +79,17 @@ def test_a_growth_in_width_is_proved(place: Path, grown: tuple[Path, str], comma
     assert finished.returncode == 0, finished.stderr
 
 
-def test_no_picture_of_layers_is_made(grown: tuple[Path, str]) -> None:
+def test_the_picture_is_of_widths_and_not_of_layers(grown: tuple[Path, str]) -> None:
     assert not (grown[0] / "layers.svg").exists()
-    assert "layers.svg" not in (grown[0] / "README.md").read_text()
+    card = (grown[0] / "README.md").read_text()
+    assert "layers.svg" not in card
+    assert "](widths.svg)" in card
+    assert "hidden_size: 32 to 48" in (grown[0] / "widths.svg").read_text()
+
+
+def test_the_record_says_where_units_come_from(grown: tuple[Path, str]) -> None:
+    step = json.loads((grown[0] / "hfgrow.json").read_text())["chain"][-1]["steps"][-1]
+    assert step["axes"]["hidden"] == "32 -> 0-31, 0-15"
 
 
 def test_a_growth_in_depth_of_a_wider_model_is_told_and_proved(
