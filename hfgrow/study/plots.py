@@ -5,6 +5,7 @@ from the lowest to the highest.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from hfgrow.lineage.canvas import canvas, open_corner, picture_bytes, plain_label
@@ -12,7 +13,7 @@ from hfgrow.study.accounting import ALL_IN, TOKENS
 from hfgrow.study.results import Result, mean, speedup
 from hfgrow.study.summary import Summary
 
-_DPI = 130
+DPI = 160
 # Told apart by people who see few colours too, in this order; the reference is black.
 _COLOURS = (
     "#0072b2",
@@ -31,7 +32,11 @@ _COLOURS = (
 _MARKERS = "osD^vP*Xhd<>"
 _NUM_LOSSES = 60
 PICTURES = ("loss-flops.png", "loss-tokens.png", "speedup.png", "growth.png")
-_GAP = 0.045
+_INCHES, _GAP = (6.6, 4.5), 0.055
+# The size of names in the pictures.
+NAME_POINTS = 9.5
+# Where a line ends, its name, and how it is drawn.
+End = tuple[float, float, str, Mapping[str, Any]]
 
 
 def pictures(
@@ -74,8 +79,10 @@ def loss_picture(arms: Mapping[str, Sequence[Result]], reference: str | None, by
         reference: The arm that is drawn in black.
         by: The accounting that costs are counted in.
     """
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator
+
     figure, axes = _canvas()
-    ends = []
+    ends: list[End] = []
     lowest, highest = float("inf"), float("-inf")
     for arm, style in _styles(arms, reference):
         curves = [result.path(by) for result in arms[arm]]
@@ -93,13 +100,16 @@ def loss_picture(arms: Mapping[str, Sequence[Result]], reference: str | None, by
         highs = [max(loss for _, loss in column) for column in columns]
         axes.plot(costs, means, **style)
         axes.fill_between(costs, lows, highs, color=style["color"], alpha=0.15, linewidth=0)
-        ends.append((costs[-1], means[-1], arm, style["color"]))
+        ends.append((costs[-1], means[-1], arm, style))
         lowest = min(lowest, *lows)
         # What comes before is steep and says little.
         highest = max(
             [highest, *(m for m, c in zip(means, costs, strict=True) if c >= costs[-1] / 6)]
         )
     axes.set_xscale("log")
+    # 1, 2 and 5, which never touch.
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.xaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(inf, inf)))
     room = 0.06 * (highest - lowest or 1.0)
     axes.set_ylim(lowest - room, highest + room)
     if ends:
@@ -117,7 +127,8 @@ def speedup_picture(arms: Mapping[str, Sequence[Result]], reference: str) -> byt
     figure, axes = _canvas()
     curves = {r.seed: r.curve(ALL_IN) for r in arms[reference] if not r.falls}
     scratch = {seed: curve for seed, curve in curves.items() if curve}
-    ends, seen = [], []
+    ends: list[End] = []
+    seen: list[float] = []
     for arm, style in _styles(arms, reference):
         pairs = [
             (scratch[r.seed], curve)
@@ -139,9 +150,9 @@ def speedup_picture(arms: Mapping[str, Sequence[Result]], reference: str) -> byt
                 lows.append(min(known))
                 highs.append(max(known))
         if xs:
-            axes.plot(xs, means, **(style | {"marker": None}))
+            axes.plot(xs, means, **(style | {"marker": ""}))
             axes.fill_between(xs, lows, highs, color=style["color"], alpha=0.15, linewidth=0)
-            ends.append((xs[-1], means[-1], arm, style["color"]))
+            ends.append((xs[-1], means[-1], arm, style | {"marker": ""}))
             seen += xs
     axes.axhline(0, color="black", linewidth=1, linestyle="--")
     if seen:
@@ -185,7 +196,7 @@ def _styles(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     number = 0
     for arm in arms:
-        style: dict[str, Any] = {"linewidth": 1.6, "markersize": 3.5}
+        style: dict[str, Any] = {"linewidth": 1.5, "markersize": 3}
         if arm == reference:
             yield arm, style | {"color": "black", "linestyle": "--"}
             continue
@@ -194,27 +205,40 @@ def _styles(
         number += 1
 
 
-def _canvas(height: float = 5.2) -> tuple[Any, Any]:
-    figure, axes = canvas(9.0, height, dpi=_DPI, grid="both")
+def _canvas(height: float = _INCHES[1]) -> tuple[Any, Any]:
+    figure, axes = canvas(_INCHES[0], height, dpi=DPI, grid="both")
     open_corner(axes)
     return figure, axes
 
 
-def _name_ends(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write the name of every line beside its end, moved apart where they would overlap."""
+def _name_ends(axes: Any, ends: Sequence[End]) -> None:
+    """Write the names of the lines beside the axes, in the order in which they end.
+
+    Each stands at the height of its end, moved apart where they would overlap, behind a piece of
+    its line. Nothing leads from there to the end: it would look like what was measured.
+    """
+    from matplotlib.lines import Line2D
+
     low, high = axes.get_ylim()
-    at = -1.0
-    for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
-        wanted = (y - low) / (high - low)
-        at = max(wanted, at + _GAP)
+    listed = sorted(ends, key=lambda end: end[1])
+    places: list[float] = []
+    for _, y, _, _ in listed:
+        places.append(max((y - low) / (high - low), places[-1] + _GAP if places else 0.0))
+    highest = 1.0
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], highest)
+        highest = places[i] - _GAP
+    for (_, _, name, style), at in zip(listed, places, strict=True):
+        known = {key: style[key] for key in ("color", "linestyle", "marker") if key in style}
+        piece = Line2D([1.02, 1.075], [at, at], transform=axes.transAxes, clip_on=False, **known)
+        piece.set(linewidth=1.6, markersize=4, markevery=[1])
+        axes.add_line(piece)
         axes.annotate(
             plain_label(name),
-            xy=(x, y),
-            xytext=(1.03, at),
-            textcoords="axes fraction",
-            color=colour,
-            fontsize=9,
+            xy=(1.095, at),
+            xycoords="axes fraction",
+            color=style["color"],
+            fontsize=NAME_POINTS,
             verticalalignment="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6},
         )

@@ -6,6 +6,7 @@ HTML that needs nothing else.
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -18,6 +19,7 @@ from hfgrow.errors import printable
 from hfgrow.lineage.canvas import has_matplotlib
 from hfgrow.lineage.tables import markdown_table
 from hfgrow.study.accounting import ALL_IN, EXACT, MARGINAL, TOKENS
+from hfgrow.study.answer import answer
 from hfgrow.study.design import Design
 from hfgrow.study.folder import Ran, StudyFolder, text_lines, where_ran, words_of
 from hfgrow.study.plots import PICTURES, pictures
@@ -47,13 +49,20 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #ffffff;
   max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-.wide { overflow-x: auto; }
+.lead { font-size: 1.15rem; }
+/* A shadow at the side on which there is more. */
+.wide { overflow-x: auto; background:
+  linear-gradient(90deg, #ffffff 1.5rem, #ffffff00) 0 0 / 3rem 100% no-repeat local,
+  linear-gradient(270deg, #ffffff 1.5rem, #ffffff00) 100% 0 / 3rem 100% no-repeat local,
+  linear-gradient(90deg, #00000038, #00000000) 0 0 / 0.9rem 100% no-repeat scroll,
+  linear-gradient(270deg, #00000038, #00000000) 100% 0 / 0.9rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #dddddd; text-align: right;
-  white-space: nowrap; }
+th, td { padding: 0.3rem 0.6rem; border-bottom: 1px solid #dddddd; text-align: right; }
 th { border-bottom: 2px solid #888888; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; height: auto; }
+td:first-child, td span { white-space: nowrap; }
+figure { margin: 1.5rem 0; } figcaption { font-size: 0.85rem; color: #555555; }
+img { max-width: min(100%, 46rem); height: auto; }
 code { background: #f2f2f2; padding: 0.1rem 0.25rem; overflow-wrap: anywhere; }
 """
 PLOTS = "plots"
@@ -75,10 +84,11 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """A paragraph; `code` sets it as what was typed."""
+    """A paragraph; `code` sets it as what was typed, `lead` as what is said first."""
 
     text: str
     code: bool = False
+    lead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +154,17 @@ def _draw(folder: Path, drawn: Sequence[Picture]) -> None:
 
 def document_of(summed: Summary, out: Path) -> dict[str, Any]:
     """Return what the command prints of a study as JSON."""
-    return {"folder": str(out), "report": str(out / "report.html"), "summary": summed.to_json()}
+    return {
+        "folder": str(out),
+        "report": str(out / "report.html"),
+        "answer": answer(summed),
+        "summary": summed.to_json(),
+    }
 
 
 def lines_of(found: Summary) -> Iterator[str]:
     """Yield the outcome of a study in a few lines."""
+    yield answer(found)
     for arm in found.arms:
         loss = loss_of(arm.loss)
         more = f", speed-up all-in {speedup_of(arm, ALL_IN)}" if arm.speedups else ""
@@ -174,9 +190,10 @@ def blocks(
         text: What they read, as the folder of the study has it.
     """
     study = design.study
+    yield Paragraph(answer(summed), lead=True)
     if study.question:
         # The lines of a question are those of a file.
-        yield Paragraph(" ".join(study.question.split()))
+        yield Paragraph(f"The question: {' '.join(study.question.split())}")
     finished = {result.seed for result in found if result.status == DONE}
     num_seeds = f"{len(finished)} seed{'' if len(finished) == 1 else 's'}"
     batch = design.jobs[0].recipe.batch_tokens
@@ -426,8 +443,10 @@ def _in_markdown(block: Block, folder: str) -> str:
     match block:
         case Heading(text):
             return f"## {_plain(text)}"
-        case Paragraph(text, code):
-            return f"    {printable(text, _LONGEST)}" if code else _plain(text)
+        case Paragraph(text, code, lead):
+            if code:
+                return f"    {printable(text, _LONGEST)}"
+            return f"**{_plain(text)}**" if lead else _plain(text)
         case Table(header, rows):
             shown = [[_plain(cell) for cell in row] for row in rows]
             return "\n".join(markdown_table(header, shown, of_numbers=True))
@@ -439,12 +458,15 @@ def _in_html(block: Block) -> str:
     match block:
         case Heading(text):
             return f"<h2>{_safe(text)}</h2>"
-        case Paragraph(text, code):
-            return f"<p><code>{_safe(text)}</code></p>" if code else f"<p>{_safe(text)}</p>"
+        case Paragraph(text, code, lead):
+            if code:
+                return f"<p><code>{_safe(text)}</code></p>"
+            return f'<p class="lead">{_safe(text)}</p>' if lead else f"<p>{_safe(text)}</p>"
         case Table(header, rows):
             head = "".join(f"<th>{_safe(cell)}</th>" for cell in header)
             body = "".join(
-                f"<tr>{''.join(f'<td>{_safe(cell)}</td>' for cell in row)}</tr>\n" for row in rows
+                f"<tr>{''.join(f'<td>{_whole_ranges(cell)}</td>' for cell in row)}</tr>\n"
+                for row in rows
             )
             table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
             return f'<div class="wide">{table}</div>'
@@ -456,6 +478,11 @@ def _in_html(block: Block) -> str:
 
 def _safe(text: str) -> str:
     return escape(printable(text, _LONGEST))
+
+
+def _whole_ranges(cell: str) -> str:
+    """Return a cell that breaks before a range, and not within one."""
+    return re.sub(r"\([^()]*\)|\[[^][]*\]", lambda found: f"<span>{found[0]}</span>", _safe(cell))
 
 
 def _plain(text: str) -> str:

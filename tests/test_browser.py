@@ -1,0 +1,109 @@
+"""Report and pictures as a browser shows them, on a desk and on a phone, where there is one."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfgrow.lineage.drawings import GrownAxis, layer_picture, width_picture
+from hfgrow.plan.axes import copied, padded, without_factors
+from hfgrow.plan.plan import LayerSource
+from hfgrow.study import plots, report
+from hfgrow.study.results import by_arm
+from hfgrow.study.summary import summary
+from tests.study.made_up import RAN, planned, runs
+
+pytestmark = pytest.mark.slow
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# Smaller text is not read.
+_LEAST_TEXT = 9
+# What a page is measured by; the page itself runs nothing.
+_MEASURE = """<pre id="measured"></pre><script>
+measured.textContent = JSON.stringify({
+  page: [document.documentElement.scrollWidth, innerWidth],
+  tables: [...document.querySelectorAll(".wide")].map(e => [e.scrollWidth, e.clientWidth]),
+  pictures: [...document.images].map(e => [e.clientWidth, e.naturalWidth]),
+});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = next(filter(None, map(shutil.which, _NAMES)), None)
+    if found is None:
+        pytest.skip(f"there is no browser here: none of {', '.join(_NAMES)}")
+    return found
+
+
+def open_in(chromium: str, page: Path, width: int, *words: str) -> str:
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    command += ["--hide-scrollbars", f"--user-data-dir={page.parent / 'profile'}"]
+    command += [f"--window-size={width},1200", *words, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a study of five seeds, its arms named as those of the paper are."""
+    folder = tmp_path_factory.mktemp("report")
+    plan = planned(folder, seeds=list(range(5)))
+    found = runs(plan)
+    summed = summary(plan, found, {"stack": 0.25})
+    drawn = [report.Picture(*one) for one in plots.pictures(by_arm(found), summed)]
+    content = report.blocks(plan, found, summed, drawn, RAN, None)
+    path = folder / "report.html"
+    path.write_text(report.html("Study tiny (small)", content))
+    return path
+
+
+def measured(chromium: str, page: Path, width: int) -> Any:
+    open_in(chromium, page, width, f"--screenshot={page.parent / f'report-{width}.png'}")
+    text = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text())
+    copy = page.with_name("measured.html")
+    copy.write_text(text.replace("</body>", f"{_MEASURE}</body>"))
+    dom = open_in(chromium, copy, width, "--dump-dom")
+    found = re.search(r'<pre id="measured">(.*?)</pre>', dom)
+    assert found is not None
+    return json.loads(html.unescape(found[1]))
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_report_is_no_wider_than_its_window(chromium: str, page: Path, width: int) -> None:
+    needed, given = measured(chromium, page, width)["page"]
+    assert needed <= given
+
+
+def test_tables_fit_a_desk(chromium: str, page: Path) -> None:
+    tables = measured(chromium, page, 1280)["tables"]
+    assert len(tables) >= 4
+    assert all(needed <= given for needed, given in tables)
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_text_in_pictures_is_large_enough_to_be_read(chromium: str, page: Path, width: int) -> None:
+    pictures = measured(chromium, page, width)["pictures"]
+    assert len(pictures) == len(plots.PICTURES)
+    for shown, natural in pictures:
+        assert plots.NAME_POINTS / 72 * plots.DPI * shown / natural >= _LEAST_TEXT
+
+
+def test_drawings_are_shown_with_what_is_hatched(chromium: str, tmp_path: Path) -> None:
+    from PIL import Image
+
+    layers = [LayerSource(i // 2, "zero" if i % 2 else "copy") for i in range(12)]
+    axis = GrownAxis("hidden_size", without_factors(copied(64, padded(64, 128))), True)
+    for picture in (layer_picture(6, layers, "layers"), width_picture([axis], "widths")):
+        (tmp_path / "picture.svg").write_text(picture)
+        (tmp_path / "page.html").write_text('<img src="picture.svg" width="480">')
+        shot = tmp_path / "shot.png"
+        open_in(chromium, tmp_path / "page.html", 500, f"--screenshot={shot}")
+        colours = Image.open(shot).convert("RGB").getcolors(1 << 20)
+        assert colours is not None
+        assert len(colours) > 30
