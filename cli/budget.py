@@ -1,13 +1,15 @@
 """The command `hfgrow budget`: when to grow, from what, and what each part costs."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hfgrow.checkpoint.read import read
-from hfgrow.console import amount, shown
+from hfgrow.console import amount, duration, shown
+from hfgrow.data.sources import TextSource, named_source
 from hfgrow.errors import UsageError, printable, require
 from hfgrow.growth.models import base_name, files_of, locate
 from hfgrow.hub.client import HubClient
@@ -15,6 +17,7 @@ from hfgrow.plan.operators.stacking import stack
 from hfgrow.study.budget import (
     BOUND,
     DEFAULT_G,
+    DEVICES,
     MOST_SHARE,
     PAPER,
     REPORTED,
@@ -28,7 +31,10 @@ from hfgrow.study.budget import (
     reported_tokens_per_parameter,
     write_picture,
 )
+from hfgrow.study.budget_recipe import check_recipe, recipe_text, write_recipe
 from hfgrow.study.law_fit import Fit, fit_files
+from hfgrow.train.flops import USUAL_MFU
+from hfgrow.train.recipe.speech import in_keys
 
 from . import options
 from .output import Console, broken
@@ -37,7 +43,9 @@ from .pages import LOOK
 _EXAMPLES = """\
 hfgrow budget TinyLlama --g 4 --tokens 300B
 hfgrow budget --parameters 7B --tokens 300B
-hfgrow budget --parameters 1.1B --flops 8e20 --plot budget.png"""
+hfgrow budget --parameters 1.1B --flops 8e20 --plot budget.png
+hfgrow budget demo --g 2 --tokens 2M --data demo --recipe mine.yaml"""
+_MINUTE = 60
 _HINT = "hfgrow budget --parameters 7B --tokens 300B, or hfgrow budget MODEL --g 4 --tokens 100B"
 
 
@@ -84,8 +92,25 @@ def budget(
         Path | None,
         typer.Option("--plot", metavar="FILE", help="Draw it: FILE.png or FILE.svg."),
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            metavar="FILE",
+            help="Write it as a recipe of `hfgrow train`; needs MODEL and --data.",
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            metavar="SOURCE",
+            help="Text of the recipe, as `hfgrow data prepare` takes it. Can be given several "
+            "times.",
+        ),
+    ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing picture.")
+        bool, typer.Option("--overwrite", help="Replace an existing picture or recipe.")
     ] = False,
     revision: options.RevisionOption = None,
     token: options.TokenOption = None,
@@ -116,7 +141,11 @@ def budget(
     if plot is not None:
         check_picture(plot, overwrite=overwrite)
         require("--plot", "matplotlib", extra="plots")
-    num_base, name, layers = None, None, None
+    sources = _sources(model, recipe, data)
+    if recipe is not None:
+        check_recipe(recipe, overwrite=overwrite)
+        require("--recipe", "pydantic")
+    num_base, name, layers, text = None, None, None, ""
     if model is None:
         num_parameters = amount(str(parameters), "--parameters")
     else:
@@ -136,20 +165,51 @@ def budget(
         law=law,
     )
     document = {"model": name, "num_hidden_layers": layers, **result.to_json()}
+    if model is not None and recipe is not None:
+        words = ["hfgrow", "budget", model, "--g", str(g)]
+        words += ["--tokens", tokens] if tokens is not None else ["--flops", str(flops)]
+        words += [word for path in fit or () for word in ("--fit", str(path))]
+        with in_keys():
+            text = recipe_text(
+                result, model, base_name(ref), plan.config, sources, shlex.join(words)
+            )
     if found is not None:
         document["fit"] = found.to_json()
     if plot is not None and kind is not None:
         write_picture(plot, draw_budget(result, kind))
         document["plot"] = str(plot)
         console.say(f"Drawn: {printable(plot, 200)}")
+    if recipe is not None:
+        write_recipe(recipe, text)
+        document["recipe"] = str(recipe)
     lines = [] if found is None else _fit_lines(found)
     lines += _lines(result, name, layers)
     console.result("\n".join(broken(lines, console.width, behind=13)), document)
-    console.say(f"Next: {_next(model, result)}")
+    console.say(f"Next: {_next(model, result, recipe)}")
 
 
-def _next(model: str | None, found: Budget) -> str:
-    """Return what follows a budget: the growth itself, or a recipe of both trainings."""
+def _sources(
+    model: str | None, recipe: Path | None, data: Sequence[str] | None
+) -> list[TextSource]:
+    """Return the text of the recipe that was asked for."""
+    if recipe is None:
+        if data:
+            raise UsageError("--data is the text of a recipe", hint="add --recipe FILE")
+        return []
+    if model is None:
+        raise UsageError(
+            "--recipe needs MODEL, the base that the recipe begins with",
+            hint="of a fresh one: hfgrow recipes paper-gstack --copy FILE",
+        )
+    if not data:
+        raise UsageError("--recipe needs text to train on", hint="add --data FILE, or a dataset")
+    return [named_source(word) for word in data]
+
+
+def _next(model: str | None, found: Budget, recipe: Path | None) -> str:
+    """Return what follows a budget: a run, the growth itself, or a recipe of both trainings."""
+    if recipe is not None:
+        return f"hfgrow train {shlex.quote(printable(recipe, 200))} --dry-run"
     if model is not None:
         grow = f"hfgrow stack {shlex.quote(printable(model, 200))} --g {found.g}"
         return f"{grow}, then train on by a recipe"
@@ -185,6 +245,7 @@ def _lines(budget: Budget, name: str | None, layers: tuple[int, int] | None) -> 
         f"grown model  train it on {shown(budget.continued_tokens)} tokens more",
         f"split        base {budget.base_flops:.3g} FLOPs ({share:.2%}), grown model "
         f"{budget.continued_flops:.3g} FLOPs ({1 - share:.2%})",
+        *_device_lines(budget),
         f"law          {budget.law.formula}; {budget.law.source}",
         f"             {_confidence(budget)}",
     ]
@@ -198,6 +259,15 @@ def _lines(budget: Budget, name: str | None, layers: tuple[int, int] | None) -> 
     if name:
         lines.append("note         a base that has seen more than d has its compute behind it")
     return [*lines, *_expected(budget)]
+
+
+def _device_lines(budget: Budget) -> list[str]:
+    """Return how long one device takes; of what is over in a minute nobody asks."""
+    took = {name: budget.device_seconds(name) for name in DEVICES}
+    if max(took.values()) < _MINUTE:
+        return []
+    told = ", ".join(f"{duration(seconds)} of one {name}" for name, seconds in took.items())
+    return [f"devices      {told}, at {USUAL_MFU:.0%} of its peak"]
 
 
 def _confidence(budget: Budget) -> str:

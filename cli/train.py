@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from json import dumps as to_json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ hfgrow recipes demo --copy mine.yaml
 hfgrow train mine.yaml --dry-run
 hfgrow train mine.yaml --set stages.1.train.tokens=1B --num-processes 8
 hfgrow train mine.yaml --resume
+hfgrow train --schema > recipe.schema.json   # for an editor
 hfgrow train mine.yaml -- --num_machines 2   # goes to accelerate launch"""
 
 
@@ -37,6 +39,15 @@ def register(app: typer.Typer) -> None:
         context_settings={"allow_extra_args": True},
     )(train)
     app.command("clean", rich_help_panel=TRAIN)(clean)
+
+
+def _print_schema(wanted: bool) -> None:
+    if wanted:
+        require("hfgrow train", "pydantic")
+        from hfgrow.train.recipe.schema import recipe_schema
+
+        Console().result(to_json(recipe_schema(), indent=1), {})
+        raise typer.Exit
 
 
 def train(
@@ -64,6 +75,16 @@ def train(
         typer.Option(
             "--yaml",
             help="Of a dry run: print the recipe, every default spelt out.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema",
+            is_eager=True,
+            callback=_print_schema,
+            help="Print the JSON schema of recipes, for editors, and end.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_va
 from hfgrow.errors import UsageError, argument, printable
 from hfgrow.plan.operators.operator import MAX_SEED
 from hfgrow.train.recipe.fields import (
+    NotNegative,
     Part,
     Text,
     Tokens,
@@ -28,7 +29,6 @@ from hfgrow.train.recipe.fields import (
     refused,
 )
 from hfgrow.train.recipe.files import read_recipe, with_overrides
-from hfgrow.train.recipe.parts import NotNegative
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}", re.ASCII)
 _SHARE = "share"

@@ -22,6 +22,7 @@ from hfgrow.checkpoint.staging import replace_bytes
 from hfgrow.console import shown
 from hfgrow.errors import OutputError, UsageError, argument, one_of, printable
 from hfgrow.lineage.canvas import canvas, picture_bytes
+from hfgrow.train.flops import PEAKS, USUAL_MFU
 
 # A power of ten that a float holds, and no budget reaches.
 _MOST_EXPONENT = 300.0
@@ -141,6 +142,8 @@ class Bound:
 
 
 BOUND = Bound(g=2, tokens_per_parameter=20, source="Mallik et al. 2026, arXiv 2605.13405, abstract")
+# The devices whose time a budget tells.
+DEVICES = ("A100", "H100", "B200")
 
 # The most tokens of the base, as a share of those from scratch: our bound, not the paper's.
 # Where the law is far from home it asks for more than there are: 24B of 2B at 135M parameters.
@@ -197,6 +200,14 @@ class Budget:
     def continued_tokens(self) -> float:
         """Tokens of the grown model for that."""
         return self.continued_flops / (6 * self.num_parameters)
+
+    def device_seconds(self, device: str) -> float:
+        """Return how long one device takes for all of it, at the usual share of its peak.
+
+        Args:
+            device: One of `DEVICES`.
+        """
+        return self.flops / (PEAKS[device] * USUAL_MFU)
 
     @property
     def is_clamped(self) -> bool:
@@ -269,6 +280,7 @@ class Budget:
             "continued_tokens": round(self.continued_tokens),
             "base_flops": self.base_flops,
             "continued_flops": self.continued_flops,
+            "device_seconds": {name: self.device_seconds(name) for name in DEVICES},
             "base_share": share,
             "continued_share": 1 - share,
             "law": asdict(self.law),

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hfgrow.growth.loading import available_nbytes, built_model, config_of
+from hfgrow.train.flops import USUAL_MFU
 from hfgrow.train.recipe.recipe import Recipe
 
 _FLOAT32 = 4
@@ -20,7 +21,7 @@ _FLOAT32 = 4
 _PROGRAM_NBYTES = 450_000_000
 # Where nothing is measured: the share of the peak that runs reach. On CPUs that is one of measured
 # products, and runs of 39M to 77M parameters here reached 0.7 to 1.
-_USUAL_MFU = {"cuda": 0.4}
+_USUAL_MFU = {"cuda": USUAL_MFU}
 _USUAL_MFU_ELSEWHERE = 0.7
 # What may be made and run for an estimate: a micro-batch that takes no longer.
 _MOST_SECONDS, _MOST_MODEL_NBYTES = 3.0, 400_000_000

@@ -52,6 +52,8 @@ PEAKS: Mapping[str, float] = {
     "MI300X": 1307e12,
     "MI250X": 383e12,
 }
+# The share of it that a training usually reaches.
+USUAL_MFU = 0.4
 _GEMM_SIZE = 1024
 _GEMM_SECONDS = 0.3
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hfgrow.errors import UsageError
 from hfgrow.study.budget import MOST_SHARE, PAPER, TimingLaw, budget_of
 from hfgrow.study.law_fit import TimingPoint, fit_files, fit_law
+from hfgrow.train.recipe.recipe import load_recipe
 from tests.program import call_hfgrow
 
 # The table of 2405.15319: parameters, tokens, and the growth timing in billions of tokens.
@@ -37,6 +38,66 @@ def test_the_table_of_the_paper_comes_out_to_its_last_digit(name: str) -> None:
     assert f"{found['base_tokens'] / 1e9:.2f} B" == timing
     assert found["extrapolated"] is True
     assert found["clamped"] is False
+
+
+RECIPE = ("budget", "demo", "--g", "2", "--tokens", "2M", "--data", "demo", "--recipe", "mine.yaml")
+
+
+def test_a_budget_is_written_as_a_recipe_that_spends_it(tmp_path: Path) -> None:
+    done = call_hfgrow(*RECIPE, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    recipe = load_recipe(tmp_path / found["recipe"])
+    first, growth, last = recipe.stages
+    assert first.train is not None
+    assert growth.grow is not None
+    assert last.train is not None
+    assert first.train.tokens == found["base_tokens"]
+    assert growth.grow.step == ("stack", {"g": 2})
+    assert last.train.tokens == found["continued_tokens"]
+    assert (
+        "# Made by:   hfgrow budget demo --g 2 --tokens 2M\n"
+        in (tmp_path / "mine.yaml").read_text()
+    )
+
+
+@pytest.mark.slow
+def test_the_recipe_of_a_budget_can_be_run(tmp_path: Path) -> None:
+    call_hfgrow(*RECIPE, cwd=tmp_path)
+    done = call_hfgrow("train", "mine.yaml", "--cpu", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_recipe_that_is_there_is_replaced_only_when_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("mine")
+    done = call_hfgrow(*RECIPE, cwd=tmp_path)
+    assert done.returncode == 7
+    assert done.stderr.endswith("Error: the recipe mine.yaml exists\nHint: add --overwrite\n")
+    assert (tmp_path / "mine.yaml").read_text() == "mine"
+    assert call_hfgrow(*RECIPE, "--overwrite", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--parameters", "7B", "--recipe", "a.yaml", "--data", "demo"), "--recipe needs MODEL"),
+        (("demo", "--recipe", "a.yaml"), "--recipe needs text to train on"),
+        (("demo", "--data", "demo"), "--data is the text of a recipe"),
+        (("demo", "--recipe", "no/a.yaml", "--data", "demo"), "there is no folder no for a.yaml"),
+    ],
+)
+def test_a_recipe_needs_a_base_and_text(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    done = call_hfgrow("budget", *words, "--tokens", "1B", cwd=tmp_path)
+    assert done.returncode in (2, 7)
+    assert said in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_tells_the_time_of_a_device() -> None:
+    found = budget_of(num_parameters=1.1e9, flops=989e12 * 0.4 * 3600)
+    assert found.device_seconds("H100") == pytest.approx(3600)
+    text = call_hfgrow("budget", "--parameters", "1.1B", "--flops", "8e20").stdout
+    assert "devices      74 days of one A100, 23 days of one H100, 10 days of one B200" in text
 
 
 def test_the_parts_of_a_budget_add_up() -> None:

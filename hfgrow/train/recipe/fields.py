@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    WithJsonSchema,
     model_serializer,
     model_validator,
 )
@@ -166,10 +167,30 @@ def _text(value: str) -> str:
     return value
 
 
-Tokens = Annotated[int, BeforeValidator(_tokens)]
-Span = Annotated[int | float, BeforeValidator(_span)]
-Number = Annotated[float, BeforeValidator(number)]
-Rate = Annotated[Number, Field(gt=0, le=1000)]
+# What an editor takes: YAML 1.2 has 1e3 as a number and 2_000_000 as text, 1.1 the other way round.
+_AN_AMOUNT = r"^\s*\d[\d_]*(\.\d+)?([eE]\+?\d{1,2})?\s*[kmbtKMBT]?\s*$"
+_AS_TEXT = {"type": "string", "pattern": _AN_AMOUNT}
+A_NUMBER = {
+    "type": ["number", "string"],
+    "pattern": r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d{1,3}$",
+}
+Tokens = Annotated[
+    int,
+    BeforeValidator(_tokens),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 1}, _AS_TEXT]}),
+]
+Span = Annotated[
+    int | float,
+    BeforeValidator(_span),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, _AS_TEXT]}),
+]
+Number = Annotated[float, BeforeValidator(number), WithJsonSchema(A_NUMBER)]
+Rate = Annotated[
+    Number,
+    Field(gt=0, le=1000),
+    WithJsonSchema({**A_NUMBER, "exclusiveMinimum": 0, "maximum": 1000}),
+]
+NotNegative = Annotated[Number, Field(ge=0), WithJsonSchema({**A_NUMBER, "minimum": 0})]
 Text = Annotated[str, AfterValidator(_text)]
 Whole = Annotated[int, BeforeValidator(whole)]
 Count = Annotated[Whole, Field(ge=1, le=1 << 31)]

@@ -2,13 +2,22 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    WithJsonSchema,
+    model_validator,
+)
 
 from hfgrow.checkpoint.files import REPO_NAME
 from hfgrow.data.sources import TextSource
 from hfgrow.plan.families import FAMILIES
 from hfgrow.train.recipe.fields import (
+    A_NUMBER,
     Count,
+    NotNegative,
     Number,
     Part,
     Rate,
@@ -30,9 +39,12 @@ def _repository(value: str) -> str:
 
 
 Repository = Annotated[str, AfterValidator(_repository)]
-Beta = Annotated[Number, Field(ge=0, lt=1)]
+Beta = Annotated[
+    Number,
+    Field(ge=0, lt=1),
+    WithJsonSchema({**A_NUMBER, "minimum": 0, "exclusiveMaximum": 1}),
+]
 Betas = Annotated[tuple[Beta, Beta], Field(strict=False)]
-NotNegative = Annotated[Number, Field(ge=0)]
 
 
 class FreshModel(Part):

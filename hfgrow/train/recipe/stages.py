@@ -9,7 +9,6 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     create_model,
     model_validator,
 )
@@ -18,7 +17,7 @@ from hfgrow.checkpoint.compute.moments import Mode
 from hfgrow.plan.operators import ALL_OPERATORS
 from hfgrow.plan.operators.operator import Mark, is_argument
 from hfgrow.train.recipe.fields import (
-    Number,
+    NotNegative,
     Part,
     Rate,
     Span,
@@ -34,7 +33,7 @@ from hfgrow.train.recipe.fields import (
 )
 
 # What no stage is told: the run decides it, or it says what came out.
-_NOT_ASKED = frozenset({Mark.BY_RUN, Mark.OUTCOME})
+NOT_ASKED = frozenset({Mark.BY_RUN, Mark.OUTCOME})
 
 
 def known_operator(value: str) -> str:
@@ -73,7 +72,7 @@ def arguments_of(operator: str) -> type[BaseModel]:
     fields: dict[str, Any] = {
         parameter.name: (parameter.type, ... if parameter.is_required else parameter.default)
         for parameter in ALL_OPERATORS[operator].parameters
-        if not parameter.marks & _NOT_ASKED
+        if not parameter.marks & NOT_ASKED
     }
     return create_model(operator, __base__=Part, **fields)
 
@@ -119,7 +118,7 @@ class Train(Part):
     schedule: Literal["wsd", "cosine", "constant"] = "wsd"
     warmup: Span = 0.01
     decay: Span | None = None
-    min_learning_rate: Annotated[Number, Field(ge=0)] | None = None
+    min_learning_rate: NotNegative | None = None
     trainable: Annotated[str | tuple[Text, ...], BeforeValidator(_trainable)] = "all"
     new_learning_rate: Rate | None = None
     new_warmup: Span | None = None
