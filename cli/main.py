@@ -13,7 +13,7 @@ from hfgrow import __version__
 from hfgrow.console import open_streams
 from hfgrow.errors import GrowthError, OutputError, UsageError, out_of_memory, printable, redacted
 
-from . import budget, data, evaluate, grow, learn, library, models, proof, study, train
+from . import budget, data, evaluate, extension, grow, learn, library, models, proof, study, train
 from .output import Console, moving_bars
 from .pages import App, FirstPage
 
@@ -44,6 +44,7 @@ for register in (
     data.register_data,
     proof.register,
     models.register_hub,
+    extension.register,
 ):
     register(app)
 FirstPage.app = app
