@@ -64,8 +64,7 @@ def measure(base: Path, grown: Path, progress: Progress, text: str | None = None
     """
     progress.say("Measuring logits of base and grown model")
     first, second = read(LocalFolder(base)), read(LocalFolder(grown))
-    settings = first.derived.settings if first.derived else first.config
-    tokens, name = _tokens(base, settings, second.num_parameters, text, progress)
+    tokens, name = _tokens(base, first.settings, second.num_parameters, text, progress)
     with counting(progress, "Measuring logits", first.nbytes + second.nbytes) as advance:
         try:
             grown_logits, grown_dtype = logits_of(second, tokens, _GROWN, advance=advance)

@@ -57,12 +57,25 @@ def _with_floats(value: Any) -> Any:
 def filled_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of a config.json with transformers' defaults filled in.
 
+    That of a derived family stays as it is: its model says more than its config.
+
     Raises:
         ModelError: transformers refuses it.
     """
+    if config.get("model_type") not in FAMILIES:
+        return dict(config)
     with foreign(lambda said: ModelError(f"config.json: transformers refuses it: {said}")):
         filled: dict[str, Any] = config_of(config).to_dict()
     return {**filled, "model_type": config["model_type"]}
+
+
+def filled_settings(plan: GrowthPlan) -> Mapping[str, Any]:
+    """Return what config.json says of the layers, with transformers' defaults filled in.
+
+    Raises:
+        ModelError: transformers refuses it.
+    """
+    return plan.settings if plan.derived else filled_config(plan.config)
 
 
 def silence_transformers() -> None:
@@ -121,6 +134,9 @@ def built_model(config: Any, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     any_model: Any = AutoModelForCausalLM
+    if config.model_type not in FAMILIES:
+        wanted = model_class(config, {"architectures": config.architectures})
+        return wanted._from_config(config, **options)
     return any_model.from_config(config, trust_remote_code=False, **options)
 
 

@@ -119,6 +119,11 @@ class GrowthPlan:
         return len(self.layer_map)
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """What config.json says of the layers; of a derived family with all defaults filled in."""
+        return self.config if self.derived is None else self.derived.settings
+
+    @property
     def sources(self) -> tuple[int, ...]:
         """For every layer, the 0-based layer of the base, whatever its mode."""
         return tuple(source.layer for source in self.layer_map)

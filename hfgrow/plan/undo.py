@@ -11,7 +11,7 @@ from math import frexp
 
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.axes import FRESH, AxisMap
-from hfgrow.plan.families.table import layer_of, layer_prefix
+from hfgrow.plan.families.table import layer_of
 from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
 from hfgrow.plan.tensors import Blend, Lift, Recipe, Stored
 
@@ -42,16 +42,18 @@ class Kept:
 def first_sources(plan: GrowthPlan) -> dict[str, str | None]:
     """Return for every grown tensor the one of the base that it is the first copy of, if it is."""
     layers = first_copies_of_layers(plan.layer_map)
+    part = layer_of if plan.derived is None else plan.derived.layer_of
     sources: dict[str, str | None] = {}
     for name in plan.tensors:
-        found = layer_of(name)
+        found = part(name)
         if found is None:
             sources[name] = name
         else:
             layer, suffix = found
             origin = plan.layer_map[layer].layer
+            before = name.removesuffix(f"{layer}.{suffix}")
             is_first = layers.get(origin) == layer
-            sources[name] = layer_prefix(origin) + suffix if is_first else None
+            sources[name] = f"{before}{origin}.{suffix}" if is_first else None
     return sources
 
 

@@ -31,6 +31,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from hfgrow.data.batches import MicroBatch
 from hfgrow.errors import UsageError
+from hfgrow.plan.families import FAMILIES
 from hfgrow.train.flops import layer_windows
 
 # Sliding window of a layer, None for none -> its mask, or None where it needs none.
@@ -111,11 +112,13 @@ _CUDNN_CAPABILITY = (9, 0)
 
 
 def use_causal_attention(model: Any) -> None:
-    """Let a transformers model compute its attention here.
+    """Let a transformers model compute its attention here; one of a derived family keeps its own.
 
     Raises:
         UsageError: Its attention cannot be replaced.
     """
+    if model.config.model_type not in FAMILIES:
+        return
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, causal_attention)
@@ -270,7 +273,7 @@ _WITH_SINKS = ("granite_swa",)
 
 
 class BatchMasks:
-    """Makes the masks of batch after batch.
+    """Makes the masks of batch after batch; none for a derived family, which makes its own.
 
     Args:
         config: The model's transformers config.
@@ -280,7 +283,8 @@ class BatchMasks:
 
     def __init__(self, config: Any, sequence_length: int, device: torch.device) -> None:
         settings = config.to_dict()
-        self._windows = frozenset(layer_windows(settings))
+        is_ours = settings["model_type"] in FAMILIES
+        self._windows = frozenset(layer_windows(settings)) if is_ours else frozenset()
         self._is_capped = settings.get("attn_logit_softcapping") is not None
         self._has_sinks = settings["model_type"] in _WITH_SINKS
         self._sequence_length, self._device = sequence_length, device

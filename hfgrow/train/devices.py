@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
+from hfgrow.checkpoint.derived.skeleton import layers_of
 from hfgrow.errors import (
     GrowthError,
     TrainingError,
@@ -112,7 +113,7 @@ class Devices:
         if self.is_bf16:
             policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         mesh = init_device_mesh(self.device.type, (self.num_processes,))
-        for layer in module.model.model.layers:
+        for layer in layers_of(module.model):
             fully_shard(layer, mesh=mesh, mp_policy=policy)
         return fully_shard(module, mesh=mesh, mp_policy=policy)
 

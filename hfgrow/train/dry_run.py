@@ -18,16 +18,14 @@ from hfgrow.checkpoint.staging import check_apart
 from hfgrow.console import Progress, Silent, duration, size
 from hfgrow.data.order import check_sequence_length
 from hfgrow.data.sources import text_files_of
-from hfgrow.errors import GrowthError, UsageError
-from hfgrow.growth.loading import filled_config
+from hfgrow.errors import GrowthError, UsageError, argument, printable
+from hfgrow.growth.loading import filled_config, filled_settings
 from hfgrow.growth.models import files_of, locate
 from hfgrow.growth.recorded import kept_by, kept_since
 from hfgrow.growth.steps import planned
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.manifest import Link
 from hfgrow.lineage.reading import manifest_of
-from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.table import layer_of
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.plan.undo import Kept
 from hfgrow.train.beforehand import recipe_lines
@@ -36,6 +34,8 @@ from hfgrow.train.devices import check_trackers
 from hfgrow.train.estimate import Memory, Rate, busy_note, device_of, memory_of, rate_of
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.initial_weights import fresh_plan
+from hfgrow.train.loss import router_note
+from hfgrow.train.names import names_in_files
 from hfgrow.train.optimizers import only_new, partly_new, trained_names
 from hfgrow.train.recipe.parts import FreshModel, Muon, ScheduleFreeAdamW, text_source
 from hfgrow.train.recipe.recipe import Recipe, learning_of
@@ -185,7 +185,7 @@ def dry_run(
             path = locate(name, None, client, Silent()).path
             if path is not None:
                 check_apart(folder.path, path)
-    notes = []
+    notes = list(dict.fromkeys(_router_notes(recipe, models)))
     try:
         folder.check_free(resume=resume)
     except GrowthError as error:
@@ -223,6 +223,13 @@ def dry_run(
     return DryRun(
         recipe=recipe, models=models, needs=needs, memory=memory, rate=rate, notes=tuple(notes)
     )
+
+
+def _router_notes(recipe: Recipe, models: Sequence["PlannedStage"]) -> Iterator[str]:
+    for model in models:
+        if recipe.stages[model.number].train:
+            note = router_note(filled_settings(model.plan))
+            yield from [f"stage {model.number}: {note}"] if note else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +292,7 @@ def plan_stages(recipe: Recipe, base: GrowthPlan, growth: Link | None) -> Iterat
     plan, layer_map = base, None if growth is None else growth.layer_sources
     # Found out only where a stage asks for it.
     kept: Callable[[], Mapping[str, Kept] | None] = partial(kept_since, base.config, growth)
-    positions = base.config.get("max_position_embeddings")
+    positions = base.settings.get("max_position_embeddings")
     if isinstance(positions, int):
         check_sequence_length(recipe.data.sequence_length, positions)
     for number, stage in enumerate(recipe.stages):
@@ -295,14 +302,11 @@ def plan_stages(recipe: Recipe, base: GrowthPlan, growth: Link | None) -> Iterat
                 kept = partial(kept_by, plan, stage.grow.step)
                 plan = planned(plan, [stage.grow.step], is_draft=True)
                 layer_map = plan.steps[-1].layer_map
-            elif stage.train and FAMILIES[plan.family].has_experts:
-                raise UsageError(
-                    f"a {plan.family} is a mixture of experts, which hfgrow does not train",
-                    hint="its folder is a plain checkpoint; train it with transformers",
-                )
             elif stage.train:
+                _check_trainable(recipe, plan)
                 older = kept() if stage.train.looks_at_growth else None
-                trained = trained_names(plan.tensors, stage.train, layer_map, older)
+                names = names_in_files(plan)
+                trained = trained_names(plan.tensors, stage.train, layer_map, older, names)
                 _check_parts(recipe, stage.train, older)
         except GrowthError as error:
             raise UsageError(f"stages.{number}: {error}", hint=error.hint) from error
@@ -316,6 +320,17 @@ def _check_parts(recipe: Recipe, train: Train, kept: Mapping[str, Kept] | None) 
             f"trainable {train.trainable}: {next(iter(parts))} is new in part, and the average of "
             f"{recipe.optimizer.name} would round what is old in it",
             hint="optimizer: {name: adamw}",
+        )
+
+
+def _check_trainable(recipe: Recipe, plan: GrowthPlan) -> None:
+    """Refuse what a model cannot be trained with."""
+    if plan.derived is not None and recipe.data.document_mask:
+        raise UsageError(
+            f"document_mask cannot be kept in a {printable(plan.family)}: transformers computes "
+            "its attention and states, and does not tell them where documents end, so that they "
+            "would see each other all the same",
+            hint=argument("document_mask", "false"),
         )
 
 
@@ -409,9 +424,11 @@ def stage_cost(recipe: Recipe, model: PlannedStage) -> tuple[int, float] | None:
 
 def _state_nbytes(recipe: Recipe, model: PlannedStage) -> int:
     """Return the bytes of the optimizer's state: two moments, or Muon's one of inner matrices."""
-    numbers = 0
+    numbers, layer_of = 0, names_in_files(model.plan).layer_of
     for name in model.trained:
         shape = model.plan.tensors[name].shape
-        has_one = isinstance(recipe.optimizer, Muon) and len(shape) > 1 and layer_of(name)
+        # The experts of a layer are one tensor in memory, which Muon leaves to AdamW.
+        is_matrix = len(shape) == 2 and "experts" not in name.split(".")
+        has_one = isinstance(recipe.optimizer, Muon) and is_matrix and layer_of(name)
         numbers += prod(shape) * (1 if has_one else 2)
     return _FLOAT32 * numbers

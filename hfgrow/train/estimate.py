@@ -10,9 +10,11 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 from hfgrow.growth.loading import available_nbytes, built_model, config_of
+from hfgrow.plan.families import FAMILIES
 from hfgrow.train.flops import USUAL_MFU
 from hfgrow.train.recipe.recipe import Recipe
 
@@ -115,14 +117,17 @@ def memory_of(
         gradients=copies * _FLOAT32 * num_trained // parts,
         optimizer=state_nbytes // parts,
         activations=_activations(recipe, config, num_parameters),
-        logits=3
-        * min(
-            chunk_nbytes(device.type),
-            _FLOAT32 * recipe.micro_batch_size * recipe.data.sequence_length * config["vocab_size"],
-        ),
+        logits=3 * _logits(recipe, config, chunk_nbytes(device.type)),
         program=0 if on_gpu else _PROGRAM_NBYTES,
         available=_free(device),
     )
+
+
+def _logits(recipe: Recipe, config: Mapping[str, Any], chunk_nbytes: int) -> int:
+    """Return the bytes of the logits that are there at a time, which is all in derived families."""
+    tokens = recipe.micro_batch_size * recipe.data.sequence_length
+    whole = _FLOAT32 * tokens * int(_text(config).vocab_size)
+    return min(chunk_nbytes, whole) if config["model_type"] in FAMILIES else whole
 
 
 def _free(device: Any) -> int | None:
@@ -141,6 +146,7 @@ def _activations(recipe: Recipe, config: Mapping[str, Any], num_parameters: int)
 
     from hfgrow.train.attention import use_causal_attention
 
+    text = _text(config)
     is_bf16 = recipe.precision == "bf16"
     dtype = torch.bfloat16 if is_bf16 else torch.float32
     kept: dict[int, Any] = {}
@@ -159,18 +165,26 @@ def _activations(recipe: Recipe, config: Mapping[str, Any], num_parameters: int)
             own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
             tokens = torch.zeros(shape, dtype=torch.long)
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-                hidden = model.model(tokens, use_cache=False).last_hidden_state
+                # The head and its loss are counted by themselves, where they come in chunks.
+                is_ours = model.config.model_type in FAMILIES
+                (model.model if is_ours else model)(input_ids=tokens, use_cache=False)
     except Exception:
         # A model that cannot do without numbers: the other parts are still worth telling.
         return None
     saved = sum(int(storage.nbytes()) for storage in kept.values())
-    layers, whole = int(config["num_hidden_layers"]), int(hidden.numel()) * _FLOAT32
+    layers = int(text.num_hidden_layers)
+    whole = prod(shape) * int(text.hidden_size) * _FLOAT32
     if recipe.activation_checkpointing:
         saved = layers * whole + saved // layers
     # The weights once more as bfloat16, which autocast keeps until the way back.
     casts = 2 * num_parameters if is_bf16 else 0
     # The hidden states' gradient, and one of the head's matrix beside it.
     return saved + casts + 2 * whole
+
+
+def _text(config: Mapping[str, Any]) -> Any:
+    """Return the config of the layers as transformers fills it in."""
+    return config_of(config).get_text_config(decoder=True)
 
 
 def rate_of(
@@ -242,7 +256,7 @@ def _step_seconds(recipe: Recipe, config: Mapping[str, Any], device: Any) -> flo
         module = NextTokenLoss(model)
         optimizer = torch.optim.AdamW(module.parameters(), fused=True)
         shape = (recipe.micro_batch_size, recipe.data.sequence_length)
-        tokens = torch.randint(0, model.config.vocab_size, shape)
+        tokens = torch.randint(0, _text(config).vocab_size, shape)
     best = float("inf")
     with preferred_kernels(device):
         for _ in range(_NUM_STEPS):

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.checkpoint.read import read
@@ -177,7 +176,7 @@ def same_bytes(
     """
     found: list[list[TokenView]] = []
     for candidate in candidates:
-        config, _, _ = read_config(LocalFolder(candidate.folder))
+        plan = read(LocalFolder(candidate.folder))
         try:
             tokenizer = open_tokenizer(candidate.tokenizer)
         except ModelError as error:
@@ -188,11 +187,11 @@ def same_bytes(
                 sources,
                 tokenizer,
                 cache,
-                vocab_size=int(config["vocab_size"]),
+                vocab_size=int(plan.settings["vocab_size"]),
                 client=client,
                 progress=progress,
             ),
-            config["model_type"],
+            plan.family,
             tokenizer,
         )
         first = found[0] if found else None
@@ -331,8 +330,8 @@ def prepared(
         GrowthError: A model or a text cannot be read or has no token to predict, or a model lacks
             positions.
     """
-    configs = [read_config(LocalFolder(found.folder))[0] for found in candidates]
-    positions = [int(config.get("max_position_embeddings") or _ALL) for config in configs]
+    settings = [read(LocalFolder(found.folder)).settings for found in candidates]
+    positions = [int(one.get("max_position_embeddings") or _ALL) for one in settings]
     length = sequence_length or min(_MOST_SEQUENCE_LENGTH, *positions)
     for found, most in zip(candidates, positions, strict=True):
         try:

@@ -50,6 +50,7 @@ from hfgrow.train.flops import Arithmetic
 from hfgrow.train.initial_weights import write_weights
 from hfgrow.train.loop import Run
 from hfgrow.train.metrics import read_metrics
+from hfgrow.train.names import in_files
 from hfgrow.train.optimizers import averaged
 from hfgrow.train.recipe.parts import FreshModel, TrainSource
 from hfgrow.train.recipe.stages import Train
@@ -96,7 +97,11 @@ def export(run: Run, stage: Stage, target: Target, costs: Arithmetic, flops: flo
     with averaged(stage.optimizer):
         # On a CPU these are the parameters themselves, which hold the mean no longer than this.
         tensors = model_tensors(stage.model, keep=run.devices.is_main)
-        run.devices.on_main(lambda: _write(run, stage, tensors, target, costs, flops))
+        run.devices.on_main(
+            lambda: _write(
+                run, stage, in_files(stage.model, tensors, stage.plan), target, costs, flops
+            )
+        )
 
 
 def _write(
@@ -107,7 +112,7 @@ def _write(
     costs: Arithmetic,
     flops: float,
 ) -> None:
-    plan = read(LocalFolder(target.base))
+    plan = stage.plan
     dtype: torch.dtype = getattr(torch, target.dtype)
     with staged(target.folder) as staging:
         names = write_weights(staging, tensors, partial(_converted, dtype), dtype=dtype)

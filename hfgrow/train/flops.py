@@ -8,7 +8,9 @@ the literature, and an exact one,
 with `N_matmul` the matrices of the layers and the head, tied or not, which embeddings that are
 looked up are no part of, and `keys` the mean number of keys that a query sees: half the sequence,
 or `w (1 - w / (2 T))` under a window of `w` in `T` tokens. With equal heads and no windows the
-second term is `6 L h T`. What a device does beyond that, such as recomputation, is not counted.
+second term is `6 L h T`. Of the experts of a mixture those count that a token passes, by their
+share `num_experts_per_tok / num_experts`; `derived_flops` says what a layer with a state costs.
+What a device does beyond that, such as recomputation, is not counted.
 Of a matrix that does not train the gradient is not computed, and below the lowest layer that trains
 nothing goes backward at all: that is taken off.
 
@@ -25,6 +27,7 @@ from typing import Any
 
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import Kind, layer_of
+from hfgrow.train.derived_flops import Product, Work, derived_work, mean_keys
 
 # Dense bf16 FLOP/s of one device, from the makers' data sheets: a part of its name -> peak. The
 # first part that fits counts.
@@ -65,8 +68,10 @@ class Arithmetic:
     Attributes:
         num_parameters: All parameters, tied ones once.
         num_non_embedding_parameters: Those outside embeddings and head.
-        num_matmul_parameters: Those that every token is multiplied with, the head among them.
-        attention_flops: FLOPs of a token's scores and weighted means, forward and backward.
+        num_matmul_parameters: Those that a token is multiplied with, the head among them; of a
+            mixture those of the experts that it passes.
+        attention_flops: FLOPs of a token's scores and weighted means, and of states, forward and
+            backward.
     """
 
     num_parameters: int
@@ -90,28 +95,19 @@ def arithmetic(config: Mapping[str, Any], num_tokens: int) -> Arithmetic:
 
     Args:
         config: The config of a family in `hfgrow.plan.families` with all defaults filled in, as
-            transformers' `to_dict` gives it.
+            transformers' `to_dict` gives it; or any config of a derived family.
         num_tokens: Tokens of a sequence, `T`.
+
+    Raises:
+        ModelError: transformers has no such model.
     """
-    family = FAMILIES[config["model_type"]]
-    tied = family.is_tied(config)
-    shapes = family.shapes(config, tied=tied)
-    sizes = family.sizes(config)
-    outside = {family.embeddings.tensor, family.head.tensor}
-    linear = {name for name, role in family.roles(config).items() if role.kind is Kind.LINEAR}
-    inside = sum(
-        prod(shape)
-        for name, shape in shapes.items()
-        if (found := layer_of(name)) and found[1] in linear
-    )
-    seen = sum(_mean_keys(window, num_tokens) for window in layer_windows(config))
+    work = work_of(config, num_tokens)
+    multiplied = sum(product.numbers for product in work.products.values())
     return Arithmetic(
-        num_parameters=sum(map(prod, shapes.values())),
-        num_non_embedding_parameters=sum(
-            prod(shape) for name, shape in shapes.items() if name not in outside
-        ),
-        num_matmul_parameters=inside + sizes["vocab"] * sizes["hidden"],
-        attention_flops=6 * sizes["heads"] * (sizes["qk_dim"] + sizes["head_dim"]) * seen,
+        num_parameters=work.num_parameters,
+        num_non_embedding_parameters=work.num_non_embedding_parameters,
+        num_matmul_parameters=round(multiplied),
+        attention_flops=3 * sum(work.mixing),
     )
 
 
@@ -121,28 +117,63 @@ def spent_flops(config: Mapping[str, Any], num_tokens: int, trained: Collection[
     Args:
         config: As in `arithmetic`.
         num_tokens: Tokens of a sequence.
-        trained: The names of the tensors that train. A tied head trains with the embeddings.
+        trained: The names in files of the tensors that train. A tied head trains with the
+            embeddings.
     """
+    work = work_of(config, num_tokens, trained)
+    layers = [layer for name in trained if (layer := work.layer_of(name)) is not None]
+    reaches_bottom = any(name in work.embeddings for name in trained)
+    lowest = 0 if reaches_bottom else min(layers, default=len(work.mixing))
+    spent = 0.0
+    for name, product in work.products.items():
+        # What lies behind the layers, as the head does, always sends a gradient on.
+        goes_back = product.layer is None or product.layer >= lowest
+        spent += 2.0 * product.numbers * (1 + goes_back + (name in trained))
+    for layer, flops in enumerate(work.mixing):
+        spent += flops * (3 if layer >= lowest else 1)
+    return spent
+
+
+def work_of(config: Mapping[str, Any], num_tokens: int, names: Collection[str] = ()) -> Work:
+    """Return what a token passes on its way forward.
+
+    Args:
+        config: As in `arithmetic`.
+        num_tokens: Tokens of a sequence.
+        names: Names in files of some of its tensors, where files may have several.
+    """
+    if config["model_type"] not in FAMILIES:
+        return derived_work(config, num_tokens, names)
     family = FAMILIES[config["model_type"]]
     tied = family.is_tied(config)
-    sizes = family.sizes(config)
+    shapes, sizes = family.shapes(config, tied=tied), family.sizes(config)
+    outside = {family.embeddings.tensor, family.head.tensor}
     linear = {name for name, role in family.roles(config).items() if role.kind is Kind.LINEAR}
-    layers = [found[0] for name in trained if (found := layer_of(name))]
-    reaches_bottom = family.embeddings.tensor in trained
-    lowest = 0 if reaches_bottom else min(layers, default=int(config["num_hidden_layers"]))
-    head = sizes["vocab"] * sizes["hidden"]
-    head_name = family.embeddings.tensor if tied else family.head.tensor
-    spent = head * (6.0 if head_name in trained else 4.0)
-    for name, shape in family.shapes(config, tied=tied).items():
-        place = layer_of(name)
-        if place and place[1] in linear:
-            passes = 1 + (place[0] >= lowest) + (name in trained)
-            spent += 2.0 * prod(shape) * passes
+    products = {
+        name: Product(found[0], prod(shape) * family.share(name, config))
+        for name, shape in shapes.items()
+        if (found := layer_of(name)) and found[1] in linear
+    }
+    head = family.embeddings.tensor if tied else family.head.tensor
+    products[head] = Product(None, sizes["vocab"] * sizes["hidden"])
     width = sizes["heads"] * (sizes["qk_dim"] + sizes["head_dim"])
-    for layer, window in enumerate(layer_windows(config)):
-        passes = 3 if layer >= lowest else 1
-        spent += 2.0 * width * _mean_keys(window, num_tokens) * passes
-    return spent
+    return Work(
+        num_parameters=sum(map(prod, shapes.values())),
+        num_non_embedding_parameters=sum(
+            prod(shape) for name, shape in shapes.items() if name not in outside
+        ),
+        products=products,
+        mixing=tuple(
+            2.0 * width * mean_keys(window, num_tokens) for window in layer_windows(config)
+        ),
+        embeddings=frozenset({family.embeddings.tensor}),
+        layer_of=_layer_of,
+    )
+
+
+def _layer_of(name: str) -> int | None:
+    found = layer_of(name)
+    return None if found is None else found[0]
 
 
 def utilization(tokens_per_s: float, flops_per_token: float, peak: float) -> float:
@@ -180,11 +211,6 @@ def peak_of(name: str) -> float | None:
     """Return the dense bf16 FLOP/s of a device by its name; None if it is unknown."""
     words = f" {name.replace('-', ' ')} "
     return next((peak for part, peak in PEAKS.items() if f" {part} " in words), None)
-
-
-def _mean_keys(window: int | None, num_tokens: int) -> float:
-    reach = num_tokens if window is None else min(window, num_tokens)
-    return reach * (1 - reach / (2 * num_tokens))
 
 
 def measured_on_cpu(

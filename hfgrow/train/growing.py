@@ -25,6 +25,7 @@ from hfgrow.lineage.manifest import Link
 from hfgrow.lineage.reading import read_manifest
 from hfgrow.train.checkpoints import Checkpoint, group_state_of, read_optimizer
 from hfgrow.train.learn.command import completed, learn_maps, text_of
+from hfgrow.train.names import state_in_files
 from hfgrow.train.recipe.parts import text_source
 from hfgrow.train.recipe.recipe import Recipe, learning_of
 from hfgrow.train.recipe.stages import Grow
@@ -134,12 +135,16 @@ def carried_state(
         checkpoint: The last one of that training.
 
     Returns:
-        The state by the grown names, and what the groups keep; both empty where it begins anew.
+        The state by the grown names in files, and what the groups keep; both empty where it begins
+        anew.
 
     Raises:
         GrowthError: The state does not fit the model that grew.
     """
     state: Mapping[str, Any] = read_optimizer(checkpoint)
+    if growths:
+        first = growths[0].base
+        state = state_in_files(first, state, read(LocalFolder(first)))
     is_beside_weights = any("z" in entry for entry in state.values())
     for growth in growths:
         plan = planned(read(LocalFolder(growth.base)), [growth.grow.step], is_draft=True)

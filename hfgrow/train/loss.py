@@ -4,11 +4,19 @@ The logits of a batch, [tokens, vocab_size] in float32, take more memory than an
 small model. Here they exist for a chunk of tokens at a time, and gradients are computed while a
 chunk is there, so that nothing is computed twice.
 
-Source: Hsu et al. 2024, "Liger Kernel", https://arxiv.org/abs/2410.10989, Sec. 3.2 (gradients of
-head and loss, chunk by chunk, in the forward pass)
+Of a derived family nobody knows what lies between the hidden states and the logits: it computes its
+own, all of a micro-batch at once.
+
+Where config.json says `output_router_logits`, a mixture trains on `router_aux_loss_coef` times the
+loss of its router besides, which is small where experts get the same share of the tokens. What is
+told and recorded is the cross-entropy alone.
+
+Sources: Hsu et al. 2024, "Liger Kernel", https://arxiv.org/abs/2410.10989, Sec. 3.2 (gradients of
+head and loss, chunk by chunk, in the forward pass); Fedus et al. 2021, "Switch Transformers",
+https://arxiv.org/abs/2101.03961, Eq. 4 (the loss of the router)
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -20,8 +28,11 @@ from torch import Tensor
 from torch.nn import Module, functional
 
 from hfgrow.data.batches import NO_TARGET
+from hfgrow.errors import ModelError
+from hfgrow.plan.families import FAMILIES
 from hfgrow.train.attention import Masks
 from hfgrow.train.cpu_products import product
+from hfgrow.train.derived_flops import has_experts
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +91,41 @@ def chunk_nbytes(kind: str) -> int:
 _LIGER_VOCAB = 1 << 16
 
 
+def router_loss_coefficient(settings: Mapping[str, Any]) -> float:
+    """Return what the loss of a router is multiplied with; 0 where a model has none, or none asked.
+
+    Args:
+        settings: The config of the layers, with defaults filled in.
+    """
+    is_asked = settings.get("output_router_logits")
+    return float(settings.get("router_aux_loss_coef") or 0) if is_asked else 0.0
+
+
+def router_note(settings: Mapping[str, Any]) -> str:
+    """Return what is to be known of the loss of a model's router, in words; empty without one.
+
+    Args:
+        settings: The config of the layers, with defaults filled in.
+    """
+    coefficient = settings.get("router_aux_loss_coef")
+    if not coefficient or not has_experts(settings):
+        return ""
+    if router_loss_coefficient(settings):
+        return (
+            f"{coefficient:g} times the loss of the router is trained on besides; the losses that "
+            "are told are without it"
+        )
+    return (
+        f"the loss of the router is not trained on: config.json has router_aux_loss_coef "
+        f"{coefficient:g}, but not output_router_logits"
+    )
+
+
 class NextTokenLoss(Module):
     """A causal language model that returns its loss: what a training loop wraps and calls.
 
     Args:
-        model: A transformers model of a family in `hfgrow.plan.families`.
+        model: A transformers model of a family in `hfgrow.plan.families`, or of a derived one.
         is_compiled: Whether what is computed for a chunk is compiled.
     """
 
@@ -92,6 +133,9 @@ class NextTokenLoss(Module):
         super().__init__()
         self.model = model
         self._head = head_of(model.config)
+        self._is_written = model.config.model_type in FAMILIES
+        settings = model.config.get_text_config(decoder=True).to_dict()
+        self._router = router_loss_coefficient(settings)
         self._is_compiled = is_compiled
 
     def forward(
@@ -105,16 +149,52 @@ class NextTokenLoss(Module):
                 next place. -100 does not count.
             attention_masks: What `batch_masks` made for the batch.
         """
-        masks = {} if attention_masks is None else {"attention_masks": attention_masks}
-        hidden = self.model.model(input_ids, use_cache=False, **masks).last_hidden_state
-        total = summed_cross_entropy(
-            hidden.flatten(0, 1),
-            self.model.lm_head.weight,
-            targets.flatten(),
-            self._head,
-            is_compiled=self._is_compiled,
-        )
-        return total, (targets != NO_TARGET).sum()
+        asked: dict[str, Any] = {"use_cache": False}
+        if attention_masks is not None:
+            asked["attention_masks"] = attention_masks
+        has_router = self._router > 0 and torch.is_grad_enabled()
+        if has_router:
+            asked["output_router_logits"] = True
+        count = (targets != NO_TARGET).sum()
+        if self._is_written:
+            output = self.model.model(input_ids, **asked)
+            total = summed_cross_entropy(
+                output.last_hidden_state.flatten(0, 1),
+                self.model.lm_head.weight,
+                targets.flatten(),
+                self._head,
+                is_compiled=self._is_compiled,
+            )
+        else:
+            output = self.model(input_ids=input_ids, **asked)
+            total = functional.cross_entropy(
+                output.logits.flatten(0, 1).float(),
+                targets.flatten(),
+                reduction="sum",
+                ignore_index=NO_TARGET,
+            )
+        if has_router:
+            added = self._router * self._router_loss(output) * count
+            # Its gradient without its value.
+            total = total + (added - added.detach())
+        return total, count
+
+    def _router_loss(self, output: Any) -> Tensor:
+        """Return the loss of the routers of all layers, as transformers computes it."""
+        if not self._is_written:
+            found: Tensor | None = getattr(output, "aux_loss", None)
+            if found is None:
+                raise ModelError(
+                    f"config.json: output_router_logits is set, but a {type(self.model).__name__} "
+                    "computes no loss of its router",
+                    hint="take the key out of config.json",
+                )
+            return found
+        model = self.model
+        balance = import_module(type(model).__module__).load_balancing_loss_func
+        loss = balance(output.router_logits, model.num_experts, model.num_experts_per_tok)
+        assert isinstance(loss, Tensor)
+        return loss
 
 
 def summed_cross_entropy(

@@ -15,7 +15,7 @@ as AdamW's); Wu et al. 2024, "LLaMA Pro: Progressive LLaMA with Block Expansion"
 https://arxiv.org/abs/2401.02415, Sec. 3.2 (train only the inserted blocks)
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from torch.nn import Module, Parameter
 
+from hfgrow.checkpoint.derived.skeleton import OTHERS as NO_TEXT
 from hfgrow.errors import UsageError, printable
-from hfgrow.plan.families.table import layer_of
 from hfgrow.plan.plan import LayerSource
 from hfgrow.plan.undo import Kept
+from hfgrow.train.names import PLAIN, Names
 from hfgrow.train.recipe.parts import AdamW, Muon, ScheduleFreeAdamW
 from hfgrow.train.recipe.stages import Train
 from hfgrow.train.schedule_free import ScheduleFreeAdamW as ScheduleFree
@@ -89,7 +90,6 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
 
-_EMBEDDINGS = ("model.embed_tokens.", "lm_head.")
 _EXAMPLE = "such as model.layers.0.*, *.self_attn.*, *norm*; hfgrow inspect lists the names"
 
 
@@ -102,7 +102,8 @@ class ParameterGroup:
         parameters: The parameters, in the same order.
         learning_rate: The peak of their learning rate.
         decays: Whether weight decay pulls at them: matrices, embeddings among them.
-        is_inside: Whether they are matrices of layers, which Muon can orthogonalise.
+        is_inside: Whether they are matrices of layers, which Muon can orthogonalise. The experts of
+            a layer are one tensor of three dimensions, which it cannot.
         is_new: Whether nothing that trains in them is older than the last growth.
     """
 
@@ -139,12 +140,14 @@ def parameter_groups(
     kept: Mapping[str, Kept] | None = None,
     new_learning_rate: float | None = None,
     embedding_learning_rate: float | None = None,
+    names: Names = PLAIN,
 ) -> tuple[ParameterGroup, ...]:
     """Freeze what does not train, and part the rest into groups.
 
     Args:
-        model: A causal language model of a family in `hfgrow.plan.families`; `requires_grad` of its
-            parameters is set. A head tied to the embeddings counts as embeddings.
+        model: A causal language model; `requires_grad` of its parameters is set. A head tied to the
+            embeddings counts as embeddings, and what never sees text, such as the parts of a model
+            that see, does not train.
         learning_rate: The peak of what has none of its own.
         trainable: `all`, `new` (what the last growth added), `new+embeddings` (that, the embeddings
             and the head), or patterns of tensor names with `*`, `?` and `[...]`.
@@ -154,73 +157,99 @@ def parameter_groups(
         new_learning_rate: The peak of the tensors that the last growth added, and of those that it
             added to where nothing else of them trains.
         embedding_learning_rate: The peak of the embeddings and the head.
+        names: What the parameters are called in files, which patterns match.
 
     Raises:
-        UsageError: Something that was asked for matches nothing.
+        UsageError: Something that was asked for matches nothing, or a part of a tensor.
     """
     named = dict(model.named_parameters())
     trained, new, embeddings = _parted(
-        list(named), trainable, layer_map, kept, new_learning_rate, embedding_learning_rate
+        [one for name in named for one in names.of(name)],
+        trainable,
+        layer_map,
+        kept,
+        new_learning_rate,
+        embedding_learning_rate,
+        names,
     )
     parted: dict[tuple[float, bool, bool, bool], list[str]] = {}
     for name, parameter in named.items():
-        parameter.requires_grad_(name in trained)
-        if name not in trained:
+        first, *_ = stored = names.of(name)
+        trains = _trains(stored, trained) and not NO_TEXT.search(name)
+        parameter.requires_grad_(trains)
+        if not trains:
             continue
         rate = learning_rate
-        if name in embeddings and embedding_learning_rate is not None:
+        if first in embeddings and embedding_learning_rate is not None:
             rate = embedding_learning_rate
-        elif name in new and new_learning_rate is not None:
+        elif first in new and new_learning_rate is not None:
             rate = new_learning_rate
-        is_matrix = parameter.ndim > 1
-        key = (rate, is_matrix, is_matrix and layer_of(name) is not None, name in new)
+        is_inside = parameter.ndim == 2 and names.layer_of(first) is not None
+        key = (rate, parameter.ndim > 1, is_inside, first in new)
         parted.setdefault(key, []).append(name)
     return tuple(
-        ParameterGroup(tuple(names), tuple(named[name] for name in names), rate, *rest)
-        for (rate, *rest), names in parted.items()
+        ParameterGroup(tuple(found), tuple(named[name] for name in found), rate, *rest)
+        for (rate, *rest), found in parted.items()
     )
 
 
+def _trains(stored: Sequence[str], trained: Collection[str]) -> bool:
+    """Say whether a parameter trains, by the tensors that it is in files."""
+    found = [name for name in stored if name in trained]
+    if found and len(found) < len(stored):
+        left = next(name for name in stored if name not in trained)
+        raise UsageError(
+            f"trainable matches {printable(found[0])}, but not {printable(left)}: they are one "
+            "tensor in memory, and train together",
+            hint="name all experts of a layer with *",
+        )
+    return bool(found)
+
+
 def trained_names(
-    names: Iterable[str],
+    tensors: Iterable[str],
     train: Train,
     layer_map: Sequence[LayerSource] | None,
     kept: Mapping[str, Kept] | None = None,
+    names: Names = PLAIN,
 ) -> frozenset[str]:
     """Return the names of the tensors that a stage trains.
 
     Args:
-        names: The names of the model's tensors.
+        tensors: The names of the model's tensors in files.
         train: The stage.
         layer_map: The layer map of the last growth; None if nothing has grown.
         kept: As in `parameter_groups`.
+        names: How these names are to be read.
 
     Raises:
         UsageError: Something that was asked for matches nothing.
     """
     trained, _, _ = _parted(
-        list(names),
+        [name for name in tensors if not NO_TEXT.search(name)],
         train.trainable,
         layer_map,
         kept,
         train.new_learning_rate,
         train.embedding_learning_rate,
+        names,
     )
     return frozenset(trained)
 
 
 def _parted(
-    names: Sequence[str],
+    tensors: Sequence[str],
     trainable: str | Sequence[str],
     layer_map: Sequence[LayerSource] | None,
     kept: Mapping[str, Kept] | None,
     new_learning_rate: float | None,
     embedding_learning_rate: float | None,
+    names: Names,
 ) -> tuple[set[str], set[str], set[str]]:
     """Return the names that train, those where only what is new does, and the embeddings'."""
-    new = _new_names(names, layer_map, kept, is_alone=only_new(trainable))
-    embeddings = {name for name in names if name.startswith(_EMBEDDINGS)}
-    trained = _trained(names, trainable, new, embeddings, has_grown=layer_map is not None)
+    new = _new_names(tensors, layer_map, kept, names, is_alone=only_new(trainable))
+    embeddings = {name for name in tensors if names.is_embedding(name)}
+    trained = _trained(tensors, trainable, new, embeddings, has_grown=layer_map is not None)
     for what, rate, found in (
         ("new_learning_rate", new_learning_rate, new),
         ("embedding_learning_rate", embedding_learning_rate, embeddings),
@@ -241,9 +270,10 @@ def partly_new(kept: Mapping[str, Kept] | None) -> dict[str, Kept]:
 
 
 def _new_names(
-    names: Sequence[str],
+    tensors: Sequence[str],
     layer_map: Sequence[LayerSource] | None,
     kept: Mapping[str, Kept] | None,
+    names: Names,
     *,
     is_alone: bool,
 ) -> set[str]:
@@ -251,9 +281,9 @@ def _new_names(
         return set()
     if kept is not None:
         return {
-            name for name in names if not (kept[name].is_all if is_alone else kept[name].is_some)
+            name for name in tensors if not (kept[name].is_all if is_alone else kept[name].is_some)
         }
-    layers = {name: found[0] for name in names if (found := layer_of(name))}
+    layers = {name: found[0] for name in tensors if (found := names.layer_of(name))}
     num_layers = max(layers.values(), default=-1) + 1
     if num_layers != len(layer_map):
         raise UsageError(

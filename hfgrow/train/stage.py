@@ -7,18 +7,23 @@ from typing import Any
 
 import torch
 
+from hfgrow.checkpoint.derived.skeleton import layers_of
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
 from hfgrow.data.order import check_sequence_length
 from hfgrow.errors import ModelError, TrainingError, foreign, printable
 from hfgrow.growth.loading import loaded_model, transformers_config
 from hfgrow.growth.mask import GrowthMask, attach_mask
 from hfgrow.lineage.manifest import Link
-from hfgrow.plan.plan import LayerSource
+from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.plan import GrowthPlan, LayerSource
 from hfgrow.plan.undo import Kept
 from hfgrow.train.attention import BatchMasks, use_causal_attention
 from hfgrow.train.cpu_products import use_fast_products
 from hfgrow.train.devices import Devices
 from hfgrow.train.kept import PartlyNew
 from hfgrow.train.loss import NextTokenLoss
+from hfgrow.train.names import Names, names_of, state_in_memory
 from hfgrow.train.optimizers import (
     ParameterGroup,
     make_optimizer,
@@ -37,6 +42,8 @@ class Stage:
 
     Attributes:
         train: What the recipe says of it.
+        plan: The model that it begins with, in its files.
+        names: What the parameters are called there.
         model: The transformers model, whose parameters are float32.
         module: The loss module around it, wrapped or sharded; what is called.
         optimizer: The optimizer.
@@ -48,6 +55,8 @@ class Stage:
     """
 
     train: Train
+    plan: GrowthPlan
+    names: Names
     model: Any
     module: Any
     optimizer: Any
@@ -75,7 +84,9 @@ class Stage:
 
 
 def load_model(folder: Path) -> Any:
-    """Load a model for training: float32, its attention ours; no code of the folder runs.
+    """Load a model for training: float32, no code of the folder runs.
+
+    Its attention is ours, or of a derived family its own.
 
     Raises:
         ModelError: transformers cannot load it.
@@ -85,7 +96,9 @@ def load_model(folder: Path) -> Any:
         model = loaded_model(folder, transformers_config(folder), dtype=torch.float32)
     model.config.use_cache = False
     use_causal_attention(model)
-    use_fast_products(model)
+    if model.config.model_type in FAMILIES:
+        # Other models may write into what a product has given them.
+        use_fast_products(model)
     return model.train()
 
 
@@ -114,25 +127,29 @@ def make_stage(
         ModelError: transformers cannot load the model.
         UsageError: What is to train matches nothing, or the model lacks positions.
     """
-    model = load_model(folder)
-    positions = getattr(model.config, "max_position_embeddings", None)
+    model, plan = load_model(folder), read(LocalFolder(folder))
+    names = names_of(model, plan)
+    settings = model.config.get_text_config(decoder=True)
+    positions = getattr(settings, "max_position_embeddings", None)
     if positions is not None:
         check_sequence_length(recipe.data.sequence_length, positions)
     growth_mask = None if masked_by is None else attach_mask(model, masked_by, 0.0)
     if recipe.activation_checkpointing:
         _checkpoint_activations(model)
     if recipe.compile:
-        for layer in model.model.layers:
+        for layer in layers_of(model):
             layer.compile(dynamic=False)
     # Before the model is wrapped, which looks at what trains, and once more for what sharding put
     # in its parameters' place.
-    _groups(model, train, layer_map, kept)
+    _groups(model, train, layer_map, kept, names)
     module = devices.distribute(NextTokenLoss(model, is_compiled=recipe.compile))
-    groups = _groups(model, train, layer_map, kept)
+    groups = _groups(model, train, layer_map, kept, names)
     parts = partly_new(kept) if train.looks_at_growth else {}
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad and n in parts}
     return Stage(
         train=train,
+        plan=plan,
+        names=names,
         model=model,
         module=module,
         optimizer=make_optimizer(recipe.optimizer, groups),
@@ -158,6 +175,7 @@ def _groups(
     train: Train,
     layer_map: Sequence[LayerSource] | None,
     kept: Mapping[str, Kept] | None,
+    names: Names,
 ) -> tuple[ParameterGroup, ...]:
     return parameter_groups(
         model,
@@ -167,6 +185,7 @@ def _groups(
         kept=kept,
         new_learning_rate=train.new_learning_rate,
         embedding_learning_rate=train.embedding_learning_rate,
+        names=names,
     )
 
 
@@ -175,7 +194,7 @@ def begin_with(stage: Stage, state: Mapping[str, Any], groups: Sequence[Mapping[
 
     Args:
         stage: The stage, its parameters as growth left them.
-        state: By names of parameters.
+        state: By names in the files of the model.
         groups: What the optimizer kept for its groups, to go on with the same average; empty begins
             a new one.
 
@@ -186,6 +205,7 @@ def begin_with(stage: Stage, state: Mapping[str, Any], groups: Sequence[Mapping[
     from hfgrow.train.schedule_free import ScheduleFreeAdamW
 
     named = dict(stage.model.named_parameters())
+    state = state_in_memory(stage.model, state, stage.plan)
     for name, entry in state.items():
         for value in entry.values():
             if value.ndim and name in named and tuple(value.shape) != tuple(named[name].shape):

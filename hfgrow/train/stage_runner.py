@@ -15,6 +15,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import Progress, short_count
 from hfgrow.errors import TrainingError, printable
+from hfgrow.growth.loading import filled_config, filled_settings
 from hfgrow.growth.models import base_name
 from hfgrow.growth.publish import card_of
 from hfgrow.growth.recorded import kept_since
@@ -44,6 +45,7 @@ from hfgrow.train.export import Target, export
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.growing import Grown, Learner, carried_state, grow_stage, last_growth
 from hfgrow.train.loop import Run, record_evaluation, speed_of, train_stage
+from hfgrow.train.loss import router_note
 from hfgrow.train.metrics import Position
 from hfgrow.train.processes import StoppedError
 from hfgrow.train.recipe.recipe import Recipe
@@ -150,9 +152,16 @@ class StageRunner:
             masked_by=growth if train.mask_ramp is not None else None,
         )
         self.checkpoints.restore(stage, at, self.growths)
-        trained = [name for name, p in stage.model.named_parameters() if p.requires_grad]
-        settings, length = stage.model.config.to_dict(), recipe.data.sequence_length
+        trained = [
+            stored
+            for name, parameter in stage.model.named_parameters()
+            if parameter.requires_grad
+            for stored in stage.names.of(name)
+        ]
+        settings, length = filled_config(stage.plan.config), recipe.data.sequence_length
         flops = spent_flops(settings, length, trained)
+        if note := router_note(filled_settings(stage.plan)):
+            run.metrics.progress.say(f"  {note}")
         stopped = train_stage(run, stage, speed_of(flops, run.devices))
         if stopped:
             raise StoppedError(stopped, f"Stopped at step {at.step:,}; a checkpoint is saved")

@@ -5,8 +5,8 @@ from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 
-from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress
 from hfgrow.data.corpus import Corpus, corpus_of, token_folders, views_of
 from hfgrow.data.order import BlockOrder
@@ -47,7 +47,8 @@ def open_texts(
         GrowthError: The text or the tokenizer is not there, or cannot be trained on.
         TrainingError: Not all processes see the same text.
     """
-    config, _, _ = read_config(LocalFolder(base))
+    plan = read(LocalFolder(base))
+    vocab_size = int(plan.settings["vocab_size"])
     opened_tokenizer = open_tokenizer(tokenizer)
 
     sources = [text_source(s) for s in (*recipe.data.train, *recipe.data.validation)]
@@ -57,7 +58,7 @@ def open_texts(
             sources,
             opened_tokenizer,
             tokens,
-            vocab_size=int(config["vocab_size"]),
+            vocab_size=vocab_size,
             client=client,
             progress=progress,
             keep_commits=resume,
@@ -66,9 +67,7 @@ def open_texts(
     num_train = len(recipe.data.train)
 
     def opened() -> Corpus:
-        views = begun(
-            views_of(sources, folders), config["model_type"], opened_tokenizer, recipe.data.bos
-        )
+        views = begun(views_of(sources, folders), plan.family, opened_tokenizer, recipe.data.bos)
         found = corpus_of(
             views[:num_train],
             views[num_train:],

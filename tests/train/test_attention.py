@@ -21,7 +21,7 @@ from hfgrow.train.attention import (
 )
 from hfgrow.train.flops import layer_windows
 from tests.checkpoints import MakeCheckpoint, load, probe
-from tests.families import DENSE, EVERY_DENSE_FAMILY
+from tests.families import DENSE, EVERY_FAMILY
 
 CPU = torch.device("cpu")
 # With `TRAITS`, whose windows are 5 tokens, the probe's 12 tokens are longer than any window.
@@ -34,10 +34,13 @@ WINDOWED = {
     "ministral",
     "ministral3",
     "mistral",
+    "mixtral",
     "olmo3",
     "phi3",
     "qwen2",
+    "qwen2_moe",
     "qwen3",
+    "qwen3_moe",
     "vaultgemma",
 }
 
@@ -59,7 +62,7 @@ def heads(*, tokens: int = 20, dim: int = 16, value_dim: int = 16) -> tuple[torc
     return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
-@pytest.mark.parametrize("model_type", EVERY_DENSE_FAMILY)
+@pytest.mark.parametrize("model_type", EVERY_FAMILY)
 def test_every_family_computes_what_its_stock_attention_computes(
     model_type: str, make_checkpoint: MakeCheckpoint
 ) -> None:
@@ -79,7 +82,7 @@ def test_every_family_computes_what_its_stock_attention_computes(
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("model_type", EVERY_DENSE_FAMILY)
+@pytest.mark.parametrize("model_type", EVERY_FAMILY)
 def test_layer_windows_are_those_the_layers_ask_for(
     model_type: str, make_checkpoint: MakeCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +132,7 @@ def test_the_traced_graph_has_no_mask(model_type: str, make_checkpoint: MakeChec
     assert not squares
 
 
-@pytest.mark.parametrize("model_type", EVERY_DENSE_FAMILY)
+@pytest.mark.parametrize("model_type", EVERY_FAMILY)
 def test_documents_do_not_see_each_other(model_type: str, make_checkpoint: MakeCheckpoint) -> None:
     model = own(make_checkpoint(model_type))
     ids = probe()
@@ -146,7 +149,7 @@ def test_documents_do_not_see_each_other(model_type: str, make_checkpoint: MakeC
     assert not torch.allclose(without[0, 5:], before[0, 5:], atol=1e-3)
 
 
-@pytest.mark.parametrize("model_type", EVERY_DENSE_FAMILY)
+@pytest.mark.parametrize("model_type", EVERY_FAMILY)
 def test_a_packed_document_is_computed_as_if_it_were_alone(
     model_type: str, make_checkpoint: MakeCheckpoint
 ) -> None:

@@ -16,7 +16,7 @@ from hfgrow.train.loss import (
     summed_cross_entropy,
 )
 from tests.checkpoints import MakeCheckpoint, load, probe
-from tests.families import DENSE, EVERY_DENSE_FAMILY
+from tests.families import DENSE, EVERY_FAMILY
 
 HEADS = (Head(), Head(hidden_divisor=1.5), Head(logits_divisor=0.75), Head(softcap=3.0))
 
@@ -40,7 +40,7 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["", "tied"])
-@pytest.mark.parametrize("model_type", EVERY_DENSE_FAMILY)
+@pytest.mark.parametrize("model_type", EVERY_FAMILY)
 def test_every_family_has_the_loss_of_transformers(
     model_type: str, tied: bool, make_checkpoint: MakeCheckpoint
 ) -> None:

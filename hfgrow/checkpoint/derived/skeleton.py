@@ -22,7 +22,7 @@ from hfgrow.plan.families.rewrite import DEPTHS
 Shapes = Mapping[str, tuple[int, ...]]
 _PACKAGES = ("torch", "transformers")
 # Parts of a model that see or hear.
-_OTHERS = re.compile(r"(^|\.|_)(vision|visual|image|audio)(_|\.)")
+OTHERS = re.compile(r"(^|\.|_)(vision|visual|image|audio|multi_modal)(_|\.)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +212,15 @@ def _text_part(config: Any) -> tuple[tuple[str, ...], Any]:
     return (), config
 
 
+def layers_of(model: Any) -> Any:
+    """Return the one list of layers of a transformers model.
+
+    Raises:
+        ModelError: There is none, or more than one.
+    """
+    return _stack(model, _text_part(model.config)[1], {"model_type": model.config.model_type})[1]
+
+
 def _stack(model: Any, text: Any, content: Mapping[str, Any]) -> tuple[str, Any]:
     """Return the name of the one list of layers, and the list.
 
@@ -230,7 +239,7 @@ def _stack(model: Any, text: Any, content: Mapping[str, Any]) -> tuple[str, Any]
     }
     found: dict[str, Any] = {}
     for name, module in root.named_modules():
-        is_inside = any(name.startswith(f"{other}.") for other in found) or _OTHERS.search(name)
+        is_inside = any(name.startswith(f"{other}.") for other in found) or OTHERS.search(name)
         if isinstance(module, torch.nn.ModuleList) and len(module) and not is_inside:
             found[name] = module
     chosen = {name: module for name, module in found.items() if len(module) in depths}

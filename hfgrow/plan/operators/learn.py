@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from hfgrow.errors import UsageError, argument, printable
+from hfgrow.errors import UsageError, argument, growth, printable
 from hfgrow.plan.axes import AxisMap
 from hfgrow.plan.depth import apply_layer_map, composed
 from hfgrow.plan.families import FAMILIES
@@ -233,10 +233,14 @@ def learned_growth(base: GrowthPlan, arguments: LearnArguments) -> LearnedGrowth
         UsageError: The family cannot, there is no target, or one that is not larger.
     """
     if base.family not in LEARNABLE:
+        why = "sizes have a part in its layers that no map of tensors undoes"
+        hint = "zero-depth and hyperclone-noisy grow it and keep the function"
+        if base.derived is not None:
+            why = "a map is one of axes, and hfgrow has no table that names those of its tensors"
+            hint = growth("zero-depth", g=2)
         raise UsageError(
-            f"hfgrow learn knows {', '.join(LEARNABLE)}, not {printable(base.family)}: sizes have "
-            "a part in its layers that no map of tensors undoes",
-            hint="zero-depth and hyperclone-noisy grow it and keep the function",
+            f"hfgrow learn knows {', '.join(LEARNABLE)}, not {printable(base.family)}: {why}",
+            hint=hint,
         )
     num_layers = base.num_hidden_layers
     target = num_layers

@@ -13,6 +13,7 @@ from hfgrow.plan.operators import ALL_OPERATORS, OPERATORS
 
 # What `--set` puts in for arguments that are no operator's.
 _PATHS = {
+    "document_mask": "data.document_mask",
     "dtype": "dtype",
     "out": "output",
     "precision": "precision",
