@@ -77,11 +77,13 @@ def prepare(
     ref = locate(tokenizer, None, client, console)
     folder = local_folder(ref, client, console)
     config, _, _ = read_config(LocalFolder(folder))
+    # A model that sees has a config of its text beside others.
+    settings = {**config, **(config.get("text_config") or {})}
     files = prepare_tokens(
         texts,
         open_tokenizer(folder),
         out,
-        vocab_size=int(config["vocab_size"]),
+        vocab_size=int(settings["vocab_size"]),
         overwrite=overwrite,
         # Asked for as the way out of damage, which may lie where only a hash finds it.
         verify=overwrite,

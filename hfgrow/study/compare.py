@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LOCAL_BASE, LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import replace_text, translated
@@ -351,8 +350,7 @@ def shared_settings(
     """
     import torch
 
-    config, _, _ = read_config(LocalFolder(folder))
-    positions = config.get("max_position_embeddings")
+    positions = read(LocalFolder(folder)).settings.get("max_position_embeddings")
     length = sequence_length or min(_MOST_SEQUENCE_LENGTH, positions or _MOST_SEQUENCE_LENGTH)
     if positions:
         check_sequence_length(length, positions)
@@ -402,7 +400,7 @@ def tokenised(
     Raises:
         GrowthError: A text or the tokenizer cannot be read, or a text is too short.
     """
-    config, _, _ = read_config(LocalFolder(folder))
+    vocab_size = int(read(LocalFolder(folder)).settings["vocab_size"])
     try:
         tokenizer = open_tokenizer(folder)
     except ModelError as error:
@@ -413,7 +411,7 @@ def tokenised(
             sources,
             tokenizer,
             out / _TOKENS / what,
-            vocab_size=int(config["vocab_size"]),
+            vocab_size=vocab_size,
             client=client,
             progress=progress,
         )
