@@ -33,7 +33,7 @@ from tests.checkpoints import (
     write_tokenizer,
 )
 from tests.program import call_hfgrow
-from tests.train.runs import carry, recipe, stop_after
+from tests.train.runs import carry, losses, recipe, stop_after
 
 MakeBase = Callable[[str], Path]
 # Attention alone, short convolutions, linear attention, state spaces, experts, and a buffer that
@@ -278,6 +278,25 @@ def test_a_run_that_grows_goes_on_bit_by_bit(
     stop_after(monkeypatch, made[1], step=6)
     resumed = tensors_of(carry(made[1], resume=True))
     assert whole.keys() == resumed.keys()
+    assert all(whole[name].equal(resumed[name]) for name in whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", ["stack", "zero-depth"])
+@pytest.mark.parametrize("name", ["gemma4+", "lfm2", "mistral3+", "qwen3_5+"])
+def test_a_grown_model_trains_and_goes_on_where_it_was_stopped(
+    name: str, operator: str, base: MakeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = {"train": {"tokens": 20 * 64, "learning_rate": 1e-2}}
+    stages = [{"grow": {"operator": operator, "g": 2}}, train]
+    made = [
+        derived_recipe(tmp_path, base(name), stages=stages, output=str(tmp_path / one))
+        for one in ("whole", "stopped")
+    ]
+    whole = tensors_of(carry(made[0]))
+    assert losses(made[0])[-1] < losses(made[0])[0]
+    stop_after(monkeypatch, made[1], step=12)
+    resumed = tensors_of(carry(made[1], resume=True))
     assert all(whole[name].equal(resumed[name]) for name in whole)
 
 
