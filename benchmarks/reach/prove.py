@@ -59,14 +59,14 @@ def prove(base: Path, out: Path, name: str) -> Outcome:
     except GrowthError as error:
         return Outcome("refused", str(error))
     if name != "partial":
-        return _prove(base, out, name, STEPS[name])
+        return prove_step(base, out, name, STEPS[name])
     # The one end that is not repeated is the first layer, or the last.
     depth = len(skeleton_of(_config(base)).layers)
-    first = _prove(base, out, name, ("partial", {"pattern": f"[1]-[2:{depth}]*2"}))
+    first = prove_step(base, out, name, ("partial", {"pattern": f"[1]-[2:{depth}]*2"}))
     if first.verdict != "refused":
         return first
     out = out.with_name(f"{out.name}-last")
-    return _prove(base, out, name, ("partial", {"pattern": f"[1:{depth - 1}]*2-[{depth}]"}))
+    return prove_step(base, out, name, ("partial", {"pattern": f"[1:{depth - 1}]*2-[{depth}]"}))
 
 
 def _config(base: Path) -> dict[str, Any]:
@@ -74,7 +74,8 @@ def _config(base: Path) -> dict[str, Any]:
     return found
 
 
-def _prove(base: Path, out: Path, name: str, step: tuple[str, Mapping[str, object]]) -> Outcome:
+def prove_step(base: Path, out: Path, name: str, step: tuple[str, Mapping[str, object]]) -> Outcome:
+    """Grow a base by a step, and compare: `name` is zero-depth where it is to add nothing."""
     try:
         growth = grow(GrowthRequest(model=str(base), steps=[step], out=out, untested=True))
     except GrowthError as error:

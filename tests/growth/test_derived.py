@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.reach.prove import base_of, prove
+from benchmarks.reach.prove import base_of, prove, prove_step
+from benchmarks.reach.tiny import TRAITS
 from hfgrow.checkpoint.derived.grown import checked
 from hfgrow.checkpoint.derived.table import proven
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
 from hfgrow.growth.derived import check_proven
+from hfgrow.growth.steps import planned
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import apply
 from tests.checkpoints import edit_json, tensors_of
@@ -304,3 +306,64 @@ def test_every_type_of_the_installed_transformers_has_a_row() -> None:
 
     rows = proven().get(version("transformers"), {})
     assert sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - rows.keys() - FAMILIES.keys()) == []
+
+
+@pytest.fixture(scope="module")
+def sharing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Gemma 4 of the form of E2B: its last 4 layers take keys and values of earlier ones.
+
+    Every layer has an embedding of its own, and those that share have an MLP twice as wide.
+    """
+    changes = {
+        "num_hidden_layers": 10,
+        "num_kv_shared_layers": 4,
+        "use_double_wide_mlp": True,
+        "layer_types": (["sliding_attention"] * 4 + ["full_attention"]) * 2,
+        "global_head_dim": 16,
+    }
+    folder = tmp_path_factory.mktemp("sharing") / "base"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TRAITS, "gemma4_text", changes)
+        return base_of("gemma4_text", folder)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        ("interpolate", {"g": 2}),
+        ("partial", {"pattern": "[1:5]*2-[6:10]"}),
+        ("append-top", {"layers": 14}),
+    ],
+    ids=str,
+)
+def test_layers_that_share_keys_grow_where_the_last_ones_still_share(
+    step: tuple[str, dict[str, object]], sharing: Path, tmp_path: Path
+) -> None:
+    outcome = prove_step(sharing, tmp_path / "out", "copies", step)
+    assert outcome.verdict == "right", outcome.detail
+
+
+def test_fresh_layers_on_top_of_shared_keys_add_nothing(sharing: Path, tmp_path: Path) -> None:
+    step = ("random-depth", {"layers": 12})
+    outcome = prove_step(sharing, tmp_path / "out", "zero-depth", step)
+    assert (outcome.verdict, outcome.detail) == ("right", "base 0")
+
+
+def test_layers_that_would_share_in_the_middle_are_refused(sharing: Path) -> None:
+    said = (
+        r"^config\.json can only say that the last layers are of another kind "
+        r"\(num_kv_shared_layers 4\), and this growth puts them elsewhere too$"
+    )
+    with pytest.raises(UsageError, match=said):
+        planned(read(LocalFolder(sharing)), [("stack", {"g": 2})])
+
+
+def test_a_layer_that_adds_nothing_hands_on_no_keys(sharing: Path) -> None:
+    """Its keys are those of the hidden states behind the layer it was inserted after."""
+    said = (
+        r"^layer 9 would add nothing, but layers behind it take its keys and values "
+        r"\(num_kv_shared_layers\), which are not those of layer 4 of the base$"
+    )
+    with pytest.raises(UsageError, match=said) as caught:
+        planned(read(LocalFolder(sharing)), [("zero-depth", {"g": 2})])
+    assert "random-depth" in caught.value.hint

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hfgrow.checkpoint.derived.layers import Traits, difference, outer_traits, traits_of
+from hfgrow.checkpoint.derived.layers import Traits, difference, outer_traits, stores, traits_of
 from hfgrow.checkpoint.derived.reading import check_tensors, family_of, form_of
 from hfgrow.checkpoint.derived.skeleton import (
     Form,
@@ -18,7 +18,7 @@ from hfgrow.checkpoint.derived.skeleton import (
     real_buffers,
     skeleton_of,
 )
-from hfgrow.errors import ModelError, UsageError, foreign, printable
+from hfgrow.errors import ModelError, UsageError, foreign, growth, printable
 from hfgrow.plan.families.rewrite import GLOBAL_LISTS, INDICES, rewritten
 from hfgrow.plan.plan import GrowthPlan, TensorPlan
 
@@ -49,6 +49,7 @@ def _checked(before: GrowthPlan, after: GrowthPlan, layer_map: Sequence[int]) ->
     form = _fitting(grown, {name: tensor.shape for name, tensor in after.tensors.items()})
     after = replace(after, tensors=_untied(form, after.tensors))
     _check_built(base, grown, layer_map)
+    _check_handed_on(grown, after)
     _check_buffers(before.config, after.config, base, layer_map)
     return replace(after, derived=family_of(grown, form))
 
@@ -118,6 +119,18 @@ def _check_layers(base: Skeleton, grown: Skeleton, layer_map: Sequence[int]) -> 
                 f"layer {i} comes from layer {source}, but transformers builds another there: "
                 f"{printable(name)} is {now}, and was {was}"
             )
+
+
+def _check_handed_on(grown: Skeleton, after: GrowthPlan) -> None:
+    """Refuse layers that add nothing, and whose keys and values later layers take all the same."""
+    for i, source in enumerate(after.steps[-1].layer_map):
+        if source.mode == "copy" or not stores(traits_of(grown.layers[i])):
+            continue
+        raise UsageError(
+            f"layer {i} would add nothing, but layers behind it take its keys and values "
+            f"(num_kv_shared_layers), which are not those of layer {source.layer} of the base",
+            hint=f"on top it fits: {growth('random-depth', layers=len(grown.layers))}",
+        )
 
 
 def _shown(traits: Traits, name: str) -> str:

@@ -34,6 +34,11 @@ def traits_of(layer: Any) -> Traits:
     return found
 
 
+def stores(traits: Traits) -> bool:
+    """Say whether later layers take the keys and values of a layer."""
+    return any(value and name.rpartition(".")[2] == _STORES for name, value in traits.items())
+
+
 def kinds_of(traits: Sequence[Traits]) -> tuple[str, ...]:
     """Return the kind of every layer: A for the first, the next letter for one of another kind."""
     known: list[Traits] = []
