@@ -201,7 +201,9 @@ def _without_answer(error: Exception, what: str) -> GrowthError | None:
     if any(_is_http_library(link) for link in chain):
         return HubUnreachableError(
             f"{what}: no answer from the Hub ({type(root).__name__}: {text})",
-            hint="check the connection; with HF_HUB_OFFLINE=1 the cache alone is used",
+            hint="check the connection, and run the same command again: nothing is sent twice"
+            if _writes(what)
+            else "check the connection; with HF_HUB_OFFLINE=1 the cache alone is used",
         )
     if isinstance(error, OSError) and error.errno in _LOCAL_DISK:
         return OutputError(

@@ -317,7 +317,7 @@ def test_no_call_of_a_push_waits_for_ever(
     with short_patience(monkeypatch):
         fault = hub.fault(call, delay_s=5, times=999)
         client = HubClient(ALICE, hub.url)
-        with pytest.raises(HubUnreachableError, match="no answer from the Hub"):
+        with pytest.raises(HubUnreachableError, match=r"no answer from the Hub .*Timeout"):
             send(grown, check(client), client)
         assert 1 <= fault.num_hits <= 12
         hub.clear_faults()

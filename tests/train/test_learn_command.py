@@ -8,12 +8,15 @@ Growth by learned maps as a stage of a run: learned from the text of the run.
 import json
 import re
 import resource
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+import hfgrow
 from hfgrow.errors import UsageError
 from hfgrow.lineage.ledger import ledger
 from hfgrow.lineage.reading import read_manifest
@@ -67,6 +70,20 @@ def test_the_command_learns_writes_verifies_and_reproduces(stories: Path, tmp_pa
     weights = "model.safetensors"
     assert (tmp_path / "again" / weights).read_bytes() == (out / weights).read_bytes()
     assert "mixed by learned maps" in (out / "README.md").read_text()
+
+
+def test_a_row_of_no_number_that_no_text_touches_is_found_before_the_first_step(
+    stories: Path, tmp_path: Path
+) -> None:
+    demo = Path(hfgrow.__file__).parent / "demo"
+    base = Path(shutil.copytree(demo, tmp_path / "base", ignore=shutil.ignore_patterns("*.py")))
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.embed_tokens.weight"][-1] = float("inf")
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    done = learn(base, "--g", "2", "--data", stories, *SHORT, cwd=tmp_path, code=3)
+    assert "model.embed_tokens.weight holds" in done.stderr
+    assert "step" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
 def test_an_init_that_is_kept_is_proved_to_keep_the_function(stories: Path, tmp_path: Path) -> None:

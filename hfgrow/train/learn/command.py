@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from hfgrow.checkpoint.compute.look import Look
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.learned_maps import write_maps
 from hfgrow.checkpoint.locks import scratch_folder
@@ -83,6 +84,11 @@ def learn(request: LearnRequest, progress: Progress | None = None) -> Growth:
     check_target(shown.out, ref.path, overwrite=growth.overwrite)
     folder = local_folder(ref, client, once)
     base = read(LocalFolder(folder))
+    if not growth.allow_nonfinite:
+        # Also in rows that no text touches: found only when the maps are applied, it was in vain.
+        with Look(base, (), finite=True).beside() as look:
+            if (error := look.result(once).not_finite) is not None:
+                raise error
     given, arguments = arguments, completed(arguments, base)
     if given.sequence_length is None and (arguments.sequence_length or 0) < usual_length(base):
         once.say(
