@@ -23,6 +23,7 @@ from hfgrow.train.checkpoints import latest_checkpoint, save_checkpoint
 from hfgrow.train.metrics import Position, read_metrics
 from hfgrow.train.recipe.recipe import recipe_of
 from hfgrow.train.run_folder import RunFolder
+from tests.checkpoints import MakeCheckpoint
 from tests.train import runs
 
 
@@ -187,16 +188,15 @@ def test_sequences_longer_than_the_models_positions_are_refused(tmp_path: Path) 
 
 @pytest.mark.case("H7")
 def test_a_row_of_no_number_that_no_text_touches_is_found_before_the_first_step(
-    tmp_path: Path,
+    tmp_path: Path, make_checkpoint: MakeCheckpoint
 ) -> None:
-    base = runs.carry(runs.recipe(tmp_path))
+    base = Path(shutil.copytree(make_checkpoint("llama", vocab_size=2048), tmp_path / "base"))
     weights = base / "model.safetensors"
     tensors = load_file(weights)
     tensors["model.embed_tokens.weight"][2047] = float("inf")
     save_file(tensors, weights, metadata={"format": "pt"})
-    (tmp_path / "two").mkdir()
-    recipe = runs.recipe(tmp_path / "two", base=str(base), tokenizer=None)
-    named = r"model\.safetensors: model\.embed_tokens\.weight holds 16 values that are NaN or"
+    recipe = runs.recipe(tmp_path, base=str(base))
+    named = r"model\.safetensors: model\.embed_tokens\.weight holds 32 values that are NaN or"
     with pytest.raises(ModelError, match=named) as caught:
         runs.carry(recipe)
     assert caught.value.hint == "such a model cannot be trained; begin with another base"
