@@ -210,3 +210,13 @@ def test_a_python_that_is_launched_imports_nothing_from_the_folder_it_runs_in() 
     launches = [words for words in lists if words[:1] == ["sys.executable"]]
     assert len(launches) >= 4
     assert all(words[1:] == ["'-P'"] for words in launches)
+
+
+def test_the_program_as_a_module_imports_nothing_from_the_folder_one_works_in(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "typer.py").write_text("raise SystemExit(9)\n")
+    for flags in ([], ["-P"]):
+        words = [sys.executable, *flags, "-m", "hfgrow", "--version"]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
