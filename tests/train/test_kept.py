@@ -124,6 +124,21 @@ def test_a_growth_is_taken_back_where_its_neurons_alone_were_trained(tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_several_processes_keep_what_is_old_too(tmp_path: Path, strategy: str) -> None:
+    grow = {"operator": "hyperclone", "ffn": 64}
+    train = {"tokens": 1024, "learning_rate": 1e-2, "trainable": "new"}
+    recipe = runs.recipe(
+        tmp_path,
+        stages=[runs.GROWN[0], {"grow": grow}, {"train": train}],
+        world={"processes": 2, "strategy": strategy},
+    )
+    done = runs.run(recipe, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not ungrow(Path(recipe["output"], "final"), tmp_path / "back").unproved
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "schedule_free_adamw"])
 def test_a_growth_whose_layers_were_trained_is_taken_back(tmp_path: Path, optimizer: str) -> None:
     grow = {"operator": "zero-depth", "g": 2}
