@@ -5,7 +5,7 @@ They are declared once, so that they read the same everywhere.
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -219,6 +219,7 @@ class ExtraStep:
         annotation: Its type and help.
         operator: The step.
         argument: The step's argument that the option's value is; empty for a flag.
+        more: Arguments of the step that the option fixes.
         axes: The operators that have the option, by their axis.
         first: Whether the step comes before the growth, not behind it.
         has_seed: Whether `--seed` goes with it.
@@ -231,6 +232,7 @@ class ExtraStep:
     axes: tuple[str, ...]
     first: bool = False
     has_seed: bool = False
+    more: Mapping[str, object] = field(default_factory=dict)
 
 
 EXTRA_STEPS = (
@@ -252,6 +254,19 @@ EXTRA_STEPS = (
         ],
         operator="branch-scale",
         argument="exponent",
+        axes=("depth",),
+    ),
+    ExtraStep(
+        "damp_repeats",
+        Annotated[
+            float | None,
+            typer.Option(
+                "--damp-repeats", metavar="A", help="Then scale what stands r times by r^-A."
+            ),
+        ],
+        operator="branch-scale",
+        argument="exponent",
+        more={"repeats": True},
         axes=("depth",),
     ),
     ExtraStep(
@@ -300,6 +315,7 @@ def with_extra_steps(
         if value is None or value is False:
             continue
         step: dict[str, object] = {extra.argument: value} if extra.argument else {}
+        step.update(extra.more)
         if extra.has_seed and seed is not None:
             step["seed"] = seed
         (before if extra.first else after).append((extra.operator, step))

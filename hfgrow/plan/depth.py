@@ -200,15 +200,16 @@ def _by_blocks(tensor: TensorPlan, axis: int, layer_map: Sequence[int], num_laye
     return Lift(tensor.recipe, rows, cols)
 
 
-def scale_branches(base: GrowthPlan, factor: float) -> dict[str, TensorPlan]:
-    """Return the tensors of a plan with what every branch adds multiplied by `factor`."""
+def scale_branches(base: GrowthPlan, factors: Sequence[float]) -> dict[str, TensorPlan]:
+    """Return the tensors of a plan with what the branches of a layer add times its factor."""
     family = FAMILIES[base.family]
     roles = family.roles(base.config)
     tensors = dict(base.tensors)
     for name, tensor in base.tensors.items():
         found = layer_of(name)
-        if found and roles[found[1]].ends_branch:
-            tensors[name] = replace(tensor, recipe=scaled(family, roles[found[1]], tensor, factor))
+        if found and roles[found[1]].ends_branch and factors[found[0]] != 1:
+            recipe = scaled(family, roles[found[1]], tensor, factors[found[0]])
+            tensors[name] = replace(tensor, recipe=recipe)
     return tensors
 
 

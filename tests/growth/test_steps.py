@@ -174,6 +174,10 @@ STEPS: list[tuple[tuple[str, ...], list[tuple[str, dict[str, object]]]]] = [
         ],
     ),
     (
+        (*STACK, "--damp-repeats", "1"),
+        [("stack", {"g": 2}), ("branch-scale", {"exponent": 1.0, "repeats": True})],
+    ),
+    (
         (*WIDEN, "--noise-paper", "0", "--untie"),
         [("untie", {}), ("hyperclone", {"g": 2}), ("paper-noise", {"amount": 0.0, "seed": 0})],
     ),
@@ -189,6 +193,7 @@ STEPS: list[tuple[tuple[str, ...], list[tuple[str, dict[str, object]]]]] = [
 OFFERED = {
     "--untie": (["hyperclone", "split"], ["stack", "untie", "paper-noise"]),
     "--branch-scale": (["stack", "zero-depth"], ["hyperclone", "branch-scale"]),
+    "--damp-repeats": (["partial", "midas"], ["hyperclone", "branch-scale"]),
     "--noise-paper": (["stack", "hyperclone"], ["paper-noise", "branch-scale", "untie"]),
 }
 

@@ -145,7 +145,7 @@ def test_scaled_branches_are_scaled_at_their_ends_only(
     model_type: str, make_checkpoint: MakeCheckpoint
 ) -> None:
     base = read(LocalFolder(make_checkpoint(model_type)))
-    scaled = scale_branches(base, 0.5)
+    scaled = scale_branches(base, [0.5] * base.num_hidden_layers)
     assert scaled.keys() == base.tensors.keys()
     for name, tensor in base.tensors.items():
         terms = ((0.5, tensor.recipe),)

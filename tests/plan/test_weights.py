@@ -6,7 +6,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import UsageError
 from hfgrow.plan.operators.inserting import zero_depth
-from hfgrow.plan.operators.stacking import stack
+from hfgrow.plan.operators.stacking import partial, stack
 from hfgrow.plan.operators.weights import branch_scale, paper_noise, untie
 from hfgrow.plan.plan import LayerSource
 from hfgrow.plan.tensors import Blend, Fill
@@ -35,6 +35,15 @@ def test_branch_scale_leaves_zeros_zero() -> None:
 def test_branch_scale_counts_the_layers_of_the_root() -> None:
     twice = stack(stack(plan_of(2), g=2), g=2)
     assert recipe(branch_scale(twice, exponent=0.5), 7, OUT) == Blend(((0.5, stored(1, OUT)),))
+
+
+def test_branch_scale_of_repeats_leaves_what_stands_once() -> None:
+    grown = partial(plan_of(3), "1-2*4-3")
+    scaled = branch_scale(grown, exponent=0.5, repeats=True)
+    assert recipe(scaled, 0, OUT) == stored(0, OUT)
+    assert recipe(scaled, 5, OUT) == stored(2, OUT)
+    assert all(recipe(scaled, i, OUT) == Blend(((0.5, stored(1, OUT)),)) for i in (1, 2, 3, 4))
+    assert scaled.steps[1].arguments == {"exponent": 0.5, "repeats": True}
 
 
 @pytest.mark.parametrize("exponent", [float("nan"), float("inf"), 0, -1.0, 1.01, 10**400])

@@ -1,5 +1,6 @@
 """Operators that change weights and no size."""
 
+from collections import Counter
 from dataclasses import replace
 
 from hfgrow.errors import UsageError, argument, growth
@@ -123,10 +124,12 @@ def perturbed(plan: GrowthPlan, *, keep: float, amount: float, key: str) -> Grow
     "branch-scale",
     axis="depth",
     preserves_function=False,
-    formula="o[i] = i, branches times (l/L)^A",
+    formula="o[i] = i, branches times (l/L)^A; of repeats alone times r^-A",
     paper="Yang et al. 2023, Tensor Programs VI, https://arxiv.org/abs/2310.02244",
 )
-def branch_scale(own: Operator[...], base: GrowthPlan, *, exponent: Amount = 0.5) -> GrowthPlan:
+def branch_scale(
+    own: Operator[...], base: GrowthPlan, *, exponent: Amount = 0.5, repeats: bool = False
+) -> GrowthPlan:
     """Multiply what every branch adds by (l / L)^A.
 
     `L` is the depth of the plan and `l` how many different layers of the root stand in it. It
@@ -140,6 +143,7 @@ def branch_scale(own: Operator[...], base: GrowthPlan, *, exponent: Amount = 0.5
         base: The plan whose layers an earlier step repeated.
         exponent: `A`, above 0 and at most 1: 0.5 keeps the variance of the sum of independent
             branches, 1 the sum of equal ones.
+        repeats: Leave layers that stand once as they are, and multiply by r^-A what stands r times.
 
     Raises:
         UsageError: The exponent is out of range, no layer is repeated, or it was done before.
@@ -154,6 +158,11 @@ def branch_scale(own: Operator[...], base: GrowthPlan, *, exponent: Amount = 0.5
             "branch-scale follows a step that repeats layers, and none is repeated here",
             hint=f"try {growth('stack', g=4, branch_scale=0.5)}",
         )
-    step = in_place(base, own.step({"exponent": float(exponent)}))
-    factor = (num_sources / num_layers) ** exponent
-    return replace(base, tensors=scale_branches(base, factor), steps=(*base.steps, step))
+    factors = [(num_sources / num_layers) ** exponent] * num_layers
+    arguments: dict[str, object] = {"exponent": float(exponent)}
+    if repeats:
+        arguments["repeats"] = True
+        times = Counter(source.layer for source in base.layer_map if source.mode == "copy")
+        factors = [times[source.layer] ** -exponent for source in base.layer_map]
+    step = in_place(base, own.step(arguments))
+    return replace(base, tensors=scale_branches(base, factors), steps=(*base.steps, step))
