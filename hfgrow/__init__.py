@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hfgrow.growth.mask import GrowthMask, attach_mask
     from hfgrow.growth.memory import grow_model, grow_state_dict, plan_state_dict
     from hfgrow.growth.reproduce import reproduce
+    from hfgrow.growth.ungrow import ungrow
     from hfgrow.growth.verify import verify
     from hfgrow.lineage.manifest import Manifest
     from hfgrow.lineage.reading import read_manifest
@@ -62,6 +63,7 @@ __all__ = [
     "read_manifest",
     "reproduce",
     "train",
+    "ungrow",
     "verify",
 ]
 
@@ -92,6 +94,7 @@ _HOMES = {
     "read": "checkpoint.read",
     "read_manifest": "lineage.reading",
     "reproduce": "growth.reproduce",
+    "ungrow": "growth.ungrow",
     "verify": "growth.verify",
 }
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from hfgrow.checkpoint.files import SINGLE
+from hfgrow.checkpoint.files import MANIFEST, SINGLE
+from hfgrow.errors import ModelError
 from hfgrow.growth.reproduce import replay
 from hfgrow.growth.steps import planned
 from hfgrow.lineage.manifest import Link
@@ -21,9 +22,17 @@ def recorded_base(config: Mapping[str, Any], link: Link, dtype: str) -> GrowthPl
         config: The config of the grown model, of a family with a table.
         link: How it was grown.
         dtype: The dtype of its tensors, in safetensors' words.
+
+    Raises:
+        ModelError: The record is of another depth.
     """
-    family = FAMILIES[config["model_type"]]
-    num_layers, first = link.base.num_hidden_layers, first_copies_of_layers(link.layer_sources)
+    family, sources = FAMILIES[config["model_type"]], link.layer_sources
+    num_layers, first = link.base.num_hidden_layers, first_copies_of_layers(sources)
+    if not num_layers <= len(sources) == config["num_hidden_layers"]:
+        raise ModelError(
+            f"the model has {config['num_hidden_layers']} layers, and {MANIFEST} records a growth "
+            f"from {num_layers} to {len(sources)}"
+        )
     settings = {**config, **{key: size for key, size in link.base.widths.items() if size}}
     for key in family.per_layer_lists:
         if settings.get(key) is not None:

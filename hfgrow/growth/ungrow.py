@@ -57,8 +57,8 @@ class Ungrown:
 
 
 def ungrow(
-    folder: Path,
-    out: Path | None = None,
+    folder: str | Path,
+    out: str | Path | None = None,
     progress: Progress | None = None,
     *,
     overwrite: bool = False,
@@ -76,11 +76,11 @@ def ungrow(
         VerificationError: What came out is not the base, so that old weights have moved.
         OutputError: It cannot be written.
     """
-    progress = progress or usual_progress()
+    progress, folder = progress or usual_progress(), Path(folder).expanduser()
     files = LocalFolder(folder)
     manifest = manifest_of(files)
     position, link = _last_growth(manifest)
-    out = Path(f"{folder.absolute().name}-ungrown") if out is None else out
+    out = Path(f"{folder.absolute().name}-ungrown" if out is None else out).expanduser()
     check_target(out, folder, overwrite=overwrite)
     found = read(files)
     if found.derived is not None:
@@ -162,7 +162,8 @@ def _check_same(grown: GrowthPlan, found: GrowthPlan) -> None:
 def _as_it_lay(plan: GrowthPlan, files: Mapping[str, WeightFile]) -> tuple[GrowthPlan, str]:
     """Return the plan in the dtype that the base had, and why its bytes cannot be compared."""
     if list(files) != [SINGLE]:
-        return plan, f"the base lay in {len(files)} files, and nobody recorded what lay in which"
+        lay = f"{len(files)} files" if len(files) > 1 else f"another file than {SINGLE}"
+        return plan, f"the base lay in {lay}, and nobody recorded what lay where"
     wanted = files[SINGLE]
     for dtype in (None, *CONFIG_DTYPES):
         converted = with_dtype(plan, dtype)

@@ -114,7 +114,7 @@ def test_a_base_in_several_files_comes_back_in_one_and_is_not_called_equal(
     base = make_checkpoint("llama", sharded=True)
     found = ungrow(grown(base, [("zero-depth", {"g": 2})], tmp_path / "grown"), tmp_path / "back")
     assert re.match(
-        r"the base lay in \d+ files, and nobody recorded what lay in which", found.unproved
+        r"the base lay in \d+ files, and nobody recorded what lay where", found.unproved
     )
     ours = load_file(tmp_path / "back" / WEIGHTS)
     theirs = {n: t for file in base.glob("*.safetensors") for n, t in load_file(file).items()}
