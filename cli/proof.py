@@ -34,7 +34,7 @@ from hfgrow.lineage.reading import manifest_of
 
 from . import options
 from .output import Console, broken
-from .pages import PROVE
+from .pages import OUTPUT, PROVE
 
 # Of a text, no more than 512 tokens are looked at.
 _MAX_TEXT_NBYTES = 1 << 20
@@ -217,7 +217,11 @@ def ungrow(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="DIR", help="Output folder.  [default: ./NAME-ungrown]"
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Output folder.  [default: ./NAME-ungrown]",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     overwrite: options.OverwriteOption = False,
