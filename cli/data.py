@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hfgrow.console import size
+from hfgrow.console import say_loading, size
 from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError, printable, require
 from hfgrow.growth.models import local_folder, locate
@@ -79,6 +79,7 @@ def prepare(
     config, _, _ = read_config(LocalFolder(folder))
     # A model that sees has a config of its text beside others.
     settings = {**config, **(config.get("text_config") or {})}
+    say_loading(console)
     files = prepare_tokens(
         texts,
         open_tokenizer(folder),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hfgrow.console import amount, count
+from hfgrow.console import amount, count, say_loading
 from hfgrow.data.sources import held_out_source
 from hfgrow.errors import GrowthError, ModelError, UsageError, printable, require
 from hfgrow.growth.lm_eval import PAPER_TASKS, run_tasks
@@ -156,9 +156,10 @@ def evaluate(
         raise UsageError(f"there is no folder {printable(include_path, 200)}")
     max_tokens = int(amount(tokens or _TOKENS, "--tokens"))
     sources = [held_out_source(word, text_column or "text", split, name) for word in text or ()]
+    console = Console(as_json=json, quiet=quiet)
+    say_loading(console)
     from hfgrow.train.evaluate import Candidate, device_of, measured, prepared
 
-    console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
     where = device_of(device)
     found = named_models(models, revision, with_base, client, console)

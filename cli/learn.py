@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hfgrow.console import say_loading
 from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError, require
 from hfgrow.growth.grow import Growth, GrowthRequest
@@ -103,6 +104,7 @@ def _work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -
         raise UsageError("there is no text to learn from", hint="add --data demo, or --data FILE")
     column, name = values["text_column"], values["name"]
     require("hfgrow learn", *_REQUIRED)
+    say_loading(console)
     from hfgrow.train.learn.command import LearnRequest
     from hfgrow.train.learn.command import learn as learned
 

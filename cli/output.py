@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -14,7 +15,8 @@ from typing import Any, NoReturn
 from hfgrow.console import Pace, size
 from hfgrow.errors import GrowthError, Speech, command, printable, redacted
 
-_SMALL_NBYTES = 64 << 20
+# What is over sooner shows no bar.
+_MOMENT_S = 0.5
 # A terminal that is wider than it reads well is not filled.
 _WIDEST = 120
 # The first words of lines, and how a terminal shows them: red, yellow, bold.
@@ -94,32 +96,41 @@ class Console:
                 print(_coloured(hint), file=sys.stderr)
 
     def bytes(self, what: str, total: int) -> "Bar":
-        """Start a progress bar on stderr; small amounts of bytes get none."""
-        return Bar(what, total, shown=not self.quiet and total > _SMALL_NBYTES)
+        """Start a progress bar on stderr."""
+        return Bar(what, total, shown=not self.quiet)
 
 
 class Bar:
-    """A progress bar by bytes: moving on a terminal, elsewhere a plain line now and then."""
+    """A progress bar: moving on a terminal, elsewhere a plain line now and then.
+
+    What is over in a moment shows nothing, however large it is.
+    """
 
     def __init__(self, what: str, total: int, *, shown: bool) -> None:
         self._what = what
+        self._total = total
         self._done = 0
         self._pace = Pace(total, size) if shown else None
+        self._begins_s = time.monotonic() + _MOMENT_S
         self._bar: Any = None
-        if shown and moving_bars():
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=total, desc=what, unit="B", unit_scale=True, delay=0.5, leave=False
-            )
 
     def advance(self, nbytes: int) -> None:
         """Count."""
         self._done += nbytes
         if self._bar is not None:
             self._bar.update(nbytes)
-        elif self._pace is not None and (state := self._pace.due(self._done)):
-            print(f"{self._what}: {state}", file=sys.stderr, flush=True)
+        elif self._pace is None:
+            return
+        elif not moving_bars():
+            if state := self._pace.due(self._done):
+                print(f"{self._what}: {state}", file=sys.stderr, flush=True)
+        elif time.monotonic() >= self._begins_s:
+            from tqdm import tqdm
+
+            total, done = self._total, self._done
+            self._bar = tqdm(
+                total=total, initial=done, desc=self._what, unit="B", unit_scale=True, leave=False
+            )
 
     def close(self) -> None:
         """Take the bar away."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfgrow.console import amount, count
+from hfgrow.console import amount, count, say_loading
 from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError, printable, require
 from hfgrow.growth.loading import TRAINING
@@ -87,6 +87,7 @@ def study(
     chosen = None if arms is None else frozenset(filter(None, map(str.strip, arms.split(","))))
     check_arms(asked, chosen)
     # Behind what can be refused at once: these import torch.
+    say_loading(console)
     from hfgrow.study.design import begun, design, selected
     from hfgrow.study.estimate import estimate
     from hfgrow.study.folder import Machine, StudyFolder
@@ -224,6 +225,8 @@ def compare(
     """
     require("hfgrow compare", "pydantic", *TRAINING)
     steps = _steps(ops, op or (), g)
+    console = Console(as_json=json, quiet=quiet)
+    say_loading(console)
     from hfgrow.study.compare import (
         WINNER,
         Comparison,
@@ -237,7 +240,6 @@ def compare(
     )
     from hfgrow.train.processes import StoppedError
 
-    console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
     ref = locate(model, None, client, console)
     folder = local_folder(ref, client, console)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from hfgrow.checkpoint.files import CARD, LOSS_PICTURE, RECIPE, LocalFolder
-from hfgrow.console import count, duration, size
+from hfgrow.console import count, duration, say_loading, size
 from hfgrow.errors import UsageError, printable, require
 from hfgrow.growth.loading import TRAINING
 from hfgrow.hub.client import HubClient
@@ -158,6 +158,7 @@ def train(
 def _print_dry_run(
     recipe: Any, client: HubClient, console: Console, *, resume: bool, on_cpu: bool, as_yaml: bool
 ) -> None:
+    say_loading(console)
     from hfgrow.train.dry_run import dry_run
 
     found = dry_run(recipe, client, console, resume=resume, on_cpu=on_cpu)

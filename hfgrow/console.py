@@ -95,6 +95,12 @@ def counting(progress: Progress, what: str, total: int) -> Iterator[Callable[[in
         bar.close()
 
 
+def say_loading(progress: Progress) -> None:
+    """Say that torch and transformers are imported, which takes seconds, unless they are."""
+    if not {"torch", "transformers"} <= sys.modules.keys():
+        progress.say("Loading torch and transformers")
+
+
 # Between lines: seldom where much time has passed already.
 _FIRST_S, _INTERVAL_S, _LONGEST_INTERVAL_S = 2.0, 5.0, 30.0
 _SHARE = 0.1

@@ -16,7 +16,7 @@ from hfgrow.checkpoint.compute.chunks import (
 from hfgrow.checkpoint.compute.evaluate import Evaluator
 from hfgrow.checkpoint.files import LocalFolder, hash_file, opened, read_into
 from hfgrow.checkpoint.read import read
-from hfgrow.console import Progress, counting, usual_progress
+from hfgrow.console import Progress, counting, say_loading, usual_progress
 from hfgrow.errors import ModelError, UsageError, VerificationError, listed, missing, printable
 from hfgrow.growth.behaviour import (
     TRANSFORMERS,
@@ -319,6 +319,7 @@ def compare_in_transformers(
         VerificationError: transformers disagrees, or the promise of the plan is not kept.
         ModelError: The base is to blame.
     """
+    say_loading(progress)
     num_tensors = check_transformers_view(grown, base)
     measured = measure(base, grown, progress, text) if can_measure else None
     if measured is not None and plan.preserves_function:

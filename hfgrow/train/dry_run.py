@@ -200,7 +200,7 @@ def dry_run(
         key=lambda model: model.num_parameters + model.num_trained,
     )
     config = filled_config(largest.plan.config)
-    progress.say(f"Timing and measuring the model of stage {largest.number}")
+    progress.say(f"Measuring what memory the model of stage {largest.number} takes")
     memory = memory_of(
         recipe,
         config,
@@ -218,6 +218,7 @@ def dry_run(
         )
     if device.type == "cpu" and (busy := busy_note()):
         notes.append(busy)
+    progress.say("Timing a step of it")
     cost = stage_cost(recipe, largest)
     rate = cost and rate_of(recipe, config, flops_per_token=cost[1], device=device)
     return DryRun(

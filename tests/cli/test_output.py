@@ -57,10 +57,17 @@ def test_lines_come_every_five_seconds_and_seldom_where_it_takes_long(
     assert gaps[-1] == 30
 
 
-def test_what_is_quiet_or_small_has_no_line(
+def test_what_takes_long_is_told_however_small_it_is(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for bar in (Console(quiet=True).bytes("Hashing", 8 * GB), Console().bytes("Hashing", 1000)):
-        clock[0] += 60
-        bar.advance(500)
+    bar = Console().bytes("Tokenising", 1000)
+    clock[0] += 60
+    bar.advance(500)
+    assert capsys.readouterr().err == "Tokenising: 500 B of 1 kB, 60 s left\n"
+
+
+def test_what_is_quiet_has_no_line(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Console(quiet=True).bytes("Hashing", 8 * GB)
+    clock[0] += 60
+    bar.advance(500)
     assert capsys.readouterr().err == ""
