@@ -17,6 +17,7 @@ from hfgrow.growth.grow import Growth, GrowthRequest, grow
 from hfgrow.growth.steps import read_steps
 from hfgrow.lineage.describe import (
     describe_off_beat,
+    describe_seams,
     describe_step,
     describe_steps,
     layer_rows,
@@ -356,10 +357,7 @@ def _layer_lines(growth: Growth) -> list[str]:
 
 def _connections(growth: Growth) -> str:
     layer_map = growth.plan.layer_map
-    found = seams(layer_map)
-    shown = ", ".join(map(str, found[:_MOST_ROWS])) + (", ..." if len(found) > _MOST_ROWS else "")
-    where = f"seams before layers {shown}" if found else "no seam"
-    return f"Rc {connection_rate(layer_map):.1%}, {where}"
+    return f"Rc {connection_rate(layer_map):.1%}, {describe_seams(layer_map)}"
 
 
 def _promise(growth: Growth) -> str:

@@ -117,13 +117,14 @@ class Overlap:
     @property
     def warning(self) -> str:
         """One line for the user."""
-        passages = ""
+        parts = []
+        if self.num_documents:
+            parts.append(f"{self.num_shared} of {self.num_documents} validation documents")
         if self.share is not None:
-            passages = f", and {self.share:.0%} of its passages of {WINDOW_TOKENS} tokens,"
+            parts.append(f"{self.share:.0%} of the passages of {WINDOW_TOKENS} tokens")
         return (
-            f"{self.num_shared} of {self.num_documents} validation documents of {self.validation}"
-            f"{passages} stand in the training text {self.train} too: the validation loss is too "
-            "low by that"
+            f"{' and '.join(parts)} of {self.validation} stand in the training text {self.train} "
+            "too: the validation loss is too low by that"
         )
 
 

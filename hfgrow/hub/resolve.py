@@ -9,7 +9,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from hfgrow.checkpoint.files import is_run, refuse_run
+from hfgrow.checkpoint.files import MANIFEST, is_run, refuse_run
 from hfgrow.errors import UsageError, argument, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef, list_commit
@@ -49,7 +49,9 @@ def parse(name: str, revision: str | None = None) -> ModelRef:
         )
     if is_folder:
         ref = _folder(Path(name), revision)
-        return replace(ref, notes=(f"using the folder ./{printable(name, 200)}",))
+        is_like_a_repository = name.count("/") == 1 and not (Path(name) / MANIFEST).is_file()
+        note = f"using the folder ./{printable(name, 200)}"
+        return replace(ref, notes=(note,)) if is_like_a_repository else ref
     if is_demo:
         return _demo(revision)
     if alias:

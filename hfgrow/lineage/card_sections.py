@@ -12,6 +12,7 @@ from hfgrow.lineage.describe import (
     changed_widths,
     describe_learning_rate,
     describe_off_beat,
+    describe_seams,
     describe_steps,
     layer_rows,
     named,
@@ -25,7 +26,7 @@ from hfgrow.lineage.records import DATASET, DEMO_TEXT, Benchmark
 from hfgrow.lineage.tables import markdown_table
 from hfgrow.plan.families.table import AXIS_KEYS
 from hfgrow.plan.operators import OPERATORS
-from hfgrow.plan.plan import connection_rate, seams
+from hfgrow.plan.plan import connection_rate
 from hfgrow.plan.promise import Measured
 
 _MOST_SOURCES = 50
@@ -184,7 +185,7 @@ def changed_section(link: Link, manifest: Manifest) -> list[str]:
             lines += [f"{name}: {OPERATORS[name].summary} ({OPERATORS[name].paper})", ""]
     copied = f"as {plain(link.dtype)}" if link.dtype else "byte for byte"
     lines.append(
-        f"{link.num_computed} tensors are computed from the base's, the others copied {copied}. "
+        f"{link.num_computed} tensors are computed from the base's, any others copied {copied}. "
         "The same command gives the same bytes."
         if link.num_computed
         else f"Embeddings, final norm and head are the base's. Every tensor is copied {copied}."
@@ -205,15 +206,13 @@ def _what_follows_is_of(link: Link, manifest: Manifest) -> list[str]:
 
 def _layers(link: Link) -> list[str]:
     layer_map = link.layer_sources
-    found = seams(layer_map)
-    shown = ", ".join(map(str, found[:12])) + (", ..." if len(found) > 12 else "")
     return [
         f"![layer map]({PICTURE})",
         "",
         *_folded(markdown_table(("layers", "come from the base's layers"), layer_rows(layer_map))),
         "",
         f"Layers are counted from 0. Connection rate Rc {connection_rate(layer_map):.1%}; "
-        + (f"seams before layers {shown}." if found else "no seam."),
+        f"{describe_seams(layer_map)}.",
         "",
     ]
 

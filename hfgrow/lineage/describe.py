@@ -14,11 +14,12 @@ from hfgrow.lineage.tables import text_table
 from hfgrow.plan.elsewhere import OffBeat
 from hfgrow.plan.operators import ALL_OPERATORS
 from hfgrow.plan.operators.operator import Mark
-from hfgrow.plan.plan import GrowthStep, LayerSource
+from hfgrow.plan.plan import GrowthStep, LayerSource, seams
 from hfgrow.plan.promise import Measured
 
 # Texts of a training that are told one by one.
 _MOST_TEXTS = 5
+_MOST_SEAMS = 12
 # What a row of a layer map adds to where the layers come from.
 _MODES = {
     "copy": "",
@@ -139,6 +140,15 @@ def changed_widths(base: Model, grown: Model) -> list[tuple[str, int, int]]:
         for key, before in base.widths.items()
         if before is not None and (after := grown.widths[key]) is not None and after != before
     ]
+
+
+def describe_seams(layer_map: Sequence[LayerSource]) -> str:
+    """Return where a layer map has seams: `no seam`, `seams before layers 3, 6, 9`."""
+    found = seams(layer_map)
+    if len(found) < 2:
+        return f"a seam before layer {found[0]}" if found else "no seam"
+    shown = ", ".join(map(str, found[:_MOST_SEAMS])) + ", ..." * (len(found) > _MOST_SEAMS)
+    return f"seams before layers {shown}"
 
 
 def layer_rows(sources: Sequence[LayerSource]) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hfgrow.console import count
+from hfgrow.console import count, duration
+from hfgrow.lineage.tables import text_table
 from hfgrow.study.accounting import total
 from hfgrow.study.design import Design, StudyRun
 from hfgrow.study.runs import is_done
@@ -68,20 +69,25 @@ class Estimate:
     def lines(self) -> Iterator[str]:
         """Yield it in words."""
         yield f"{self.name}: {len(self.runs)} runs, {self.num_parallel} at a time"
-        width = max(len(run.name) for run in self.runs)
-        for run in self.runs:
-            done = ", finished" if run.done else ""
-            yield (
-                f"  {run.name:<{width}}  {count(run.num_parameters):>7} parameters  "
-                f"{run.tokens:>15,} tokens  {run.flops:.3g} FLOPs, all-in "
-                f"{run.all_in_flops:.3g}{done}"
+        rows = [("  run", "parameters", "tokens", "FLOPs", "with its base", "")]
+        rows += [
+            (
+                f"  {run.name}",
+                count(run.num_parameters),
+                f"{run.tokens:,}",
+                f"{run.flops:.3g}",
+                f"{run.all_in_flops:.3g}",
+                "finished" if run.done else "",
             )
+            for run in self.runs
+        ]
+        yield from text_table(rows, left=(0, 5))
         yield f"all together: {sum(run.flops for run in self.runs):.3g} FLOPs"
         if self.seconds is None or self.flops_per_s is None:
             yield "time: not estimated, the target is too large to be timed on this machine"
         else:
             yield (
-                f"time: about {self.seconds / 60:,.0f} minutes here, by a few steps of the target "
+                f"time: about {duration(self.seconds)} here, by a few steps of the target "
                 f"({self.flops_per_s:.3g} FLOP/s a run)"
             )
 

@@ -9,7 +9,7 @@ import pytest
 
 from hfgrow.data.batches import NO_TARGET, evaluation_batches
 from hfgrow.data.corpus import corpus_of, open_sources, token_folders, views_of
-from hfgrow.data.held_out import hold_out, overlaps
+from hfgrow.data.held_out import Overlap, hold_out, overlaps
 from hfgrow.data.sources import TextSource
 from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.data.views import TokenView
@@ -158,7 +158,16 @@ def test_validation_text_that_is_trained_on_is_found(
     assert not overlaps([views[2]], views[:1])
     corpus = corpus_of(views[:1], views[1:], sequence_length=16, seed=0)
     assert len(corpus.notes) == 1
-    assert "2 of 5 validation documents of mixed.jsonl" in corpus.notes[0]
+    assert corpus.notes[0].startswith("2 of 5 validation documents and ")
+    assert " of the passages of 32 tokens of mixed.jsonl stand in " in corpus.notes[0]
+
+
+def test_text_that_has_no_whole_document_is_told_by_its_passages() -> None:
+    found = Overlap(validation="a.txt", train="b.txt", num_documents=0, num_shared=0, share=0.77)
+    assert found.warning == (
+        "77% of the passages of 32 tokens of a.txt stand in the training text b.txt too: the "
+        "validation loss is too low by that"
+    )
 
 
 @pytest.mark.case("H17")

@@ -34,6 +34,11 @@ DEMO = [
     *("--set", 'data.validation=[{path: text.txt, split: "train[80%:]"}]'),
     *("--set", "evaluation.tokens=1024", "--set", "stages.1.train.tokens=4096"),
 ]
+# What a card says otherwise since.
+_SAID_OTHERWISE = {
+    "seams before layers 6.": "a seam before layer 6.",
+    "the others copied": "any others copied",
+}
 # What a command records of the machine, its speed, and the releases that made it.
 _OF_THE_MACHINE = {"versions", "seconds", "device", "tokens_per_s", "mfu"}
 _SUMS = "SHA256SUMS"
@@ -133,6 +138,8 @@ def card(folder: Path) -> list[str]:
     """Return the lines of a card without the versions that made it, and what it tells since."""
     text = re.sub(_SECTION_SINCE, "", (folder / "README.md").read_text())
     text = re.sub(r"!\[.*\]\(widths.svg\)\n\n", "", text)
+    for before, since in _SAID_OTHERWISE.items():
+        text = text.replace(before, since)
     return [re.sub("^Made with .* Lineage", "Lineage", line) for line in text.splitlines()]
 
 

@@ -199,13 +199,18 @@ def test_an_explicit_path_is_a_folder(home: Path, shape: str) -> None:
 
 
 @pytest.mark.case("D6")
-def test_a_bare_folder_with_a_config_is_used_and_said(home: Path) -> None:
+def test_a_bare_folder_is_used_and_said_where_it_could_be_a_repository(
+    home: Path,
+) -> None:
     model_folder(home / "work" / "grown")
     model_folder(home / "work" / "runs" / "grown")
     (home / "work" / "empty").mkdir()
     assert parse("grown").path == Path("grown")
-    assert parse("grown").notes == ("using the folder ./grown",)
+    assert parse("grown").notes == ()
     assert parse("runs/grown").path == Path("runs/grown")
+    assert parse("runs/grown").notes == ("using the folder ./runs/grown",)
+    (home / "work" / "runs" / "grown" / "hfgrow.json").touch()
+    assert parse("runs/grown").notes == ()
     with pytest.raises(UnknownNameError):
         parse("empty")
 
