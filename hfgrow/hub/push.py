@@ -111,14 +111,18 @@ def push(
             f"pushing to {target.repo_id}: its main branch changed meanwhile",
             hint=f"run the same command again, or add {argument('create_pr')}",
         )
+    progress = progress or Silent()
     try:
         sent = Reading([outgoing.path for outgoing in paths.values()])
-        with telling(progress or Silent(), f"Uploading to {target.repo_id}", sent):
+        with telling(progress, f"Uploading to {target.repo_id}", sent):
             info = _commit(paths, target.repo_id, head.sha, target.create_pr, client, message)
-    except (HubUnreachableError, HubConflictError) as error:
+    except GrowthError as error:
         # The commit may have been made and only its answer lost: then this push has succeeded.
-        done = _arrived(target, client, message, paths)
+        is_lost = isinstance(error, HubUnreachableError | HubConflictError)
+        done = _arrived(target, client, message, paths) if is_lost else None
         if done is None:
+            if not target.exists:
+                progress.say(f"Note: {url} was made and is empty: run the same command again")
             raise error
         return Pushed(url, done[1].sha, pull_request=done[0], notes=notes)
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.output import Console
 from hfgrow.checkpoint.files import side_files_of
 from hfgrow.errors import (
     GrowthError,
@@ -268,6 +269,19 @@ def test_an_interrupted_push_leaves_the_branch_and_a_new_run_finishes(
     assert content(hub, TARGET).items() >= FILES.items()
     uploads = [r.line for r in hub.log[num_requests:] if r.line.startswith("PUT")]
     assert len(uploads) == (0 if step == "/commit/" else 1)
+
+
+def test_a_repository_that_a_failed_push_left_empty_is_told(
+    hub: Hub, grown: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client, note = HubClient(ALICE, hub.url), "was made and is empty: run the same command again"
+    hub.fault("POST .*/commit/", status=403, times=50)
+    with pytest.raises(HubRefusedError, match="403"):
+        push(grown, sorted(FILES), check(client), client, Console(), message=MESSAGE)
+    assert f"Note: {hub.url}/{TARGET} {note}\n" in capfd.readouterr().err
+    with pytest.raises(HubRefusedError, match="403"):
+        push(grown, sorted(FILES), check(client), client, Console(), message=MESSAGE)
+    assert note not in capfd.readouterr().err
 
 
 @pytest.mark.case("F-16")
