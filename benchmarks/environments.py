@@ -24,7 +24,7 @@ def mergekit_venv(folder: Path, given: Path | None) -> Path:
         folder: Where environments lie; they stay there for the next time.
         given: An environment that somebody made.
     """
-    return given or _made(folder / f"mergekit-{MERGEKIT}", [f"mergekit=={MERGEKIT}"])
+    return given or made(folder / f"mergekit-{MERGEKIT}", [f"mergekit=={MERGEKIT}"])
 
 
 def hfgrow_venv(folder: Path, commit: str, given: Path | None) -> Path:
@@ -44,17 +44,25 @@ def hfgrow_venv(folder: Path, commit: str, given: Path | None) -> Path:
         with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
             tar.extractall(source, filter="data")
     constraints = ["--constraint", str(source / "constraints.txt")]
-    return _made(folder / f"hfgrow-{commit}", [*constraints, f"{source}[train]"])
+    return made(folder / f"hfgrow-{commit}", [*constraints, f"{source}[train]"])
 
 
-def _made(venv: Path, requirements: Sequence[str]) -> Path:
+def made(venv: Path, requirements: Sequence[str], *, torch: bool = True) -> Path:
+    """Return an environment with some packages, made unless it is there.
+
+    Args:
+        venv: Where it lies.
+        requirements: What is installed.
+        torch: Whether torch comes first, in the version of the constraints.
+    """
     done = venv / ".done"
     if not done.is_file():
         print(f"making {venv}", file=sys.stderr)
         pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet"]
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
         # Alone and first: with it installed, nothing else asks for another build of it.
-        subprocess.run([*pip, torch_version()], check=True)
+        if torch:
+            subprocess.run([*pip, torch_version()], check=True)
         subprocess.run([*pip, *requirements], check=True)
         done.touch()
     return venv

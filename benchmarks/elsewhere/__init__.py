@@ -1,0 +1,1 @@
+"""What other programs make of grown models, each in an environment of its own."""

