@@ -284,9 +284,9 @@ def _for_adapters(zero_rows: Mapping[str, tuple[int, ...]]) -> list[str]:
         for layers, names in modules.items()
     ]
     return [
-        "Growth left rows of zeros in some matrices. LoRA trains them; in PEFT DoRA gives NaN "
-        "there, and PiSSA, OFT, BOFT, HRA, IA3 and DeLoRA leave them as they are. With these, "
-        "exclude them and train them whole:",
+        "Growth left rows of zeros in some matrices. LoRA trains them. In PEFT DoRA gives NaN "
+        "there; OFT, BOFT, HRA and IA3 leave them as they are, as do PiSSA and DeLoRA where all "
+        "rows are zeros. For these, exclude the modules and train them whole:",
         "",
         "```python",
         f"zero = {lists[0]}",
