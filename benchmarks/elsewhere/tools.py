@@ -100,6 +100,7 @@ run(read)
 # The converter knows a tokenizer by the hash of what it makes of a text, and this one it does not.
 _LLAMA_CPP = """
 import tempfile
+import urllib.request
 from pathlib import Path
 import xllamacpp
 from conversion import ModelType, get_model_architecture, get_model_class
@@ -128,9 +129,11 @@ def read(folder):
         params.warmup = False
         server = xllamacpp.Server(params)
         asked = {"prompt": PROMPT, "n_predict": NUM_TOKENS, "temperature": 0, "ignore_eos": True}
-        asked |= {"logprobs": 1, "cache_prompt": False}
-        (choice,) = server.handle_completions(asked)["choices"]
-        return {"tokens": [one["id"] for one in choice["logprobs"]["content"]]}
+        asked |= {"return_tokens": True, "cache_prompt": False}
+        data, kind = json.dumps(asked).encode(), {"Content-Type": "application/json"}
+        address = f"{server.listening_address}/completion"
+        with urllib.request.urlopen(urllib.request.Request(address, data, kind)) as answer:
+            return {"tokens": json.load(answer)["tokens"]}
 
 
 run(read)
