@@ -205,6 +205,7 @@ def dry_run(
         recipe,
         config,
         num_parameters=largest.num_parameters,
+        num_held=sum(prod(largest.plan.tensors[name].shape) for name in largest.held),
         num_trained=largest.num_trained,
         state_nbytes=_state_nbytes(recipe, largest),
         device=device,
@@ -241,11 +242,13 @@ class PlannedStage:
         number: The stage, from 0.
         plan: The model.
         trained: The names of the tensors that the stage trained; none if it grew.
+        held: Those of them whose old entries stayed where they were.
     """
 
     number: int
     plan: GrowthPlan
     trained: frozenset[str]
+    held: frozenset[str]
 
     @property
     def num_hidden_layers(self) -> int:
@@ -297,7 +300,7 @@ def plan_stages(recipe: Recipe, base: GrowthPlan, growth: Link | None) -> Iterat
     if isinstance(positions, int):
         check_sequence_length(recipe.data.sequence_length, positions)
     for number, stage in enumerate(recipe.stages):
-        trained: frozenset[str] = frozenset()
+        trained = held = frozenset[str]()
         try:
             if stage.grow:
                 kept = partial(kept_by, plan, stage.grow.step)
@@ -308,13 +311,14 @@ def plan_stages(recipe: Recipe, base: GrowthPlan, growth: Link | None) -> Iterat
                 older = kept() if stage.train.looks_at_growth else None
                 names = names_in_files(plan)
                 trained = trained_names(plan.tensors, stage.train, layer_map, older, names)
-                _check_parts(recipe, stage.train, older)
+                held = trained & _held_names(recipe, stage.train, older)
         except GrowthError as error:
             raise UsageError(f"stages.{number}: {error}", hint=error.hint) from error
-        yield PlannedStage(number, plan, trained)
+        yield PlannedStage(number, plan, trained, held)
 
 
-def _check_parts(recipe: Recipe, train: Train, kept: Mapping[str, Kept] | None) -> None:
+def _held_names(recipe: Recipe, train: Train, kept: Mapping[str, Kept] | None) -> frozenset[str]:
+    """Return the names of the tensors that a stage trains in part."""
     parts = partly_new(kept) if only_new(train.trainable) else {}
     if parts and isinstance(recipe.optimizer, ScheduleFreeAdamW):
         raise UsageError(
@@ -322,6 +326,7 @@ def _check_parts(recipe: Recipe, train: Train, kept: Mapping[str, Kept] | None) 
             f"{recipe.optimizer.name} would round what is old in it",
             hint="optimizer: {name: adamw}",
         )
+    return frozenset(parts)
 
 
 def _check_trainable(recipe: Recipe, plan: GrowthPlan) -> None:

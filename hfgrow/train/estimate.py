@@ -92,6 +92,7 @@ def memory_of(
     config: Mapping[str, Any],
     *,
     num_parameters: int,
+    num_held: int,
     num_trained: int,
     state_nbytes: int,
     device: Any,
@@ -102,6 +103,7 @@ def memory_of(
         recipe: The recipe.
         config: The config of the model of the stage.
         num_parameters: Its parameters.
+        num_held: Those of tensors that train in part, of which a copy and a mask are kept.
         num_trained: Those that train.
         state_nbytes: Bytes of the optimizer's state.
         device: The torch device.
@@ -113,7 +115,7 @@ def memory_of(
     copies = 2 if recipe.world.strategy == "ddp" else 1
     on_gpu = device.type == "cuda"
     return Memory(
-        weights=_FLOAT32 * num_parameters // parts,
+        weights=(_FLOAT32 * num_parameters + (_FLOAT32 + 1) * num_held) // parts,
         gradients=copies * _FLOAT32 * num_trained // parts,
         optimizer=state_nbytes // parts,
         activations=_activations(recipe, config, num_parameters),
