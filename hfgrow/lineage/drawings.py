@@ -267,7 +267,9 @@ def _legend(
     counts = Counter(kinds[source.layer] for source in layer_map) if marks else Counter[str]()
     by_mark: dict[str, list[str]] = {}
     for kind, mark in marks.items():
-        told = f"{printable(kind, 40).replace('_', ' ')} ({counts[kind]})"
+        # Of kinds that have no name a letter stands.
+        name = f"kind {kind}" if len(kind) == 1 else printable(kind, 40).replace("_", " ")
+        told = f"{name} ({counts[kind]})"
         by_mark.setdefault(mark, []).append(told)
     for mark, words_of in by_mark.items():
         swatch = [_rect(0, -10, 22, 11, "#8288a0")]
