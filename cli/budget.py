@@ -13,6 +13,7 @@ from hfgrow.data.sources import TextSource, named_source
 from hfgrow.errors import UsageError, printable, require
 from hfgrow.growth.models import base_name, files_of, locate
 from hfgrow.hub.client import HubClient
+from hfgrow.lineage.canvas import check_picture, format_of, write_picture
 from hfgrow.plan.operators.stacking import stack
 from hfgrow.study.budget import (
     BOUND,
@@ -24,12 +25,9 @@ from hfgrow.study.budget import (
     Budget,
     TimingLaw,
     budget_of,
-    check_picture,
     draw_budget,
-    format_of,
     growth_factor_advice,
     reported_tokens_per_parameter,
-    write_picture,
 )
 from hfgrow.study.budget_recipe import check_recipe, recipe_text, write_recipe
 from hfgrow.study.law_fit import Fit, fit_files

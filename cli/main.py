@@ -13,7 +13,20 @@ from hfgrow import __version__
 from hfgrow.console import open_streams
 from hfgrow.errors import GrowthError, OutputError, UsageError, out_of_memory, printable, redacted
 
-from . import budget, data, evaluate, extension, grow, learn, library, models, proof, study, train
+from . import (
+    budget,
+    data,
+    evaluate,
+    extension,
+    grow,
+    learn,
+    library,
+    models,
+    proof,
+    scan,
+    study,
+    train,
+)
 from .output import Console, moving_bars
 from .pages import App, FirstPage
 
@@ -33,6 +46,7 @@ app = App(
 for register in (
     models.register_inspect,
     budget.register,
+    scan.register,
     models.register_operators,
     library.register,
     grow.register,

@@ -76,7 +76,7 @@ def verify(
         REPO_ID.fullmatch(model) or model.startswith(("hf://", "https://"))
     ):
         folder = local_folder(locate(model, None, client, console), client, console)
-    outcome = verify_model(folder, client, console, base=base, text=_text_of(text))
+    outcome = verify_model(folder, client, console, base=base, text=probe_text_of(text))
     measured = outcome.measured
     if outcome.provenance is None:
         console.result(*_trained(folder, outcome))
@@ -298,7 +298,12 @@ def _loads(manifest: Manifest) -> dict[str, object]:
     return content
 
 
-def _text_of(path: Path | None) -> str | None:
+def probe_text_of(path: Path | None) -> str | None:
+    """Return the start of a text to measure on, as much as is looked at.
+
+    Raises:
+        UsageError: It cannot be read, or is blank.
+    """
     if path is None:
         return None
     shown = printable(path, 200)

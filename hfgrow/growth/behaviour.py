@@ -165,19 +165,22 @@ def _tokens(
     """Return token ids [1, num_tokens] and what they came from."""
     limit = num_probe_tokens(num_parameters)
     limit = min(limit, int(config.get("max_position_embeddings") or limit))
-    if text is not None:
-        name = "the given text"
-    elif base.resolve() == _DEMO:
-        text, name = (_DEMO / "probe.txt").read_text(encoding="utf-8"), "its held-out text"
-    else:
-        text = Path(__file__).with_name("probe.txt").read_text(encoding="utf-8")
-        name = "a probe text"
+    text, name = probe_text(base, text)
     if any((base / file).is_file() for file in TOKENIZERS):
         try:
-            return _tokenize(base, text, config["vocab_size"], progress)[:, :limit], name
+            return tokenized(base, text, config["vocab_size"], progress)[:, :limit], name
         except ModelError as error:
             progress.say(f"Note: {error}")
     return _random_tokens(config["vocab_size"], min(limit, _LEAST_TOKENS)), "random tokens"
+
+
+def probe_text(base: Path, given: str | None) -> tuple[str, str]:
+    """Return the text that a model is measured on, as `measure` takes it, and what it is."""
+    if given is not None:
+        return given, "the given text"
+    if base.resolve() == _DEMO:
+        return (_DEMO / "probe.txt").read_text(encoding="utf-8"), "its held-out text"
+    return Path(__file__).with_name("probe.txt").read_text(encoding="utf-8"), "a probe text"
 
 
 def _random_tokens(vocab_size: int, num_tokens: int) -> Any:
@@ -187,7 +190,13 @@ def _random_tokens(vocab_size: int, num_tokens: int) -> Any:
     return torch.randint(vocab_size, (1, num_tokens), generator=generator)
 
 
-def _tokenize(base: Path, text: str, vocab_size: int, progress: Progress) -> Any:
+def tokenized(base: Path, text: str, vocab_size: int, progress: Progress) -> Any:
+    """Return the token ids [1, num_tokens] of a text, by the tokenizer in a folder.
+
+    Raises:
+        ModelError: There is no tokenizer that works, it makes fewer than 2 tokens, or one that the
+            model does not have.
+    """
     check_tokenizer_bounds(base)
     silence_transformers()
     from transformers import AutoTokenizer

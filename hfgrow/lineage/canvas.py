@@ -4,9 +4,14 @@ import io
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
-from hfgrow.errors import printable
+from hfgrow.checkpoint.staging import replace_bytes
+from hfgrow.errors import OutputError, UsageError, argument, printable
+
+_FORMATS = {".png": "png", ".svg": "svg"}
+_ELSEWHERE = f"choose another {argument('plot', 'FILE')}"
 
 
 def has_matplotlib() -> bool:
@@ -85,3 +90,50 @@ def picture_bytes(figure: Any, kind: str = "png") -> bytes:
 def plain_label(name: str) -> str:
     """Return a name that matplotlib does not take for a formula."""
     return printable(name, 60).replace("$", "_")
+
+
+def format_of(path: Path) -> str:
+    """Return the format of a picture by its name.
+
+    Raises:
+        UsageError: It is none that is drawn.
+    """
+    kind = _FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise UsageError(f"{argument('plot', path)} must end in {' or '.join(_FORMATS)}")
+    return kind
+
+
+def check_picture(path: Path, *, overwrite: bool) -> None:
+    """Refuse a file that a picture must not be written to, before anything is computed.
+
+    Raises:
+        OutputError: It exists, is a folder, or there is no folder for it.
+    """
+    shown_path = printable(path, 200)
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"there is no folder {printable(path.parent, 200)} for the picture {path.name}",
+            hint=_ELSEWHERE,
+        )
+    if path.is_dir() or (path.exists() and not overwrite):
+        kind, add = (
+            ("a folder", "")
+            if path.is_dir()
+            else ("there already", f"add {argument('overwrite')}, or ")
+        )
+        raise OutputError(f"the picture {shown_path} is {kind}", hint=f"{add}{_ELSEWHERE}")
+
+
+def write_picture(path: Path, content: bytes) -> None:
+    """Write a picture, complete or not at all.
+
+    Raises:
+        OutputError: The file system refuses.
+    """
+    try:
+        replace_bytes(path, content)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {printable(path, 200)}: {error.strerror}", hint=_ELSEWHERE
+        ) from error

@@ -16,11 +16,9 @@ Effective for Scaling Language Models?", https://arxiv.org/abs/2605.13405
 
 from dataclasses import asdict, dataclass
 from math import log10
-from pathlib import Path
 
-from hfgrow.checkpoint.staging import replace_bytes
 from hfgrow.console import shown
-from hfgrow.errors import OutputError, UsageError, argument, one_of, printable
+from hfgrow.errors import UsageError, argument, one_of
 from hfgrow.lineage.canvas import canvas, picture_bytes
 from hfgrow.train.flops import PEAKS, USUAL_MFU
 
@@ -32,8 +30,6 @@ _INCHES = (8.0, 4.5)
 _LAW, _BOUND, _HERE = "#1f5fa8", "#d1495b", "#222222"
 _NUM_POINTS = 240
 _DECADES = 1.0
-FORMATS = {".png": "png", ".svg": "svg"}
-_ELSEWHERE = f"choose another {argument('plot', 'FILE')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,53 +360,6 @@ def reported_tokens_per_parameter() -> tuple[float, float]:
     """Return the least and the most `D / N` that the paper's speed-ups were seen at."""
     found = [one.tokens / one.num_parameters for one in REPORTED]
     return min(found), max(found)
-
-
-def format_of(path: Path) -> str:
-    """Return the format of a picture by its name.
-
-    Raises:
-        UsageError: It is none that is drawn.
-    """
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise UsageError(f"{argument('plot', path)} must end in {' or '.join(FORMATS)}")
-    return kind
-
-
-def check_picture(path: Path, *, overwrite: bool) -> None:
-    """Refuse a file that a picture must not be written to, before anything is computed.
-
-    Raises:
-        OutputError: It exists, is a folder, or there is no folder for it.
-    """
-    shown_path = printable(path, 200)
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"there is no folder {printable(path.parent, 200)} for the picture {path.name}",
-            hint=_ELSEWHERE,
-        )
-    if path.is_dir() or (path.exists() and not overwrite):
-        kind, add = (
-            ("a folder", "")
-            if path.is_dir()
-            else ("there already", f"add {argument('overwrite')}, or ")
-        )
-        raise OutputError(f"the picture {shown_path} is {kind}", hint=f"{add}{_ELSEWHERE}")
-
-
-def write_picture(path: Path, content: bytes) -> None:
-    """Write a picture, complete or not at all.
-
-    Raises:
-        OutputError: The file system refuses.
-    """
-    try:
-        replace_bytes(path, content)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {printable(path, 200)}: {error.strerror}", hint=_ELSEWHERE
-        ) from error
 
 
 def draw_budget(budget: Budget, kind: str) -> bytes:

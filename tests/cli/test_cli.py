@@ -19,7 +19,8 @@ COMMANDS = (
     *OPERATORS,
     "apply",
     *("inspect", "check", "operators", "env", "verify", "lineage", "reproduce", "card", "ungrow"),
-    *("pull", "push", "extend-hf", "learn", "budget", "eval", "compare", "train", "study", "data"),
+    *("pull", "push", "extend-hf", "learn", "budget", "scan", "eval", "compare", "train", "study"),
+    "data",
     *("recipes", "aliases", "docs", "clean"),
 )
 # Mistakes by exit code; {base} is a good model, {bad} one without weights, {taken} a full folder.
