@@ -35,7 +35,8 @@ def prepare(
         typer.Argument(
             metavar="SOURCE...",
             help="Files or folders of text, JSON, CSV, parquet or arrow, or datasets of the Hub as "
-            "org/name; `demo` is the documentation that Python carries.",
+            "org/name; `demo` is the documentation that Python carries. Tokens of others are "
+            "copied: a Megatron .idx, a datatrove .ds, `--text-column input_ids`.",
         ),
     ],
     tokenizer: Annotated[

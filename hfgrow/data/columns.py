@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hfgrow.checkpoint.locks import scratch_folder
-from hfgrow.data.documents import TextPiece, no_column, text_of
+from hfgrow.data.documents import Piece, TextPiece, no_column, piece_of, text_of
 from hfgrow.data.files import ARROW, DataFile
 from hfgrow.data.sources import TextSource
 from hfgrow.errors import GrowthError, TrainingError, UsageError, argument, printable, said
@@ -66,7 +66,7 @@ def read_table(stream: BinaryIO, shown: str, column: str, separator: str) -> Ite
         text.detach()
 
 
-def read_columns(file: DataFile, column: str) -> Iterator[TextPiece]:
+def read_columns(file: DataFile, column: str) -> Iterator[Piece]:
     """Read the documents of a parquet file, or of an arrow file as `save_to_disk` writes them.
 
     Args:
@@ -95,7 +95,7 @@ def read_columns(file: DataFile, column: str) -> Iterator[TextPiece]:
         ) from error
 
 
-def read_dataset(source: TextSource, sha: str, client: HubClient) -> Iterator[TextPiece]:
+def read_dataset(source: TextSource, sha: str, client: HubClient) -> Iterator[Piece]:
     """Read the documents of a split of a dataset on the Hub.
 
     Args:
@@ -168,7 +168,7 @@ def pinned(source: TextSource, client: HubClient) -> str:
     return sha
 
 
-def _documents_of(builder: Any, split: str, shown: str, column: str) -> Iterator[TextPiece]:
+def _documents_of(builder: Any, split: str, shown: str, column: str) -> Iterator[Piece]:
     """Read one column of a split, whatever others each of its files has."""
     if getattr(builder.config, "batch_size", 0) is None:
         # By itself parquet takes the rows of the first group, which a part may not have.
@@ -183,7 +183,7 @@ def _documents_of(builder: Any, split: str, shown: str, column: str) -> Iterator
         # Those of the first file: the tables of all others would be cast to them, or refused.
         builder.info.features = None
     for i, row in enumerate(rows, 1):
-        yield TextPiece(text_of(row, column, f"{shown} row {i}"), True)
+        yield piece_of(row, column, f"{shown} row {i}")
 
 
 def _datasets(what: str) -> Any:

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from hfgrow.errors import TrainingError, argument, printable, said
 
 _BLOCK_NBYTES = 1 << 20
@@ -28,6 +31,17 @@ class TextPiece(NamedTuple):
 
     text: str
     is_last: bool
+
+
+class TokenPiece(NamedTuple):
+    """A part of a document that others have tokenised: numbers that nobody has looked at."""
+
+    tokens: npt.NDArray[np.int64]
+    is_last: bool
+
+
+Piece = TextPiece | TokenPiece
+_MOST_TOKEN = 1 << 32
 
 
 def read_text(stream: BinaryIO, shown: str, separator: str | None) -> Iterator[TextPiece]:
@@ -87,7 +101,7 @@ def _documents(blocks: Iterable[str], separator: str | None) -> Iterator[TextPie
         yield TextPiece(rest, True)
 
 
-def read_json(stream: BinaryIO, shown: str, column: str) -> Iterator[TextPiece]:
+def read_json(stream: BinaryIO, shown: str, column: str) -> Iterator[Piece]:
     """Read the documents of a file of JSON lines, or of one list of objects; null is empty.
 
     Args:
@@ -116,7 +130,7 @@ def read_json(stream: BinaryIO, shown: str, column: str) -> Iterator[TextPiece]:
         # A byte order mark, or lines without text, may stand before a list.
         offset += len(line) if row is not None or offset else 0
         if row is not None:
-            yield TextPiece(text_of(row, column, where), True)
+            yield piece_of(row, column, where)
 
 
 def _row(line: bytes, offset: int, shown: str, where: str) -> Mapping[str, Any] | None:
@@ -147,7 +161,7 @@ def _object(row: object, where: str) -> Mapping[str, Any]:
     return row
 
 
-def _elements(head: bytes, stream: BinaryIO, shown: str, column: str) -> Iterator[TextPiece]:
+def _elements(head: bytes, stream: BinaryIO, shown: str, column: str) -> Iterator[Piece]:
     """Read the documents of one list of objects, an object in memory at a time."""
     decode = json.JSONDecoder().raw_decode
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -192,7 +206,7 @@ def _elements(head: bytes, stream: BinaryIO, shown: str, column: str) -> Iterato
             # Only here is what was read before taken off: each time would be work by the square.
             buffer, at = buffer[begin:] + more(nbytes), 0
             continue
-        yield TextPiece(text_of(_object(row, where), column, where), True)
+        yield piece_of(_object(row, where), column, where)
         at, number, is_first = end, number + 1, False
     buffer = buffer[at:]
     while not is_over and not buffer[1:].strip():
@@ -206,6 +220,24 @@ def _elements(head: bytes, stream: BinaryIO, shown: str, column: str) -> Iterato
 def _text_at(text: str, at: int) -> int:
     """Return where text that is no white space begins, from a place on."""
     return next((i for i in range(at, len(text)) if not text[i].isspace()), len(text))
+
+
+def piece_of(row: Mapping[str, Any], column: str, where: str) -> Piece:
+    """Return the document of a row: text, or where the column holds lists their token ids.
+
+    Raises:
+        TrainingError: As in `text_of`; or a list holds something else than token ids.
+    """
+    value = row.get(column)
+    if not isinstance(value, list):
+        return TextPiece(text_of(row, column, where), True)
+    for number in value:
+        if type(number) is not int or not 0 <= number < _MOST_TOKEN:
+            raise TrainingError(
+                f"{where}: the column {printable(column)} holds a list with "
+                f"{printable(repr(number), 40)} in it, which is no token id"
+            )
+    return TokenPiece(np.array(value, np.int64), True)
 
 
 def text_of(row: Mapping[str, Any], column: str, where: str) -> str:

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO, cast
 from hfgrow.errors import TrainingError, UsageError, printable, said
 
 TEXT, JSON, PARQUET, ARROW, TABLE = "text", "json", "parquet", "arrow", "table"
+# Tokens that others made: Megatron-LM's index, datatrove's tokens; what lies beside either.
+MEGATRON, NANOSET, PART = "megatron", "nanoset", "part"
 KINDS = {
     ".txt": TEXT,
     ".text": TEXT,
@@ -28,10 +30,12 @@ KINDS = {
     ".tsv": TABLE,
     ".parquet": PARQUET,
     ".arrow": ARROW,
+    ".idx": MEGATRON,
+    ".ds": NANOSET,
 }
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 # Kinds that are read as they lie, their compression inside.
-_NEVER_COMPRESSED = (PARQUET, ARROW)
+_NEVER_COMPRESSED = (PARQUET, ARROW, MEGATRON, NANOSET)
 # What lies beside text and tells of it; a licence on its own is no text to train on.
 _BESIDE = re.compile(
     r"(licen[cs]e|notice|copying|citation|changelog|contributing|code_of_conduct|security)"
@@ -98,15 +102,45 @@ def text_files(path: Path) -> TextFiles:
             raise UsageError(f"cannot look into {shown}: {error.strerror}") from error
         listed = _of_folder({p.relative_to(path).as_posix(): p for p in sorted(found)}, shown)
     elif path.is_file():
+        if path.suffix == ".bin" and path.with_suffix(".idx").is_file():
+            path = path.with_suffix(".idx")
         if not (kind := _kind_of_name(path)):
             raise UsageError(f"{shown} is none of {_kinds_shown()}", hint="convert it to one")
-        return TextFiles([DataFile(path, kind, path.name)])
+        listed = TextFiles([DataFile(path, kind, path.name)])
     elif "*" in path.name and path.parent.is_dir():
         found = [p for p in path.parent.glob(path.name) if p.is_file()]
         listed = _readable({p.name: p for p in found}, shown)
     else:
         raise UsageError(f"there is no file or folder {shown}")
-    return TextFiles(sorted(listed.files, key=lambda file: file.name), listed.notes)
+    files = [part for file in listed.files for part in (file, *_beside(file))]
+    return TextFiles(sorted(files, key=lambda file: file.name), listed.notes)
+
+
+def parts_of(path: Path, kind: str) -> list[Path]:
+    """Return the files beside one of tokens that belong to it: the tokens, or their index.
+
+    Raises:
+        UsageError: One is missing.
+    """
+    needed, known = [], []
+    if kind == MEGATRON:
+        needed = [path.with_suffix(".bin")]
+    elif kind == NANOSET:
+        needed = [path.with_name(f"{path.name}.index")]
+        known = [path.with_name(f"{path.name}.metadata")]
+    for part in needed:
+        if not part.is_file():
+            raise UsageError(
+                f"{printable(path, 200)} lacks {printable(part.name)} beside it",
+                hint="put it there, under that name",
+            )
+    return [*needed, *(part for part in known if part.is_file())]
+
+
+def _beside(file: DataFile) -> list[DataFile]:
+    folder = Path(file.name).parent
+    parts = parts_of(file.path, file.kind)
+    return [DataFile(part, PART, (folder / part.name).as_posix()) for part in parts]
 
 
 def _of_folder(paths: dict[str, Path], shown: str) -> TextFiles:
@@ -136,6 +170,7 @@ def _of_folder(paths: dict[str, Path], shown: str) -> TextFiles:
 def _readable(paths: dict[str, Path], shown: str) -> TextFiles:
     files = [DataFile(p, k, name) for name, p in paths.items() if (k := _kind_of_name(p))]
     unread = paths.keys() - {file.name for file in files}
+    unread -= {part.name for file in files for part in _beside(file)}
     if not files:
         found = f", only {_named(unread)}" if unread else ""
         raise UsageError(f"{shown} holds none of {_kinds_shown()}{found}")
@@ -176,7 +211,7 @@ def _kind_of_name(path: Path) -> str | None:
 
 def _kinds_shown() -> str:
     known = ", ".join(f"*{suffix}" for suffix in KINDS)
-    return f"{known} (all but parquet and arrow also as {', '.join(COMPRESSIONS)})"
+    return f"{known} (text, JSON and tables also as {', '.join(COMPRESSIONS)})"
 
 
 @contextmanager

@@ -6,17 +6,22 @@ Sources are identified by their content first: what is there already is opened, 
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.staging import staged
 from hfgrow.console import Progress, Silent, counting
 from hfgrow.data.columns import pinned, read_columns, read_dataset, read_table
-from hfgrow.data.documents import Advance, TextPiece, read_json, read_text
+from hfgrow.data.documents import Advance, Piece, TextPiece, TokenPiece, read_json, read_text
 from hfgrow.data.files import (
     ARROW,
     ENDS_OF_TEXT,
+    MEGATRON,
+    NANOSET,
     PARQUET,
+    PART,
     TABLE,
     TEXT,
     DataFile,
@@ -24,6 +29,7 @@ from hfgrow.data.files import (
     failures,
     opened,
 )
+from hfgrow.data.foreign_tokens import copied, read_tokens
 from hfgrow.data.sources import DEMO, TWO_BLANK_LINES, VALIDATION, TextSource, text_files_of
 from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.data.token_folder import (
@@ -119,8 +125,13 @@ def prepare(
                 progress.say(f"Note: {note}")
             with counting(progress, f"Tokenising {source.label}", size_of(source)) as advance:
                 read = documents_of(source, identity, advance, client)
-                pieces = _watched(read, source.label, progress)
-                record, largest = tokenise(source, identity, pieces, tokenizer, writer, vocab_size)
+                pieces = _watched(_alike(read, source.label), source.label, progress)
+                first = next(pieces, None)
+                # What comes after the first is of its kind.
+                every: Any = pieces if first is None else chain([first], pieces)
+                is_tokens = isinstance(first, TokenPiece)
+                make = partial(copied, say=progress.say) if is_tokens else tokenise
+                record, largest = make(source, identity, every, tokenizer, writer, vocab_size)
             records.append(record)
             max_token = max(max_token, largest)
         shards, lists = writer.finish()
@@ -166,13 +177,26 @@ def _notes_of(source: TextSource, identity: Mapping[str, Any]) -> Iterator[str]:
         yield f"{source.label}: {mark} ends a document"
 
 
-def _watched(pieces: Iterator[TextPiece], label: str, progress: Progress) -> Iterator[TextPiece]:
+def _alike(pieces: Iterator[Piece], label: str) -> Iterator[Piece]:
+    kind: type[Piece] | None = None
+    for piece in pieces:
+        if kind is not None and type(piece) is not kind:
+            raise TrainingError(
+                f"{label} holds text and token ids",
+                hint="name them as two sources",
+            )
+        kind = type(piece)
+        yield piece
+
+
+def _watched(pieces: Iterator[Piece], label: str, progress: Progress) -> Iterator[Piece]:
     """Yield pieces of text; note once where they can hardly be text, or one document each."""
     faults = {"\0": "NUL characters, so it may be no text"} | {
         mark: f"{mark} inside documents, which does not end them" for mark in ENDS_OF_TEXT
     }
     for piece in pieces:
-        for found in [mark for mark in faults if mark in piece.text]:
+        text = piece.text if isinstance(piece, TextPiece) else ""
+        for found in [mark for mark in faults if mark in text]:
             progress.say(f"Note: {label} holds {faults.pop(found)}")
         yield piece
 
@@ -270,7 +294,7 @@ def documents_of(
     identity: Mapping[str, Any],
     advance: Advance,
     client: HubClient | None = None,
-) -> Iterator[TextPiece]:
+) -> Iterator[Piece]:
     """Read the documents of a source.
 
     Args:
@@ -295,7 +319,12 @@ def documents_of(
 
 def _read(
     file: DataFile, source: TextSource, end_of_text: str | None, advance: Advance
-) -> Iterator[TextPiece]:
+) -> Iterator[Piece]:
+    if file.kind == PART:
+        return
+    if file.kind in (MEGATRON, NANOSET):
+        yield from read_tokens(file, advance)
+        return
     if file.kind in (PARQUET, ARROW):
         yield from read_columns(file, source.text_column)
         advance(file.path.stat().st_size)
@@ -304,6 +333,7 @@ def _read(
     if end_of_text and end_of_text_in(file) == end_of_text:
         separator = end_of_text
     with opened(file) as (stream, raw):
+        pieces: Iterator[Piece]
         if file.kind == TEXT:
             pieces = read_text(stream, file.shown, separator)
         elif file.kind == TABLE:

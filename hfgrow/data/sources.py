@@ -20,14 +20,16 @@ class TextSource:
     """One source of text.
 
     Attributes:
-        path: A file of text, JSON, CSV, parquet or arrow, a folder of these, or a pattern with `*`.
+        path: A file of text, JSON, CSV, parquet or arrow, or of tokens, Megatron's .idx or
+            datatrove's .ds; a folder of these, or a pattern with `*`.
         dataset: A dataset on the Hub instead, org/name; `demo` is the documentation of Python's
             language that every Python carries.
         name: The configuration of the dataset.
         split: The split. Local text has the one split `train`. A part of any split by per cent of
             its tokens: `train[:99%]`, `train[99%:]`. That of `demo` has `validation` too: what the
             demo model was not trained on.
-        text_column: The column of JSON, tables and datasets that holds the text.
+        text_column: The column of JSON, tables and datasets that holds the text, or lists of
+            tokens.
         revision: Branch, tag or commit of the dataset.
         document_separator: Ends a document in a text file; None makes every file one document. Two
             blank lines where nothing is said, or the mark of the end of a text, such as

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hfgrow.data.columns import pinned, read_dataset
-from hfgrow.data.documents import read_text
+from hfgrow.data.documents import TextPiece, read_text
 from hfgrow.data.prepare import prepare
 from hfgrow.data.sources import TextSource
 from hfgrow.data.text_tokenizer import TextTokenizer
@@ -141,7 +141,7 @@ def test_files_of_a_dataset_may_have_other_columns_beside_the_text(
             write_parquet(path, **{key: [row[key] for row in rows] for key in keys})
     monkeypatch.chdir(tmp_path)
     pieces = read_dataset(TextSource(dataset="mixed"), "0" * 40, HubClient())
-    assert [piece.text for piece in pieces] == ["One.", "Two.", "Three."]
+    assert list(pieces) == [TextPiece(text, True) for text in ("One.", "Two.", "Three.")]
 
 
 def test_a_dataset_of_several_configurations_names_them(
@@ -160,7 +160,7 @@ def test_a_dataset_of_several_configurations_names_them(
             list(read_dataset(source, "0" * 40, HubClient()))
         assert caught.value.hint == "name=de, for example"
     (piece,) = read_dataset(TextSource(dataset="many", name="en"), "0" * 40, HubClient())
-    assert piece.text == "en"
+    assert piece == TextPiece("en", True)
 
 
 @pytest.mark.parametrize(

@@ -69,12 +69,13 @@ class Source(Part):
     """Text to evaluate on.
 
     Attributes:
-        path: A file of text, JSON, CSV, parquet or arrow, a folder of these, or a pattern with `*`.
+        path: A file of text, JSON, CSV, parquet or arrow, or of tokens, Megatron's .idx or
+            datatrove's .ds; a folder of these, or a pattern with `*`.
         dataset: A dataset on the Hub instead, org/name; `demo` is the documentation that Python
             carries.
         name: The configuration of the dataset.
         split: The split, or a part of it by per cent of its tokens, such as `train[:99%]`.
-        text_column: The column that holds the text.
+        text_column: The column that holds the text, or lists of tokens.
     """
 
     path: Text | None = None

@@ -1,0 +1,300 @@
+r"""Tokens that others wrote: Megatron's .bin and .idx, datatrove's .ds, columns of token ids.
+
+Megatron-LM (megatron/core/datasets/indexed_dataset.py). The .bin holds the numbers of all
+sequences, one behind the other, little endian. The .idx begins with the nine bytes MMIDIDX\0\0, the
+version 1 in 8 bytes, the code of the dtype in one, the number of sequences and that of entries in
+the list of documents in 8 each. Then follow the length of every sequence (int32), the byte of the
+.bin at which it begins (int64), and the sequence that each document begins with (int64), at last
+the number of sequences. Behind that a dataset of images and text has a byte for each sequence.
+
+datatrove (pipeline/tokens/tokenizer.py), whose files nanotron calls nanosets. The .ds holds tokens
+of 2 or 4 bytes, little endian; the .ds.index the token behind each document (uint64). A
+.ds.metadata, which need not be there, tells the name of the tokenizer, in newer ones with `|` and
+the bytes of a token behind it, and the number of tokens.
+
+Neither says enough of the tokenizer to compare it. So every token must be one of the tokenizer that
+it is read with, and documents get hash and bytes of the text that it makes of them, as text has.
+"""
+
+import hashlib
+import os
+import struct
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hfgrow.data.documents import Advance, TokenPiece
+from hfgrow.data.files import MEGATRON, DataFile, failures, parts_of
+from hfgrow.data.sketch import Sketcher
+from hfgrow.data.sources import TextSource
+from hfgrow.data.text_tokenizer import TextTokenizer
+from hfgrow.data.token_folder import SKETCHES, ShardWriter, SourceRecord
+from hfgrow.errors import ModelError, TrainingError, foreign, printable
+
+_MAGIC, _VERSION = b"MMIDIDX\0\0", 1
+_HEADER = struct.Struct("<9sQBQQ")
+# By the code in the index; floats, 6 and 7, are no tokens.
+_DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
+_SIZE, _POINTER = 4, 8
+_MOST_METADATA_NBYTES = 1 << 12
+# Tokens read at a time, and encoded or decoded at a time.
+_MOST_TOKENS = 1 << 20
+_HINT = "it is damaged, or not what its name says"
+Lengths = npt.NDArray[np.int64]
+
+
+def read_tokens(file: DataFile, advance: Advance) -> Iterator[TokenPiece]:
+    """Read the documents of a Megatron index or of a .ds file, from the file of tokens beside it.
+
+    Args:
+        file: The index, or the .ds file.
+        advance: Told how many bytes of tokens were read.
+
+    Raises:
+        TrainingError: The files do not fit each other, or are none such.
+    """
+    with failures(file):
+        path, dtype, lengths = _megatron(file) if file.kind == MEGATRON else _nanoset(file)
+        with path.open("rb") as raw:
+            for length in lengths.tolist():
+                yield from _document(raw.read, length, dtype, path, advance)
+
+
+def _document(
+    read: Any, length: int, dtype: np.dtype[Any], path: Path, advance: Advance
+) -> Iterator[TokenPiece]:
+    while True:
+        count = min(length, _MOST_TOKENS)
+        data = read(count * dtype.itemsize)
+        if len(data) != count * dtype.itemsize:
+            raise TrainingError(f"{printable(path, 200)} changed while it was read")
+        length -= count
+        yield TokenPiece(np.frombuffer(data, dtype).astype(np.int64), not length)
+        advance(len(data))
+        if not length:
+            return
+
+
+def _megatron(file: DataFile) -> tuple[Path, np.dtype[Any], Lengths]:
+    """Check an index; return the file of tokens, their dtype, and the length of every document."""
+    (tokens,) = parts_of(file.path, file.kind)
+    nbytes = os.stat(file.path).st_size
+    with file.path.open("rb") as raw:
+        head = raw.read(_HEADER.size)
+    if not head.startswith(_MAGIC) or len(head) < _HEADER.size:
+        raise _wrong(file, f"begins with {head[:9]!r}, not {_MAGIC!r}: it is no index of Megatron")
+    _, version, code, num_sequences, num_entries = _HEADER.unpack(head)
+    if version != _VERSION:
+        raise _wrong(file, f"has version {version}, not {_VERSION}")
+    if code not in _DTYPES:
+        known = ", ".join(map(str, _DTYPES))
+        raise _wrong(file, f"has the dtype code {code}, which is none of tokens: {known}")
+    expected = _HEADER.size + (_SIZE + _POINTER) * num_sequences + _POINTER * num_entries
+    if nbytes == expected + num_sequences and num_sequences:
+        raise TrainingError(
+            f"{file.shown} has a mode for every sequence: it is of text and images",
+            hint="only tokens of text can be read",
+        )
+    if nbytes != expected:
+        raise _wrong(
+            file,
+            f"has {nbytes} bytes; {num_sequences} sequences and {num_entries} entries of documents "
+            f"take {expected}",
+        )
+    dtype = np.dtype(_DTYPES[code])
+    at = _HEADER.size
+    sizes = _numbers(file.path, "<i4", at, num_sequences)
+    at += _SIZE * num_sequences
+    pointers = _numbers(file.path, "<i8", at, num_sequences)
+    documents = _numbers(file.path, "<i8", at + _POINTER * num_sequences, num_entries)
+    if (sizes < 0).any():
+        raise _wrong(file, f"has a sequence of {int(sizes.min())} tokens")
+    ends = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)))
+    odd = np.flatnonzero(pointers != ends[:-1] * dtype.itemsize)
+    if len(odd):
+        i = int(odd[0])
+        raise _wrong(
+            file,
+            f"has sequence {i} begin at byte {int(pointers[i])}, not "
+            f"{int(ends[i]) * dtype.itemsize}, where the one before it ends",
+        )
+    _check_size(tokens, int(ends[-1]) * dtype.itemsize, file)
+    if not num_entries or documents[0] != 0 or documents[-1] != num_sequences:
+        raise _wrong(file, f"has documents that do not go from 0 to sequence {num_sequences}")
+    if (np.diff(documents) < 0).any():
+        raise _wrong(file, "has documents that do not follow each other")
+    return tokens, dtype, ends[documents[1:]] - ends[documents[:-1]]
+
+
+def _nanoset(file: DataFile) -> tuple[Path, np.dtype[Any], Lengths]:
+    """Check a .ds file; return it, the dtype of its tokens, and the length of every document."""
+    index, *metadata = parts_of(file.path, file.kind)
+    shown, nbytes = printable(index, 200), os.stat(index).st_size
+    if not nbytes or nbytes % 8:
+        raise TrainingError(f"{shown} has {nbytes} bytes, not 8 a document", hint=_HINT)
+    ends = np.fromfile(index, "<u8")
+    total = os.stat(file.path).st_size
+    itemsize = next((size for size in (2, 4) if size * int(ends[-1]) == total), 0)
+    if not itemsize:
+        raise TrainingError(
+            f"{file.shown} has {total} bytes, and {shown} says {int(ends[-1])} tokens of 2 or 4",
+            hint=_HINT,
+        )
+    if (ends[1:] < ends[:-1]).any():
+        raise TrainingError(f"{shown} has documents that do not follow each other", hint=_HINT)
+    for path in metadata:
+        with path.open("rb") as raw:
+            first = raw.read(_MOST_METADATA_NBYTES).partition(b"\n")[0].decode("utf-8", "replace")
+        said = first.rpartition("|")[2] if "|" in first else str(itemsize)
+        if said != str(itemsize):
+            raise TrainingError(
+                f"{printable(path, 200)} says {printable(said, 20)} bytes a token, and "
+                f"{file.shown} has {itemsize}",
+                hint=_HINT,
+            )
+    starts = np.concatenate((np.zeros(1, np.int64), ends.astype(np.int64)))
+    return file.path, np.dtype(f"<u{itemsize}"), starts[1:] - starts[:-1]
+
+
+def _numbers(path: Path, dtype: str, offset: int, count: int) -> npt.NDArray[Any]:
+    return np.fromfile(path, dtype, count, offset=offset)
+
+
+def _check_size(tokens: Path, expected: int, index: DataFile) -> None:
+    if (nbytes := os.stat(tokens).st_size) != expected:
+        raise TrainingError(
+            f"{printable(tokens, 200)} has {nbytes} bytes, and {index.shown} says {expected}",
+            hint="the two are not of one dataset, or one of them is damaged",
+        )
+
+
+def _wrong(file: DataFile, what: str) -> TrainingError:
+    return TrainingError(f"{file.shown} {printable(what, 300)}", hint=_HINT)
+
+
+def copied(
+    source: TextSource,
+    identity: dict[str, Any],
+    pieces: Iterator[TokenPiece],
+    tokenizer: TextTokenizer,
+    writer: ShardWriter,
+    vocab_size: int,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[SourceRecord, int]:
+    """Append tokens that others made to the shards, as they are, nothing put around documents.
+
+    Args:
+        source: The source, for messages.
+        identity: What identifies its content, for the record.
+        pieces: Its documents.
+        tokenizer: What they were made with, to be believed.
+        writer: Where to write.
+        vocab_size: The rows of the model's embedding.
+        say: Told what of them is unlike what this tokenizer makes.
+
+    Returns:
+        The record of the source, and its largest token.
+
+    Raises:
+        TrainingError: There is no token in it, or one that tokenizer or model do not have.
+        ModelError: The tokenizer cannot decode.
+    """
+    first_token, first_document = writer.num_tokens, writer.num_documents
+    limit = min(vocab_size, tokenizer.encoder.get_vocab_size())
+    sketcher, digest = Sketcher(), hashlib.blake2b(digest_size=8)
+    num_blank = num_bytes = nbytes = max_token = 0
+    is_first, number = True, 1
+    for batch in _batches(pieces):
+        texts = _decoded(tokenizer, batch, limit, source.label, number)
+        if writer.num_tokens == first_token:
+            for note in _notes(tokenizer, batch[0], texts[0]):
+                say(f"Note: {source.label}: {note}")
+        starts, hashes, sizes = array("Q"), array("Q"), array("Q")
+        at = writer.num_tokens
+        for piece, text in zip(batch, texts, strict=True):
+            if is_first and len(piece.tokens):
+                starts.append(at)
+                is_first = False
+            at += len(piece.tokens)
+            raw = text.encode()
+            digest.update(raw)
+            nbytes += len(raw)
+            if not piece.is_last:
+                continue
+            if is_first:
+                num_blank += 1
+            else:
+                hashes.append(int.from_bytes(digest.digest(), "little"))
+                sizes.append(nbytes)
+            num_bytes, nbytes, digest = num_bytes + nbytes, 0, hashlib.blake2b(digest_size=8)
+            is_first, number = True, number + 1
+        tokens = np.concatenate([piece.tokens for piece in batch]).astype(np.uint32)
+        max_token = max(max_token, int(tokens.max(initial=0)))
+        writer.append(tokens, starts, hashes, sizes)
+        sketcher.update(tokens)
+    if writer.num_tokens == first_token:
+        raise TrainingError(f"{source.label} has no tokens ({num_blank} empty documents)")
+    sketch = sketcher.finish()
+    writer.append_list(SKETCHES, sketch.hashes)
+    record = SourceRecord(
+        label=source.label,
+        identity=identity,
+        first_token=first_token,
+        num_tokens=writer.num_tokens - first_token,
+        first_document=first_document,
+        num_documents=writer.num_documents - first_document,
+        num_blank=num_blank,
+        num_bytes=num_bytes,
+        sketch_size=len(sketch.hashes),
+        sketch_shift=sketch.shift,
+    )
+    return record, max_token
+
+
+def _notes(tokenizer: TextTokenizer, piece: TokenPiece, text: str) -> Iterator[str]:
+    """Yield in what the first document is unlike one that this tokenizer makes."""
+    around = {*tokenizer.prefix, *tokenizer.suffix}
+    ids = piece.tokens.tolist()
+    if piece.is_last and tokenizer.encode([text])[0] != [n for n in ids if n not in around]:
+        yield (
+            "its first document becomes other tokens when it is tokenised again; was it made with "
+            "this tokenizer?"
+        )
+    if piece.is_last and not around & {*ids[:1], *ids[-1:]}:
+        yield "its first document has no token that parts it from the next; none is put there"
+
+
+def _batches(pieces: Iterable[TokenPiece]) -> Iterator[list[TokenPiece]]:
+    batch: list[TokenPiece] = []
+    length = 0
+    for piece in pieces:
+        batch.append(piece)
+        # A document without tokens takes memory too.
+        length += len(piece.tokens) + 1
+        if length >= _MOST_TOKENS:
+            yield batch
+            batch, length = [], 0
+    if batch:
+        yield batch
+
+
+def _decoded(
+    tokenizer: TextTokenizer, batch: Sequence[TokenPiece], limit: int, label: str, number: int
+) -> list[str]:
+    """Return the text of every piece, whose tokens must be from 0 to below a limit."""
+    for piece in batch:
+        least, most = int(piece.tokens.min(initial=0)), int(piece.tokens.max(initial=0))
+        if least < 0 or most >= limit:
+            raise TrainingError(
+                f"{label}: document {number} holds the token {least if least < 0 else most}; "
+                f"tokenizer and model have those from 0 to {limit - 1}",
+                hint="name the tokenizer that it was made with, and a base that has it",
+            )
+        number += piece.is_last
+    with foreign(lambda said: ModelError(f"the tokenizer cannot decode {label}: {said}")):
+        return tokenizer.encoder.decode_batch([piece.tokens.tolist() for piece in batch])
