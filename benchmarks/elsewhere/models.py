@@ -40,7 +40,7 @@ _GEMMA3 = {
     "num_hidden_layers": 8,
     "head_dim": 16,
     "query_pre_attn_scalar": 16,
-    "sliding_window": 8,
+    "sliding_window": 64,
     "rope_parameters": {
         "full_attention": _THETA,
         "sliding_attention": {"rope_type": "default", "rope_theta": 20_000.0},
