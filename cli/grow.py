@@ -180,14 +180,17 @@ def _request(values: Mapping[str, Any]) -> GrowthRequest:
 
 def _print(growth: Growth, request: GrowthRequest, console: Console) -> None:
     if request.dry_run:
+        if console.as_json:
+            console.result("", growth_document(growth, dry_run=True))
+            return
         lines = broken(plan_text(growth).splitlines(), console.width, behind=16)
-        console.result("\n".join(lines), growth_document(growth, dry_run=request.dry_run))
+        console.result("\n".join(lines), {})
         return
     for line in growth_text(growth):
         console.say(line)
     for note in growth.pushed.notes if growth.pushed else ():
         console.say(f"Note: {note}")
-    console.result(str(growth.out), growth_document(growth, dry_run=request.dry_run))
+    console.result(str(growth.out), growth_document(growth, dry_run=False))
 
 
 def _help(operator: Operator[...]) -> str:

@@ -4,6 +4,7 @@
 dry run ends with the plan. Whatever can be refused is refused before what costs more.
 """
 
+import gc
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -150,8 +151,9 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     ref, name, out = _resolve(request, client, progress)
     target = _preflight(request, ref, name, client)
     _check_output(request, ref, out, progress)
-    base = _headers(request, ref, client, progress)
-    growth = _plan(request, ref, base, name, out, target, progress)
+    with _without_collecting():
+        base = _headers(request, ref, client, progress)
+        growth = _plan(request, ref, base, name, out, target, progress)
     if request.dry_run:
         return growth
     manifest = _begin_lineage(request, ref, growth, progress)
@@ -226,6 +228,18 @@ def _only_noted(request: GrowthRequest, progress: Progress) -> Iterator[None]:
         if not request.dry_run:
             raise
         progress.say(Text(f"Note: the growth itself would stop here: {error}"))
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Let plans of tens of thousands of tensors grow, which the collector would walk every time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _headers(

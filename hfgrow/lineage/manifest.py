@@ -434,7 +434,9 @@ def widths_of(plan: GrowthPlan) -> dict[str, int]:
 def non_embedding_parameters(plan: GrowthPlan) -> int:
     """Return the parameters outside the embeddings and the output head."""
     outside = plan.derived.embeddings if plan.derived else _EMBEDDINGS
-    return sum(t.num_elements for name, t in plan.tensors.items() if name not in outside)
+    return plan.num_parameters - sum(
+        plan.tensors[name].num_elements for name in outside if name in plan.tensors
+    )
 
 
 _EMBEDDINGS = frozenset({"model.embed_tokens.weight", "lm_head.weight"})

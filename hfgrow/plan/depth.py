@@ -128,12 +128,12 @@ def _by_derived_family(
             _check_ends(family, layer, step.operator)
         for rest, tensor in layer.items():
             name = f"{family.stack}{i}.{rest}"
-            recipe = tensor.recipe
             if source.mode == "zero":
-                recipe = _silent(family, rest, recipe)
+                tensor = replace(tensor, recipe=_silent(family, rest, tensor.recipe))
             elif source.mode == "random":
-                recipe = _fresh(family, rest, recipe, f"{seed}/{name}", mask)
-            tensors[name] = replace(tensor, recipe=recipe)
+                fresh = _fresh(family, rest, tensor.recipe, f"{seed}/{name}", mask)
+                tensor = replace(tensor, recipe=fresh)
+            tensors[name] = tensor
     try:
         settings = rewritten(
             family.settings_of(base.config), family.settings, layer_map, base.num_hidden_layers

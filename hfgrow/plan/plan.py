@@ -7,6 +7,7 @@ the dry run, the exact size of the output, its lineage, and what verification re
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -128,12 +129,12 @@ class GrowthPlan:
         """For every layer, the 0-based layer of the base, whatever its mode."""
         return tuple(source.layer for source in self.layer_map)
 
-    @property
+    @cached_property
     def num_parameters(self) -> int:
         """All parameters, each tied tensor counted once."""
         return sum(tensor.num_elements for tensor in self.tensors.values())
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """The bytes of all tensors, without file headers."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
