@@ -18,7 +18,7 @@ from hfgrow.checkpoint.staging import check_apart
 from hfgrow.console import Progress, Silent, duration, size
 from hfgrow.data.order import check_sequence_length
 from hfgrow.data.sources import text_files_of
-from hfgrow.errors import GrowthError, UsageError, argument, printable
+from hfgrow.errors import GrowthError, UsageError, argument, growth, printable
 from hfgrow.growth.loading import filled_config, filled_settings
 from hfgrow.growth.models import files_of, locate
 from hfgrow.growth.recorded import kept_by, kept_since
@@ -26,6 +26,7 @@ from hfgrow.growth.steps import planned
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.manifest import Link
 from hfgrow.lineage.reading import manifest_of
+from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.plan.undo import Kept
 from hfgrow.train.beforehand import recipe_lines
@@ -307,7 +308,7 @@ def plan_stages(recipe: Recipe, base: GrowthPlan, growth: Link | None) -> Iterat
                 plan = planned(plan, [stage.grow.step], is_draft=True)
                 layer_map = plan.steps[-1].layer_map
             elif stage.train:
-                _check_trainable(recipe, plan)
+                _check_trainable(recipe, stage.train, plan)
                 older = kept() if stage.train.looks_at_growth else None
                 names = names_in_files(plan)
                 trained = trained_names(plan.tensors, stage.train, layer_map, older, names)
@@ -329,8 +330,14 @@ def _held_names(recipe: Recipe, train: Train, kept: Mapping[str, Kept] | None) -
     return frozenset(parts)
 
 
-def _check_trainable(recipe: Recipe, plan: GrowthPlan) -> None:
+def _check_trainable(recipe: Recipe, train: Train, plan: GrowthPlan) -> None:
     """Refuse what a model cannot be trained with."""
+    if train.mask_ramp is not None and (plan.derived or FAMILIES[plan.family].has_experts):
+        raise UsageError(
+            f"the mask of random growth cannot open in a {printable(plan.family)}: it multiplies "
+            "what single matrices give, and hfgrow does not know them there",
+            hint=f"this keeps the function too: {growth('zero-depth', g=2)}",
+        )
     if plan.derived is not None and recipe.data.document_mask:
         raise UsageError(
             f"document_mask cannot be kept in a {printable(plan.family)}: transformers computes "

@@ -230,6 +230,20 @@ def test_documents_that_would_see_each_other_are_refused(base: MakeBase, tmp_pat
         list(plan_stages(recipe_of(made), read(LocalFolder(base("lfm2"))), None))
 
 
+@pytest.mark.parametrize("name", ["lfm2", "mixtral"])
+def test_a_mask_that_could_not_open_is_refused_beforehand(
+    name: str, base: MakeBase, tmp_path: Path
+) -> None:
+    grow = {"grow": {"operator": "random-depth", "layers": 6}}
+    made = derived_recipe(tmp_path, base(name), stages=[TRAIN, grow, TRAIN])
+    said = (
+        rf"^stages\.2: the mask of random growth cannot open in a {name}: it multiplies what "
+        r"single matrices give, and hfgrow does not know them there$"
+    )
+    with pytest.raises(UsageError, match=said):
+        list(plan_stages(recipe_of(made), read(LocalFolder(base(name))), None))
+
+
 def test_experts_that_are_one_tensor_train_together(base: MakeBase) -> None:
     folder = base("mixtral")
     plan, model = read(LocalFolder(folder)), load_model(folder)
