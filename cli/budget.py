@@ -35,8 +35,8 @@ from hfgrow.train.flops import USUAL_MFU
 from hfgrow.train.recipe.speech import in_keys
 
 from . import options
-from .output import Console, broken
-from .pages import LOOK
+from .help_pages import LOOK
+from .terminal import Console, broken
 
 _EXAMPLES = """\
 hfgrow budget TinyLlama --g 4 --tokens 300B

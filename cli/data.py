@@ -12,8 +12,8 @@ from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
 
 from . import options
-from .output import Console, say_block
-from .pages import TRAIN, App, Group
+from .help_pages import TRAIN, App, Group
+from .terminal import Console, say_block
 
 _DATA_EXAMPLES = """\
 hfgrow data prepare text/*.jsonl --tokenizer SmolLM2-135M --out tokens

@@ -21,8 +21,8 @@ from hfgrow.lineage.records import Benchmark, recordable
 from hfgrow.lineage.tables import text_table
 
 from . import options
-from .output import Console
-from .pages import TRAIN
+from .help_pages import TRAIN
+from .terminal import Console
 from .words import aliases
 
 if TYPE_CHECKING:

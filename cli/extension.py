@@ -11,8 +11,8 @@ from hfgrow.checkpoint.staging import translated
 from hfgrow.errors import GrowthError, OutputError, UsageError, printable
 
 from . import options
-from .output import Console
-from .pages import ON_HUB
+from .help_pages import ON_HUB
+from .terminal import Console
 
 _NAME = "grow"
 # GitHub has no account whose name begins with a hyphen: `hf extensions update` finds none there.

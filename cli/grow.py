@@ -32,10 +32,10 @@ from hfgrow.plan.tensors import Learned
 from hfgrow.train.recipe.files import find_recipe
 
 from . import options
+from .help_pages import BESIDES, GROW, IN_DEPTH, IN_WIDTH
 from .models import example_of
 from .options import Step, extra_parameters, own_parameters, parameter_of, with_extra_steps
-from .output import Console, broken
-from .pages import BESIDES, GROW, IN_DEPTH, IN_WIDTH
+from .terminal import Console, broken
 from .words import growths
 
 _SHARED: dict[str, tuple[Any, Any]] = {

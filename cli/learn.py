@@ -15,9 +15,9 @@ from hfgrow.plan.operators.learn import LearnArguments, learn
 from hfgrow.plan.operators.operator import Mark, Parameter
 
 from .grow import MODEL, growing_command
+from .help_pages import GROW
 from .options import NameOption, own_parameters, parameter_of
-from .output import Console
-from .pages import GROW
+from .terminal import Console
 
 _EXAMPLES = """\
 hfgrow learn demo --g 2 --data demo --steps 20

@@ -27,8 +27,8 @@ from . import (
     study,
     train,
 )
-from .output import Console, moving_bars
-from .pages import App, FirstPage
+from .help_pages import App, FirstPage
+from .terminal import Console, moving_bars
 
 _INTERRUPTED = 130
 # Set where a shell asks what could follow.

@@ -40,9 +40,9 @@ from hfgrow.plan.operators.padding import why_fixed
 from hfgrow.plan.plan import GrowthPlan
 
 from . import options
-from .derived import derived_document, derived_lines
-from .output import Console, broken, near, say_block
-from .pages import LOOK, ON_HUB, OUTPUT
+from .help_pages import LOOK, ON_HUB, OUTPUT
+from .rhythm import derived_document, derived_lines
+from .terminal import Console, broken, near, say_block
 
 _INSPECT_EXAMPLES = """\
 hfgrow inspect demo

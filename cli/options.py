@@ -15,7 +15,7 @@ from hfgrow.errors import UsageError
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.operator import Operator, Parameter
 
-from .pages import ALWAYS, HUB, OUTPUT
+from .help_pages import ALWAYS, HUB, OUTPUT
 from .words import aliases, dtypes, operators, recipes, studies
 
 # As other tools call them.

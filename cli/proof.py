@@ -18,7 +18,7 @@ from hfgrow.growth.ungrow import ungrow as ungrow_model
 from hfgrow.growth.verify import Verified
 from hfgrow.growth.verify import verify as verify_model
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.names import check_repo_id
+from hfgrow.hub.repo_names import check_repo_id
 from hfgrow.lineage.describe import (
     changed_widths,
     command_line,
@@ -33,8 +33,8 @@ from hfgrow.lineage.manifest import Manifest, TrainingLink
 from hfgrow.lineage.reading import manifest_of
 
 from . import options
-from .output import Console, broken
-from .pages import OUTPUT, PROVE
+from .help_pages import OUTPUT, PROVE
+from .terminal import Console, broken
 
 # Of a text, no more than 512 tokens are looked at.
 _MAX_TEXT_NBYTES = 1 << 20

@@ -24,9 +24,9 @@ from hfgrow.lineage.canvas import check_picture, format_of, write_picture
 from hfgrow.lineage.tables import text_table
 
 from . import options
-from .output import Console
-from .pages import LOOK
+from .help_pages import LOOK
 from .proof import probe_text_of
+from .terminal import Console
 
 _EXAMPLES = """\
 hfgrow scan demo

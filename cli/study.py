@@ -20,8 +20,8 @@ from hfgrow.hub.client import HubClient
 from hfgrow.lineage.tables import text_table
 
 from . import options
-from .output import Console, broken
-from .pages import TRAIN
+from .help_pages import TRAIN
+from .terminal import Console, broken
 from .words import listed_operators
 
 _STUDY_EXAMPLES = """\
@@ -89,7 +89,7 @@ def study(
     # Behind what can be refused at once: these import torch.
     say_loading(console)
     from hfgrow.study.design import begun, design, selected
-    from hfgrow.study.estimate import estimate
+    from hfgrow.study.duration import estimate
     from hfgrow.study.folder import Machine, StudyFolder
     from hfgrow.study.report import document_of, lines_of, write_report
     from hfgrow.study.results import results

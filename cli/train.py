@@ -17,8 +17,8 @@ from hfgrow.lineage.reading import manifest_of
 from hfgrow.lineage.records import Evaluated
 
 from . import options
-from .output import Console, paragraphs, say_block
-from .pages import OUTPUT, TRAIN
+from .help_pages import OUTPUT, TRAIN
+from .terminal import Console, paragraphs, say_block
 
 _EXAMPLES = """\
 hfgrow train demo --cpu

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hfgrow
-from cli.output import OPTIONS, Console
+from cli.terminal import OPTIONS, Console
 from hfgrow.checkpoint.staging import translated
 from hfgrow.errors import (
     ModelError,

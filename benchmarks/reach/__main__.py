@@ -25,7 +25,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-from hfgrow.checkpoint.derived import table
+from hfgrow.checkpoint.derived import proven
 
 from .document import written
 from .prove import STEPS, base_of, prove, zero_of
@@ -33,7 +33,7 @@ from .prove import STEPS, base_of, prove, zero_of
 # Models of text and images whose text layers grow inside the checkpoint; one of them is no causal
 # language model by itself.
 WHOLE = ("gemma3", "gemma4", "llama4", "mistral3", "qwen3_5", "qwen3_5_moe")
-SHIPPED = Path(str(table.__file__)).with_name("proven.json")
+SHIPPED = Path(str(proven.__file__)).with_name("proven.json")
 _TIMEOUT_S = 1200.0
 # From the worst to the best: the cell of a type that was tried in two ways is the worse.
 _VERDICTS = (
@@ -168,7 +168,7 @@ def _believe(model_type: str, zero: dict[str, Any]) -> None:
     """Let the program know what was just found out, as it will from the table that ships."""
     import transformers
 
-    known: Any = table.proven()
+    known: Any = proven.proven()
     known.setdefault(transformers.__version__, {}).setdefault(model_type, {})["zero"] = zero
 
 

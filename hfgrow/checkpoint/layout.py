@@ -81,7 +81,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class CopyRun:
     """Neighbouring tensors that lie in the same order in one source file: one range to copy."""
 
     file: str
@@ -127,9 +127,9 @@ def lay_out(plan: GrowthPlan, max_shard_nbytes: int = DEFAULT_MAX_SHARD_NBYTES) 
     return Layout(tuple(_shard(name, group) for name, group in zip(names, groups, strict=True)))
 
 
-def runs(shard: Shard) -> Iterator[Run | Placed]:
+def runs(shard: Shard) -> Iterator[CopyRun | Placed]:
     """Yield what a shard is written from: ranges to copy, and tensors to compute, in order."""
-    run: Run | None = None
+    run: CopyRun | None = None
     for placed in shard.tensors:
         source = placed.tensor.recipe
         if not isinstance(source, Stored) or not placed.tensor.is_copy:
@@ -138,11 +138,11 @@ def runs(shard: Shard) -> Iterator[Run | Placed]:
                 run = None
             yield placed
         elif run and (source.file, source.offset) == (run.file, run.source_offset + run.nbytes):
-            run = Run(run.file, run.source_offset, run.offset, run.nbytes + source.nbytes)
+            run = CopyRun(run.file, run.source_offset, run.offset, run.nbytes + source.nbytes)
         else:
             if run:
                 yield run
-            run = Run(source.file, source.offset, placed.offset, source.nbytes)
+            run = CopyRun(source.file, source.offset, placed.offset, source.nbytes)
     if run:
         yield run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.config import read_config
-from hfgrow.checkpoint.derived.reading import derived
+from hfgrow.checkpoint.derived.checked import derived
 from hfgrow.checkpoint.files import CONFIG, INDEX, SINGLE, Files, leaves_by_link
 from hfgrow.checkpoint.foreign import EMPTIED
 from hfgrow.checkpoint.header import Entry, read_header, read_index

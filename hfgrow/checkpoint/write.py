@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads, rows_of_files
-from hfgrow.checkpoint.compute.evaluate import Evaluator
+from hfgrow.checkpoint.compute.recipe_rows import Evaluator
 from hfgrow.checkpoint.files import CONFIG, INDEX, open_regular, opened, side_files_of
-from hfgrow.checkpoint.layout import Layout, Placed, Run, Shard, runs
+from hfgrow.checkpoint.layout import CopyRun, Layout, Placed, Shard, runs
 from hfgrow.checkpoint.output import OutputFile, shares_blocks
 from hfgrow.checkpoint.pages import (
     DIRECT_PAGE_NBYTES,
@@ -163,16 +163,16 @@ def _write_shard(
     return cloned_nbytes, pages.sha256
 
 
-def _is_computed(item: Run | Placed) -> bool:
+def _is_computed(item: CopyRun | Placed) -> bool:
     return isinstance(item, Placed) and not is_zero(item.tensor)
 
 
-def _predictor(item: Run | Placed) -> str:
+def _predictor(item: CopyRun | Placed) -> str:
     return predictor_of(item.tensor.recipe) if isinstance(item, Placed) else ""
 
 
 def _placed_at_once(
-    items: Iterable[Run | Placed],
+    items: Iterable[CopyRun | Placed],
     output: OutputFile,
     descriptor_of: Callable[[str], int],
     advance: Advance,
@@ -184,7 +184,7 @@ def _placed_at_once(
     """
     found, cloned_nbytes = [], 0
     for item in items:
-        if isinstance(item, Run):
+        if isinstance(item, CopyRun):
             source = descriptor_of(item.file)
             where = source, item.source_offset, item.offset, item.nbytes
             done = output.clone(*where)
@@ -205,7 +205,7 @@ def _placed_at_once(
     return sorted(found, key=lambda range_: range_.start), cloned_nbytes
 
 
-def _cuts(items: Iterable[Run | Placed]) -> dict[int, int]:
+def _cuts(items: Iterable[CopyRun | Placed]) -> dict[int, int]:
     """Return where pages begin, and how large they are: around what is not filled in order.
 
     That is what is predicted, and what is computed once and stands in several places; a block that
@@ -252,9 +252,9 @@ class _Filler:
         self._in_order = in_order
         self._evaluator = Evaluator(rows_of_files(descriptor_of))
 
-    def pieces(self, item: Run | Placed) -> Iterator[Callable[[], None]]:
+    def pieces(self, item: CopyRun | Placed) -> Iterator[Callable[[], None]]:
         """Part the work for a range of the file in pieces that can be done on several cores."""
-        if isinstance(item, Run):
+        if isinstance(item, CopyRun):
             source = self._descriptor_of(item.file)
             for at in range(0, item.nbytes, DIRECT_PAGE_NBYTES):
                 nbytes = min(DIRECT_PAGE_NBYTES, item.nbytes - at)

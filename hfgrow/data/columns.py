@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hfgrow.checkpoint.locks import scratch_folder
+from hfgrow.data.data_files import ARROW, DataFile
 from hfgrow.data.documents import Piece, TextPiece, no_column, piece_of, text_of
-from hfgrow.data.files import ARROW, DataFile
 from hfgrow.data.sources import TextSource
 from hfgrow.errors import GrowthError, TrainingError, UsageError, argument, printable, said
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.failures import is_of_the_hub
 from hfgrow.hub.listing import is_sha
-from hfgrow.hub.names import check_repo_id, check_revision
+from hfgrow.hub.repo_names import check_repo_id, check_revision
 
 # Far above any document; a field of 128 KiB is the most that the module takes by itself.
 _MAX_FIELD_LENGTH = 1 << 28

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hfgrow.data.data_files import MEGATRON, DataFile, failures, parts_of
 from hfgrow.data.documents import Advance, TokenPiece
-from hfgrow.data.files import MEGATRON, DataFile, failures, parts_of
 from hfgrow.data.sketch import Sketcher
 from hfgrow.data.sources import TextSource
 from hfgrow.data.text_tokenizer import TextTokenizer

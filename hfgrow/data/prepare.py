@@ -14,8 +14,7 @@ from typing import Any
 from hfgrow.checkpoint.staging import staged
 from hfgrow.console import Progress, Silent, counting
 from hfgrow.data.columns import pinned, read_columns, read_dataset, read_table
-from hfgrow.data.documents import Advance, Piece, TextPiece, TokenPiece, read_json, read_text
-from hfgrow.data.files import (
+from hfgrow.data.data_files import (
     ARROW,
     ENDS_OF_TEXT,
     MEGATRON,
@@ -29,6 +28,7 @@ from hfgrow.data.files import (
     failures,
     opened,
 )
+from hfgrow.data.documents import Advance, Piece, TextPiece, TokenPiece, read_json, read_text
 from hfgrow.data.foreign_tokens import copied, read_tokens
 from hfgrow.data.sources import DEMO, TWO_BLANK_LINES, VALIDATION, TextSource, text_files_of
 from hfgrow.data.text_tokenizer import TextTokenizer

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfgrow.data.files import TextFiles, has_known_ending, text_files
+from hfgrow.data.data_files import TextFiles, has_known_ending, text_files
 from hfgrow.errors import UsageError, argument, printable
 
 DEMO = "demo"

@@ -22,7 +22,7 @@ from hfgrow.errors import (
     printable,
     said,
 )
-from hfgrow.growth.forward import Role, logits_of
+from hfgrow.growth.forward import ModelRole, logits_of
 from hfgrow.growth.loading import silence_transformers, skeleton, transformers_config
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.promise import Measured, coarser
@@ -37,8 +37,8 @@ _LOGITS = 1 << 22
 _DEMO = Path(__file__).resolve().parent.parent / "demo"
 
 
-_GROWN = Role("the grown model", VerificationError)
-_BASE = Role("the base", ModelError)
+_GROWN = ModelRole("the grown model", VerificationError)
+_BASE = ModelRole("the base", ModelError)
 
 
 def measure(base: Path, grown: Path, progress: Progress, text: str | None = None) -> Measured:

@@ -30,7 +30,7 @@ from hfgrow.plan.tensors import CONFIG_NAMES
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class ModelRole:
     """What a model is in a comparison, and whose fault it is where it fails."""
 
     name: str
@@ -40,7 +40,7 @@ class Role:
 def logits_of(
     plan: GrowthPlan,
     tokens: Any,
-    role: Role,
+    role: ModelRole,
     *,
     at_least: str | None = None,
     dtype: str | None = None,
@@ -90,7 +90,7 @@ def _has_experts(plan: GrowthPlan) -> bool:
     return plan.derived is not None or FAMILIES[plan.family].has_experts
 
 
-def _loaded(plan: GrowthPlan, role: Role, at_least: str | None, wanted: str | None) -> Any:
+def _loaded(plan: GrowthPlan, role: ModelRole, at_least: str | None, wanted: str | None) -> Any:
     """Have transformers load a model, by the names and shapes of its tensors alone if it can."""
     import torch
 

@@ -10,8 +10,8 @@ from hfgrow.errors import ModelError, argument, printable
 from hfgrow.hub.cache import cached_snapshot, snapshot_folder
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
-from hfgrow.hub.names import check_repo_id
 from hfgrow.hub.pull import RemoteFiles, pull
+from hfgrow.hub.repo_names import check_repo_id
 from hfgrow.hub.resolve import pin, resolve
 from hfgrow.hub.search import DEMO
 from hfgrow.lineage.manifest import Manifest, Model

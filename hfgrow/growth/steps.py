@@ -20,7 +20,7 @@ from hfgrow.checkpoint.derived.grown import checked
 from hfgrow.checkpoint.learned_maps import open_maps
 from hfgrow.checkpoint.strict import parse_yaml, read_bounded
 from hfgrow.errors import UsageError, printable
-from hfgrow.growth.derived import check_proven, with_suggestion
+from hfgrow.growth.proven_growths import check_proven, with_suggestion
 from hfgrow.plan.operators import ALL_OPERATORS, MAX_STEPS, OPERATORS, apply
 from hfgrow.plan.operators.operator import Mark, Parameter, is_argument
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, with_dtype

@@ -13,7 +13,7 @@ from hfgrow.checkpoint.compute.chunks import (
     in_threads,
     rows_of_files,
 )
-from hfgrow.checkpoint.compute.evaluate import Evaluator
+from hfgrow.checkpoint.compute.recipe_rows import Evaluator
 from hfgrow.checkpoint.files import LocalFolder, hash_file, opened, read_into
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress, counting, say_loading, usual_progress

@@ -15,7 +15,7 @@ from hfgrow.errors import (
 )
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import Listing, ModelRef, list_commit
-from hfgrow.hub.names import check_repo_id
+from hfgrow.hub.repo_names import check_repo_id
 
 _ANOTHER = one_of(
     argument("repo", "NAME"), argument("create_pr"), argument("exist_ok", "to add to it")

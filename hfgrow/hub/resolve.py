@@ -13,7 +13,7 @@ from hfgrow.checkpoint.files import MANIFEST, is_run, refuse_run
 from hfgrow.errors import UsageError, argument, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef, list_commit
-from hfgrow.hub.names import check_repo_id, check_revision, edit_distance, shown
+from hfgrow.hub.repo_names import check_repo_id, check_revision, edit_distance, shown
 from hfgrow.hub.search import DEMO, Alias, UnknownNameError, load_aliases
 
 

@@ -36,8 +36,8 @@ from hfgrow.train.estimate import Memory, Rate, busy_note, device_of, memory_of,
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.initial_weights import fresh_plan
 from hfgrow.train.loss import router_note
-from hfgrow.train.names import names_in_files
 from hfgrow.train.optimizers import only_new, partly_new, trained_names
+from hfgrow.train.parameter_names import names_in_files
 from hfgrow.train.recipe.parts import FreshModel, Muon, ScheduleFreeAdamW, text_source
 from hfgrow.train.recipe.recipe import Recipe, learning_of
 from hfgrow.train.recipe.stages import Train

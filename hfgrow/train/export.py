@@ -50,8 +50,8 @@ from hfgrow.train.flops import Arithmetic
 from hfgrow.train.initial_weights import write_weights
 from hfgrow.train.loop import Run
 from hfgrow.train.metrics import read_metrics
-from hfgrow.train.names import in_files
 from hfgrow.train.optimizers import averaged
+from hfgrow.train.parameter_names import in_files
 from hfgrow.train.recipe.parts import FreshModel, TrainSource
 from hfgrow.train.recipe.stages import Train
 from hfgrow.train.stage import Stage

@@ -25,7 +25,7 @@ from hfgrow.lineage.manifest import Link
 from hfgrow.lineage.reading import read_manifest
 from hfgrow.train.checkpoints import Checkpoint, group_state_of, read_optimizer
 from hfgrow.train.learn.command import completed, learn_maps, text_of
-from hfgrow.train.names import state_in_files
+from hfgrow.train.parameter_names import state_in_files
 from hfgrow.train.recipe.parts import text_source
 from hfgrow.train.recipe.recipe import Recipe, learning_of
 from hfgrow.train.recipe.stages import Grow

@@ -28,7 +28,7 @@ from hfgrow.checkpoint.derived.skeleton import OTHERS as NO_TEXT
 from hfgrow.errors import UsageError, printable
 from hfgrow.plan.plan import LayerSource
 from hfgrow.plan.undo import Kept
-from hfgrow.train.names import PLAIN, Names
+from hfgrow.train.parameter_names import PLAIN, Names
 from hfgrow.train.recipe.parts import AdamW, Muon, ScheduleFreeAdamW
 from hfgrow.train.recipe.stages import Train
 from hfgrow.train.schedule_free import ScheduleFreeAdamW as ScheduleFree

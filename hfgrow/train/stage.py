@@ -23,7 +23,6 @@ from hfgrow.train.cpu_products import use_fast_products
 from hfgrow.train.devices import Devices
 from hfgrow.train.kept import PartlyNew
 from hfgrow.train.loss import NextTokenLoss
-from hfgrow.train.names import Names, names_of, state_in_memory
 from hfgrow.train.optimizers import (
     ParameterGroup,
     make_optimizer,
@@ -31,6 +30,7 @@ from hfgrow.train.optimizers import (
     parameter_groups,
     partly_new,
 )
+from hfgrow.train.parameter_names import Names, names_of, state_in_memory
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.stages import Train
 from hfgrow.train.schedules import Schedule, new_schedule_of, schedule_of

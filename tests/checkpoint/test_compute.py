@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfgrow.checkpoint.compute.chunks import chunks, computed, rows_of_files
-from hfgrow.checkpoint.compute.evaluate import Evaluator, normal, uniform
+from hfgrow.checkpoint.compute.recipe_rows import Evaluator, normal, uniform
 from hfgrow.checkpoint.compute.state_dict import evaluated, rows_of_tensors
 from hfgrow.errors import ModelError
 from hfgrow.plan.axes import FRESH, AxisMap, copied, identity

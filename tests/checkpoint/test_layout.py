@@ -12,8 +12,8 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.header import BLOCK_NBYTES
 from hfgrow.checkpoint.layout import (
     _MAX_TENSORS_PER_SHARD,
+    CopyRun,
     Layout,
-    Run,
     lay_out,
     parse_nbytes,
     runs,
@@ -84,7 +84,7 @@ def test_the_runs_of_a_shard_are_its_tensors_in_order(
         end = len(shard.header)
         pieces = []
         for run in runs(shard):
-            assert isinstance(run, Run)
+            assert isinstance(run, CopyRun)
             assert run.offset == end
             end += run.nbytes
             pieces.append(run)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from cli.output import Bar, Console
+from cli.terminal import Bar, Console
 
 GB = 10**9
 

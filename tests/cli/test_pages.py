@@ -151,15 +151,15 @@ def test_a_dtype_goes_by_its_short_name_too(short: str, long: str, tmp_path: Pat
 
 
 def test_a_terminal_gets_colours_and_a_file_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cli import output
+    from cli import terminal
 
     assert call_hfgrow("operators", "stakc").stderr.startswith("Error: ")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert output._coloured("Note: text") == "\x1b[33mNote:\x1b[0m text"
+    assert terminal._coloured("Note: text") == "\x1b[33mNote:\x1b[0m text"
     monkeypatch.setenv("NO_COLOR", "1")
-    assert output._coloured("Note: text") == "Note: text"
+    assert terminal._coloured("Note: text") == "Note: text"
 
 
 def test_apply_takes_the_model_first_and_the_old_order_too(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.data.files import text_files
+from hfgrow.data.data_files import text_files
 from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.errors import TrainingError, UsageError
 from tests.data.corpora import documents, expected, prepared, story, write_rows
@@ -69,7 +69,7 @@ def test_what_cannot_be_decompressed_is_named(
 def test_zstd_without_what_reads_it_says_how_to_decompress(
     tmp_path: Path, encoder: TextTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hfgrow.data.files.find_spec", lambda name: None)
+    monkeypatch.setattr("hfgrow.data.data_files.find_spec", lambda name: None)
     (tmp_path / "a.jsonl.zst").write_bytes(b"")
     with pytest.raises(UsageError, match="needs pyarrow") as caught:
         prepared(tmp_path / "a.jsonl.zst", tmp_path / "out", encoder)

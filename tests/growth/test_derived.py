@@ -12,11 +12,11 @@ import pytest
 from benchmarks.reach.prove import base_of, prove, prove_step
 from benchmarks.reach.tiny import TRAITS
 from hfgrow.checkpoint.derived.grown import checked
-from hfgrow.checkpoint.derived.table import proven
+from hfgrow.checkpoint.derived.proven import proven
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.growth.derived import check_proven
+from hfgrow.growth.proven_growths import check_proven
 from hfgrow.growth.steps import planned
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import apply

@@ -18,11 +18,11 @@ from hfgrow.checkpoint.read import read
 from hfgrow.console import Silent
 from hfgrow.errors import ModelError, VerificationError
 from hfgrow.growth.behaviour import measure, num_probe_tokens
-from hfgrow.growth.forward import Role, logits_of
+from hfgrow.growth.forward import ModelRole, logits_of
 from hfgrow.plan.families import FAMILIES
 from tests.checkpoints import MakeCheckpoint, edit_json, load, probe, tensors_of
 
-ROLE = Role("the model", ModelError)
+ROLE = ModelRole("the model", ModelError)
 
 
 def same(one: Any, other: Any) -> bool:

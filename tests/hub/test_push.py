@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.output import Console
+from cli.terminal import Console
 from hfgrow.checkpoint.files import side_files_of
 from hfgrow.errors import (
     GrowthError,

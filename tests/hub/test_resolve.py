@@ -21,8 +21,8 @@ from hfgrow.errors import (
     redacted,
 )
 from hfgrow.hub.client import HubClient
-from hfgrow.hub.names import check_repo_id, check_revision, edit_distance
 from hfgrow.hub.pull import RemoteFiles
+from hfgrow.hub.repo_names import check_repo_id, check_revision, edit_distance
 from hfgrow.hub.resolve import parse, pin, resolve
 from hfgrow.hub.search import UnknownNameError, load_aliases
 from tests.hub_server import ALICE, BOB, Hub

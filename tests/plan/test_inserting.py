@@ -15,8 +15,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.checkpoint.compute.evaluate import Evaluator
 from hfgrow.checkpoint.compute.products import trained
+from hfgrow.checkpoint.compute.recipe_rows import Evaluator
 from hfgrow.checkpoint.compute.state_dict import evaluated
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read

@@ -19,8 +19,14 @@ from hfgrow.train.checkpoints import model_tensors
 from hfgrow.train.dry_run import plan_stages
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.loss import NextTokenLoss, router_note
-from hfgrow.train.names import in_files, names_in_files, names_of, state_in_files, state_in_memory
 from hfgrow.train.optimizers import parameter_groups, trained_names
+from hfgrow.train.parameter_names import (
+    in_files,
+    names_in_files,
+    names_of,
+    state_in_files,
+    state_in_memory,
+)
 from hfgrow.train.recipe.recipe import recipe_of
 from hfgrow.train.recipe.stages import Train
 from hfgrow.train.stage import load_model

@@ -15,8 +15,8 @@ from math import prod
 from typing import Any, TypeVar
 
 from hfgrow.checkpoint.compute.dtypes import all_finite, count_nonfinite, finite, stored_dtype
-from hfgrow.checkpoint.compute.evaluate import Evaluator, ReadRows
 from hfgrow.checkpoint.compute.products import torch_in_worker, torch_is_given_back
+from hfgrow.checkpoint.compute.recipe_rows import Evaluator, ReadRows
 from hfgrow.checkpoint.files import Files, read_into
 from hfgrow.errors import ModelError, argument, printable
 from hfgrow.plan.plan import GrowthPlan, TensorPlan, stored_in

@@ -6,7 +6,7 @@ from typing import Any
 
 from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads
 from hfgrow.checkpoint.compute.dtypes import stored_dtype
-from hfgrow.checkpoint.compute.evaluate import Evaluator, ReadRows
+from hfgrow.checkpoint.compute.recipe_rows import Evaluator, ReadRows
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.plan import TensorPlan, stored_in
 from hfgrow.plan.tensors import CONFIG_DTYPES, CONFIG_NAMES, Stored, predictor_of

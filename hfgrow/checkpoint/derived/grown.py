@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hfgrow.checkpoint.derived.checked import check_tensors, family_of, form_of
 from hfgrow.checkpoint.derived.layers import Traits, difference, outer_traits, stores, traits_of
-from hfgrow.checkpoint.derived.reading import check_tensors, family_of, form_of
 from hfgrow.checkpoint.derived.skeleton import (
     Form,
     Skeleton,

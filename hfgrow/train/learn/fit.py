@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hfgrow.checkpoint.compute.evaluate import normal
+from hfgrow.checkpoint.compute.recipe_rows import normal
 from hfgrow.console import Progress
 from hfgrow.data.batches import (
     BatchPlan,

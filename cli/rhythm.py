@@ -6,7 +6,7 @@ from typing import Any
 
 from hfgrow.console import size
 from hfgrow.errors import printable
-from hfgrow.growth.derived import COPIES, ZERO, is_proven
+from hfgrow.growth.proven_growths import COPIES, ZERO, is_proven
 from hfgrow.lineage.manifest import non_embedding_parameters
 from hfgrow.plan.families.derived import DerivedFamily, rhythm
 from hfgrow.plan.plan import GrowthPlan

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hfgrow.checkpoint.derived.layers import kinds_of, traits_of
+from hfgrow.checkpoint.derived.proven import row_of
 from hfgrow.checkpoint.derived.skeleton import Form, Skeleton, skeleton_of
-from hfgrow.checkpoint.derived.table import row_of
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.families.derived import DerivedFamily
 from hfgrow.plan.families.rewrite import DEPTHS, PREDICTORS

@@ -7,7 +7,7 @@ transformers, built tiny, grown by this program and compared with twins in memor
 from collections.abc import Iterator, Sequence
 
 from hfgrow.checkpoint.derived.grown import fits
-from hfgrow.checkpoint.derived.table import proven, row_of
+from hfgrow.checkpoint.derived.proven import proven, row_of
 from hfgrow.errors import ModelError, UsageError, argument, growth, printable
 from hfgrow.plan.families.derived import DerivedFamily, rhythm
 from hfgrow.plan.plan import GrowthPlan

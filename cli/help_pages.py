@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .output import wrapped
+from .terminal import wrapped
 
 # Groups of options; those without one are a command's own.
 OUTPUT, HUB, ALWAYS = "Output", "Hub", "Every command"
