@@ -14,8 +14,8 @@ from hfgrow.growth.models import base_name, local_folder, locate
 from hfgrow.growth.scan import (
     DEFAULT_MAX_BLOCK,
     DEFAULT_TOKENS,
-    Block,
     Scan,
+    ScannedBlock,
     draw_scan,
 )
 from hfgrow.growth.scan import scan as scan_blocks
@@ -118,7 +118,10 @@ def _lines(found: Scan, name: str, width: int | None) -> list[str]:
 
 
 def _table(
-    title: str, blocks: tuple[Block, ...] | list[Block], found: Scan, width: int | None
+    title: str,
+    blocks: tuple[ScannedBlock, ...] | list[ScannedBlock],
+    found: Scan,
+    width: int | None,
 ) -> list[str]:
     rows = [("layers", "repeated", "loss", "change", "pattern")]
     for block in blocks:
