@@ -165,11 +165,17 @@ def budget(
     document = {"model": name, "num_hidden_layers": layers, **result.to_json()}
     if model is not None and recipe is not None:
         words = ["hfgrow", "budget", model, "--g", str(g)]
+        words += [] if revision is None else ["--revision", revision]
         words += ["--tokens", tokens] if tokens is not None else ["--flops", str(flops)]
         words += [word for path in fit or () for word in ("--fit", str(path))]
         with in_keys():
             text = recipe_text(
-                result, model, base_name(ref), plan.config, sources, shlex.join(words)
+                result,
+                f"hf://{ref.repo_id}@{revision}" if revision and ref.repo_id else model,
+                base_name(ref),
+                plan.settings,
+                sources,
+                shlex.join(words),
             )
     if found is not None:
         document["fit"] = found.to_json()

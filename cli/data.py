@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hfgrow.checkpoint.read import read
 from hfgrow.console import say_loading, size
 from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError, printable, require
@@ -60,7 +61,6 @@ def prepare(
 ) -> None:
     """Tokenise text into memory-mapped shards with an index; print the folder."""
     require("hfgrow data prepare", *_REQUIRED)
-    from hfgrow.checkpoint.config import read_config
     from hfgrow.checkpoint.files import LocalFolder
     from hfgrow.data.prepare import prepare as prepare_tokens
     from hfgrow.data.text_tokenizer import open_tokenizer
@@ -77,15 +77,13 @@ def prepare(
     client = HubClient(token=token)
     ref = locate(tokenizer, None, client, console)
     folder = local_folder(ref, client, console)
-    config, _, _ = read_config(LocalFolder(folder))
-    # A model that sees has a config of its text beside others.
-    settings = {**config, **(config.get("text_config") or {})}
+    vocab_size = int(read(LocalFolder(folder)).settings["vocab_size"])
     say_loading(console)
     files = prepare_tokens(
         texts,
         open_tokenizer(folder),
         out,
-        vocab_size=int(settings["vocab_size"]),
+        vocab_size=vocab_size,
         overwrite=overwrite,
         # Asked for as the way out of damage, which may lie where only a hash finds it.
         verify=overwrite,

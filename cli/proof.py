@@ -39,7 +39,7 @@ from .terminal import Console, broken
 # Of a text, no more than 512 tokens are looked at.
 _MAX_TEXT_NBYTES = 1 << 20
 _UNGROW_EXAMPLES = """\
-hfgrow ungrow smol-grown/final              # a run whose training had `trainable: new`
+hfgrow ungrow smol-grown/final     # a run that trained `trainable: new` alone
 hfgrow ungrow ./demo-zero-depth-g2 --out back"""
 
 
@@ -243,7 +243,10 @@ def ungrow(
         f"  where     {shown}, {size(found.nbytes)}",
         f"  sha256    {found.sha256}, {equal}",
         *(
-            [f"  note      {found.unproved}; by its lineage no old weight moved"]
+            [
+                f"  note      {found.unproved}: whether an old weight has moved is not known, only "
+                "that none was to be trained"
+            ]
             if found.unproved
             else []
         ),
@@ -256,7 +259,7 @@ def ungrow(
         "base": link.base.name,
         "num_parameters": found.num_parameters,
         "sha256": found.sha256,
-        "is_equal": not found.unproved,
+        "is_equal": None if found.unproved else True,
         "unproved": found.unproved,
     }
     console.result(str(found.out), document)

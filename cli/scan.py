@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hfgrow.console import amount
-from hfgrow.errors import printable, require
+from hfgrow.errors import command, printable, require
 from hfgrow.growth.behaviour import TRANSFORMERS
 from hfgrow.growth.models import base_name, local_folder, locate
 from hfgrow.growth.scan import (
@@ -32,6 +32,7 @@ _EXAMPLES = """\
 hfgrow scan demo
 hfgrow scan SmolLM2-135M --max-block 4 --plot scan.png
 hfgrow scan demo --text mine.txt --tokens 4K --damped"""
+_FEW_TOKENS = 256
 _NUM_SHOWN = 10
 
 
@@ -99,10 +100,15 @@ def scan(
         document["plot"] = str(plot)
         console.say(f"Drawn: {printable(plot, 200)}")
     console.result("\n".join(_lines(found, name, console.width)), document)
+    if found.num_tokens < _FEW_TOKENS:
+        console.say(f"Note: {found.num_tokens} tokens say little of a block")
+    if found.blocks[0].loss >= found.base_loss:
+        console.say("Note: no block lowers the loss; what training makes of one is another matter")
     pattern = shlex.quote(found.blocks[0].pattern)
-    console.say(f"Next: hfgrow partial {shlex.quote(printable(model, 200))} {pattern}")
-    if damped:
-        console.say("Note: partial grows the block undamped; these losses are of the damped one")
+    shown = shlex.quote(printable(model, 200))
+    # What was measured: each of the two passes adds half.
+    more = {"damp_repeats": 1 if damped else None, "revision": revision}
+    console.say(f"Next: {command(f'partial {shown} {pattern}', **more)}")
 
 
 def _lines(found: Scan, name: str, width: int | None) -> list[str]:

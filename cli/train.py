@@ -222,8 +222,12 @@ def _close(folder: Path, result: dict[str, Any], console: Console) -> dict[str, 
 
 def evaluated_line(one: Evaluated) -> str:
     """Return what training made of the loss on a text."""
-    grown = "" if one.before_growth is None else f"{one.before_growth:.4f} before growth, "
-    return f"{grown}{one.before:.4f} before and {one.after:.4f} after training, on {one.label}"
+    if one.before_growth is None:
+        return f"{one.before:.4f} before and {one.after:.4f} after training, on {one.label}"
+    return (
+        f"{one.before_growth:.4f} before growth, {one.before:.4f} just after it and "
+        f"{one.after:.4f} after training, on {one.label}"
+    )
 
 
 def clean(

@@ -20,12 +20,13 @@ CANARY = "hf_" + "CanaryTokenThatMustNeverShow".ljust(34, "x")
 Finished = subprocess.CompletedProcess[str]
 _Handler = Callable[[int, Any], Any] | int | None
 
-# As a terminal starts a program. nohup ignores SIGHUP, a script SIGINT for its background jobs, and
-# whatever these start inherits that.
+# As a terminal starts a program. nohup ignores SIGHUP, a script SIGINT and SIGQUIT for its
+# background jobs, and whatever these start inherits that.
 TERMINAL: dict[int, _Handler] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGQUIT: signal.SIG_DFL,
 }
 
 

@@ -137,6 +137,15 @@ def parts_of(path: Path, kind: str) -> list[Path]:
     return [*needed, *(part for part in known if part.is_file())]
 
 
+def _is_complete(path: Path) -> bool:
+    """Say whether what belongs to a file of tokens is there; of other files nothing does."""
+    try:
+        parts_of(path, _kind_of_name(path) or "")
+    except UsageError:
+        return False
+    return True
+
+
 def _beside(file: DataFile) -> list[DataFile]:
     folder = Path(file.name).parent
     parts = parts_of(file.path, file.kind)
@@ -158,8 +167,11 @@ def _of_folder(paths: dict[str, Path], shown: str) -> TextFiles:
     held_out = {name for name in rest if _HELD_OUT.search(name)}
     if held_out == rest.keys():
         held_out = set()
-    listed = _readable({n: p for n, p in rest.items() if n not in held_out}, shown)
+    torn = {name for name, path in rest.items() if not _is_complete(path)}
+    listed = _readable({n: p for n, p in rest.items() if n not in held_out | torn}, shown)
     notes = list(listed.notes)
+    if torn:
+        notes.append(f"tokens without their other file, left out of {shown}: {_named(torn)}")
     if told := {name for name in beside if not _OF_DATASETS.fullmatch(Path(name).name)}:
         notes.append(f"no text to train on, left out of {shown}: {_named(told)}")
     if held_out:

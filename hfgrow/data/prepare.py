@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -177,16 +177,29 @@ def _notes_of(source: TextSource, identity: Mapping[str, Any]) -> Iterator[str]:
         yield f"{source.label}: {mark} ends a document"
 
 
+_NULL = TextPiece("", True)
+
+
 def _alike(pieces: Iterator[Piece], label: str) -> Iterator[Piece]:
     kind: type[Piece] | None = None
+    num_empty = 0
     for piece in pieces:
+        if piece == _NULL and kind is not TextPiece:
+            # A null is of the kind that the others are.
+            num_empty += 1
+            continue
         if kind is not None and type(piece) is not kind:
             raise TrainingError(
                 f"{label} holds text and token ids",
                 hint="name them as two sources",
             )
         kind = type(piece)
+        if kind is TextPiece:
+            yield from repeat(_NULL, num_empty)
+            num_empty = 0
         yield piece
+    if kind is None:
+        yield from repeat(_NULL, num_empty)
 
 
 def _watched(pieces: Iterator[Piece], label: str, progress: Progress) -> Iterator[Piece]:

@@ -102,8 +102,7 @@ def rounding_of(
     """
     progress.say("Logits differ by more than usual: measuring what rounding does to both models")
     first, second = read(LocalFolder(base)), read(LocalFolder(grown))
-    settings = first.derived.settings if first.derived else first.config
-    tokens, _ = _tokens(base, settings, second.num_parameters, text, progress)
+    tokens, _ = _tokens(base, first.settings, second.num_parameters, text, progress)
     most = 0.0
     with (
         suppress(GrowthError),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hfgrow.checkpoint.files import LOCAL_BASE, TRAINED, Files, LocalFolder, open_regular
-from hfgrow.console import Progress
+from hfgrow.console import Progress, Silent
 from hfgrow.errors import ModelError, argument, printable
 from hfgrow.hub.cache import cached_snapshot, snapshot_folder
 from hfgrow.hub.client import HubClient
@@ -155,6 +155,14 @@ def nearest_ancestor(
             if found is not None:
                 return wanted, found
         raise
+
+
+def base_at_hand(folder: Path, base: Model) -> Path | None:
+    """Return the folder of a base that lies where it lay, or the demo; the Hub is not asked."""
+    places = _noted(folder, 1)
+    if places and _is(places[0], base):
+        return places[0]
+    return _by_name(base, (), HubClient(), Silent()) if base.name == DEMO else None
 
 
 def _by_name(

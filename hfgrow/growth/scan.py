@@ -22,7 +22,7 @@ from hfgrow.checkpoint.derived.skeleton import skeleton_of
 from hfgrow.checkpoint.files import TOKENIZERS, LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Pace, Progress, duration, shown, size
-from hfgrow.errors import ModelError, UsageError, argument, foreign, printable
+from hfgrow.errors import ModelError, UsageError, argument, command, foreign, printable
 from hfgrow.growth.behaviour import probe_text, tokenized
 from hfgrow.growth.layer_stack import TIMES, LayerStack
 from hfgrow.growth.loading import loaded_model, silence_transformers, transformers_config
@@ -164,7 +164,7 @@ def scan(
             hint=f"put one into the folder: {' or '.join(TOKENIZERS)}",
         )
     words, name = probe_text(folder, text)
-    settings = plan.derived.settings if plan.derived else plan.config
+    settings = plan.settings
     found = tokenized(folder, words, int(settings["vocab_size"]), progress)[:, :tokens]
     length = min(
         _SEQUENCE_LENGTH,
@@ -220,13 +220,17 @@ class _Cost:
         # The plain pass, every block with what follows it, and damped its first pass.
         runs = num_layers + sum(num_layers - start for start, _ in blocks)
         inside = sum(t.num_elements for name, t in plan.tensors.items() if _is_of_layer(plan, name))
-        vocab = (plan.derived.settings if plan.derived else plan.config)["vocab_size"]
-        hidden = (plan.derived.settings if plan.derived else plan.config)["hidden_size"]
+        vocab = int(plan.settings["vocab_size"])
+        # The embeddings, or a head of their shape.
+        ends = max(
+            (t.num_elements for name, t in plan.tensors.items() if _is_end(plan, name, vocab)),
+            default=0,
+        )
         return cls(
             num_blocks=len(blocks),
             num_layer_runs=num_sequences * (runs + (len(blocks) if damped else 0)),
             flops_of_layer=2.0 * length * inside / num_layers,
-            flops_of_ends=2.0 * length * vocab * hidden,
+            flops_of_ends=2.0 * length * ends,
             num_sequences=num_sequences,
         )
 
@@ -234,6 +238,10 @@ class _Cost:
     def flops(self) -> float:
         ends = self.num_sequences * (self.num_blocks + 1) * self.flops_of_ends
         return self.num_layer_runs * self.flops_of_layer + ends
+
+
+def _is_end(plan: GrowthPlan, name: str, vocab: int) -> bool:
+    return not _is_of_layer(plan, name) and plan.tensors[name].shape[:1] == (vocab,)
 
 
 def _is_of_layer(plan: GrowthPlan, name: str) -> bool:
@@ -294,7 +302,8 @@ def _measured(
             if not isfinite(base):
                 raise ModelError(
                     "the base has no finite loss",
-                    hint="hfgrow check --weights MODEL says where its weights are NaN or infinite",
+                    hint=command("check MODEL", weights="")
+                    + " says where its weights are NaN or infinite",
                 )
             plain = num_layers * cost.flops_of_layer + cost.flops_of_ends
             if not number:

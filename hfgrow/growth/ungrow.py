@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfgrow.checkpoint.files import MANIFEST, SINGLE, LocalFolder
+from hfgrow.checkpoint.files import MANIFEST, SINGLE, LocalFolder, hash_file
 from hfgrow.checkpoint.header import build_header
 from hfgrow.checkpoint.layout import Layout, Placed, Shard
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.checkpoint.write import check_free_space, config_with, write, write_texts
 from hfgrow.console import Progress, counting, usual_progress
-from hfgrow.errors import ModelError, VerificationError, printable
+from hfgrow.errors import ModelError, VerificationError, argument, printable
 from hfgrow.growth.loading import require_for
+from hfgrow.growth.models import base_at_hand
 from hfgrow.growth.publish import describes, hashed
 from hfgrow.growth.recorded import recorded_base
 from hfgrow.growth.reproduce import replay
@@ -96,6 +97,9 @@ def ungrow(
     _check_same(grown, found)
     plan = undone(base, grown, found)
     plan, unproved = _as_it_lay(plan, link.base.files)
+    wanted = link.base.files[SINGLE].sha256 if SINGLE in link.base.files else None
+    if unproved == _NO_HASH and (base_folder := base_at_hand(folder, link.base)):
+        wanted, unproved = hash_file(base_folder / SINGLE), ""
     if unproved:
         _check_record(manifest, folder, found, progress, unproved)
     earlier = manifest.chain[:position]
@@ -110,17 +114,20 @@ def ungrow(
         with counting(progress, f"Writing {printable(out.name)}", layout.nbytes) as advance:
             digest = write(plan, layout, staging, hashes=True, advance=advance).sha256[SINGLE]
         check_headers(staging, plan)
-        recorded = link.base.files.get(SINGLE)
-        if not unproved and recorded is not None and digest != recorded.sha256:
+        if not unproved and digest != wanted:
             raise VerificationError(
-                f"{SINGLE} came out with sha256 {digest}, {MANIFEST} records {recorded.sha256} of "
-                "the base: old weights have moved since growth, or were rounded",
-                hint="train only what a growth added: trainable: new",
+                f"{SINGLE} came out with sha256 {digest}, that of the base is {wanted}: old "
+                "weights have moved since growth, or were rounded",
+                hint="train only what a growth added, trainable: new, and write the model in the "
+                "dtype that it was grown in: dtype: float32 where it was trained before",
             )
         if earlier:
             before = Manifest(earlier, root_compute=manifest.root_compute)
             write_texts(staging, {MANIFEST: before.to_json(), **card_files(before, None)})
     return Ungrown(out, link, plan.num_parameters, layout.nbytes, digest, unproved)
+
+
+_NO_HASH = f"{MANIFEST} has no sha256 of the base, and that is not at hand"
 
 
 def _last_growth(manifest: Manifest) -> tuple[int, Link]:
@@ -168,8 +175,7 @@ def _as_it_lay(plan: GrowthPlan, files: Mapping[str, WeightFile]) -> tuple[Growt
     for dtype in (None, *CONFIG_DTYPES):
         converted = with_dtype(plan, dtype)
         if _layout(converted).nbytes == wanted.nbytes:
-            said = "" if wanted.sha256 else f"{MANIFEST} has no sha256 of the base"
-            return converted, said
+            return converted, "" if wanted.sha256 else _NO_HASH
     return plan, "the base lay otherwise in its file, and nobody recorded how"
 
 
@@ -184,7 +190,7 @@ def _check_record(
         raise ModelError(
             f"whether old weights have moved cannot be told: {unproved}, and the weights are not "
             f"those that {MANIFEST} records",
-            hint="grow with --verify, which records the sha256 of the base",
+            hint=f"grow with {argument('verify')}, which records the sha256 of the base",
         )
 
 

@@ -34,7 +34,7 @@ def recipe_text(
         found: The budget.
         model: The base, as it was named.
         name: Its short name.
-        config: Its config.json.
+        config: What its config.json says of the layers.
         sources: What to train on.
         command: What was typed for the budget.
 

@@ -96,9 +96,9 @@ class DryRun:
             evaluation_s = needs.evaluation_flops / self.rate.flops_per_s / recipe.world.processes
             yield (
                 "time",
-                f"about {duration(self.seconds)}, {duration(evaluation_s)} of it evaluation, at "
-                f"{self.rate.flops_per_s:.3g} FLOP/s a device ({self.rate.source}); besides "
-                "tokenising and saving",
+                f"about {duration(self.seconds - evaluation_s)} of training and at most "
+                f"{duration(evaluation_s)} of evaluation, at {self.rate.flops_per_s:.3g} FLOP/s "
+                f"a device ({self.rate.source}); besides tokenising and saving",
             )
         parts = {
             "weights": memory.weights,

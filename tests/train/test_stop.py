@@ -17,7 +17,7 @@ import yaml
 from hfgrow.errors import GrowthError, UsageError, argument, command, growth, one_of
 from hfgrow.train.processes import StoppedError, StopRequest, _outcome, start
 from hfgrow.train.recipe.speech import KEYS
-from tests.program import CANARY, handling
+from tests.program import CANARY, TERMINAL, handling
 from tests.train import runs
 
 pytestmark = pytest.mark.usefixtures("in_a_terminal")
@@ -131,7 +131,7 @@ def test_two_processes_that_nohup_starts_outlive_the_hangup(tmp_path: Path) -> N
 def test_the_launcher_of_several_processes_hears_no_signal_that_is_ignored(tmp_path: Path) -> None:
     code = "import os; print(os.environ['PET_SIGNALS_TO_HANDLE'])"
     log = tmp_path / "log"
-    with handling({signal.SIGHUP: signal.SIG_IGN}), log.open("wb") as file:
+    with handling({**TERMINAL, signal.SIGHUP: signal.SIG_IGN}), log.open("wb") as file:
         words = [sys.executable, "-c", code]
         process = start(words, tmp_path / "status", num_processes=2, on_cpu=True, log=file)
         assert process.wait() == 0

@@ -163,6 +163,11 @@ def branch_scale(
     if repeats:
         arguments["repeats"] = True
         times = Counter(source.layer for source in base.layer_map if source.mode == "copy")
+        if max(times.values(), default=1) == 1:
+            raise UsageError(
+                "no layer stands several times here, so that there is nothing to damp",
+                hint=f"try {growth('stack', g=2, damp_repeats=1)}",
+            )
         factors = [times[source.layer] ** -exponent for source in base.layer_map]
     step = in_place(base, own.step(arguments))
     return replace(base, tensors=scale_branches(base, factors), steps=(*base.steps, step))
