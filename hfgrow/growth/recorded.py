@@ -1,6 +1,6 @@
 """A growth as its record tells it, where the base is not at hand: shapes without weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,8 +8,9 @@ from hfgrow.checkpoint.files import MANIFEST, SINGLE
 from hfgrow.errors import ModelError
 from hfgrow.growth.reproduce import replay
 from hfgrow.growth.steps import planned
-from hfgrow.lineage.manifest import Link
+from hfgrow.lineage.manifest import Link, widths_of
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators.upcycling import dense_config
 from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
 from hfgrow.plan.tensors import Stored
 from hfgrow.plan.undo import Kept, first_copies_of_layers, kept_entries
@@ -26,6 +27,8 @@ def recorded_base(config: Mapping[str, Any], link: Link, dtype: str) -> GrowthPl
     Raises:
         ModelError: The record is of another depth.
     """
+    if any(step.operator == "upcycle" for step in link.steps):
+        config = dense_config(config)
     family, sources = FAMILIES[config["model_type"]], link.layer_sources
     num_layers, first = link.base.num_hidden_layers, first_copies_of_layers(sources)
     if not num_layers <= len(sources) == config["num_hidden_layers"]:
@@ -66,16 +69,15 @@ def kept_since(config: Mapping[str, Any], link: Link | None) -> dict[str, Kept] 
         ModelError: A recorded step cannot be run, or gives another layer map than recorded.
         VerificationError: The record makes another promise than the operator.
     """
-    if link is None:
-        return None
-    unties = any(step.operator == "untie" for step in link.steps)
-    if not unties and link.base.widths == link.result.widths:
+    if link is None or _is_of_layers(
+        (step.operator for step in link.steps), link.base.widths, link.result.widths
+    ):
         return None
     return kept_entries(replay(recorded_base(config, link, "F32"), link, is_draft=True))
 
 
-def kept_by(base: GrowthPlan, step: tuple[str, Mapping[str, object]]) -> dict[str, Kept]:
-    """Return which entries of a model would be older than a step of growth.
+def kept_by(base: GrowthPlan, step: tuple[str, Mapping[str, object]]) -> dict[str, Kept] | None:
+    """Return what `kept_since` would of a model that a step of growth has made.
 
     Args:
         base: The plan of the model that grows.
@@ -90,4 +92,14 @@ def kept_by(base: GrowthPlan, step: tuple[str, Mapping[str, object]]) -> dict[st
     }
     layers = tuple(LayerSource(i) for i in range(base.num_hidden_layers))
     blank = replace(base, tensors=tensors, layer_map=layers, steps=())
-    return kept_entries(planned(blank, [step], is_draft=True))
+    grown = planned(blank, [step], is_draft=True)
+    if _is_of_layers([step[0]], widths_of(base), widths_of(grown)):
+        return None
+    return kept_entries(grown)
+
+
+def _is_of_layers(
+    operators: Iterable[str], before: Mapping[str, int | None], after: Mapping[str, int | None]
+) -> bool:
+    """Say whether whole layers were added and nothing else, by the steps and the widths."""
+    return before == after and not {"untie", "upcycle"}.intersection(operators)

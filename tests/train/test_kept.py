@@ -8,15 +8,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
+from hfgrow.console import Silent
 from hfgrow.errors import ModelError, UsageError
+from hfgrow.growth.grow import GrowthRequest, grow
 from hfgrow.growth.memory import plan_state_dict
+from hfgrow.growth.recorded import kept_by, kept_since
 from hfgrow.growth.ungrow import ungrow
+from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.undo import Kept, kept_entries
 from hfgrow.train.kept import PartlyNew
 from hfgrow.train.optimizers import make_optimizer, parameter_groups, partly_new
 from hfgrow.train.recipe.parts import AdamW, Muon
 from tests.checkpoints import MakeCheckpoint, load
 from tests.gradients import Steps, gradients, grown_model
+from tests.growths import UPCYCLED, Case
 from tests.train import runs
 
 WIDEN: Steps = [("hyperclone", {"ffn": 96})]
@@ -96,6 +103,62 @@ def test_new_entries_warm_up_alone(make_checkpoint: MakeCheckpoint) -> None:
     assert all(torch.equal(step[:48], steps[1.0][:48]) for step in steps.values())
     torch.testing.assert_close(steps[0.25][48:], steps[1.0][48:] / 4)
     assert not steps[0.0][48:].any()
+
+
+def grown_from(base: Path, out: Path, steps: Steps) -> Path:
+    return grow(GrowthRequest(model=str(base), steps=list(steps), out=out), Silent()).out
+
+
+ONE_STEP: dict[str, dict[str, Any]] = {
+    "stack": {"g": 2},
+    "hyperclone": {"ffn": 96},
+    "untie": {},
+    "paper-noise": {"amount": 0.01},
+    "upcycle": {"experts": 4, "shards": 2},
+}
+
+
+@pytest.mark.parametrize("operator", ONE_STEP)
+def test_what_is_new_is_planned_as_the_record_of_the_growth_tells_it(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, operator: str
+) -> None:
+    base = make_checkpoint(tied=True, attention_bias=False, mlp_bias=False)
+    step = (operator, ONE_STEP[operator])
+    out = LocalFolder(grown_from(base, tmp_path / "out", [step]))
+    recorded = kept_since(read(out).config, manifest_of(out).last_growth)
+    assert recorded == kept_by(read(LocalFolder(base)), step)
+
+
+@pytest.mark.parametrize("model_type", UPCYCLED)
+def test_experts_and_routers_are_new_and_what_was_widened_before_them_is_in_part(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, model_type: str
+) -> None:
+    settings = Case("upcycle", model_type, tied=False, sharded=False, grouped=True).base("float32")
+    base = make_checkpoint(model_type, **settings)
+    hidden_size = 2 * read(LocalFolder(base)).config["hidden_size"]
+    steps: Steps = [("hyperclone", {"hidden_size": hidden_size})]
+    steps += [("upcycle", {"experts": 4, "shards": 2}), ("stack", {"g": 2})]
+    out = LocalFolder(grown_from(base, tmp_path / "out", steps))
+    plan = read(out)
+    kept = kept_since(plan.config, manifest_of(out).last_growth)
+    assert kept is not None
+    assert kept.keys() == plan.tensors.keys()
+    of_experts = [name for name in kept if ".experts." in name or ".gate.weight" in name]
+    assert of_experts
+    assert not any(kept[name].is_some for name in of_experts)
+    assert "model.layers.0.self_attn.q_proj.weight" in partly_new(kept)
+    assert not kept["model.layers.4.self_attn.q_proj.weight"].is_some
+
+
+def test_experts_alone_are_trained_after_they_are_made(tmp_path: Path) -> None:
+    grow = {"operator": "upcycle", "experts": 4, "shards": 2}
+    train = {"tokens": 512, "learning_rate": 1e-2, "trainable": "new", "new_learning_rate": 1e-2}
+    recipe = runs.recipe(tmp_path, stages=[{"grow": grow}, {"train": train}])
+    final = runs.carry(recipe)
+    (grown,) = (Path(recipe["output"]) / "stages" / "00").iterdir()
+    ours, theirs = (load_file(one / "model.safetensors") for one in (final, grown))
+    moved = {name for name in ours if not torch.equal(ours[name], theirs[name])}
+    assert moved == {name for name in ours if "block_sparse_moe" in name}
 
 
 def check_that_it_is_taken_back(folder: Path, grow: dict[str, Any], **changes: Any) -> Path:

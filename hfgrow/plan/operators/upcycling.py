@@ -213,6 +213,21 @@ def upcycle(
     )
 
 
+def dense_config(config: Config) -> dict[str, Any]:
+    """Return a config whose dense model has the tensors that a mixture was made of.
+
+    Args:
+        config: The config of a mixture that `upcycle` made. Of two dense families that become it
+            the first stands for both; windows, which are of no tensor, are left out.
+    """
+    windows = ("layer_types", "max_window_layers", "sliding_window", "use_sliding_window")
+    dense = next(
+        name for name, mixture in _MIXTURES.items() if mixture.family == config["model_type"]
+    )
+    rest = {key: value for key, value in config.items() if key not in windows}
+    return {**rest, "model_type": dense, "architectures": [FAMILIES[dense].architecture]}
+
+
 def _check_counts(base: GrowthPlan, experts: int, top_k: int, shards: int) -> None:
     size = FAMILIES[base.family].sizes(base.config)["ffn"]
     if shards < 1 or size % shards:
