@@ -118,11 +118,15 @@ def push(
             info = _commit(paths, target.repo_id, head.sha, target.create_pr, client, message)
     except GrowthError as error:
         # The commit may have been made and only its answer lost: then this push has succeeded.
-        is_lost = isinstance(error, HubUnreachableError | HubConflictError)
-        done = _arrived(target, client, message, paths) if is_lost else None
+        done, state = None, "is empty"
+        if isinstance(error, HubUnreachableError | HubConflictError):
+            try:
+                done = _arrived(target, client, message, paths)
+            except GrowthError:
+                state = "whether the files arrived is not known"
         if done is None:
             if not target.exists:
-                progress.say(f"Note: {url} was made and is empty: run the same command again")
+                progress.say(f"Note: {url} was made and {state}: run the same command again")
             raise error
         return Pushed(url, done[1].sha, pull_request=done[0], notes=notes)
     try:
@@ -250,13 +254,14 @@ def _holds(found: Listing, paths: Mapping[str, _Outgoing]) -> bool:
 def _arrived(
     target: PushTarget, client: HubClient, message: str, paths: Mapping[str, _Outgoing]
 ) -> tuple[str | None, Listing] | None:
-    """Return the commit that holds the files after a failure, None if there is none."""
-    try:
-        if target.create_pr:
-            return _pull_request(target, client, message, paths)
-        head = list_commit(client, target.repo_id)
-    except GrowthError:
-        return None
+    """Return the commit that holds the files after a failure, None if there is none.
+
+    Raises:
+        GrowthError: The Hub does not say.
+    """
+    if target.create_pr:
+        return _pull_request(target, client, message, paths)
+    head = list_commit(client, target.repo_id)
     return (None, head) if _holds(head, paths) else None
 
 

@@ -284,6 +284,20 @@ def test_a_repository_that_a_failed_push_left_empty_is_told(
     assert note not in capfd.readouterr().err
 
 
+def test_a_new_repository_that_cannot_be_looked_at_is_not_called_empty(
+    hub: Hub, grown: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client = HubClient(ALICE, hub.url)
+    target = check(client)
+    hub.fault("POST .*/commit/", status=500, times=50)
+    # Looked up once to build on it; the look after the failure finds nobody.
+    hub.fault(f"GET .*/api/models/{TARGET}", status=500, times=50, skip=1)
+    with pytest.raises(HubUnreachableError, match="500"):
+        push(grown, sorted(FILES), target, client, Console(), message=MESSAGE)
+    said = "was made and whether the files arrived is not known: run the same command again"
+    assert f"Note: {hub.url}/{TARGET} {said}\n" in capfd.readouterr().err
+
+
 @pytest.mark.case("F-16")
 def test_a_cut_upload_is_sent_again(hub: Hub, grown: Path) -> None:
     client = HubClient(ALICE, hub.url)
