@@ -167,7 +167,8 @@ def _tokens(
     text, name = probe_text(base, text)
     if any((base / file).is_file() for file in TOKENIZERS):
         try:
-            return tokenized(base, text, config["vocab_size"], progress)[:, :limit], name
+            tokenizer = opened_tokenizer(base)
+            return tokenized(tokenizer, text, config["vocab_size"], progress)[:, :limit], name
         except ModelError as error:
             progress.say(f"Note: {error}")
     return _random_tokens(config["vocab_size"], min(limit, _LEAST_TOKENS)), "random tokens"
@@ -189,21 +190,28 @@ def _random_tokens(vocab_size: int, num_tokens: int) -> Any:
     return torch.randint(vocab_size, (1, num_tokens), generator=generator)
 
 
-def tokenized(base: Path, text: str, vocab_size: int, progress: Progress) -> Any:
-    """Return the token ids [1, num_tokens] of a text, by the tokenizer in a folder.
+def opened_tokenizer(base: Path) -> Any:
+    """Return the tokenizer in a folder, as transformers opens it.
 
     Raises:
-        ModelError: There is no tokenizer that works, it makes fewer than 2 tokens, or one that the
-            model does not have.
+        ModelError: There is none that can be loaded.
     """
     check_tokenizer_bounds(base)
     silence_transformers()
     from transformers import AutoTokenizer
 
     with foreign(lambda said: ModelError(f"the tokenizer cannot be loaded: {said}")):
-        tokenizer = AutoTokenizer.from_pretrained(
-            base, trust_remote_code=False, local_files_only=True
-        )
+        return AutoTokenizer.from_pretrained(base, trust_remote_code=False, local_files_only=True)
+
+
+def tokenized(tokenizer: Any, text: str, vocab_size: int, progress: Progress) -> Any:
+    """Return the token ids [1, num_tokens] of a text.
+
+    Raises:
+        ModelError: The tokenizer does not work, makes fewer than 2 tokens, or one that the model
+            does not have.
+    """
+    with foreign(lambda said: ModelError(f"the tokenizer cannot be used: {said}")):
         tokens = tokenizer(text, return_tensors="pt").input_ids
     if len(tokenizer) > vocab_size:
         progress.say(f"Note: the tokenizer has {len(tokenizer)} tokens, the model {vocab_size}")

@@ -23,7 +23,7 @@ from hfgrow.checkpoint.files import TOKENIZERS, LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Pace, Progress, duration, shown, size
 from hfgrow.errors import ModelError, UsageError, argument, command, foreign, printable
-from hfgrow.growth.behaviour import probe_text, tokenized
+from hfgrow.growth.behaviour import opened_tokenizer, probe_text, tokenized
 from hfgrow.growth.layer_stack import TIMES, LayerStack
 from hfgrow.growth.loading import loaded_model, silence_transformers, transformers_config
 from hfgrow.lineage.canvas import canvas, picture_bytes, plain_label
@@ -145,7 +145,8 @@ def scan(
         max_block: The most layers of a block.
         damped: Whether every pass through the block adds half.
         text: The text, of which the first `tokens` count; None takes the probe text of `verify`.
-        tokens: The most tokens, in sequences of up to 512.
+        tokens: The most tokens, in sequences of up to 512, which begin as those that the family was
+            trained on: of Gemma with the beginning-of-text token.
 
     Raises:
         UsageError: A number is out of range, or damping is not known of the family.
@@ -164,14 +165,17 @@ def scan(
             hint=f"put one into the folder: {' or '.join(TOKENIZERS)}",
         )
     words, name = probe_text(folder, text)
-    settings = plan.settings
-    found = tokenized(folder, words, int(settings["vocab_size"]), progress)[:, :tokens]
+    settings, tokenizer = plan.settings, opened_tokenizer(folder)
+    found = tokenized(tokenizer, words, int(settings["vocab_size"]), progress)[:, :tokens]
     length = min(
         _SEQUENCE_LENGTH,
         int(settings.get("max_position_embeddings") or _SEQUENCE_LENGTH),
         found.shape[1],
     )
     sequences = found[0, : found.shape[1] // length * length].reshape(-1, 1, length)
+    if (bos := _bos_of(plan, tokenizer)) is not None:
+        # As in training, instead of the token there, which nobody predicts.
+        sequences[..., 0] = bos
     cost = _Cost.of(plan, max_block, damped, len(sequences), length)
     progress.say(
         f"Scanning {cost.num_blocks} blocks of up to {min(max_block, plan.num_hidden_layers)} of "
@@ -193,6 +197,13 @@ def scan(
         base_loss=base_loss,
         blocks=tuple(sorted(blocks, key=lambda one: (one.loss, one.num_layers, one.start))),
     )
+
+
+def _bos_of(plan: GrowthPlan, tokenizer: Any) -> int | None:
+    """Return the token that every sequence of the family begins with, if there is one."""
+    family = FAMILIES.get(plan.family)
+    begins = family is not None and family.begins_with_bos
+    return tokenizer.bos_token_id if begins else None
 
 
 def _blocks(num_layers: int, max_block: int) -> Iterator[tuple[int, int]]:

@@ -16,7 +16,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Silent
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.growth.behaviour import probe_text, tokenized
+from hfgrow.growth.behaviour import opened_tokenizer, probe_text, tokenized
 from hfgrow.growth.grow import GrowthRequest, grow
 from hfgrow.growth.scan import Scan, pattern_of, scan
 from hfgrow.growth.steps import Step
@@ -44,7 +44,8 @@ def loss_of(folder: Path, sequences: Sequence[Any]) -> float:
 
 def probe_of(folder: Path, num_tokens: int) -> Any:
     vocab_size = json.loads((folder / "config.json").read_text())["vocab_size"]
-    return tokenized(folder, probe_text(folder, None)[0], vocab_size, Silent())[:, :num_tokens]
+    text, _ = probe_text(folder, None)
+    return tokenized(opened_tokenizer(folder), text, vocab_size, Silent())[:, :num_tokens]
 
 
 def grown(folder: Path, out: Path, *steps: Step) -> Path:
@@ -139,6 +140,20 @@ def test_text_longer_than_the_positions_is_read_in_sequences(
     sequences = probe_of(folder, 32).reshape(2, 1, 16)
     assert found.num_tokens == 32
     assert found.base_loss == loss_of(folder, sequences)
+
+
+def test_every_sequence_of_gemma_begins_with_the_beginning_of_text(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    made = make_checkpoint("gemma", tokenizer=True, max_position_embeddings=16)
+    folder = Path(shutil.copytree(made, tmp_path / "model"))
+    edit_json(folder / "tokenizer_config.json", bos_token="a")
+    plain = probe_of(folder, 32).reshape(2, 1, 16)
+    sequences = plain.clone()
+    sequences[..., 0] = opened_tokenizer(folder).bos_token_id
+    found = scan(folder, Silent(), max_block=1, tokens=45)
+    assert found.base_loss == loss_of(folder, sequences)
+    assert found.base_loss != loss_of(folder, plain)
 
 
 def test_a_damped_whole_is_what_partial_and_branch_scale_make(
