@@ -112,7 +112,7 @@ def text_files(path: Path) -> TextFiles:
         listed = _readable({p.name: p for p in found}, shown)
     else:
         raise UsageError(f"there is no file or folder {shown}")
-    files = [part for file in listed.files for part in (file, *_beside(file))]
+    files = [part for file in listed.files for part in (file, *beside(file))]
     return TextFiles(sorted(files, key=lambda file: file.name), listed.notes)
 
 
@@ -146,7 +146,12 @@ def _is_complete(path: Path) -> bool:
     return True
 
 
-def _beside(file: DataFile) -> list[DataFile]:
+def beside(file: DataFile) -> list[DataFile]:
+    """Return the files that belong to one of tokens, by their names below the source's path.
+
+    Raises:
+        UsageError: One is missing.
+    """
     folder = Path(file.name).parent
     parts = parts_of(file.path, file.kind)
     return [DataFile(part, PART, (folder / part.name).as_posix()) for part in parts]
@@ -182,7 +187,7 @@ def _of_folder(paths: dict[str, Path], shown: str) -> TextFiles:
 def _readable(paths: dict[str, Path], shown: str) -> TextFiles:
     files = [DataFile(p, k, name) for name, p in paths.items() if (k := _kind_of_name(p))]
     unread = paths.keys() - {file.name for file in files}
-    unread -= {part.name for file in files for part in _beside(file)}
+    unread -= {part.name for file in files for part in beside(file)}
     if not files:
         found = f", only {_named(unread)}" if unread else ""
         raise UsageError(f"{shown} holds none of {_kinds_shown()}{found}")

@@ -21,8 +21,10 @@ import os
 import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +45,8 @@ _SIZE, _POINTER = 4, 8
 _MOST_METADATA_NBYTES = 1 << 12
 # Tokens read at a time, and encoded or decoded at a time.
 _MOST_TOKENS = 1 << 20
+# Numbers of an index read at a time.
+_MOST_NUMBERS = 1 << 16
 _HINT = "it is damaged, or not what its name says"
 Lengths = npt.NDArray[np.int64]
 
@@ -57,11 +61,47 @@ def read_tokens(file: DataFile, advance: Advance) -> Iterator[TokenPiece]:
     Raises:
         TrainingError: The files do not fit each other, or are none such.
     """
-    with failures(file):
-        path, dtype, lengths = _megatron(file) if file.kind == MEGATRON else _nanoset(file)
+    index = file.path if file.kind == MEGATRON else parts_of(file.path, file.kind)[0]
+    with failures(file), index.open("rb") as opened_index:
+        numbers = _Numbers(opened_index, printable(index, 200))
+        described = _megatron if file.kind == MEGATRON else _nanoset
+        path, dtype, lengths = described(file, numbers)
         with path.open("rb") as raw:
-            for length in lengths.tolist():
-                yield from _document(raw.read, length, dtype, path, advance)
+            for some in lengths:
+                for length in some.tolist():
+                    yield from _document(raw.read, length, dtype, path, advance)
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """An index, of which some numbers are in memory at a time."""
+
+    raw: BinaryIO
+    shown: str
+
+    @property
+    def nbytes(self) -> int:
+        return os.fstat(self.raw.fileno()).st_size
+
+    def read(self, dtype: str, offset: int, count: int) -> npt.NDArray[Any]:
+        numbers = np.dtype(dtype)
+        self.raw.seek(offset)
+        data = self.raw.read(count * numbers.itemsize)
+        if len(data) != count * numbers.itemsize:
+            raise TrainingError(f"{self.shown} changed while it was read")
+        return np.frombuffer(data, numbers)
+
+    def one(self, dtype: str, offset: int) -> int:
+        return int(self.read(dtype, offset, 1)[0])
+
+    def chunks(
+        self, dtype: str, offset: int, stop: int, start: int = 0
+    ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Yield the numbers from start to stop of those at an offset, and where each chunk is."""
+        itemsize = np.dtype(dtype).itemsize
+        for first in range(start, stop, _MOST_NUMBERS):
+            count = min(_MOST_NUMBERS, stop - first)
+            yield first, self.read(dtype, offset + itemsize * first, count)
 
 
 def _document(
@@ -79,12 +119,10 @@ def _document(
             return
 
 
-def _megatron(file: DataFile) -> tuple[Path, np.dtype[Any], Lengths]:
-    """Check an index; return the file of tokens, their dtype, and the length of every document."""
+def _megatron(file: DataFile, index: _Numbers) -> tuple[Path, np.dtype[Any], Iterator[Lengths]]:
+    """Check an index; return the file of tokens, their dtype, and the lengths of all documents."""
     (tokens,) = parts_of(file.path, file.kind)
-    nbytes = os.stat(file.path).st_size
-    with file.path.open("rb") as raw:
-        head = raw.read(_HEADER.size)
+    head = index.raw.read(_HEADER.size)
     if not head.startswith(_MAGIC) or len(head) < _HEADER.size:
         raise _wrong(file, f"begins with {head[:9]!r}, not {_MAGIC!r}: it is no index of Megatron")
     _, version, code, num_sequences, num_entries = _HEADER.unpack(head)
@@ -93,59 +131,100 @@ def _megatron(file: DataFile) -> tuple[Path, np.dtype[Any], Lengths]:
     if code not in _DTYPES:
         known = ", ".join(map(str, _DTYPES))
         raise _wrong(file, f"has the dtype code {code}, which is none of tokens: {known}")
-    expected = _HEADER.size + (_SIZE + _POINTER) * num_sequences + _POINTER * num_entries
-    if nbytes == expected + num_sequences and num_sequences:
+    pointers = _HEADER.size + _SIZE * num_sequences
+    documents = pointers + _POINTER * num_sequences
+    expected = documents + _POINTER * num_entries
+    if index.nbytes == expected + num_sequences and num_sequences:
         raise TrainingError(
             f"{file.shown} has a mode for every sequence: it is of text and images",
             hint="only tokens of text can be read",
         )
-    if nbytes != expected:
+    if index.nbytes != expected:
         raise _wrong(
             file,
-            f"has {nbytes} bytes; {num_sequences} sequences and {num_entries} entries of documents "
-            f"take {expected}",
+            f"has {index.nbytes} bytes; {num_sequences} sequences and {num_entries} entries of "
+            f"documents take {expected}",
         )
     dtype = np.dtype(_DTYPES[code])
-    at = _HEADER.size
-    sizes = _numbers(file.path, "<i4", at, num_sequences)
-    at += _SIZE * num_sequences
-    pointers = _numbers(file.path, "<i8", at, num_sequences)
-    documents = _numbers(file.path, "<i8", at + _POINTER * num_sequences, num_entries)
-    if (sizes < 0).any():
-        raise _wrong(file, f"has a sequence of {int(sizes.min())} tokens")
-    ends = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)))
-    odd = np.flatnonzero(pointers != ends[:-1] * dtype.itemsize)
-    if len(odd):
-        i = int(odd[0])
-        raise _wrong(
-            file,
-            f"has sequence {i} begin at byte {int(pointers[i])}, not "
-            f"{int(ends[i]) * dtype.itemsize}, where the one before it ends",
-        )
-    _check_size(tokens, int(ends[-1]) * dtype.itemsize, file)
-    if not num_entries or documents[0] != 0 or documents[-1] != num_sequences:
+    # The ends first, so that what is damaged or a hole is not read to its end.
+    ends = [index.one("<i8", at) for at in (documents, expected - _POINTER) if num_entries]
+    if ends != [0, num_sequences]:
         raise _wrong(file, f"has documents that do not go from 0 to sequence {num_sequences}")
-    if (np.diff(documents) < 0).any():
-        raise _wrong(file, "has documents that do not follow each other")
-    return tokens, dtype, ends[documents[1:]] - ends[documents[:-1]]
+    end = 0
+    if num_sequences:
+        last = index.one("<i4", pointers - _SIZE)
+        end = index.one("<i8", documents - _POINTER) + last * dtype.itemsize
+    _check_size(tokens, end, file)
+    _check_sequences(file, index, num_sequences, dtype.itemsize)
+    before = 0
+    for _, some in index.chunks("<i8", documents, num_entries):
+        if (np.diff(some, prepend=before) < 0).any():
+            raise _wrong(file, "has documents that do not follow each other")
+        before = int(some[-1])
+    begins = _begins_of_documents(index, pointers, num_sequences, documents, num_entries, end)
+    return tokens, dtype, _lengths(some // dtype.itemsize for some in begins)
 
 
-def _nanoset(file: DataFile) -> tuple[Path, np.dtype[Any], Lengths]:
-    """Check a .ds file; return it, the dtype of its tokens, and the length of every document."""
-    index, *metadata = parts_of(file.path, file.kind)
-    shown, nbytes = printable(index, 200), os.stat(index).st_size
-    if not nbytes or nbytes % 8:
+def _check_sequences(file: DataFile, index: _Numbers, count: int, itemsize: int) -> None:
+    """Refuse sequences of which one does not begin where the one before it ends."""
+    before = 0
+    pointers = index.chunks("<i8", _HEADER.size + _SIZE * count, count)
+    for first, sizes in index.chunks("<i4", _HEADER.size, count):
+        if (sizes < 0).any():
+            raise _wrong(file, f"has a sequence of {int(sizes.min())} tokens")
+        _, found = next(pointers)
+        ends = before + itemsize * np.cumsum(sizes, dtype=np.int64)
+        begins = np.concatenate((np.array([before]), ends[:-1]))
+        odd = np.flatnonzero(found != begins)
+        if len(odd):
+            i = int(odd[0])
+            raise _wrong(
+                file,
+                f"has sequence {first + i} begin at byte {int(found[i])}, not {int(begins[i])}, "
+                "where the one before it ends",
+            )
+        before = int(ends[-1])
+
+
+def _begins_of_documents(
+    index: _Numbers, pointers: int, num_sequences: int, documents: int, num_entries: int, end: int
+) -> Iterator[Lengths]:
+    """Yield the byte at which each document begins, and at last the end."""
+    for _, some in index.chunks("<i8", documents, num_entries):
+        begins = np.full(len(some), end, np.int64)
+        stop = min(int(some[-1]) + 1, num_sequences)
+        for first, found in index.chunks("<i8", pointers, stop, int(some[0])):
+            low, high = np.searchsorted(some, (first, first + len(found)))
+            begins[low:high] = found[some[low:high] - first]
+        yield begins
+
+
+def _lengths(begins: Iterator[Lengths]) -> Iterator[Lengths]:
+    """Yield how far each is from the one before it, the first left out."""
+    before: int | None = None
+    for some in begins:
+        yield np.diff(some) if before is None else np.diff(some, prepend=before)
+        before = int(some[-1])
+
+
+def _nanoset(file: DataFile, index: _Numbers) -> tuple[Path, np.dtype[Any], Iterator[Lengths]]:
+    """Check a .ds file; return it, the dtype of its tokens, and the lengths of all documents."""
+    _, *metadata = parts_of(file.path, file.kind)
+    shown, nbytes = index.shown, index.nbytes
+    if not nbytes or nbytes % _POINTER:
         raise TrainingError(f"{shown} has {nbytes} bytes, not 8 a document", hint=_HINT)
-    ends = np.fromfile(index, "<u8")
-    total = os.stat(file.path).st_size
-    itemsize = next((size for size in (2, 4) if size * int(ends[-1]) == total), 0)
+    last, total = index.one("<u8", nbytes - _POINTER), os.stat(file.path).st_size
+    itemsize = next((size for size in (2, 4) if size * last == total), 0)
     if not itemsize:
         raise TrainingError(
-            f"{file.shown} has {total} bytes, and {shown} says {int(ends[-1])} tokens of 2 or 4",
+            f"{file.shown} has {total} bytes, and {shown} says {last} tokens of 2 or 4",
             hint=_HINT,
         )
-    if (ends[1:] < ends[:-1]).any():
-        raise TrainingError(f"{shown} has documents that do not follow each other", hint=_HINT)
+    before = 0
+    for _, ends in index.chunks("<u8", 0, nbytes // _POINTER):
+        if int(ends[0]) < before or (ends[1:] < ends[:-1]).any():
+            raise TrainingError(f"{shown} has documents that do not follow each other", hint=_HINT)
+        before = int(ends[-1])
     for path in metadata:
         with path.open("rb") as raw:
             first = raw.read(_MOST_METADATA_NBYTES).partition(b"\n")[0].decode("utf-8", "replace")
@@ -156,12 +235,10 @@ def _nanoset(file: DataFile) -> tuple[Path, np.dtype[Any], Lengths]:
                 f"{file.shown} has {itemsize}",
                 hint=_HINT,
             )
-    starts = np.concatenate((np.zeros(1, np.int64), ends.astype(np.int64)))
-    return file.path, np.dtype(f"<u{itemsize}"), starts[1:] - starts[:-1]
-
-
-def _numbers(path: Path, dtype: str, offset: int, count: int) -> npt.NDArray[Any]:
-    return np.fromfile(path, dtype, count, offset=offset)
+    read = index.chunks("<u8", 0, nbytes // _POINTER)
+    ends_of_documents = (some.astype(np.int64) for _, some in read)
+    lengths = _lengths(chain([np.zeros(1, np.int64)], ends_of_documents))
+    return file.path, np.dtype(f"<u{itemsize}"), lengths
 
 
 def _check_size(tokens: Path, expected: int, index: DataFile) -> None:
@@ -212,7 +289,9 @@ def copied(
     for batch in _batches(pieces):
         texts = _decoded(tokenizer, batch, limit, source.label, number)
         if writer.num_tokens == first_token:
-            for note in _notes(tokenizer, batch[0], texts[0]):
+            both = zip(batch, texts, strict=True)
+            first = next((one for one in both if len(one[0].tokens)), None)
+            for note in _notes(tokenizer, *first) if first else ():
                 say(f"Note: {source.label}: {note}")
         starts, hashes, sizes = array("Q"), array("Q"), array("Q")
         at = writer.num_tokens
@@ -257,7 +336,7 @@ def copied(
 
 
 def _notes(tokenizer: TextTokenizer, piece: TokenPiece, text: str) -> Iterator[str]:
-    """Yield in what the first document is unlike one that this tokenizer makes."""
+    """Yield in what the first document is unlike one that this tokenizer makes; it has tokens."""
     around = {*tokenizer.prefix, *tokenizer.suffix}
     ids = piece.tokens.tolist()
     if piece.is_last and tokenizer.encode([text])[0] != [n for n in ids if n not in around]:

@@ -24,9 +24,11 @@ from hfgrow.data.data_files import (
     TABLE,
     TEXT,
     DataFile,
+    beside,
     end_of_text_in,
     failures,
     opened,
+    parts_of,
 )
 from hfgrow.data.documents import Advance, Piece, TextPiece, TokenPiece, read_json, read_text
 from hfgrow.data.foreign_tokens import copied, read_tokens
@@ -299,7 +301,17 @@ def _end_of_text(source: TextSource, files: Sequence[DataFile]) -> str:
 
 def size_of(source: TextSource) -> int:
     """Return the bytes that will be read, 0 where that is not known."""
-    return sum(file.path.stat().st_size for file in text_files_of(source).files)
+    return sum(_read_path(file).stat().st_size for file in _read_files(source))
+
+
+def _read_files(source: TextSource) -> list[DataFile]:
+    """Return the files that documents come from, without what lies beside them."""
+    return [file for file in text_files_of(source).files if file.kind != PART]
+
+
+def _read_path(file: DataFile) -> Path:
+    """Return the file whose bytes are counted: of an index the tokens beside it."""
+    return parts_of(file.path, file.kind)[0] if file.kind == MEGATRON else file.path
 
 
 def documents_of(
@@ -324,17 +336,19 @@ def documents_of(
         yield from _demo(source.whole_split)
     elif source.dataset is not None:
         yield from read_dataset(source, identity["revision"], client or HubClient())
-    for file, record in zip(text_files_of(source).files, identity.get("files", ()), strict=True):
+    known = {file["name"]: (file["nbytes"], file["mtime_ns"]) for file in identity.get("files", ())}
+    for file in _read_files(source):
         yield from _read(file, source, identity.get("end_of_text"), advance)
-        if _stamp(file) != (record["nbytes"], record["mtime_ns"]):
-            raise TrainingError(f"{file.shown} changed while it was read")
+        # What lies beside it is read with it.
+        for one in (file, *beside(file)):
+            with failures(one):
+                if _stamp(one) != known.get(one.name):
+                    raise TrainingError(f"{one.shown} changed while it was read")
 
 
 def _read(
     file: DataFile, source: TextSource, end_of_text: str | None, advance: Advance
 ) -> Iterator[Piece]:
-    if file.kind == PART:
-        return
     if file.kind in (MEGATRON, NANOSET):
         yield from read_tokens(file, advance)
         return

@@ -1,6 +1,7 @@
 """Tokens that others wrote, read as they are: Megatron-LM, datatrove, columns of token ids."""
 
 import json
+import os
 import re
 import struct
 from collections.abc import Sequence
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hfgrow.data.prepare import prepare
+from hfgrow.data.data_files import MEGATRON, NANOSET, DataFile
+from hfgrow.data.foreign_tokens import read_tokens
+from hfgrow.data.prepare import documents_of, identify, prepare, size_of
 from hfgrow.data.sources import TextSource, named_source
 from hfgrow.data.text_tokenizer import TextTokenizer
-from hfgrow.errors import UsageError
+from hfgrow.errors import TrainingError, UsageError
 from tests.data.corpora import (
     VOCAB_SIZE,
     documents,
@@ -287,7 +290,7 @@ def test_tokens_unlike_those_of_the_tokenizer_are_told(
             return Silent()
 
     sources = [
-        TextSource(path=write_megatron(tmp_path / "a.idx", tokens)),
+        TextSource(path=write_megatron(tmp_path / "a.idx", [[], *tokens])),
         TextSource(path=write_megatron(tmp_path / "b.idx", [list(range(30, 60))])),
     ]
     prepare(sources, encoder, tmp_path / "out", vocab_size=VOCAB_SIZE, progress=Told())
@@ -297,6 +300,62 @@ def test_tokens_unlike_those_of_the_tokenizer_are_told(
         "Note: b.idx: its first document has no token that parts it from the next; none is put "
         "there",
     ]
+
+
+def test_an_index_is_read_in_pieces(tmp_path: Path, encoder: TextTokenizer) -> None:
+    """Sequences, and documents without tokens, more than are read at a time."""
+    few = [[1, 2], [3], [4, 5, 6]]
+    empty: list[list[int]] = [[]] * 70_000
+    path = write_megatron(
+        tmp_path / "a.idx", [few[0], *empty, few[1], few[2]], first_sequences=[0, 70_001, 70_003]
+    )
+    assert documents(prepared(path, tmp_path / "out", encoder)) == [few[0], [*few[1], *few[2]]]
+    path = write_nanoset(tmp_path / "a.ds", [few[0], *empty, few[1], few[2]])
+    files = prepared(path, tmp_path / "2", encoder)
+    assert documents(files) == few
+    assert files.sources[0].num_blank == len(empty)
+
+
+def test_a_hole_of_a_terabyte_is_refused_by_its_ends(
+    tmp_path: Path, tokens: list[list[int]]
+) -> None:
+    path, count = write_megatron(tmp_path / "a.idx", tokens), 1 << 36
+    changed(path, 18, "<Q", count)
+    os.truncate(path, 34 + 12 * count + 8 * 6)
+    said = f"has documents that do not go from 0 to sequence {count}$"
+    with pytest.raises(TrainingError, match=said):
+        next(read_tokens(DataFile(path, MEGATRON, path.name), lambda count: None))
+    path = write_nanoset(tmp_path / "a.ds", tokens)
+    os.truncate(path.with_name("a.ds.index"), 1 << 40)
+    with pytest.raises(TrainingError, match=r"a\.ds\.index says 0 tokens of 2 or 4$"):
+        next(read_tokens(DataFile(path, NANOSET, path.name), lambda count: None))
+
+
+def test_tokens_that_change_after_their_index_was_looked_at_are_refused(
+    tmp_path: Path, encoder: TextTokenizer, tokens: list[list[int]]
+) -> None:
+    source = TextSource(path=write_megatron(tmp_path / "a.idx", tokens))
+    identity = identify(source, {})
+    pieces = documents_of(source, identity, lambda count: None)
+    next(pieces)
+    write_megatron(tmp_path / "a.idx", tokens)
+    os.utime(tmp_path / "a.idx", ns=(0, identity["files"][1]["mtime_ns"]))
+    os.utime(tmp_path / "a.bin", ns=(0, identity["files"][0]["mtime_ns"] + 1))
+    with pytest.raises(TrainingError, match=r"a\.bin changed while it was read$"):
+        list(pieces)
+
+
+def test_the_bytes_that_are_told_are_those_that_were_announced(
+    tmp_path: Path, encoder: TextTokenizer, tokens: list[list[int]]
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_megatron(folder / "a.idx", tokens)
+    write_nanoset(folder / "b.ds", tokens)
+    told: list[int] = []
+    source = TextSource(path=folder)
+    list(documents_of(source, identify(source, {}), told.append))
+    assert sum(told) == size_of(source) == 4 * sum(map(len, tokens))
 
 
 def test_eval_measures_tokens_of_others_as_their_text(
