@@ -5,7 +5,7 @@ when the stages before it are trained. A run itself plans its stages by this bef
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import prod
@@ -36,7 +36,7 @@ from hfgrow.train.estimate import Memory, Rate, busy_note, device_of, memory_of,
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.initial_weights import fresh_plan
 from hfgrow.train.loss import router_note
-from hfgrow.train.optimizers import only_new, partly_new, trained_names
+from hfgrow.train.optimizers import is_inside, only_new, partly_new, trained_names
 from hfgrow.train.parameter_names import names_in_files
 from hfgrow.train.recipe.parts import FreshModel, Muon, ScheduleFreeAdamW, text_source
 from hfgrow.train.recipe.recipe import Recipe, learning_of
@@ -206,7 +206,8 @@ def dry_run(
         recipe,
         config,
         num_parameters=largest.num_parameters,
-        num_held=sum(prod(largest.plan.tensors[name].shape) for name in largest.held),
+        num_masked=largest.num_partly_new,
+        num_held=largest.num_partly_new if _holds_copies(recipe, largest) else 0,
         num_trained=largest.num_trained,
         state_nbytes=_state_nbytes(recipe, largest),
         device=device,
@@ -243,13 +244,13 @@ class PlannedStage:
         number: The stage, from 0.
         plan: The model.
         trained: The names of the tensors that the stage trained; none if it grew.
-        held: Those of them whose old entries stayed where they were.
+        partly_new: Those of them that the last growth added to, and that train otherwise for it.
     """
 
     number: int
     plan: GrowthPlan
     trained: frozenset[str]
-    held: frozenset[str]
+    partly_new: frozenset[str]
 
     @property
     def num_hidden_layers(self) -> int:
@@ -264,7 +265,15 @@ class PlannedStage:
     @property
     def num_trained(self) -> int:
         """Those of them that the stage trains."""
-        return sum(prod(self.plan.tensors[name].shape) for name in self.trained)
+        return self._num(self.trained)
+
+    @property
+    def num_partly_new(self) -> int:
+        """Those of the tensors that are new in part."""
+        return self._num(self.partly_new)
+
+    def _num(self, names: Iterable[str]) -> int:
+        return sum(prod(self.plan.tensors[name].shape) for name in names)
 
 
 def plan_recipe(recipe: Recipe, client: HubClient, progress: Progress) -> tuple[PlannedStage, ...]:
@@ -301,7 +310,7 @@ def plan_stages(recipe: Recipe, base: GrowthPlan, growth: Link | None) -> Iterat
     if isinstance(positions, int):
         check_sequence_length(recipe.data.sequence_length, positions)
     for number, stage in enumerate(recipe.stages):
-        trained = held = frozenset[str]()
+        trained = parts = frozenset[str]()
         try:
             if stage.grow:
                 kept = partial(kept_by, plan, stage.grow.step)
@@ -312,22 +321,30 @@ def plan_stages(recipe: Recipe, base: GrowthPlan, growth: Link | None) -> Iterat
                 older = kept() if stage.train.looks_at_growth else None
                 names = names_in_files(plan)
                 trained = trained_names(plan.tensors, stage.train, layer_map, older, names)
-                held = trained & _held_names(recipe, stage.train, older)
+                parts = trained & _partly_new_names(recipe, stage.train, older)
         except GrowthError as error:
             raise UsageError(f"stages.{number}: {error}", hint=error.hint) from error
-        yield PlannedStage(number, plan, trained, held)
+        yield PlannedStage(number, plan, trained, parts)
 
 
-def _held_names(recipe: Recipe, train: Train, kept: Mapping[str, Kept] | None) -> frozenset[str]:
-    """Return the names of the tensors that a stage trains in part."""
-    parts = partly_new(kept) if only_new(train.trainable) else {}
-    if parts and isinstance(recipe.optimizer, ScheduleFreeAdamW):
+def _partly_new_names(
+    recipe: Recipe, train: Train, kept: Mapping[str, Kept] | None
+) -> frozenset[str]:
+    parts = partly_new(kept)
+    is_average = isinstance(recipe.optimizer, ScheduleFreeAdamW)
+    if parts and is_average and only_new(train.trainable):
         raise UsageError(
             f"trainable {train.trainable}: {next(iter(parts))} is new in part, and the average of "
             f"{recipe.optimizer.name} would round what is old in it",
             hint="optimizer: {name: adamw}",
         )
     return frozenset(parts)
+
+
+def _holds_copies(recipe: Recipe, model: PlannedStage) -> bool:
+    """Say whether a stage copies tensors that are new in part: always, or while these warm up."""
+    train = recipe.stages[model.number].train
+    return train is not None and (only_new(train.trainable) or train.new_warmup is not None)
 
 
 def _check_trainable(recipe: Recipe, train: Train, plan: GrowthPlan) -> None:
@@ -437,11 +454,9 @@ def stage_cost(recipe: Recipe, model: PlannedStage) -> tuple[int, float] | None:
 
 def _state_nbytes(recipe: Recipe, model: PlannedStage) -> int:
     """Return the bytes of the optimizer's state: two moments, or Muon's one of inner matrices."""
-    numbers, layer_of = 0, names_in_files(model.plan).layer_of
+    numbers, names = 0, names_in_files(model.plan)
     for name in model.trained:
         shape = model.plan.tensors[name].shape
-        # The experts of a layer are one tensor in memory, which Muon leaves to AdamW.
-        is_matrix = len(shape) == 2 and "experts" not in name.split(".")
-        has_one = isinstance(recipe.optimizer, Muon) and is_matrix and layer_of(name)
+        has_one = isinstance(recipe.optimizer, Muon) and is_inside(name, len(shape), names)
         numbers += prod(shape) * (1 if has_one else 2)
     return _FLOAT32 * numbers

@@ -37,7 +37,8 @@ class Memory:
     """Bytes that a process of a run takes at its largest stage.
 
     Attributes:
-        weights: The parameters, float32.
+        weights: The parameters, float32; of those that are new in part a mask too, a byte each, and
+            a copy where their old entries stay or their new ones warm up.
         gradients: Of what trains.
         optimizer: Its state.
         activations: What a micro-batch keeps for the way back; None where that was not counted.
@@ -92,6 +93,7 @@ def memory_of(
     config: Mapping[str, Any],
     *,
     num_parameters: int,
+    num_masked: int,
     num_held: int,
     num_trained: int,
     state_nbytes: int,
@@ -103,7 +105,8 @@ def memory_of(
         recipe: The recipe.
         config: The config of the model of the stage.
         num_parameters: Its parameters.
-        num_held: Those of tensors that train in part, of which a copy and a mask are kept.
+        num_masked: Those of tensors that are new in part, of which a mask is kept.
+        num_held: Those of which a copy is kept.
         num_trained: Those that train.
         state_nbytes: Bytes of the optimizer's state.
         device: The torch device.
@@ -115,7 +118,7 @@ def memory_of(
     copies = 2 if recipe.world.strategy == "ddp" else 1
     on_gpu = device.type == "cuda"
     return Memory(
-        weights=(_FLOAT32 * num_parameters + (_FLOAT32 + 1) * num_held) // parts,
+        weights=(_FLOAT32 * (num_parameters + num_held) + num_masked) // parts,
         gradients=copies * _FLOAT32 * num_trained // parts,
         optimizer=state_nbytes // parts,
         activations=_activations(recipe, config, num_parameters),

@@ -102,8 +102,7 @@ class ParameterGroup:
         parameters: The parameters, in the same order.
         learning_rate: The peak of their learning rate.
         decays: Whether weight decay pulls at them: matrices, embeddings among them.
-        is_inside: Whether they are matrices of layers, which Muon can orthogonalise. The experts of
-            a layer are one tensor of three dimensions, which it cannot.
+        is_inside: Whether Muon takes them, as `is_inside` says.
         is_new: Whether nothing that trains in them is older than the last growth.
     """
 
@@ -129,6 +128,21 @@ def new_layers(layer_map: Sequence[LayerSource]) -> list[int]:
         else:
             new.append(i)
     return new
+
+
+def is_inside(name: str, num_dimensions: int, names: Names) -> bool:
+    """Say whether a tensor is a matrix of a layer, which Muon can orthogonalise.
+
+    Experts are not: those of a layer are one tensor in memory, of three dimensions, though most
+    files hold matrices.
+
+    Args:
+        name: Its name in files.
+        num_dimensions: Those that it has there, or in memory.
+        names: How its name is to be read.
+    """
+    is_of_layer = names.layer_of(name) is not None and "experts" not in name.split(".")
+    return num_dimensions == 2 and is_of_layer
 
 
 def parameter_groups(
@@ -184,8 +198,7 @@ def parameter_groups(
             rate = embedding_learning_rate
         elif first in new and new_learning_rate is not None:
             rate = new_learning_rate
-        is_inside = parameter.ndim == 2 and names.layer_of(first) is not None
-        key = (rate, parameter.ndim > 1, is_inside, first in new)
+        key = (rate, parameter.ndim > 1, is_inside(first, parameter.ndim, names), first in new)
         parted.setdefault(key, []).append(name)
     return tuple(
         ParameterGroup(tuple(found), tuple(named[name] for name in found), rate, *rest)

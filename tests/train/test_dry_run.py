@@ -138,6 +138,20 @@ def test_memory_is_told_by_its_parts_and_what_is_counted_is_exact(tmp_path: Path
     )
 
 
+@pytest.mark.parametrize(
+    ("asked", "num_bytes"), [({}, 0), ({"new_warmup": 512}, 5), ({"trainable": "new"}, 5)], ids=str
+)
+def test_masks_and_copies_of_what_is_new_in_part_are_counted(
+    tmp_path: Path, asked: dict[str, Any], num_bytes: int
+) -> None:
+    """A byte and four an entry of gate, up and down of two layers."""
+    train = {"tokens": 1024, "learning_rate": 1e-2} | asked
+    grow = {"operator": "hyperclone", "ffn": 64}
+    recipe = runs.recipe(tmp_path, stages=[{"grow": grow}, {"train": train}])
+    weights = 4 * needs_models(recipe)[1].num_parameters
+    assert looked_at(recipe).memory.weights - weights == num_bytes * 2 * 3 * 16 * 64
+
+
 def test_of_stages_of_one_size_the_memory_is_that_of_the_one_that_trains_most(
     tmp_path: Path,
 ) -> None:
