@@ -48,8 +48,10 @@ _SAID_SINCE = {"rope_theta"}
 # Matrices with rows of zeros, which other programs are to be told of; axes, which are drawn.
 _RECORD_SINCE = (r',\n *"zero_rows": \{[^}]*\}', r',\s+"axes": \{[^}]*\}')
 _SECTION_SINCE = re.compile("^## In other programs\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
-# How a growth is drawn may change.
+# How a growth is drawn has changed: of pictures there are hashes of later ones, in a file of their
+# own as sha256sum writes it, to be written anew where a picture is drawn otherwise on purpose.
 _PICTURES = {"layers.svg", "widths.svg"}
+_PICTURE_SUMS = "PICTURES.SHA256SUMS"
 # What is copied, to show what differs; of the other files a hash is enough.
 _TEXTS = ("hfgrow.json", "README.md")
 
@@ -108,15 +110,35 @@ def put_kept_texts(name: str, out: Path) -> None:
 
 def _config_as_kept(out: Path) -> bytes:
     content = json.loads((out / _CONFIG).read_text())
+    assert content["rope_theta"] == content["rope_parameters"]["rope_theta"]
     kept = {key: value for key, value in content.items() if key not in _SAID_SINCE}
     return (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def kept_hashes(name: str) -> dict[str, str]:
     """Return the kept sha256 of each file of a growth."""
-    lines = (kept_growth(name) / _SUMS).read_text().splitlines()
-    found = {file: digest for digest, _, file in (line.partition("  ") for line in lines)}
+    found = _sums(kept_growth(name) / _SUMS)
     return {file: digest for file, digest in found.items() if file not in _PICTURES}
+
+
+def kept_pictures(name: str) -> dict[str, str]:
+    """Return the sha256 of each picture of a growth, as it was drawn last."""
+    found = _sums(HERE / _PICTURE_SUMS)
+    return {
+        path.removeprefix(f"{name}/"): digest
+        for path, digest in found.items()
+        if path.startswith(f"{name}/")
+    }
+
+
+def pictures(out: Path) -> dict[str, str]:
+    """Return the sha256 of each picture of a growth."""
+    return {path.name: digest(path) for path in out.iterdir() if path.name in _PICTURES}
+
+
+def _sums(path: Path) -> dict[str, str]:
+    lines = path.read_text().splitlines()
+    return {file: digest for digest, _, file in (line.partition("  ") for line in lines)}
 
 
 def hashes(out: Path) -> dict[str, str]:

@@ -43,6 +43,10 @@ def test_a_growth_writes_the_kept_bytes(grown: Path) -> None:
     assert kept.hashes(grown) == kept.kept_hashes(grown.name)
 
 
+def test_a_growth_is_drawn_as_it_was_drawn_last(grown: Path) -> None:
+    assert kept.pictures(grown) == kept.kept_pictures(grown.name)
+
+
 def test_a_growth_is_recorded_in_the_kept_words(grown: Path) -> None:
     assert kept.growth_record(grown) == kept.growth_record(kept.kept_growth(grown.name))
 
