@@ -94,16 +94,43 @@ def test_text_in_pictures_is_large_enough_to_be_read(chromium: str, page: Path, 
         assert plots.NAME_POINTS / 72 * plots.DPI * shown / natural >= _LEAST_TEXT
 
 
-def test_drawings_are_shown_with_what_is_hatched(chromium: str, tmp_path: Path) -> None:
+_SHOWN_WIDTH, _MARGIN = 480, 8
+
+
+def share_of_white(
+    image: Any, scale: float, x: float, y: float, width: float, height: float
+) -> Any:
+    """Return how much of a rectangle of a picture is white, where a page shows it."""
+    box = [_MARGIN + scale * at for at in (x, y, x + width, y + height)]
+    pixels = list(image.crop(tuple(map(round, box))).getdata())
+    return sum(min(pixel) > 240 for pixel in pixels) / len(pixels)
+
+
+def test_what_adds_nothing_is_shown_hatched_and_what_stands_beside_it_is_not(
+    chromium: str, tmp_path: Path
+) -> None:
     from PIL import Image
 
     layers = [LayerSource(i // 2, "zero" if i % 2 else "copy") for i in range(12)]
     axis = GrownAxis("hidden_size", without_factors(copied(64, padded(64, 128))), True)
-    for picture in (layer_picture(6, layers, "layers"), width_picture([axis], "widths")):
+    # Below the lowest hatched layer is a copy of 35, left of the new units are old ones.
+    for picture, right, down in (
+        (layer_picture(6, layers, "layers"), 0, 35),
+        (width_picture([axis], "widths"), -40, 0),
+    ):
         (tmp_path / "picture.svg").write_text(picture)
-        (tmp_path / "page.html").write_text('<img src="picture.svg" width="480">')
+        (tmp_path / "page.html").write_text(f'<img src="picture.svg" width="{_SHOWN_WIDTH}">')
         shot = tmp_path / "shot.png"
         open_in(chromium, tmp_path / "page.html", 500, f"--screenshot={shot}")
-        colours = Image.open(shot).convert("RGB").getcolors(1 << 20)
-        assert colours is not None
-        assert len(colours) > 30
+        image = Image.open(shot).convert("RGB")
+        drawn = r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" fill="url'
+        boxes = [[float(n) for n in one] for one in re.findall(drawn, picture)]
+        # A swatch of the legend is narrower, and stands elsewhere.
+        x, y, _, height = max((b for b in boxes if b[2] > 30), key=lambda box: box[1])
+        (natural,) = re.findall(r'viewBox="0 0 (\d+) ', picture)
+        # Left of the number in the middle, and inside the edges.
+        inside = (x + 4, y + 3, 28, height - 6)
+        beside = (inside[0] + right, inside[1] + down, *inside[2:])
+        scale = _SHOWN_WIDTH / int(natural)
+        assert 0.1 < share_of_white(image, scale, *inside) < 0.9
+        assert share_of_white(image, scale, *beside) == 0
