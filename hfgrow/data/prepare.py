@@ -186,7 +186,7 @@ def _alike(pieces: Iterator[Piece], label: str) -> Iterator[Piece]:
     kind: type[Piece] | None = None
     num_empty = 0
     for piece in pieces:
-        if piece == _NULL and kind is not TextPiece:
+        if isinstance(piece, TextPiece) and piece == _NULL and kind is not TextPiece:
             # A null is of the kind that the others are.
             num_empty += 1
             continue

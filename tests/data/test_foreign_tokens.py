@@ -14,7 +14,7 @@ import pytest
 from hfgrow.data.data_files import MEGATRON, NANOSET, DataFile
 from hfgrow.data.foreign_tokens import read_tokens
 from hfgrow.data.prepare import documents_of, identify, prepare, size_of
-from hfgrow.data.sources import TextSource, named_source
+from hfgrow.data.sources import TextSource, named_source, text_files_of
 from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.errors import TrainingError, UsageError
 from tests.data.corpora import (
@@ -262,6 +262,26 @@ def test_a_list_of_something_else_than_tokens_is_refused(
     path = write_rows(tmp_path / "a.jsonl", [{"input_ids": [1, value]}])
     said = f"a.jsonl line 1: the column input_ids holds a list with {value!r} in it, which is no "
     assert said in str(refusal(path, encoder, text_column="input_ids"))
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_null_among_lists_of_tokens_is_no_document(
+    at: int, encoder: TextTokenizer, tmp_path: Path
+) -> None:
+    rows: list[dict[str, Any]] = [{"input_ids": [5, 6]}, {"input_ids": [7]}]
+    rows.insert(at, {"input_ids": None})
+    path = write_rows(tmp_path / "tokens.jsonl", rows)
+    files = prepared(path, tmp_path / "out", encoder, text_column="input_ids")
+    assert documents(files) == [[5, 6], [7]]
+
+
+def test_half_a_pair_in_a_folder_of_text_is_left_out_with_a_note(tmp_path: Path) -> None:
+    (tmp_path / "prose.txt").write_text("one\n")
+    (tmp_path / "tags.idx").write_bytes(b"of something else")
+    found = text_files_of(named_source(str(tmp_path)))
+    assert [file.name for file in found.files] == ["prose.txt"]
+    assert "tokens without their other file" in " ".join(found.notes)
+    assert "tags.idx" in " ".join(found.notes)
 
 
 def test_text_and_tokens_are_two_sources(
