@@ -272,3 +272,13 @@ def test_a_file_of_text_and_wrong_numbers_are_told_in_the_words_of_the_command(
 def test_positions_may_be_left_out_of_the_config(model: Path) -> None:
     edit_json(model / "config.json", max_position_embeddings=...)
     assert scan(model, Silent(), max_block=1, tokens=20).num_tokens == 20
+
+
+def test_blocks_have_at_least_one_layer(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="max_block must be at least 1, not 0"):
+        scan(tmp_path, Silent(), max_block=0)
+
+
+def test_a_text_of_one_token_is_too_short(model: Path) -> None:
+    with pytest.raises(ModelError, match="fewer than 2 tokens of the probe text"):
+        scan(model, Silent(), text="a")

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
 from hfgrow.errors import UsageError
-from hfgrow.growth.steps import read_steps, suffix_of, suffix_of_steps
+from hfgrow.growth.steps import check_steps, planned, read_steps, suffix_of, suffix_of_steps
 from hfgrow.plan.operators import OPERATORS
 from tests.checkpoints import MakeCheckpoint
 from tests.program import call_hfgrow, run_hfgrow
@@ -339,3 +341,15 @@ def test_a_merge_that_is_no_growth_is_refused(
     (tmp_path / "mk.yaml").write_text(SLICES.replace(old, new))
     with pytest.raises(UsageError, match=said):
         read_steps(tmp_path / "mk.yaml")
+
+
+@pytest.mark.parametrize("step", [("stack",), "stack", (3, {}), ("stack", [2])], ids=str)
+def test_a_step_from_python_that_is_none_is_named(step: Any) -> None:
+    with pytest.raises(UsageError, match="is no name with arguments") as caught:
+        check_steps([step])
+    assert caught.value.hint.startswith('steps=[("stack", {"g": 4})]')
+
+
+def test_a_growth_without_steps_is_none(make_checkpoint: MakeCheckpoint) -> None:
+    with pytest.raises(UsageError, match="there is no growth step"):
+        planned(read(LocalFolder(make_checkpoint())), [])

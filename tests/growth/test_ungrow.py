@@ -162,3 +162,9 @@ def test_where_no_hash_is_recorded_the_base_is_looked_for(
         told = " ".join(found.stderr.split())
         assert "not compared" in told
         assert "whether an old weight has moved is not known" in told
+
+
+def test_experts_are_not_taken_back(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    folder = grown(make_checkpoint("mistral"), [("upcycle", {"experts": 4})], tmp_path / "grown")
+    with pytest.raises(ModelError, match="experts are another family than the base"):
+        ungrow(folder, tmp_path / "back")

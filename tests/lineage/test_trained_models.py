@@ -105,6 +105,12 @@ def test_a_growth_from_trained_weights_is_verified_against_them(work: Path) -> N
     assert succeed("verify", "again", cwd=work).stdout == before
 
 
+def test_trained_weights_are_not_compared_with_a_base(made: Path) -> None:
+    finished = call_hfgrow("verify", "trained", "--base", "base", cwd=made)
+    assert finished.returncode == 2
+    assert "a trained model is compared with its record, not with a base or text" in finished.stderr
+
+
 def test_a_trained_model_is_not_reproduced(made: Path) -> None:
     message = refused("reproduce", "./trained", cwd=made)
     assert "each growth is reproducible, trained weights are not" in message

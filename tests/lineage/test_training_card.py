@@ -1,13 +1,19 @@
 """The card of a trained model: what was done, on what, at what cost, and nothing that is untrue."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.errors import ModelError, OutputError
+from hfgrow.lineage.canvas import write_picture
 from hfgrow.lineage.card import card_files, metadata
+from hfgrow.lineage.describe import training_lines
 from hfgrow.lineage.manifest import Compute, Manifest
+from hfgrow.lineage.reading import manifest_of
 from hfgrow.lineage.records import Elsewhere
 from tests.links import GROWN, link
 from tests.trained import (
@@ -252,3 +258,21 @@ def test_of_very_many_texts_the_first_are_told_and_the_others_counted() -> None:
     assert "`part-49.txt`" in text
     assert "part-50.txt" not in text
     assert "| and 3 more, in hfgrow.json | | | |" in text
+
+
+def test_what_trained_is_told_where_it_was_not_all() -> None:
+    (link,) = trained_only(trainable="new").trainings
+    assert "trained weights: new" in training_lines(link)
+    (link,) = trained_only().trainings
+    assert not [line for line in training_lines(link) if line.startswith("trained weights")]
+
+
+def test_a_folder_that_is_not_there_has_no_lineage(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no folder"):
+        manifest_of(LocalFolder(tmp_path / "nothing"))
+
+
+def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot write .*loss\.png: Not a directory"):
+        write_picture(tmp_path / "file" / "loss.png", b"")
