@@ -68,7 +68,13 @@ COMPLETIONS = {
 }
 
 
-@pytest.mark.parametrize("typed", COMPLETIONS)
+@pytest.mark.parametrize(
+    "typed",
+    [
+        pytest.param(typed, marks=() if i % 3 == 0 else pytest.mark.slow)
+        for i, typed in enumerate(COMPLETIONS)
+    ],
+)
 def test_a_shell_completes_names(typed: str) -> None:
     asked = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
     finished = subprocess.run(

@@ -17,6 +17,7 @@ from hfgrow.plan.families.table import Kind, Role, layer_of
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource
 from hfgrow.plan.tensors import Blend, Fill, Normal, Recipe
 from tests.checkpoints import SIZES, TRAITS, MakeCheckpoint
+from tests.growths import NEAR
 
 NORM, OUT = "input_layernorm.weight", "self_attn.o_proj.weight"
 LAYER_MAPS = st.lists(st.integers(0, 3), min_size=1, max_size=12)
@@ -29,7 +30,10 @@ def lists_by_transformers(model_type: str, config: dict[str, Any]) -> dict[str, 
 
 
 @pytest.mark.parametrize("explicit", [False, True], ids=["derived", "explicit"])
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize(
+    "model_type",
+    [pytest.param(name, marks=pytest.mark.slow if name in NEAR else ()) for name in FAMILIES],
+)
 @given(layer_map=LAYER_MAPS)
 def test_a_layer_keeps_its_kind_wherever_it_goes(
     model_type: str, explicit: bool, layer_map: list[int]

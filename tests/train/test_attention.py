@@ -100,7 +100,14 @@ def test_layer_windows_are_those_the_layers_ask_for(
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("model_type", sorted({*DENSE} - WINDOWED))
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        # Tracing takes seconds, and says the same of all that have no windows.
+        pytest.param(name, marks=() if name in ("llama", "olmo2") else pytest.mark.slow)
+        for name in sorted({*DENSE} - WINDOWED)
+    ],
+)
 def test_the_traced_graph_has_no_mask(model_type: str, make_checkpoint: MakeCheckpoint) -> None:
     """The stock attention has one when traced, and loses grouped heads with it."""
     model = own(make_checkpoint(model_type))

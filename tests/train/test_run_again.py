@@ -25,7 +25,9 @@ LONG = {"tokens": 1024, "learning_rate": 1e-2}
 RECORDS = ("run.json", "recipe.yaml", "metrics.jsonl")
 
 
-@pytest.mark.parametrize("step", [2, 4, 5])
+@pytest.mark.parametrize(
+    "step", [pytest.param(2, marks=pytest.mark.slow), 4, pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_a_run_with_growth_resumes_bit_by_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:

@@ -41,8 +41,15 @@ def break_gradients(monkeypatch: pytest.MonkeyPatch, steps: range, norm: float) 
 
 
 @pytest.mark.case("H1")
-@pytest.mark.parametrize("case", ["truncated", "missing", "flipped"])
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize(
+    ("file", "case"),
+    [
+        # Every file and every damage once; the other pairs with the slow tests.
+        pytest.param(file, case, marks=() if i == j else pytest.mark.slow)
+        for i, file in enumerate(("model.safetensors", "optimizer.safetensors", "state.json"))
+        for j, case in enumerate(("truncated", "missing", "flipped"))
+    ],
+)
 def test_a_damaged_checkpoint_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, case: str
 ) -> None:
