@@ -250,3 +250,14 @@ def test_the_harness_itself_measures_a_task_of_local_files(tmp_path: Path) -> No
     assert found.returncode == 0, found.stdout
     (result,) = json.loads(found.stdout)["tasks"][0]["benchmarks"]
     assert (result["metric"], result["value"], result["num_samples"]) == ("acc", 0.5, 2)
+
+
+def test_examples_and_tasks_of_ones_own_reach_the_harness(place: Path) -> None:
+    (place / "own").mkdir()
+    words = ("--tasks", "mine", "--num-fewshot", "3", "--include-path", "own")
+    finished = call_hfgrow("eval", "grown", *words, cwd=place)
+    assert finished.returncode == 0, finished.stderr
+    (line,) = [one for one in finished.stderr.splitlines() if one.startswith("measured ")]
+    asked = line.split()
+    assert asked[asked.index("--num_fewshot") + 1] == "3"
+    assert Path(asked[asked.index("--include_path") + 1]) == (place / "own").resolve()
