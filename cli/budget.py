@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,14 +29,15 @@ from hfgrow.study.budget import (
     growth_factor_advice,
     reported_tokens_per_parameter,
 )
-from hfgrow.study.budget_recipe import check_recipe, recipe_text, write_recipe
-from hfgrow.study.law_fit import Fit, fit_files
-from hfgrow.train.flops import USUAL_MFU
+from hfgrow.train.peaks import USUAL_MFU
 from hfgrow.train.recipe.speech import in_keys
 
 from . import options
 from .help_pages import LOOK
 from .terminal import Console, broken
+
+if TYPE_CHECKING:
+    from hfgrow.study.law_fit import Fit
 
 _EXAMPLES = """\
 hfgrow budget TinyLlama --g 4 --tokens 300B
@@ -125,6 +126,8 @@ def budget(
     law, found = PAPER, None
     if fit:
         require("--fit", "numpy")
+        from hfgrow.study.law_fit import fit_files
+
         found = fit_files(fit, f"fitted to {', '.join(printable(path, 200) for path in fit)}")
         law = found.law
     asked = (model, parameters, tokens, flops)
@@ -141,6 +144,8 @@ def budget(
         require("--plot", "matplotlib", extra="plots")
     sources = _sources(model, recipe, data)
     if recipe is not None:
+        from hfgrow.study.budget_recipe import check_recipe, recipe_text, write_recipe
+
         check_recipe(recipe, overwrite=overwrite)
         require("--recipe", "pydantic")
     num_base, name, layers, text = None, None, None, ""
@@ -321,7 +326,7 @@ def _expected(budget: Budget) -> list[str]:
     ]
 
 
-def _fit_lines(found: Fit) -> list[str]:
+def _fit_lines(found: "Fit") -> list[str]:
     law: TimingLaw = found.law
     constants = zip("abc", (law.a, law.b, law.c), found.errors, strict=True)
     return [

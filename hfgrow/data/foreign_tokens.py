@@ -31,10 +31,10 @@ import numpy.typing as npt
 
 from hfgrow.data.data_files import MEGATRON, DataFile, failures, parts_of
 from hfgrow.data.documents import Advance, TokenPiece
-from hfgrow.data.sketch import Sketcher
 from hfgrow.data.sources import TextSource
 from hfgrow.data.text_tokenizer import TextTokenizer
-from hfgrow.data.token_folder import SKETCHES, ShardWriter, SourceRecord
+from hfgrow.data.token_folder import ShardWriter, SourceRecord
+from hfgrow.data.tokenise import SourceTokens
 from hfgrow.errors import ModelError, TrainingError, foreign, printable
 
 _MAGIC, _VERSION = b"MMIDIDX\0\0", 1
@@ -281,14 +281,14 @@ def copied(
         TrainingError: There is no token in it, or one that tokenizer or model do not have.
         ModelError: The tokenizer cannot decode.
     """
-    first_token, first_document = writer.num_tokens, writer.num_documents
+    written = SourceTokens(source, identity, writer)
     limit = min(vocab_size, tokenizer.encoder.get_vocab_size())
-    sketcher, digest = Sketcher(), hashlib.blake2b(digest_size=8)
-    num_blank = num_bytes = nbytes = max_token = 0
+    digest = hashlib.blake2b(digest_size=8)
+    num_blank = num_bytes = nbytes = 0
     is_first, number = True, 1
     for batch in _batches(pieces):
         texts = _decoded(tokenizer, batch, limit, source.label, number)
-        if writer.num_tokens == first_token:
+        if written.is_empty:
             both = zip(batch, texts, strict=True)
             first = next((one for one in both if len(one[0].tokens)), None)
             for note in _notes(tokenizer, *first) if first else ():
@@ -313,26 +313,11 @@ def copied(
             num_bytes, nbytes, digest = num_bytes + nbytes, 0, hashlib.blake2b(digest_size=8)
             is_first, number = True, number + 1
         tokens = np.concatenate([piece.tokens for piece in batch]).astype(np.uint32)
-        max_token = max(max_token, int(tokens.max(initial=0)))
-        writer.append(tokens, starts, hashes, sizes)
-        sketcher.update(tokens)
-    if writer.num_tokens == first_token:
+        written.seen(tokens)
+        written.append(tokens, starts, hashes, sizes)
+    if written.is_empty:
         raise TrainingError(f"{source.label} has no tokens ({num_blank} empty documents)")
-    sketch = sketcher.finish()
-    writer.append_list(SKETCHES, sketch.hashes)
-    record = SourceRecord(
-        label=source.label,
-        identity=identity,
-        first_token=first_token,
-        num_tokens=writer.num_tokens - first_token,
-        first_document=first_document,
-        num_documents=writer.num_documents - first_document,
-        num_blank=num_blank,
-        num_bytes=num_bytes,
-        sketch_size=len(sketch.hashes),
-        sketch_shift=sketch.shift,
-    )
-    return record, max_token
+    return written.record(num_blank=num_blank, num_bytes=num_bytes), written.max_token
 
 
 def _notes(tokenizer: TextTokenizer, piece: TokenPiece, text: str) -> Iterator[str]:

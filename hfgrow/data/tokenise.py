@@ -42,6 +42,50 @@ class TextChunk(NamedTuple):
     end: DocumentEnd | None
 
 
+class SourceTokens:
+    """The tokens of one source on their way into the shards: appended, counted, sketched."""
+
+    def __init__(self, source: TextSource, identity: dict[str, Any], writer: ShardWriter) -> None:
+        self._source, self._identity, self._writer = source, identity, writer
+        self._first_token, self._first_document = writer.num_tokens, writer.num_documents
+        self._sketcher = Sketcher()
+        self.max_token = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no token has come yet."""
+        return self._writer.num_tokens == self._first_token
+
+    def append(
+        self, tokens: Any, starts: "array[int]", hashes: "array[int]", nbytes: "array[int]"
+    ) -> None:
+        """Write tokens, where documents begin in all that is written, and what ended among them."""
+        self._writer.append(tokens, starts, hashes, nbytes)
+        self._sketcher.update(tokens)
+
+    def seen(self, tokens: Any) -> int:
+        """Return the largest token so far, these among them."""
+        self.max_token = max(self.max_token, int(tokens.max(initial=0)))
+        return self.max_token
+
+    def record(self, *, num_blank: int, num_bytes: int) -> SourceRecord:
+        """Return what is recorded of the source, with its sketch written."""
+        sketch = self._sketcher.finish()
+        self._writer.append_list(SKETCHES, sketch.hashes)
+        return SourceRecord(
+            label=self._source.label,
+            identity=self._identity,
+            first_token=self._first_token,
+            num_tokens=self._writer.num_tokens - self._first_token,
+            first_document=self._first_document,
+            num_documents=self._writer.num_documents - self._first_document,
+            num_blank=num_blank,
+            num_bytes=num_bytes,
+            sketch_size=len(sketch.hashes),
+            sketch_shift=sketch.shift,
+        )
+
+
 def tokenise(
     source: TextSource,
     identity: dict[str, Any],
@@ -67,9 +111,8 @@ def tokenise(
         TrainingError: There is no text in it.
         ModelError: The tokenizer makes a token that the model does not have.
     """
-    first_token, first_document = writer.num_tokens, writer.num_documents
-    chunker, sketcher = Chunker(keeps_space=tokenizer.keeps_space), Sketcher()
-    num_bytes = max_token = 0
+    written = SourceTokens(source, identity, writer)
+    chunker, num_bytes = Chunker(keeps_space=tokenizer.keeps_space), 0
     for batch, ids in _encoded(chunker.chunks(pieces), tokenizer.encode):
         flat, starts, hashes, nbytes = array("I"), array("Q"), array("Q"), array("Q")
         for chunk, part in zip(batch, ids, strict=True):
@@ -82,31 +125,16 @@ def tokenise(
                 hashes.append(chunk.end.hash)
                 nbytes.append(chunk.end.nbytes)
         tokens = np.array(flat, np.uint32)
-        max_token = max(max_token, int(tokens.max(initial=0)))
-        check_token(max_token, vocab_size, tokenizer)
-        writer.append(tokens, starts, hashes, nbytes)
-        sketcher.update(tokens)
+        check_token(written.seen(tokens), vocab_size, tokenizer)
+        written.append(tokens, starts, hashes, nbytes)
         num_bytes += sum(nbytes)
-    if writer.num_tokens == first_token:
+    if written.is_empty:
         raise TrainingError(
             f"{source.label} has 0 usable tokens ({chunker.num_blank} blank documents)",
             hint="name files with text in them",
         )
-    sketch = sketcher.finish()
-    writer.append_list(SKETCHES, sketch.hashes)
-    record = SourceRecord(
-        label=source.label,
-        identity=identity,
-        first_token=first_token,
-        num_tokens=writer.num_tokens - first_token,
-        first_document=first_document,
-        num_documents=writer.num_documents - first_document,
-        num_blank=chunker.num_blank,
-        num_bytes=num_bytes,
-        sketch_size=len(sketch.hashes),
-        sketch_shift=sketch.shift,
-    )
-    return record, max_token
+    record = written.record(num_blank=chunker.num_blank, num_bytes=num_bytes)
+    return record, written.max_token
 
 
 def check_token(token: int, vocab_size: int, tokenizer: TextTokenizer) -> None:

@@ -179,7 +179,9 @@ def scan(
     cost = _Cost.of(plan, max_block, damped, len(sequences), length)
     progress.say(
         f"Scanning {cost.num_blocks} blocks of up to {min(max_block, plan.num_hidden_layers)} of "
-        f"{plan.num_hidden_layers} layers on {sequences.numel()} tokens of {name}: "
+        f"{plan.num_hidden_layers} layers on {sequences.numel()} tokens of {name}"
+    )
+    progress.say(
         f"{cost.num_layer_runs:,} runs of a layer, {shown(cost.flops)} FLOPs, "
         f"{size(_FLOAT32 * plan.num_parameters)} of weights in memory"
     )
@@ -321,8 +323,9 @@ def _measured(
                 # Once more: the first pass reads the weights from the disk.
                 begun_s = time.monotonic()
                 stack.record(tokens)
-                left = duration((time.monotonic() - begun_s) * (cost.flops / plain - 1))
-                progress.say(f"The blocks take about {left}")
+                left_s = (time.monotonic() - begun_s) * (cost.flops / plain - 1)
+                if left_s >= 1:
+                    progress.say(f"The blocks take about {duration(left_s)}")
             done += plain
             inside = None
             for start, stop in losses:

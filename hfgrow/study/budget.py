@@ -20,7 +20,7 @@ from math import log10
 from hfgrow.console import shown
 from hfgrow.errors import UsageError, argument, one_of
 from hfgrow.lineage.canvas import canvas, picture_bytes
-from hfgrow.train.flops import PEAKS, USUAL_MFU
+from hfgrow.train.peaks import PEAKS, USUAL_MFU
 
 # A power of ten that a float holds, and no budget reaches.
 _MOST_EXPONENT = 300.0

@@ -318,6 +318,11 @@ def plan_stages(recipe: Recipe, base: GrowthPlan, growth: Link | None) -> Iterat
                 layer_map = plan.steps[-1].layer_map
             elif stage.train:
                 _check_trainable(recipe, stage.train, plan)
+                if stage.train.new_warmup is not None and layer_map is None:
+                    raise UsageError(
+                        "new_warmup is of what a growth added, and nothing grew before this stage",
+                        hint="leave it out here",
+                    )
                 older = kept() if stage.train.looks_at_growth else None
                 names = names_in_files(plan)
                 trained = trained_names(plan.tensors, stage.train, layer_map, older, names)

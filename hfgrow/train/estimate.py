@@ -15,7 +15,7 @@ from typing import Any
 
 from hfgrow.growth.loading import available_nbytes, built_model, config_of
 from hfgrow.plan.families import FAMILIES
-from hfgrow.train.flops import USUAL_MFU
+from hfgrow.train.peaks import USUAL_MFU
 from hfgrow.train.recipe.recipe import Recipe
 
 _FLOAT32 = 4
@@ -150,16 +150,19 @@ def _activations(recipe: Recipe, config: Mapping[str, Any], num_parameters: int)
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     from hfgrow.train.attention import use_causal_attention
+    from hfgrow.train.derived_flops import has_experts
 
     text = _text(config)
     is_bf16 = recipe.precision == "bf16"
-    dtype = torch.bfloat16 if is_bf16 else torch.float32
-    kept: dict[int, Any] = {}
+    # Without numbers torch multiplies experts in bfloat16 alone; what they keep is twice that.
+    is_half = not is_bf16 and has_experts(text.to_dict())
+    dtype = torch.bfloat16 if is_bf16 or is_half else torch.float32
+    kept: dict[int, tuple[Any, int]] = {}
 
     def pack(tensor: Any) -> Any:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage
+            kept[storage._cdata] = storage, 2 if is_half and tensor.dtype == dtype else 1
         return tensor
 
     shape = (recipe.micro_batch_size, recipe.data.sequence_length)
@@ -176,7 +179,7 @@ def _activations(recipe: Recipe, config: Mapping[str, Any], num_parameters: int)
     except Exception:
         # A model that cannot do without numbers: the other parts are still worth telling.
         return None
-    saved = sum(int(storage.nbytes()) for storage in kept.values())
+    saved = sum(int(storage.nbytes()) * times for storage, times in kept.values())
     layers = int(text.num_hidden_layers)
     whole = prod(shape) * int(text.hidden_size) * _FLOAT32
     if recipe.activation_checkpointing:

@@ -247,21 +247,21 @@ def test_a_pull_tells_what_the_hub_answered(hub: Hub, call: str, status: int) ->
     assert (pull(resolve("bob/base", client), client) / "LICENSE").read_bytes() == BASE["LICENSE"]
 
 
+CALLS_OF_A_PUSH = [
+    "GET /api/whoami",
+    "GET /api/models/alice",
+    "POST /api/repos/create",
+    "POST /api/validate-yaml",
+    "POST .*/preupload/",
+    "POST .*/objects/batch",
+    "PUT ",
+    "POST .*/commit/",
+]
+
+
 @pytest.mark.case("F-1", "F-2", "F-5", "F-6", "F-7", "F-8", "F-16", "F-22")
 @pytest.mark.parametrize("status", EXIT_CODES)
-@pytest.mark.parametrize(
-    "call",
-    [
-        "GET /api/whoami",
-        "GET /api/models/alice",
-        "POST /api/repos/create",
-        "POST /api/validate-yaml",
-        "POST .*/preupload/",
-        "POST .*/objects/batch",
-        "PUT ",
-        "POST .*/commit/",
-    ],
-)
+@pytest.mark.parametrize("call", CALLS_OF_A_PUSH)
 def test_a_push_tells_what_the_hub_answered_and_changes_nothing(
     hub: Hub, grown: Path, call: str, status: int
 ) -> None:
@@ -298,19 +298,7 @@ def test_a_push_into_a_repository_that_exists_tells_what_the_hub_answered(
 
 
 @pytest.mark.case("F-10")
-@pytest.mark.parametrize(
-    "call",
-    [
-        "GET /api/whoami",
-        "GET /api/models/alice",
-        "POST /api/repos/create",
-        "POST /api/validate-yaml",
-        "POST .*/preupload/",
-        "POST .*/objects/batch",
-        "PUT ",
-        "POST .*/commit/",
-    ],
-)
+@pytest.mark.parametrize("call", CALLS_OF_A_PUSH)
 def test_no_call_of_a_push_waits_for_ever(
     hub: Hub, grown: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hfgrow.console import Silent
-from hfgrow.errors import GrowthError
+from hfgrow.errors import GrowthError, UsageError
 from hfgrow.hub.client import HubClient
 from hfgrow.train import dry_run
 from hfgrow.train.recipe.recipe import recipe_of
@@ -174,13 +174,16 @@ def test_activations_grow_with_the_micro_batch_and_shrink_when_recomputed(tmp_pa
     assert kept(activation_checkpointing=True) < kept()
 
 
-def test_activations_are_those_that_training_keeps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, {"model_type": "mixtral", "num_local_experts": 4}], ids=str)
+def test_activations_are_those_that_training_keeps(tmp_path: Path, more: dict[str, Any]) -> None:
     import torch
 
     from hfgrow.growth.loading import built_model, config_of, filled_config
     from hfgrow.train.attention import use_causal_attention
 
-    found = looked_at(runs.recipe(tmp_path))
+    recipe = runs.recipe(tmp_path)
+    recipe["base"]["config"] |= more
+    found = looked_at(recipe)
     model = built_model(config_of(filled_config(found.models[0].plan.config)))
     use_causal_attention(model)
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -216,3 +219,9 @@ def test_json_has_all_that_the_table_says(tmp_path: Path) -> None:
     assert found["rate"]["is_measured"]
     assert found["stages"][0]["flops"] == found["flops"]
     assert found["recipe"]["optimizer"]["betas"] == [0.9, 0.95]
+
+
+def test_a_warmup_of_what_is_new_is_refused_where_nothing_has_grown(tmp_path: Path) -> None:
+    stages = [{"train": {"tokens": 1024, "learning_rate": 1e-2, "new_warmup": 0.5}}]
+    with pytest.raises(UsageError, match="new_warmup is of what a growth added"):
+        looked_at(runs.recipe(tmp_path, stages=stages))

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from hfgrow.plan.families import FAMILIES
-from hfgrow.train.flops import PEAKS, arithmetic, peak_flops, peak_of, spent_flops, utilization
+from hfgrow.train.flops import arithmetic, peak_flops, spent_flops, utilization
+from hfgrow.train.peaks import PEAKS, peak_of
 from tests.checkpoints import MakeCheckpoint, load, probe
 from tests.families import EVERY_FAMILY
 
