@@ -77,7 +77,7 @@ def open_texts(
         return replace(found, validation=_distinct(found.validation))
 
     corpus = devices.on_main(opened) or opened()
-    for note in corpus.notes:
+    for note in (*corpus.notes, *lacks(plan.family, opened_tokenizer, recipe.data.bos)):
         progress.say(f"Note: {note}")
     order = BlockOrder(
         corpus.train,
@@ -112,10 +112,23 @@ def begun(
             "data.bos is sequence, but the tokenizer names no bos_token to begin one with",
             hint="set bos_token in tokenizer_config.json, or leave data.bos out",
         )
-    family = FAMILIES.get(model_type)
-    is_usual = family is not None and family.begins_with_bos
-    begins = bos == "sequence" or (bos is None and is_usual)
+    begins = bos == "sequence" or (bos is None and _usually_begins(model_type))
     return tuple(replace(view, bos=tokenizer.bos if begins else None) for view in views)
+
+
+def lacks(model_type: str, tokenizer: TextTokenizer, bos: str | None) -> tuple[str, ...]:
+    """Return a note where sequences should begin with a token that the tokenizer does not name."""
+    if bos is not None or tokenizer.bos is not None or not _usually_begins(model_type):
+        return ()
+    return (
+        f"a {model_type} is trained on sequences that begin with bos_token, and the tokenizer "
+        "names none: they begin as the text falls",
+    )
+
+
+def _usually_begins(model_type: str) -> bool:
+    family = FAMILIES.get(model_type)
+    return family is not None and family.begins_with_bos
 
 
 def _distinct(views: Sequence[TokenView]) -> tuple[TokenView, ...]:

@@ -10,7 +10,7 @@ from hfgrow.data.order import BlockOrder
 from hfgrow.data.views import TokenView
 from hfgrow.errors import ModelError
 from hfgrow.train.recipe.recipe import recipe_of
-from hfgrow.train.text import begun
+from hfgrow.train.text import begun, lacks
 from tests.data.corpora import prepared, tokenizer, write_stories
 from tests.train.runs import recipe
 
@@ -51,6 +51,15 @@ def test_a_token_that_the_tokenizer_lacks_cannot_begin_a_sequence(view: TokenVie
     assert begun([view], "gemma", without)[0].bos is None
     with pytest.raises(ModelError, match=r"data\.bos is sequence, but the tokenizer names no"):
         begun([view], "llama", without, "sequence")
+
+
+def test_a_family_that_begins_so_is_told_where_the_tokenizer_lacks_the_token() -> None:
+    without = replace(ENCODER, bos=None)
+    (note,) = lacks("gemma", without, None)
+    assert "a gemma is trained on sequences that begin with bos_token" in note
+    assert not lacks("gemma", ENCODER, None)
+    assert not lacks("gemma", without, "document")
+    assert not lacks("llama", without, None)
 
 
 def test_a_sequence_begins_with_the_token_and_predicts_what_it_did(view: TokenView) -> None:
