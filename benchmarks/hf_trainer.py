@@ -56,7 +56,7 @@ class _Clock(TrainerCallback):
 class _InOrder(Trainer):
     def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
         # A Trainer may have none; this one has.
-        return torch.utils.data.SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+        return torch.utils.data.SequentialSampler(self.train_dataset)  # type: ignore[arg-type]  # as above
 
 
 def main() -> None:

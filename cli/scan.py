@@ -73,7 +73,8 @@ def scan(
 ) -> None:
     """Run every short block of layers twice in memory, and say which one to repeat.
 
-    Nothing is written. The loss is that of the model which `hfgrow partial` grows by the pattern.
+    Nothing is written. The loss is that of the model which `hfgrow partial` grows by the pattern,
+    damped with --damp-repeats 1.
     More: hfgrow docs operators
     """
     require("hfgrow scan", *TRANSFORMERS, "tokenizers")

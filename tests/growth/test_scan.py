@@ -169,6 +169,18 @@ def test_a_damped_whole_is_what_partial_and_branch_scale_make(
     assert found.base_loss == loss_of(folder, [probe_of(folder, 20)])
 
 
+def test_a_damped_block_is_what_partial_and_damped_repeats_make(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    folder = make_checkpoint("qwen3", tokenizer=True)
+    found = scan(folder, Silent(), damped=True, max_block=2, tokens=20)
+    for i in (0, 3, -1):
+        partial: Step = ("partial", {"pattern": found.blocks[i].pattern})
+        damped: Step = ("branch-scale", {"exponent": 1.0, "repeats": True})
+        out = grown(folder, tmp_path / str(i), partial, damped)
+        assert found.blocks[i].loss == loss_of(out, [probe_of(folder, 20)])
+
+
 def test_both_passes_through_a_damped_block_add_half(model: Path, tmp_path: Path) -> None:
     """Biases are a part of what a branch adds."""
     from safetensors.torch import save_file
