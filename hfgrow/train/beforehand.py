@@ -18,6 +18,7 @@ from hfgrow.lineage.describe import describe_step
 from hfgrow.train.cadence import cadence_line
 from hfgrow.train.recipe.parts import text_source
 from hfgrow.train.recipe.recipe import Recipe
+from hfgrow.train.recipe.stages import Train
 from hfgrow.train.run_folder import RunFolder
 
 
@@ -96,6 +97,14 @@ def recipe_lines(
             yield (
                 f"  stage {number}: train{sizes.get(number, '')} on {train.tokens:,} tokens, "
                 f"{steps:,} steps of {recipe.batch_tokens:,}; {recipe.optimizer.name}, "
-                f"{train.schedule}, learning rate {train.learning_rate:g}{cost}"
+                f"{train.schedule}, learning rate {train.learning_rate:g}{_of_part(train)}{cost}"
             )
     yield f"  checkpoints: {cadence_line(recipe.checkpoint)}"
+
+
+def _of_part(train: Train) -> str:
+    """Say what alone trains, and what rises by itself; nothing where all train alike."""
+    trainable = train.trainable
+    wanted = trainable if isinstance(trainable, str) else " ".join(trainable)
+    only = "" if wanted == "all" else f", trainable {printable(wanted, 100)}"
+    return only + ("" if train.new_warmup is None else f", new_warmup {train.new_warmup}")

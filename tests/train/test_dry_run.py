@@ -225,3 +225,10 @@ def test_a_warmup_of_what_is_new_is_refused_where_nothing_has_grown(tmp_path: Pa
     stages = [{"train": {"tokens": 1024, "learning_rate": 1e-2, "new_warmup": 0.5}}]
     with pytest.raises(UsageError, match="new_warmup is of what a growth added"):
         looked_at(runs.recipe(tmp_path, stages=stages))
+
+
+def test_a_stage_that_trains_a_part_alone_says_so(tmp_path: Path) -> None:
+    last = {"tokens": 1024, "learning_rate": 1e-2, "trainable": "new", "new_warmup": 0.5}
+    lines = planned(runs.recipe(tmp_path, stages=[*runs.GROWN[:2], {"train": last}]))
+    assert "learning rate 0.01, trainable new, new_warmup 0.5; " in lines[3]
+    assert "trainable" not in lines[1]
