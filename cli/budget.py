@@ -33,7 +33,6 @@ from hfgrow.train.peaks import USUAL_MFU
 from hfgrow.train.recipe.speech import in_keys
 
 from . import options
-from .help_pages import LOOK
 from .terminal import Console, broken
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ _HINT = "hfgrow budget --parameters 7B --tokens 300B, or hfgrow budget MODEL --g
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("budget", rich_help_panel=LOOK, epilog=_EXAMPLES)(budget)
+    app.command("budget", epilog=_EXAMPLES)(budget)
 
 
 def budget(

@@ -13,7 +13,7 @@ from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
 
 from . import options
-from .help_pages import TRAIN, App, Group
+from .help_pages import App, Group
 from .terminal import Console, say_block
 
 _DATA_EXAMPLES = """\
@@ -22,12 +22,12 @@ hfgrow data prepare text/*.jsonl --tokenizer SmolLM2-135M --out tokens
 _REQUIRED = ("numpy", "tokenizers")
 
 
-def register_data(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     """Add the group of commands to the program."""
     data = App(name="data", cls=Group, help="Tokenise text for training.")
     data.command("prepare", epilog=_DATA_EXAMPLES)(prepare)
     data.command("check")(check)
-    app.add_typer(data, rich_help_panel=TRAIN)
+    app.add_typer(data)
 
 
 def prepare(

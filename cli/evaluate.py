@@ -21,7 +21,6 @@ from hfgrow.lineage.records import Benchmark, recordable
 from hfgrow.lineage.tables import text_table
 
 from . import options
-from .help_pages import TRAIN
 from .terminal import Console
 from .words import aliases
 
@@ -38,7 +37,7 @@ _TOKENS, _BATCH_SIZE = "1M", "8"
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("eval", rich_help_panel=TRAIN, no_args_is_help=True, epilog=_EXAMPLES)(evaluate)
+    app.command("eval", no_args_is_help=True, epilog=_EXAMPLES)(evaluate)
 
 
 def evaluate(

@@ -11,7 +11,6 @@ from hfgrow.checkpoint.staging import translated
 from hfgrow.errors import GrowthError, OutputError, UsageError, printable
 
 from . import options
-from .help_pages import ON_HUB
 from .terminal import Console
 
 _NAME = "grow"
@@ -21,7 +20,7 @@ _OWNER = "-local"
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("extend-hf", rich_help_panel=ON_HUB)(extend_hf)
+    app.command("extend-hf")(extend_hf)
 
 
 def extend_hf(

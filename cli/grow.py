@@ -29,11 +29,9 @@ from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.operator import Operator
 from hfgrow.plan.plan import connection_rate, seams
 from hfgrow.plan.tensors import Learned
-from hfgrow.train.recipe.files import find_recipe
 
 from . import options
-from .help_pages import BESIDES, GROW, IN_DEPTH, IN_WIDTH
-from .models import example_of
+from .catalogue import example_of
 from .options import Step, extra_parameters, own_parameters, parameter_of, with_extra_steps
 from .terminal import Console, broken
 from .words import growths
@@ -57,7 +55,6 @@ _SHARED: dict[str, tuple[Any, Any]] = {
     "json": (options.JsonOption, False),
     "quiet": (options.QuietOption, False),
 }
-_PANELS = {"depth": IN_DEPTH, "width": IN_WIDTH}
 _APPLY_EXAMPLES = """\
 hfgrow apply TinyLlama steps.yaml       # such as: [zero-depth: {g: 2}, untie]
 hfgrow apply TinyLlama mergekit.yaml    # passthrough slices of mergekit
@@ -80,17 +77,14 @@ _StepsArgument = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the subcommand of every operator to the program, and that of a file of steps."""
     for operator in OPERATORS.values():
-        panel = _PANELS.get(operator.axis, BESIDES)
         shown = example_of(operator.name)
-        _register(app, operator.name, _operator_command(operator), _help(operator), panel, shown)
+        _register(app, operator.name, _operator_command(operator), _help(operator), shown)
     text = "Apply a list of operators in one pass, or a passthrough recipe of mergekit."
-    _register(app, "apply", _apply_command(), text, GROW, _APPLY_EXAMPLES)
+    _register(app, "apply", _apply_command(), text, _APPLY_EXAMPLES)
 
 
-def _register(
-    app: typer.Typer, name: str, run: Callable[..., None], text: str, panel: str, shown: str
-) -> None:
-    app.command(name, help=text, rich_help_panel=panel, no_args_is_help=True, epilog=shown)(run)
+def _register(app: typer.Typer, name: str, run: Callable[..., None], text: str, shown: str) -> None:
+    app.command(name, help=text, no_args_is_help=True, epilog=shown)(run)
 
 
 def _operator_command(operator: Operator[...]) -> Callable[..., None]:
@@ -108,6 +102,8 @@ def _apply_command() -> Callable[..., None]:
     file = parameter_of("steps", _StepsArgument, inspect.Parameter.empty)
 
     def work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -> Growth:
+        from hfgrow.train.recipe.files import find_recipe
+
         model, name = values["model"], values["steps"]
         if _is_file_of_steps(model) and not Path(name).is_file():
             # The order of earlier versions.

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -16,20 +16,6 @@ GROW = "Grow"
 IN_DEPTH, IN_WIDTH, BESIDES = f"{GROW} in depth", f"{GROW} in width", f"{GROW} besides"
 TRAIN, PROVE, ON_HUB, LOOK = "Train", "Prove", "Hub", "Look"
 _ORDER = (GROW, TRAIN, PROVE, ON_HUB, LOOK)
-_START = (
-    ("hfgrow stack demo --g 2", "grow the model inside hfgrow"),
-    ("hfgrow verify demo-stack-g2", "prove what that did"),
-    ("hfgrow train demo --cpu", "grow it, and train it a minute"),
-    ("hfgrow inspect SmolLM2-135M", "what a model of the Hub is"),
-    ("hfgrow stack TinyLlama --g 4 --dry-run", "a plan; only headers come down"),
-)
-_MORE = (
-    ("hfgrow COMMAND --help", "the options of a command"),
-    ("hfgrow operators [NAME]", "what each operator does, its formula and paper"),
-    ("hfgrow aliases", "short names of models, such as TinyLlama"),
-    ("hfgrow recipes [NAME]", "recipes and studies to train by, to look at or to copy"),
-    ("hfgrow docs [PAGE]", "the documentation, which travels with hfgrow"),
-)
 # A longer name stands in a line of its own.
 _WIDEST_NAME = 32
 # What a value is called where an option does not say it: by the words of typer, old and new.
@@ -100,14 +86,14 @@ class Group(TyperGroup):
             if panel in (IN_DEPTH, IN_WIDTH, BESIDES):
                 operators.setdefault(panel.removeprefix(f"{GROW} "), []).append(name)
             else:
-                groups.setdefault(panel, []).append((name, _first_sentence(text)))
+                groups.setdefault(panel, []).append((name, first_sentence(text)))
         for panel, rows in groups.items():
             if panel == GROW and operators:
                 # What each does would fill the page.
                 named = [(how, ", ".join(names)) for how, names in operators.items()]
-                _write_rows(formatter, f"{GROW} (hfgrow NAME MODEL [OPTIONS])", [*named, *rows])
+                write_rows(formatter, f"{GROW} (hfgrow NAME MODEL [OPTIONS])", [*named, *rows])
             elif rows:
-                _write_rows(formatter, panel, rows)
+                write_rows(formatter, panel, rows)
         _write_options(self, ctx, formatter)
 
     def told(self, ctx: Any) -> Iterator[tuple[str, str, str]]:
@@ -115,31 +101,7 @@ class Group(TyperGroup):
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
             if command is not None:
-                panel = getattr(command, "rich_help_panel", None) or "Commands"
-                yield name, panel, command.help or ""
-
-
-class FirstPage(Group):
-    """The program: what to type first, and every command in its group."""
-
-    # To make the options of fifty commands takes longer than all the rest of the page.
-    app: ClassVar[typer.Typer]
-
-    def told(self, ctx: Any) -> Iterator[tuple[str, str, str]]:
-        """Yield what the program's commands say of themselves, made or not."""
-        for command in self.app.registered_commands:
-            panel = str(command.rich_help_panel or "Commands")
-            text = command.help or getattr(command.callback, "__doc__", "")
-            yield str(command.name), panel, text or ""
-        for group in self.app.registered_groups:
-            inner: Any = group.typer_instance
-            yield str(inner.info.name), str(group.rich_help_panel), str(inner.info.help)
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write examples, commands, options, and where there is more."""
-        _write_rows(formatter, "Start here", _START)
-        super().format_options(ctx, formatter)
-        _write_rows(formatter, "Learn more", _MORE)
+                yield name, "Commands", command.help or ""
 
 
 def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
@@ -159,10 +121,11 @@ def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
             name = _KIND.sub(lambda found: _KINDS[(found[1] or found[2]).lower()], name)
         groups.setdefault(group, []).append((name, text))
     for group in sorted(groups, key=lambda group: group == ALWAYS):
-        _write_rows(formatter, group, groups[group])
+        write_rows(formatter, group, groups[group])
 
 
-def _write_rows(formatter: Any, title: str, rows: Iterable[tuple[str, str]]) -> None:
+def write_rows(formatter: Any, title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """Write a title and two columns, of which nothing is cut."""
     listed, indent = list(rows), formatter.indent_increment
     names = [len(name) for name, _ in listed if len(name) <= _WIDEST_NAME]
     behind = indent + max(names, default=0) + 2
@@ -181,5 +144,6 @@ def _usage(argument: Any) -> str:
     return name if argument.required else f"[{name}]"
 
 
-def _first_sentence(text: str | None) -> str:
+def first_sentence(text: str | None) -> str:
+    """Return what a list of commands says of one."""
     return " ".join((text or "").split("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."

@@ -15,7 +15,6 @@ from hfgrow.plan.operators.learn import LearnArguments, learn
 from hfgrow.plan.operators.operator import Mark, Parameter
 
 from .grow import MODEL, growing_command
-from .help_pages import GROW
 from .options import NameOption, own_parameters, parameter_of
 from .terminal import Console
 
@@ -76,7 +75,7 @@ def register(app: typer.Typer) -> None:
         "Grow depth and width by maps that are learned from text (G_learn, LiGO). "
         "Not function preserving, unless the init is kept. More: hfgrow docs operators"
     )
-    app.command("learn", help=text, rich_help_panel=GROW, no_args_is_help=True, epilog=_EXAMPLES)(
+    app.command("learn", help=text, no_args_is_help=True, epilog=_EXAMPLES)(
         growing_command(parameters, _work)
     )
 

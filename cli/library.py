@@ -12,7 +12,6 @@ from hfgrow.hub.search import DEMO, load_aliases
 from hfgrow.train.recipe.files import shipped_recipes, summary_of
 
 from . import options
-from .help_pages import LOOK
 from .terminal import Console, near, paragraphs
 from .words import all_recipes, documentation, pages
 
@@ -22,9 +21,9 @@ _FOLDERS = {"train": "", "study": "studies", "apply MODEL": "growths"}
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command("recipes", rich_help_panel=LOOK)(recipes)
-    app.command("aliases", rich_help_panel=LOOK)(aliases)
-    app.command("docs", rich_help_panel=LOOK)(docs)
+    app.command("recipes")(recipes)
+    app.command("aliases")(aliases)
+    app.command("docs")(docs)
 
 
 def recipes(

@@ -13,26 +13,11 @@ from hfgrow import __version__
 from hfgrow.console import open_streams
 from hfgrow.errors import GrowthError, OutputError, UsageError, out_of_memory, printable, redacted
 
-from . import (
-    budget,
-    data,
-    evaluate,
-    extension,
-    grow,
-    learn,
-    library,
-    models,
-    proof,
-    scan,
-    study,
-    train,
-)
-from .help_pages import App, FirstPage
+from .first_page import FirstPage
+from .help_pages import App, Group
 from .terminal import Console, moving_bars
 
 _INTERRUPTED = 130
-# Set where a shell asks what could follow.
-_COMPLETION = "_HFGROW_COMPLETE"
 _stopped_by: list[int] = []
 # What typer raises for wrong options; it exports the class below it, not the class itself.
 _OPTION_ERROR: Any = typer.BadParameter.__bases__[0]
@@ -42,26 +27,6 @@ app = App(
     cls=FirstPage,
     help="Grow Llama-style Hugging Face checkpoints: exact, proved, with lineage.",
 )
-# In the order of each group of `hfgrow --help`.
-for register in (
-    models.register_inspect,
-    budget.register,
-    scan.register,
-    models.register_operators,
-    library.register,
-    grow.register,
-    learn.register,
-    train.register,
-    evaluate.register,
-    study.register_compare,
-    study.register,
-    data.register_data,
-    proof.register,
-    models.register_hub,
-    extension.register,
-):
-    register(app)
-FirstPage.app = app
 
 
 def _print_version(wanted: bool) -> None:
@@ -94,7 +59,7 @@ def main() -> None:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:
         _refuse_repeats(sys.argv[1:])
-        code = _run(sys.argv[1:])
+        code = app(prog_name="hfgrow", standalone_mode=False)
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
         sys.stdout.flush()
@@ -136,25 +101,6 @@ def main() -> None:
         _end(_bug(error), console)
 
 
-def _run(words: list[str]) -> Any:
-    """Run the command that is asked for, and make the options of no other one."""
-    asked = next((word for word in words if not word.startswith("-")), None)
-    alone = [command for command in app.registered_commands if command.name == asked]
-    # What a shell completes takes all, and so does a name that is none.
-    is_first_page = asked is None and _COMPLETION not in os.environ
-    program = _only(alone) if alone or is_first_page else typer.main.get_command(app)
-    return program(prog_name="hfgrow", standalone_mode=False)
-
-
-def _only(commands: list[Any]) -> Any:
-    """Return the program with some of its commands."""
-    every, app.registered_commands = app.registered_commands, commands
-    try:
-        return typer.main.get_command(app)
-    finally:
-        app.registered_commands = every
-
-
 def _refuse_repeats(words: list[str]) -> None:
     """Refuse an option that is given twice: the parser would take the last without a word."""
     ours = words[: words.index("--")] if "--" in words else words
@@ -164,7 +110,8 @@ def _refuse_repeats(words: list[str]) -> None:
         return
     command: Any = typer.main.get_command(app)
     for word in (word for word in ours if word[:1] != "-"):
-        command = getattr(command, "commands", {}).get(word, command)
+        if isinstance(command, Group):
+            command = command.get_command(typer.Context(command), word) or command
     for parameter in command.params:
         if not parameter.multiple:
             for option in (*parameter.opts, *parameter.secondary_opts):

@@ -33,7 +33,7 @@ from hfgrow.lineage.manifest import Manifest, TrainingLink
 from hfgrow.lineage.reading import manifest_of
 
 from . import options
-from .help_pages import OUTPUT, PROVE
+from .help_pages import OUTPUT
 from .terminal import Console, broken
 
 # Of a text, no more than 512 tokens are looked at.
@@ -45,12 +45,11 @@ hfgrow ungrow ./demo-zero-depth-g2 --out back"""
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    panel = PROVE
-    app.command("verify", rich_help_panel=panel)(verify)
-    app.command("lineage", rich_help_panel=panel)(lineage)
-    app.command("reproduce", rich_help_panel=panel)(reproduce)
-    app.command("card", rich_help_panel=panel)(card)
-    app.command("ungrow", rich_help_panel=panel, epilog=_UNGROW_EXAMPLES)(ungrow)
+    app.command("verify")(verify)
+    app.command("lineage")(lineage)
+    app.command("reproduce")(reproduce)
+    app.command("card")(card)
+    app.command("ungrow", epilog=_UNGROW_EXAMPLES)(ungrow)
 
 
 def verify(
@@ -65,7 +64,7 @@ def verify(
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Derive every tensor again from base and plan, compare bytes, load, and measure the logits.
+    """Derive every tensor again from base and plan, compare bytes, load, and measure logits.
 
     Of a trained model, whose weights nothing derives, the sha256 are compared with its record.
     """

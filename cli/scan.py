@@ -24,7 +24,6 @@ from hfgrow.lineage.canvas import check_picture, format_of, write_picture
 from hfgrow.lineage.tables import text_table
 
 from . import options
-from .help_pages import LOOK
 from .proof import probe_text_of
 from .terminal import Console
 
@@ -38,7 +37,7 @@ _NUM_SHOWN = 10
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("scan", rich_help_panel=LOOK, no_args_is_help=True, epilog=_EXAMPLES)(scan)
+    app.command("scan", no_args_is_help=True, epilog=_EXAMPLES)(scan)
 
 
 def scan(

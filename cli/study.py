@@ -20,7 +20,6 @@ from hfgrow.hub.client import HubClient
 from hfgrow.lineage.tables import text_table
 
 from . import options
-from .help_pages import TRAIN
 from .terminal import Console, broken
 from .words import listed_operators
 
@@ -36,8 +35,9 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("study", rich_help_panel=TRAIN, epilog=_STUDY_EXAMPLES)(study)
+    """Add the commands to the program."""
+    app.command("study", epilog=_STUDY_EXAMPLES)(study)
+    app.command("compare", no_args_is_help=True, epilog=_COMPARE_EXAMPLES)(compare)
 
 
 def study(
@@ -144,13 +144,6 @@ def _seeds(text: str) -> list[int]:
 
 _STEPS = 200
 _COLUMNS = ("rank", "operator", "parameters", "before", "just after", "rank then", "after probe")
-
-
-def register_compare(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("compare", rich_help_panel=TRAIN, no_args_is_help=True, epilog=_COMPARE_EXAMPLES)(
-        compare
-    )
 
 
 def compare(

@@ -17,7 +17,7 @@ from hfgrow.lineage.reading import manifest_of
 from hfgrow.lineage.records import Evaluated
 
 from . import options
-from .help_pages import OUTPUT, TRAIN
+from .help_pages import OUTPUT
 from .terminal import Console, paragraphs, say_block
 
 _EXAMPLES = """\
@@ -34,11 +34,10 @@ def register(app: typer.Typer) -> None:
     """Add the command to the program."""
     app.command(
         "train",
-        rich_help_panel=TRAIN,
         epilog=_EXAMPLES,
         context_settings={"allow_extra_args": True},
     )(train)
-    app.command("clean", rich_help_panel=TRAIN)(clean)
+    app.command("clean")(clean)
 
 
 def _print_schema(wanted: bool) -> None:

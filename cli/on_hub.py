@@ -1,0 +1,164 @@
+"""The two ways to the Hub and back: pull and push."""
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hfgrow.checkpoint.files import (
+    CARD,
+    CONFIG,
+    INDEX,
+    MANIFEST,
+    RECIPE,
+    WEIGHTS_NAME,
+    LocalFolder,
+    side_files_of,
+)
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import check_target, staged
+from hfgrow.console import count, counting, size
+from hfgrow.errors import ModelError, printable
+from hfgrow.growth.models import local_folder, locate
+from hfgrow.growth.publish import publish
+from hfgrow.hub.client import HubClient
+
+from . import options
+from .help_pages import OUTPUT
+from .terminal import Console, say_block
+
+_PUSH_EXAMPLES = """\
+hfgrow push ./demo-stack-g2
+hfgrow push ./demo-stack-g2 you/name --private"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command("pull")(pull)
+    app.command("push", epilog=_PUSH_EXAMPLES)(push)
+
+
+def pull(
+    model: options.ModelArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Copy them into a folder.  [default: the cache of the Hub]",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    overwrite: options.OverwriteOption = False,
+    revision: options.RevisionOption = None,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Download the files of a model that growing needs, checksums compared; print the folder."""
+    console = Console(as_json=json, quiet=quiet)
+    client = HubClient(token=token)
+    ref = locate(model, revision, client, console)
+    if out is not None:
+        out = out.expanduser()
+        check_target(out, ref.path, overwrite=overwrite)
+    folder = local_folder(ref, client, console)
+    rows = [("commit", ref.revision)] if ref.revision else []
+    typed = shlex.quote(printable(model, 200))
+    following = f"Next: hfgrow stack {typed} --g 2, or another of hfgrow operators"
+    try:
+        plan = read(LocalFolder(folder))
+    except ModelError as error:
+        following = f"Note: it is here, and cannot be grown: {error}"
+    else:
+        what = f"{plan.num_hidden_layers} layers, {count(plan.num_parameters)} parameters"
+        rows.insert(0, ("what", f"{what}, {size(plan.nbytes)}"))
+    if out is not None:
+        folder = _copied(folder, out, console, overwrite=overwrite)
+    say_block(console, f"Here: {printable(ref.label, 100)}", rows)
+    console.say(following)
+    document = {"folder": str(folder), "repo": ref.repo_id, "revision": ref.revision}
+    console.result(str(folder), document)
+
+
+def _copied(folder: Path, out: Path, console: Console, *, overwrite: bool) -> Path:
+    """Copy the files of a model into a folder, which appears complete or not at all."""
+    check_target(out, folder, overwrite=overwrite)
+    kept = {CONFIG, INDEX, CARD, MANIFEST, RECIPE}
+    names = {name for name in os.listdir(folder) if name in kept or WEIGHTS_NAME.fullmatch(name)}
+    names |= set(side_files_of(folder))
+    nbytes = sum((folder / name).stat().st_size for name in names)
+    with (
+        staged(out, overwrite=overwrite) as staging,
+        counting(console, f"Copying {out.name}", nbytes) as advance,
+    ):
+        for name in sorted(names):
+            (staging / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / name, staging / name)
+            advance((folder / name).stat().st_size)
+    return out
+
+
+def push(
+    folder: options.FolderArgument,
+    repo: Annotated[
+        str | None, typer.Argument(metavar="[REPO]", help="Target.  [default: YOU/NAME]")
+    ] = None,
+    private: options.PrivateOption = None,
+    create_pr: options.CreatePrOption = False,
+    exist_ok: options.ExistOkOption = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would go where; send nothing.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    token: options.TokenOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Push a grown model in one commit; a second push of the same is none."""
+    console = Console(as_json=json, quiet=quiet)
+    client = HubClient(token=token)
+    pushed = publish(
+        folder,
+        repo,
+        client,
+        console,
+        private=private,
+        exist_ok=exist_ok,
+        create_pr=create_pr,
+        dry_run=dry_run,
+    )
+    for note in pushed.notes:
+        console.say(f"Note: {note}")
+    name = printable(pushed.url.removeprefix(f"{client.endpoint}/"))
+    done = "Would be pushed" if dry_run else "Pushed"
+    if pushed.already:
+        done = "Already there: every file is the same, nothing was pushed"
+    rows = [
+        ("where", f"{pushed.url} ({pushed.visibility})"),
+        ("what", f"{len(pushed.files)} files, {size(sum(pushed.files.values()))}"),
+        *([("commit", pushed.commit)] if pushed.commit else []),
+    ]
+    say_block(console, done, rows)
+    if pushed.private is False and private is None and not pushed.already:
+        console.say("Note: as public as its base; --private is for your eyes alone")
+    if not dry_run:
+        console.say(f"Next: hfgrow lineage {name}")
+    console.result(
+        pushed.pull_request or pushed.url,
+        {
+            "url": pushed.url,
+            "private": pushed.private,
+            "files": dict(pushed.files),
+            "commit": pushed.commit or None,
+            "already_pushed": pushed.already,
+            "pull_request": pushed.pull_request,
+            "dry_run": dry_run,
+        },
+    )
