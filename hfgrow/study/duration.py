@@ -1,13 +1,7 @@
-"""What a study will take: parameters, tokens and FLOPs of every run, and about how long.
-
-The time is that of a few steps of the target here and now; where that model is too large to make
-for an estimate, there is no time.
-"""
+"""What a study will take: parameters, tokens and FLOPs of every run, and about how long."""
 
 import os
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,13 +10,10 @@ from hfgrow.lineage.tables import text_table
 from hfgrow.study.accounting import total
 from hfgrow.study.design import Design, StudyRun
 from hfgrow.study.runs import is_done
-from hfgrow.train.initial_weights import fresh_model
-from hfgrow.train.recipe.parts import FreshModel
+from hfgrow.train.estimate import Rate, device_of, rate_of
+from hfgrow.train.initial_weights import fresh_plan
+from hfgrow.train.recipe.fields import numbers_in
 
-# What may be made for an estimate: on a CPU little, since others may need its memory.
-_MOST_PARAMETERS = {"cpu": 20_000_000, "cuda": 1_000_000_000}
-_MOST_LOGITS = 1 << 26
-_NUM_STEPS = 3
 # A run imports, loads, writes and checks: measured on 2 CPU cores.
 _STARTUP_S = 8.0
 
@@ -55,14 +46,16 @@ class Estimate:
     Attributes:
         name: The study.
         runs: Its runs.
-        flops_per_s: What one run reaches here, 6ND; None if it was not measured.
-        seconds: What is left takes about so long; None if that was not measured.
+        flops_per_s: What one run reaches here, 6ND; None where nothing says it.
+        source: Where that comes from, in words.
+        seconds: What is left takes about so long; None where nothing says it.
         num_parallel: Runs at a time.
     """
 
     name: str
     runs: tuple[RunEstimate, ...]
     flops_per_s: float | None
+    source: str
     seconds: float | None
     num_parallel: int
 
@@ -84,11 +77,11 @@ class Estimate:
         yield from text_table(rows, left=(0, 5))
         yield f"all together: {sum(run.flops for run in self.runs):.3g} FLOPs"
         if self.seconds is None or self.flops_per_s is None:
-            yield "time: not estimated, the target is too large to be timed on this machine"
+            yield "time: not estimated, the peak of this device is not known"
         else:
             yield (
-                f"time: about {duration(self.seconds)} here, by a few steps of the target "
-                f"({self.flops_per_s:.3g} FLOP/s a run)"
+                f"time: about {duration(self.seconds)} here, {self.flops_per_s:.3g} FLOP/s a run "
+                f"({self.source})"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -104,8 +97,6 @@ def estimate(design: Design, *, num_parallel: int, on_cpu: bool) -> Estimate:
         num_parallel: How many run at a time.
         on_cpu: Whether accelerators are left alone.
     """
-    import torch
-
     runs = tuple(
         RunEstimate(
             name=job.name,
@@ -118,18 +109,15 @@ def estimate(design: Design, *, num_parallel: int, on_cpu: bool) -> Estimate:
         for job in design.jobs
     )
     largest = max(design.jobs, key=lambda job: job.costs[-1].num_parameters)
-    rate: float | None = None
-    seconds: float | None = None
-    device = "cpu" if on_cpu or not torch.cuda.is_available() else "cuda"
-    if largest.costs[-1].num_parameters <= _MOST_PARAMETERS[device]:
-        # The device may be in use by others.
-        with suppress(torch.OutOfMemoryError):
-            rate = _rate(largest, design, num_parallel=num_parallel, device=device)
-    if rate is not None:
-        left = [(job, run) for job, run in zip(design.jobs, runs, strict=True) if not run.done]
-        work = sum(run.flops * (1 + _share_of_evaluation(job)) / rate for job, run in left)
-        seconds = (work + _STARTUP_S * len(left)) / min(num_parallel, max(1, len(left)))
-    return Estimate(design.study.name, runs, rate, seconds, num_parallel)
+    rate = _rate(largest, design, num_parallel=num_parallel, on_cpu=on_cpu)
+    if rate is None:
+        return Estimate(design.study.name, runs, None, "", None, num_parallel)
+    cost = largest.costs[-1]
+    flops_per_s = rate.flops_per_s * largest.recipe.world.processes * cost.flops / cost.exact_flops
+    left = [(job, run) for job, run in zip(design.jobs, runs, strict=True) if not run.done]
+    work = sum(run.flops * (1 + _share_of_evaluation(job)) / flops_per_s for job, run in left)
+    seconds = (work + _STARTUP_S * len(left)) / min(num_parallel, max(1, len(left)))
+    return Estimate(design.study.name, runs, flops_per_s, rate.source, seconds, num_parallel)
 
 
 def _share_of_evaluation(job: StudyRun) -> float:
@@ -141,32 +129,21 @@ def _share_of_evaluation(job: StudyRun) -> float:
     return texts * evaluation.tokens / evaluation.every_tokens / 3
 
 
-def _rate(job: StudyRun, design: Design, *, num_parallel: int, device: str) -> float:
-    """Return the FLOP/s, 6ND, of a few steps of the target with the cores that a run gets."""
+def _rate(job: StudyRun, design: Design, *, num_parallel: int, on_cpu: bool) -> Rate | None:
+    """Return how fast the target trains with the cores that a run gets."""
     import torch
 
-    recipe = job.recipe
     threads = torch.get_num_threads()
     torch.set_num_threads(_num_threads(num_parallel))
-    with torch.device(device):
-        module = fresh_model(FreshModel(config=dict(design.study.model)).config)
-        optimizer = torch.optim.AdamW(module.parameters(), fused=True)
-        length = recipe.data.sequence_length
-        most = max(1, _MOST_LOGITS // (length * module.config.vocab_size))
-        shape = (min(recipe.micro_batch_size, most), length)
-        tokens = torch.randint(0, module.config.vocab_size, shape)
-    best = float("inf")
-    for _ in range(_NUM_STEPS):
-        started = time.perf_counter()
-        with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            loss = module(tokens, labels=tokens).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        float(loss.detach())
-        best = min(best, time.perf_counter() - started)
-    torch.set_num_threads(threads)
-    return job.costs[-1].flops * tokens.numel() / best
+    try:
+        return rate_of(
+            job.recipe,
+            fresh_plan(numbers_in(design.study.model)).config,
+            flops_per_token=job.costs[-1].exact_flops,
+            device=device_of(on_cpu=on_cpu),
+        )
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _num_threads(num_parallel: int) -> int:
