@@ -236,6 +236,11 @@ def _cost_lines(growth: Growth) -> list[str]:
     lines = [f"memory          about {size(cost.nbytes)} for whole matrices"] if cost.nbytes else []
     if any(isinstance(tensor.recipe, Learned) for tensor in growth.plan.tensors.values()):
         lines.append(f"to learn        {size(growth.base.nbytes)} of memory hold the base")
+    if cost.num_alignments:
+        lines.append(
+            f"alignments      {cost.num_alignments} transport plans: about "
+            f"{duration(cost.alignment_seconds)} of one core"
+        )
     if cost.num_predictors:
         lines.append(
             f"predictors      {cost.num_predictors} learn in {cost.num_steps:,} steps: about "

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "zero-depth": ("--layers", "7"),
     "random-depth": ("--layers", "6"),
     "average": ("--layers", "6"),
+    "opt-deus": ("--layers", "6"),
     "lesa": ("--layers", "6"),
     "branch-scale": (),
     "hyperclone-noisy": (*WIDE, "--heads", "8"),

@@ -5,6 +5,8 @@ from hfgrow.plan.tensors import Blend, Fill, Recipe, Stored
 
 NORM, QUERY, OUT = "input_layernorm.weight", "self_attn.q_proj.weight", "self_attn.o_proj.weight"
 
+SIZES = {"hidden_size": 8, "intermediate_size": 8, "vocab_size": 8, "num_attention_heads": 2}
+
 
 def plan_of(num_layers: int) -> GrowthPlan:
     """A plan of a model with a norm, q_proj and o_proj in each layer, each named by its number."""
@@ -18,7 +20,7 @@ def plan_of(num_layers: int) -> GrowthPlan:
     }
     return GrowthPlan(
         folder="",
-        config={"num_hidden_layers": num_layers},
+        config={**SIZES, "num_hidden_layers": num_layers},
         family="llama",
         layer_map=tuple(LayerSource(i) for i in range(num_layers)),
         tensors=tensors,

@@ -203,7 +203,7 @@ def _differs(name: str, planned: TensorPlan) -> VerificationError:
     wanted = f"{printable(made_from)} of the base" if sources else "what was planned"
     hint = "the model was changed after it was grown, or the base is another one"
     if predictor_of(planned.recipe):
-        hint += ", or another machine or another version of torch predicted it"
+        hint += ", or another machine or another version of torch computed it"
     return VerificationError(
         f"{printable(name)} differs from {wanted}",
         hint=hint,

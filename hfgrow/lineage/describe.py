@@ -26,6 +26,7 @@ _MODES = {
     "random": "",
     "zero": ", adding nothing yet",
     "average": ", averaged with the one above it",
+    "aligned": ", aligned to and averaged with the one above it, adding nothing yet",
     "predicted": ", predicted between it and the one above it",
     "learned": ", mixed by learned maps",
 }

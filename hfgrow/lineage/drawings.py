@@ -31,9 +31,11 @@ _MODES = {
     "zero": "hatched: a copy that adds nothing yet",
     "random": "grey: fresh weights",
     "average": "two lines: the mean of a layer and the one above it",
+    "aligned": "two lines, hatched: their aligned mean, adding nothing yet",
     "predicted": "two lines: predicted between a layer and the one above it",
     "learned": "dotted: mixed by learned maps",
 }
+_ADD_NOTHING = ("zero", "aligned")
 # A unit that is narrower has no number of its own.
 _LEAST_FOR_UNIT = 16
 _AXIS_LEFT, _AXIS_WIDTH, _AXIS_HEIGHT, _BAR_HEIGHT = 40, 480, 100, 18
@@ -85,7 +87,7 @@ def layer_picture(
             if mark := marks.get(kinds[source.layer] if marks else ""):
                 parts.append(_rect(outer, y, _MARK_WIDTH, height, mark))
             if scale >= _LEAST_FOR_NUMBER and source.mode != "random":
-                ink = _DARK if source.mode == "zero" else _WHITE
+                ink = _DARK if source.mode in _ADD_NOTHING else _WHITE
                 parts.append(_number(x + _BOX_WIDTH / 2, y + scale / 2, str(source.layer), ink))
         parts += _ends(x, bottom, scale, len(sources))
     below = _TOP + _HEIGHT + 24
@@ -216,13 +218,13 @@ def _width_legend(axes: Sequence[GrownAxis]) -> Iterator[tuple[list[str], str]]:
 def _comes_from(source: LayerSource, num_base_layers: int) -> list[int]:
     if source.mode == "random":
         return []
-    if source.mode in ("average", "predicted"):
+    if source.mode in ("average", "aligned", "predicted"):
         return [layer for layer in (source.layer, source.layer + 1) if layer < num_base_layers]
     return [source.layer]
 
 
 def _stroke(mode: str) -> str:
-    if mode == "zero":
+    if mode in _ADD_NOTHING:
         return ' stroke-opacity=".35" stroke-dasharray="3 4"'
     if mode == "learned":
         return ' stroke-opacity=".55" stroke-dasharray="1 3"'
@@ -233,8 +235,9 @@ def _box(x: float, y: float, width: float, height: float, mode: str, colour: str
     """Return a box: pale and hatched where it adds nothing yet, grey where nothing was copied."""
     if mode == "random":
         return [_rect(x, y, width, height, _PALE)]
-    box = _rect(x, y, width, height, colour, ".5" if mode == "zero" else "")
-    return [box, _rect(x, y, width, height, _HATCHED)] if mode == "zero" else [box]
+    if mode in _ADD_NOTHING:
+        return [_rect(x, y, width, height, colour, ".5"), _rect(x, y, width, height, _HATCHED)]
+    return [_rect(x, y, width, height, colour)]
 
 
 def _ends(x: float, bottom: float, scale: float, count: int) -> list[str]:

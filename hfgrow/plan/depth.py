@@ -5,17 +5,18 @@ of the base; what lies outside the layers stays. Lists in the config with one en
 are re-indexed by the same map.
 
 A layer is a `copy`; `zero` is a copy that does nothing yet; `average` is the mean of a layer and
-the next; `predicted` is too, but for its matrices, which are predicted from those of all layers;
-`random` is fresh, its branch ends multiplied by a mask. A *branch end* is the last tensor of
-attention or MLP before the residual stream: o_proj and down_proj, or the norm behind them where
-there is one. A layer whose branch ends are zero passes the stream on unchanged.
+the next; `aligned` is too, but rows of the lower one are first put in the order of the upper one,
+and it does nothing yet; `predicted` is too, but for its matrices, which are predicted from those of
+all layers; `random` is fresh, its branch ends multiplied by a mask. A *branch end* is the last
+tensor of attention or MLP before the residual stream: o_proj and down_proj, or the norm behind them
+where there is one. A layer whose branch ends are zero passes the stream on unchanged.
 
 Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, App. I.2
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import prod, sqrt
 from typing import Any
 
 from hfgrow.errors import UsageError, growth, printable
@@ -26,7 +27,7 @@ from hfgrow.plan.families.older import with_true_pattern
 from hfgrow.plan.families.rewrite import rewritten
 from hfgrow.plan.families.table import Family, Kind, Role, layer_of, layer_prefix
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
-from hfgrow.plan.tensors import Blend, Fill, Lift, Normal, Predicted, Recipe
+from hfgrow.plan.tensors import Aligned, Blend, Fill, Lift, Normal, Predicted, Recipe
 
 # More layers than any checkpoint needs; a bound on what a typing error can ask for, and on the
 # index that lists their tensors.
@@ -40,6 +41,7 @@ def apply_layer_map(
     *,
     seed: int = 0,
     mask: float = 0.0,
+    regularization: float = 0.0,
 ) -> GrowthPlan:
     """Return the plan whose layer `j` is made from layer `layer_map[j]` of `base`.
 
@@ -50,6 +52,7 @@ def apply_layer_map(
         step: What is recorded, without the layer map.
         seed: Seeds the layers of mode `random` and `predicted`.
         mask: The factor on the branch ends of random layers.
+        regularization: What smooths the transport plans of layers of mode `aligned`.
 
     Raises:
         UsageError: The map asks for more layers than `MAX_LAYERS`.
@@ -79,8 +82,10 @@ def apply_layer_map(
                 layers=layers[suffix],
                 layer=source.layer,
                 num_layers=len(sources),
+                parts=_parts(family, config, roles[suffix]) if source.mode == "aligned" else (),
                 seed=seed,
                 mask=mask,
+                regularization=regularization,
             )
             tensors[site.name] = replace(tensor, recipe=_MODES[source.mode](site))
     return replace(
@@ -234,8 +239,10 @@ class _Site:
         layers: The tensors of the same role in all layers.
         layer: The source layer.
         num_layers: The depth of the output.
+        parts: The rows of each part whose rows may be put in another order; empty if none may.
         seed: Seeds what is fresh.
         mask: The factor on the branch ends of what is fresh.
+        regularization: What smooths transport plans.
     """
 
     name: str
@@ -244,8 +251,10 @@ class _Site:
     layers: tuple[Recipe, ...]
     layer: int
     num_layers: int
+    parts: tuple[int, ...]
     seed: int
     mask: float
+    regularization: float
 
     @property
     def recipe(self) -> Recipe:
@@ -269,6 +278,14 @@ def _average(site: _Site) -> Recipe:
     return Blend(((0.5, site.recipe), (0.5, site.layers[site.layer + 1])))
 
 
+def _aligned(site: _Site) -> Recipe:
+    if site.role.ends_branch:
+        return site.filled(0.0)
+    if not site.parts:
+        return _average(site)
+    return Aligned(site.recipe, site.layers[site.layer + 1], site.parts, site.regularization)
+
+
 def _predicted(site: _Site) -> Recipe:
     if len(site.recipe.shape) == 1:
         return _average(site)
@@ -289,6 +306,7 @@ _MODES: Mapping[str, Callable[[_Site], Recipe]] = {
     "copy": _copy,
     "zero": _zero,
     "average": _average,
+    "aligned": _aligned,
     "predicted": _predicted,
     "random": _random,
 }
@@ -342,6 +360,16 @@ def check_num_layers(num_layers: int) -> None:
 
 
 HIDDEN = (("hidden",),)
+# What is known by its number in every layer: coordinates of the stream, and experts.
+_NUMBERED = {"hidden", "experts"}
+
+
+def _parts(family: Family, config: Mapping[str, Any], role: Role) -> tuple[int, ...]:
+    """Return how many rows each part of a matrix has, if their order is each layer's own."""
+    rows, sizes = role.dimensions[0], family.sizes(config)
+    if len(role.dimensions) == 1 or any(_NUMBERED & {*axes} for axes in rows):
+        return ()
+    return tuple(prod(sizes[axis] for axis in axes) for axes in rows)
 
 
 def initial_std(role: Role, num_inputs: int, num_layers: int) -> float:

@@ -1,7 +1,7 @@
 """What a tensor is made from, as plain data: bytes of the base, or an algebra over them.
 
-Sums, axis maps, fills, seeded noise, and what is predicted or learned: each says what it is made
-from, and `hfgrow.checkpoint.evaluate` computes it.
+Sums, axis maps, fills, seeded noise, and what is aligned, predicted or learned: each says what it
+is made from, and `hfgrow.checkpoint.evaluate` computes it.
 
 Gradients of grown tensors as recipes: the maps of the weights, transposed.
 
@@ -23,8 +23,8 @@ whose copies share evenly, and otherwise an approximation:
 * Embeddings that the growth unties: both get the sum of their gradients.
 
 Growth that changes the function, such as repeated layers, changes gradients too; they are copied.
-A predicted matrix takes the mean of those of the layers it stands between; one that learned maps
-made has no history.
+A predicted matrix, and one of aligned rows, takes the mean of those of the layers it stands
+between; one that learned maps made has no history.
 
 The dtypes hfgrow knows: as config.json, safetensors and torch spell them.
 """
@@ -167,6 +167,34 @@ class Lift:
 
 
 @dataclass(frozen=True, slots=True)
+class Aligned:
+    """The mean of a matrix and of the one below it, whose rows are first put in its order.
+
+    Attributes:
+        below: The matrix in the layer below.
+        above: The matrix in the layer above, whose rows stay where they are.
+        parts: How many rows each part has; the rows of a part are compared with each other only.
+        regularization: How much the entropy of the transport plan weighs, in units of the distance
+            between two rows.
+    """
+
+    below: "Recipe"
+    above: "Recipe"
+    parts: tuple[int, ...]
+    regularization: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in both layers."""
+        return self.above.shape
+
+    @property
+    def mean(self) -> Blend:
+        """The mean of the layers that it stands between, row by row."""
+        return Blend(((0.5, self.below), (0.5, self.above)))
+
+
+@dataclass(frozen=True, slots=True)
 class Predicted:
     """A matrix between two layers, predicted from how it changes from layer to layer.
 
@@ -229,7 +257,7 @@ class Learned:
         return tuple(m for m in (self.depth, self.rows, self.cols) if m is not None)
 
 
-Recipe = Stored | Fill | Normal | Blend | Lift | Predicted | Learned
+Recipe = Stored | Fill | Normal | Blend | Lift | Aligned | Predicted | Learned
 
 
 def leaves(recipe: Recipe) -> Iterator[Stored]:
@@ -242,6 +270,9 @@ def leaves(recipe: Recipe) -> Iterator[Stored]:
         case Blend():
             for _, term in recipe.terms:
                 yield from leaves(term)
+        case Aligned():
+            yield from leaves(recipe.below)
+            yield from leaves(recipe.above)
         case Predicted():
             for layer in recipe.layers:
                 yield from leaves(layer)
@@ -259,7 +290,7 @@ def predictor_of(recipe: Recipe) -> str:
     rounded in an order that depends on the machine.
     """
     match recipe:
-        case Predicted() | Learned():
+        case Aligned() | Predicted() | Learned():
             return next(leaves(recipe)).name
         case Lift():
             return predictor_of(recipe.recipe)
@@ -310,7 +341,7 @@ def first_copies(recipe: Recipe, source: str | None) -> Recipe:
                 rows=recipe.rows.copies(0, 0),
                 cols=recipe.cols and recipe.cols.copies(0, 0),
             )
-        case Fill() | Normal() | Predicted() | Learned():
+        case Fill() | Normal() | Aligned() | Predicted() | Learned():
             return recipe
 
 
@@ -322,7 +353,7 @@ def _mapped(
             return recipe
         case Fill() | Normal() | Learned():
             return Fill(recipe.shape, 0.0)
-        case Predicted():
+        case Aligned() | Predicted():
             return _mapped(recipe.mean, axis, factor)
         case Blend():
             return Blend(

@@ -56,6 +56,13 @@ def test_the_steps_of_predictors_are_those_that_are_taken(
     assert found.num_steps == taken
 
 
+def test_plans_of_aligned_layers_are_counted_by_matrix(model: Any) -> None:
+    found = cost_of(plan_state_dict(model, [("opt-deus", {})]))
+    assert found.num_alignments == 2 * 5
+    # Five matrices of 24 x 16 and a plan of 24 x 24, in float64.
+    assert found.nbytes == 8 * (5 * 24 * 16 + 24 * 24)
+
+
 def test_a_dry_run_says_what_predictors_take_and_nothing_of_copies(tmp_path: Path) -> None:
     lesa = run_hfgrow("lesa", "demo", "--dry-run", cwd=tmp_path)
     assert lesa.returncode == 0, lesa.stderr

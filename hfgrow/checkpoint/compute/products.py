@@ -76,7 +76,8 @@ def torch_is_given_back() -> Iterator[None]:
             torch.set_num_threads(_num_torch_threads.pop())
 
 
-def _take_torch() -> None:
+def take_torch() -> None:
+    """Let torch use the thread that asks, where several are at work."""
     if getattr(_worker, "is_one", False):
         import torch
 
@@ -102,13 +103,13 @@ class Predictions:
 
     def rows(self, recipe: Predicted, start: int, stop: int) -> Any:
         """Return rows [stop - start, columns] in float32, whatever the thread and the chunks."""
-        _take_torch()
+        take_torch()
         with self._lock:
-            matrix = _kept(self._matrices, recipe, self._matrix)
+            matrix = kept_or_made(self._matrices, recipe, self._matrix)
         return matrix[start:stop].clone()
 
     def _matrix(self, recipe: Predicted) -> Any:
-        predictor = _kept(self._predictors, (recipe.layers, recipe.seed), self._predictor)
+        predictor = kept_or_made(self._predictors, (recipe.layers, recipe.seed), self._predictor)
         below, above = recipe.layers[recipe.after : recipe.after + 2]
         return predictor.between(self._whole(below), self._whole(above))
 
@@ -269,7 +270,7 @@ def _whole(rows: Rows, recipe: Recipe) -> Any:
     return rows(recipe, 0, recipe.shape[0], "float32")
 
 
-def _kept(kept: dict[K, V], key: K, make: Callable[[K], V]) -> V:
+def kept_or_made(kept: dict[K, V], key: K, make: Callable[[K], V]) -> V:
     """Return what is kept under a key, made if it is not; the oldest goes for it."""
     if key not in kept:
         made = make(key)
@@ -319,7 +320,7 @@ class Products:
 
     def rows(self, recipe: Learned, start: int, stop: int) -> Any:
         """Return rows [stop - start] or [stop - start, columns] of a tensor, in float64."""
-        _take_torch()
+        take_torch()
         if recipe.rows is None:
             return self._product(recipe, start, stop)
         with self._lock:

@@ -1,8 +1,8 @@
 """Compute the numbers of a recipe, some rows at a time, in float32 (float64 if the base is).
 
 Every operation is elementwise with one rounding, or is rounded coarsely afterwards, so the result
-does not depend on chunks, threads or the machine; what is predicted or learned depends on the
-machine.
+does not depend on chunks, threads or the machine; what is aligned, predicted or learned depends on
+the machine.
 
 Pseudo-random numbers that are a pure function of a key and a position.
 
@@ -16,11 +16,13 @@ from hashlib import sha256
 from math import sqrt
 from typing import Any
 
+from hfgrow.checkpoint.compute.alignment import Alignments
 from hfgrow.checkpoint.compute.axis import MAX_SLICES, Put, TensorAxis
 from hfgrow.checkpoint.compute.dtypes import round_into, widened
 from hfgrow.checkpoint.compute.products import Predictions, Products
 from hfgrow.plan.axes import AxisMap
 from hfgrow.plan.tensors import (
+    Aligned,
     Blend,
     Fill,
     Learned,
@@ -52,6 +54,7 @@ class Evaluator:
     def __init__(self, read: ReadRows) -> None:
         self._read = read
         self._axes: dict[int, TensorAxis] = {}
+        self._alignments = Alignments(self._tensor)
         self._predictions = Predictions(self._tensor)
         self._products = Products(self._tensor)
 
@@ -111,6 +114,8 @@ class Evaluator:
                 return total
             case Lift():
                 return self._lifted(recipe, start, stop, wide)
+            case Aligned():
+                return self._alignments.rows(recipe, start, stop).numpy().astype(wide, copy=False)
             case Predicted():
                 return self._predictions.rows(recipe, start, stop).numpy().astype(wide, copy=False)
             case Learned():

@@ -1,6 +1,6 @@
 """Operators in depth that put new layers between those of the base, or on top."""
 
-from hfgrow.errors import UsageError, argument, growth
+from hfgrow.errors import UsageError, argument, growth, printable
 from hfgrow.plan.depth import apply_layer_map
 from hfgrow.plan.operators.operator import (
     Amount,
@@ -166,11 +166,7 @@ def average(own: Operator[...], base: GrowthPlan, *, layers: int | None = None) 
     Raises:
         UsageError: The base has a single layer, or the target is out of range.
     """
-    if base.num_hidden_layers < 2:
-        raise UsageError(
-            "average needs at least 2 layers, the base has 1",
-            hint=f"use progressive: {growth('progressive', layers=12)}",
-        )
+    _check_has_gap(base, "average")
     layer_map = between(base, layers, "average")
     return apply_layer_map(base, layer_map, own.step({"layers": len(layer_map)}))
 
@@ -184,12 +180,7 @@ def between(base: GrowthPlan, layers: int | None, mode: str) -> list[LayerSource
     num_layers = base.num_hidden_layers
     num_gaps = num_layers - 1
     target = num_layers + num_gaps if layers is None else layers
-    if not num_layers < target <= num_layers + num_gaps:
-        raise UsageError(
-            f"{argument('layers')} must be from {num_layers + 1} to {num_layers + num_gaps}, "
-            f"one layer in "
-            f"a gap between {num_layers}, not {target}"
-        )
+    _check_gaps(num_layers, target)
     num_new = target - num_layers
     behind = {(2 * j + 1) * num_gaps // (2 * num_new) for j in range(num_new)}
     return [
@@ -197,6 +188,88 @@ def between(base: GrowthPlan, layers: int | None, mode: str) -> list[LayerSource
         for i in range(num_layers)
         for m in (("copy", mode) if i in behind else ("copy",))
     ]
+
+
+def _check_has_gap(base: GrowthPlan, operator: str) -> None:
+    if base.num_hidden_layers < 2:
+        raise UsageError(
+            f"{operator} needs at least 2 layers, the base has 1",
+            hint=f"use progressive: {growth('progressive', layers=12)}",
+        )
+
+
+def _check_gaps(num_layers: int, target: int) -> None:
+    most = 2 * num_layers - 1
+    if not num_layers < target <= most:
+        raise UsageError(
+            f"{argument('layers')} must be from {num_layers + 1} to {most}, one layer in a gap "
+            f"between {num_layers}, not {target}"
+        )
+
+
+MIN_REGULARIZATION, MAX_REGULARIZATION = 0.01, 100.0
+
+
+@operator(
+    "opt-deus",
+    axis="depth",
+    preserves_function=True,
+    formula="o = 0 .. l-1, one layer of k behind each of l-1-k .. l-2, k = L-l",
+    paper=(
+        "Cao et al. 2025, Progressive Depth Up-scaling via Optimal Transport, "
+        "https://arxiv.org/abs/2508.08011"
+    ),
+    tags=("depth-upscaling",),
+)
+def opt_deus(
+    own: Operator[...],
+    base: GrowthPlan,
+    *,
+    layers: int | None = None,
+    regularization: Amount = 0.06,
+) -> GrowthPlan:
+    """Insert means of neighbouring layers, their neurons aligned, that add nothing at first.
+
+    The rows of each matrix of the lower layer are put in the order of the rows of the upper one
+    that they are nearest to, by entropic optimal transport, and the mean is taken; norms and biases
+    are plain means, branch ends are zero. One new layer stands in each of the topmost gaps.
+    Function preserving: the logits stay the same bit for bit.
+
+    Source: the paper and its code, which take Euclidean distances and a weight of 0.06. Here a plan
+    is scaled so that an aligned row is a mean of rows, and the inputs of gate_proj and up_proj,
+    which are the residual stream, are not permuted.
+
+    Args:
+        own: The operator, for the record.
+        base: The plan to grow, with `l` layers.
+        layers: Target depth `L`, at most 2l - 1; left out, the upper half gets new layers: l + l/2.
+        regularization: How much the entropy of a plan weighs beside distances, from 0.01 to 100: a
+            small one pairs rows, a large one mixes them all.
+
+    Raises:
+        UsageError: The base has a single layer, or the target or the weight is out of range.
+    """
+    num_layers = base.num_hidden_layers
+    _check_has_gap(base, "opt-deus")
+    if not MIN_REGULARIZATION <= regularization <= MAX_REGULARIZATION:
+        raise UsageError(
+            f"{argument('regularization')} must be from {MIN_REGULARIZATION} to "
+            f"{MAX_REGULARIZATION:g}, not {printable(regularization, 40)}"
+        )
+    target = num_layers + num_layers // 2 if layers is None else layers
+    _check_gaps(num_layers, target)
+    lowest = 2 * num_layers - 1 - target
+    layer_map = [
+        LayerSource(i, mode)
+        for i in range(num_layers)
+        for mode in (("copy", "aligned") if lowest <= i < num_layers - 1 else ("copy",))
+    ]
+    return apply_layer_map(
+        base,
+        layer_map,
+        own.step({"layers": target, "regularization": float(regularization)}),
+        regularization=float(regularization),
+    )
 
 
 MIN_LAYERS = 3
