@@ -242,6 +242,12 @@ def _job(
 ) -> StudyRun:
     recipe = recipe_of(numbers_in(content), _where(study, label))
     with _named(study, label):
+        if recipe.may_end_early:
+            raise UsageError(
+                "train.until ends a training where nobody knows beforehand, and arms are compared "
+                "by what they cost as planned",
+                hint="leave it out",
+            )
         models = planned_stages(recipe)
         if arm is not None:
             check_target(numbers_in(study.model), models[-1].plan.config)

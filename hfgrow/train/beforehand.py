@@ -93,13 +93,25 @@ def recipe_lines(
         elif stage.train:
             train = stage.train
             steps = train.num_steps(recipe.batch_tokens)
+            most = "at most " if train.until else ""
             cost = f"; {flops[number]:.3g} FLOPs" if number in flops else ""
             yield (
-                f"  stage {number}: train{sizes.get(number, '')} on {train.tokens:,} tokens, "
+                f"  stage {number}: train{sizes.get(number, '')} on {most}{train.tokens:,} tokens, "
                 f"{steps:,} steps of {recipe.batch_tokens:,}; {recipe.optimizer.name}, "
-                f"{train.schedule}, learning rate {train.learning_rate:g}{_of_part(train)}{cost}"
+                f"{train.schedule}, learning rate {train.learning_rate:g}"
+                f"{_of_part(train)}{_until(train)}{cost}"
             )
     yield f"  checkpoints: {cadence_line(recipe.checkpoint)}"
+
+
+def _until(train: Train) -> str:
+    """Say what ends a stage before its tokens are spent; nothing where nothing does."""
+    if (until := train.until) is None:
+        return ""
+    return (
+        f", until {until.evaluations} evaluations improve the held-out loss by less than "
+        f"{until.plateau:g}"
+    )
 
 
 def _of_part(train: Train) -> str:

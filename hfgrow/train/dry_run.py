@@ -88,15 +88,16 @@ class DryRun:
             if texts
             else ("0.5 % of the training text, held out")
         )
-        yield "evaluations", f"{where}, of at most {asked.tokens:,} tokens: {held}"
-        yield "compute", f"{sum(needs.flops.values()):.3g} FLOPs in all"
+        most = "at most " if recipe.may_end_early else ""
+        yield "evaluations", f"{most}{where}, of at most {asked.tokens:,} tokens: {held}"
+        yield "compute", f"{most}{sum(needs.flops.values()):.3g} FLOPs in all"
         if self.rate is None or self.seconds is None:
             yield "time", "not known: nobody has said what this device can do"
         else:
             evaluation_s = needs.evaluation_flops / self.rate.flops_per_s / recipe.world.processes
             yield (
                 "time",
-                f"about {duration(self.seconds - evaluation_s)} of training and at most "
+                f"{most}about {duration(self.seconds - evaluation_s)} of training and at most "
                 f"{duration(evaluation_s)} of evaluation, at {self.rate.flops_per_s:.3g} FLOP/s "
                 f"a device ({self.rate.source}); besides tokenising and saving",
             )

@@ -232,10 +232,14 @@ def _settings(run: Run, train: Train, num_skipped: int) -> Iterator[tuple[str, b
     fields = {"name", "tokens", "learning_rate", "schedule", "trainable"}
     for part in (recipe.optimizer, train):
         for key, value in part.model_dump(mode="json", exclude=fields).items():
-            if isinstance(value, list | tuple):
+            if isinstance(value, dict):
+                yield from ((f"{key}_{inner}", number) for inner, number in value.items())
+            elif isinstance(value, list | tuple):
                 yield key, ",".join(map(str, value))
             elif value is not None:
                 yield key, value
+    if train.until is not None:
+        yield "until_tokens", train.tokens
     yield "micro_batch_size", recipe.micro_batch_size
     yield "document_mask", recipe.data.document_mask
     if any(view.bos is not None for view in run.corpus.train):

@@ -29,6 +29,7 @@ from hfgrow.train.evaluate import HeldOutLoss, evaluate
 from hfgrow.train.flops import peak_flops, utilization
 from hfgrow.train.metrics import Metrics, Position
 from hfgrow.train.optimizers import averaged, set_learning_rates
+from hfgrow.train.plateau import has_ended, is_at_plateau
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.stage import Stage
 
@@ -66,7 +67,7 @@ class Run:
 
 
 def train_stage(run: Run, stage: Stage, speed: "Speed") -> int:
-    """Train a stage from where the run stands to its end.
+    """Train a stage from where the run stands to its end: a plateau, or the last of its tokens.
 
     Returns:
         0, or the signal that stopped it; then a checkpoint was saved.
@@ -88,7 +89,8 @@ def train_stage(run: Run, stage: Stage, speed: "Speed") -> int:
         if at.stage_step == 0:
             _measure_start(run, stage)
         run.cadence.begin(at.stage_step)
-        while at.stage_step < num_steps:
+        is_end = devices.main_sees(has_ended(recipe, stage.train, at))
+        while not is_end:
             started = time.perf_counter()
             step = take_step(run, stage, next(batches))
             seconds = time.perf_counter() - started
@@ -99,7 +101,9 @@ def train_stage(run: Run, stage: Stage, speed: "Speed") -> int:
 
             is_end = at.stage_step == num_steps
             if is_end or is_passed(at.tokens, recipe.evaluation.every_tokens, tokens):
-                measure(run, stage, "end" if is_end else "inside")
+                losses = measure(run, stage)
+                is_end = is_end or _ends_at(run, stage, losses)
+                record_evaluation(run, losses, "end" if is_end else "inside")
 
             # After a skipped step an older state is the better one to go back to; but what follows
             # the stage begins with its end.
@@ -219,7 +223,7 @@ def _log(run: Run, stage: Stage, step: Step, rate: dict[str, Any]) -> None:
     )
     if 1 < at.stage_step < num_steps:
         left_s = at.stage_seconds / at.stage_step * (num_steps - at.stage_step)
-        said += f", {duration(left_s)} left"
+        said += f", {'at most ' if stage.train.until else ''}{duration(left_s)} left"
     if at.num_skipped:
         said += "  skipped: a number is not finite"
     is_always_said = bool(at.num_skipped) or at.stage_step in (1, num_steps)
@@ -227,7 +231,9 @@ def _log(run: Run, stage: Stage, step: Step, rate: dict[str, Any]) -> None:
 
 
 def _measure_start(run: Run, stage: Stage) -> None:
-    for text in measure(run, stage, "start"):
+    losses = measure(run, stage)
+    record_evaluation(run, losses, "start")
+    for text in losses:
         if math.isfinite(text.loss):
             continue
         raise ModelError(
@@ -237,17 +243,11 @@ def _measure_start(run: Run, stage: Stage) -> None:
         )
 
 
-def measure(run: Run, stage: Stage, when: str) -> tuple[HeldOutLoss, ...]:
-    """Measure the held-out text, and record what it cost.
-
-    Args:
-        run: The run.
-        stage: The stage.
-        when: `start`, `inside` or `end` of the stage, or `base` before a first growth.
-    """
+def measure(run: Run, stage: Stage) -> tuple[HeldOutLoss, ...]:
+    """Measure the held-out text."""
     recipe = run.recipe
     with averaged(stage.optimizer):
-        losses = evaluate(
+        return evaluate(
             stage.module,
             run.corpus.validation,
             run.devices,
@@ -257,13 +257,40 @@ def measure(run: Run, stage: Stage, when: str) -> tuple[HeldOutLoss, ...]:
             max_tokens=recipe.evaluation.tokens,
             document_mask=recipe.data.document_mask,
         )
-    record_evaluation(run, losses, when)
-    return losses
+
+
+def _ends_at(run: Run, stage: Stage, losses: tuple[HeldOutLoss, ...]) -> bool:
+    """Say whether a stage ends with what was measured just now."""
+    at, train = run.position, stage.train
+    evaluations = [*at.evaluations, _evaluation(at, losses)]
+    if not run.devices.main_sees(is_at_plateau(run.recipe, train, at, evaluations)):
+        return False
+    tokens = at.stage_step * run.recipe.batch_tokens
+    run.metrics.say(
+        f"  the held-out loss has stopped falling: the stage ends after {tokens:,} of at most "
+        f"{train.tokens:,} tokens"
+    )
+    return True
 
 
 def record_evaluation(run: Run, losses: tuple[HeldOutLoss, ...], when: str) -> None:
-    """Record what the held-out text cost where the run stands."""
+    """Record what the held-out text cost where the run stands.
+
+    Args:
+        run: The run.
+        losses: What it cost.
+        when: `start`, `inside` or `end` of a stage, or `base` before a first growth.
+    """
     at = run.position
+    line = {**_evaluation(at, losses), "when": when}
+    at.evaluations.append(line)
+    said = ", ".join(
+        f"{t.label} {t.loss:.4f} ({t.bits_per_byte:.4f} bits per byte)" for t in losses
+    )
+    run.metrics.write({"step": at.step, **line}, said=f"  held out: {said}", always=True)
+
+
+def _evaluation(at: Position, losses: tuple[HeldOutLoss, ...]) -> dict[str, Any]:
     validation = {
         text.label: {
             "loss": text.loss,
@@ -272,12 +299,7 @@ def record_evaluation(run: Run, losses: tuple[HeldOutLoss, ...], when: str) -> N
         }
         for text in losses
     }
-    line = {"tokens": at.tokens, "stage": at.stage, "when": when, "validation": validation}
-    at.evaluations.append(line)
-    said = ", ".join(
-        f"{t.label} {t.loss:.4f} ({t.bits_per_byte:.4f} bits per byte)" for t in losses
-    )
-    run.metrics.write({"step": at.step, **line}, said=f"  held out: {said}", always=True)
+    return {"tokens": at.tokens, "stage": at.stage, "validation": validation}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -380,14 +381,17 @@ def _run_stages(
 def _pass_over(setup: Setup, at: Position, plan: BatchPlan) -> None:
     """Stand behind the stages whose models are there, though their checkpoints are not."""
     recipe, devices, folder = setup.recipe, setup.devices, setup.folder
+    batch_tokens = recipe.batch_tokens
     last = devices.shared(lambda: folder.last_trained)
     passed = 0
     for number in range(at.stage, last + 1):
         if (train := recipe.stages[number].train) is None:
             continue
         at.begin_stage(number)
-        passed = train.num_steps(recipe.batch_tokens) - at.stage_step
-        at.advance(passed, samples=plan.num_samples, tokens=recipe.batch_tokens)
+        tokens = devices.shared(partial(folder.trained_tokens, number)) if train.until else None
+        steps = train.num_steps(batch_tokens) if tokens is None else tokens // batch_tokens
+        passed = steps - at.stage_step
+        at.advance(passed, samples=plan.num_samples, tokens=batch_tokens)
     if not passed:
         return
     following = takewhile(lambda stage: stage.grow, recipe.stages[last + 1 :])

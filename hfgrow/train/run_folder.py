@@ -114,8 +114,21 @@ class RunFolder:
     def last_trained(self) -> int:
         """The number of the last stage whose trained model lies in `stages`, or -1."""
         return max(
-            (n for n, folder in self._stages() if any(map(_is_trained, folder.glob("[!.]*")))),
+            (n for n, folder in self._stages() if any(map(_training_of, folder.glob("[!.]*")))),
             default=-1,
+        )
+
+    def trained_tokens(self, number: int) -> int:
+        """Return on how many tokens the model of a stage was trained, as its lineage says.
+
+        Raises:
+            TrainingError: There is no such model.
+        """
+        for folder in (self.path / "stages" / f"{number:02d}").glob("[!.]*"):
+            if (link := _training_of(folder)) is not None:
+                return link.compute.tokens
+        raise TrainingError(
+            f"the model after stage {number} is gone", hint="begin the run anew in another output"
         )
 
     def check_free(self, *, resume: bool) -> None:
@@ -270,12 +283,14 @@ class RunFolder:
         return tuple(sorted(removed))
 
 
-def _is_trained(folder: Path) -> bool:
+def _training_of(folder: Path) -> TrainingLink | None:
+    """Return what a model that lies there was made by, if that is training."""
     try:
         manifest = read_manifest(folder)
     except GrowthError:
-        return False
-    return manifest is not None and isinstance(manifest.link, TrainingLink)
+        return None
+    link = None if manifest is None else manifest.link
+    return link if isinstance(link, TrainingLink) else None
 
 
 _TEXT, _BASE, _DATA = "text ", "base ", "data"
@@ -310,9 +325,10 @@ class Difference(NamedTuple):
         return self.key.rpartition(".")[2] in _AHEAD and ".train." in self.key
 
     def is_free(self, recipe: Recipe) -> bool:
-        """Whether no weight depends on it: to look at Schedule-Free's mean rounds it."""
+        """Whether no weight depends on it."""
         if self.key == _MEASURED:
-            return recipe.optimizer.name != SCHEDULE_FREE
+            # To look at Schedule-Free's mean rounds it, and a stage may end by what is seen.
+            return recipe.optimizer.name != SCHEDULE_FREE and not recipe.may_end_early
         # A run of an older hfgrow has no hash of its base's config.
         return is_note(self.key) or (self.key == f"{_BASE}{CONFIG}" and self.old is None)
 

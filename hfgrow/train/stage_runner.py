@@ -47,6 +47,7 @@ from hfgrow.train.growing import Grown, Learner, carried_state, grow_stage, last
 from hfgrow.train.loop import Run, record_evaluation, speed_of, train_stage
 from hfgrow.train.loss import router_note
 from hfgrow.train.metrics import Position
+from hfgrow.train.plateau import has_ended
 from hfgrow.train.processes import StoppedError
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.stages import Grow, Train
@@ -133,7 +134,7 @@ class StageRunner:
     def _train(self, number: int, train: Train) -> None:
         run, at, recipe = self.run, self.run.position, self.run.recipe
         is_last = self._is_last(number)
-        name = self._name(number, short_count(train.tokens))
+        name = self._name(number, "plateau" if train.until else short_count(train.tokens))
         out = self.output.final if is_last else self.output.stage(number, name)
         at.begin_stage(number)
         if self._is_trained(number, train, out):
@@ -191,8 +192,7 @@ class StageRunner:
                 f"the model after stage {number} is gone: {printable(out, 200)}",
                 hint="begin the run anew in another output",
             )
-        num_steps = train.num_steps(self.run.recipe.batch_tokens)
-        if is_there and not is_passed and at.stage_step < num_steps:
+        if is_there and not is_passed and not has_ended(self.run.recipe, train, at):
             raise TrainingError(
                 f"{printable(out, 200)} is no model that this run has trained",
                 hint="move it somewhere else",

@@ -88,7 +88,8 @@ def open_texts(
     num_samples = recipe.tokens // recipe.data.sequence_length
     for view, num_epochs in zip(order.views, order.epochs(num_samples), strict=True):
         if num_epochs > 1:
-            progress.say(f"Note: {view.label} is read {num_epochs:.1f} times")
+            most = "at most " if recipe.may_end_early else ""
+            progress.say(f"Note: {view.label} is read {most}{num_epochs:.1f} times")
     devices.check_same("text", order.fingerprint)
     return corpus, order
 

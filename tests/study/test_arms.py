@@ -196,6 +196,11 @@ def test_what_is_wrong_in_itself_is_one_line(
             {"grow": {"operator": "stack", "g": 2}, "train": {"trainable": ["nomatch"]}},
             "stages.2: trainable: no tensor name matches nomatch",
         ),
+        (
+            {**STACK, "train": {"until": {"plateau": 0.01, "evaluations": 1}}},
+            "train.until ends a training where nobody knows beforehand, and arms are compared by "
+            "what they cost as planned",
+        ),
     ],
 )
 def test_what_an_arm_cannot_do_is_said_with_its_name(

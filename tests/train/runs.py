@@ -26,6 +26,23 @@ GROWN: list[dict[str, Any]] = [
     {"train": {"tokens": 1024, "learning_rate": 1e-2}},
 ]
 
+# A run whose first stage ends after three of twelve steps: no loss falls by 9 nats a token.
+PLATEAU: dict[str, Any] = {
+    "evaluation": {"every_tokens": 256, "tokens": 512},
+    "stages": [
+        {
+            "train": {
+                "tokens": 3072,
+                "learning_rate": 1e-2,
+                "warmup": 0,
+                "until": {"plateau": 9.0, "evaluations": 2},
+            }
+        },
+        {"grow": {"operator": "zero-depth", "g": 2, "optimizer_state": "copy"}},
+        {"train": {"tokens": 512, "learning_rate": 1e-2}},
+    ],
+}
+
 
 def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
     """Return a recipe of a run of 12 steps in `folder`/run; `stages` and others may be changed."""

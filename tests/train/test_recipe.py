@@ -13,6 +13,7 @@ from hfgrow.plan.operators import OPERATORS
 from hfgrow.train.recipe.fields import Part
 from hfgrow.train.recipe.parts import Data, FreshModel, Muon, ScheduleFreeAdamW
 from hfgrow.train.recipe.recipe import Recipe, load_recipe, recipe_of
+from hfgrow.train.recipe.stages import Until
 from tests.train.recipes import MINIMAL, loaded, message_of
 
 
@@ -76,6 +77,62 @@ def test_a_schedule_free_optimizer_has_the_constant_schedule_and_takes_no_other(
     }.items():
         with pytest.raises(UsageError, match=words):
             loaded(free, f"stages.0.train.{fault}")
+
+
+PLATEAU = (
+    "evaluation.every_tokens=100K",
+    "stages.0.train={tokens: 1M, learning_rate: 1e-3, until: {plateau: 0.01}}",
+)
+
+
+def test_a_stage_that_waits_for_a_plateau_holds_its_rate() -> None:
+    train = loaded(*PLATEAU).stages[0].train
+    assert train is not None
+    assert train.until == Until(plateau=0.01, evaluations=3)
+    assert (train.schedule, train.decay_tokens) == ("constant", 0)
+    with pytest.raises(
+        UsageError,
+        match=r"^the recipe: stages\.0\.train\.schedule is 'cosine'; expected constant: with until "
+        "nobody knows where a fall would have to begin$",
+    ):
+        loaded(*PLATEAU, "stages.0.train.schedule=cosine")
+
+
+def test_a_plateau_is_seen_by_evaluations_of_which_enough_have_to_fit() -> None:
+    with pytest.raises(
+        UsageError,
+        match=r"^the recipe: stages\.0\.train\.until is \{'plateau': 0\.01, 'evaluations': 3\}; "
+        r"expected evaluation\.every_tokens beside it, which says when the loss is looked at$",
+    ):
+        loaded(PLATEAU[1])
+    assert loaded(*PLATEAU, "stages.0.train.until.evaluations=8").may_end_early
+    with pytest.raises(
+        UsageError,
+        match=r"^the recipe: stages\.0\.train\.until\.evaluations is 9; expected at most 8: of "
+        "1000000 tokens, less warmup and mask_ramp, one evaluation more has to fit, each after "
+        r"evaluation\.every_tokens 100000$",
+    ):
+        loaded(*PLATEAU, "stages.0.train.until.evaluations=9")
+
+
+@pytest.mark.parametrize(
+    ("losses", "is_reached"),
+    [
+        ([], False),
+        ([3.0, 2.9], False),
+        ([3.0, 2.95, 2.9], False),
+        ([3.0, 2.95, 2.91], True),
+        ([3.0, 2.89, 3.1], False),
+        ([2.0, 3.0, 3.0], True),
+        ([3.0, 2.0, 2.0, 1.95], True),
+        ([float("inf"), float("inf"), 2.0], False),
+        ([2.0, float("inf"), float("inf")], True),
+    ],
+)
+def test_a_plateau_is_where_the_best_of_the_last_is_hardly_better_than_the_best_before(
+    losses: list[float], is_reached: bool
+) -> None:
+    assert Until(plateau=0.1, evaluations=2).is_reached(losses) == is_reached
 
 
 def test_the_optimizer_state_survives_a_growth_only_where_there_is_one_to_grow() -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
+from hfgrow.lineage.manifest import TrainingLink
 from hfgrow.lineage.reading import read_manifest
 from tests.checkpoints import TRAITS
 from tests.families import DENSE
@@ -51,6 +53,36 @@ def test_held_out_losses_are_measured_at_the_start_the_end_and_between(tmp_path:
     runs.carry(recipe)
     measured = [(line["when"], line["tokens"]) for line in runs.lines(recipe) if "when" in line]
     assert measured == [("start", 0), ("inside", 1024), ("inside", 2048), ("end", 3072)]
+
+
+def test_a_stage_ends_where_the_held_out_loss_stops_falling(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path, **runs.PLATEAU)
+    final = runs.carry(recipe)
+    measured = [(line["when"], line["tokens"]) for line in runs.lines(recipe) if "when" in line]
+    # The start does not count, and 512 and 768 are hardly better than 256.
+    assert measured[:5] == [
+        ("start", 0),
+        *(("inside", n) for n in (256, 512)),
+        ("end", 768),
+        ("start", 768),
+    ]
+    manifest = read_manifest(final)
+    assert manifest is not None
+    waited, _, trained = manifest.chain
+    assert isinstance(waited, TrainingLink)
+    assert (waited.compute.tokens, waited.settings["until_tokens"]) == (768, 3072)
+    assert (waited.settings["until_plateau"], waited.settings["until_evaluations"]) == (9.0, 2)
+    assert isinstance(trained, TrainingLink)
+    assert trained.compute.tokens == 512
+    made_by = yaml.safe_load((final / "recipe.yaml").read_text())
+    assert made_by["stages"][0]["train"]["until"] == {"plateau": 9.0, "evaluations": 2}
+
+
+def test_a_stage_that_goes_on_improving_spends_its_tokens(tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path, **runs.PLATEAU)
+    recipe["stages"] = [{"train": {**recipe["stages"][0]["train"], "until": {"plateau": 0.0}}}]
+    runs.carry(recipe)
+    assert len(runs.losses(recipe)) == 12
 
 
 def test_held_out_texts_of_one_name_are_recorded_apart(tmp_path: Path) -> None:

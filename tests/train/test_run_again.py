@@ -48,6 +48,71 @@ def test_a_run_with_growth_resumes_bit_by_bit(
     assert measured[0] == measured[1], "each held-out loss is recorded once"
 
 
+@pytest.mark.parametrize(
+    "step", [2, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 4))]
+)
+def test_a_run_that_waits_for_a_plateau_resumes_bit_by_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Inside the stage that waits, behind its end, and behind the growth after it."""
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    checkpoint = {"every_tokens": 256, "keep": 2}
+    whole, broken = (
+        runs.recipe(tmp_path / name, checkpoint=checkpoint, **runs.PLATEAU)
+        for name in ("whole", "broken")
+    )
+    runs.carry(whole)
+    runs.stop_after(monkeypatch, broken, step)
+    runs.carry(broken, resume=True)
+    assert runs.losses(broken) == runs.losses(whole)
+    assert len(runs.losses(whole)) == 5
+    assert runs.weights(broken) == runs.weights(whole)
+
+
+def test_a_stage_that_ended_and_was_not_written_is_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    whole, broken = (runs.recipe(tmp_path / name, **runs.PLATEAU) for name in ("whole", "broken"))
+    runs.carry(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr("hfgrow.train.stage_runner.export", powerless)
+        with pytest.raises(OSError, match="the power failed"):
+            runs.carry(broken)
+    assert not list(Path(broken["output"], "stages").glob("00/*"))
+    runs.carry(broken, resume=True)
+    assert runs.losses(broken) == runs.losses(whole)
+    assert runs.weights(broken) == runs.weights(whole)
+
+
+def powerless(*_: object) -> None:
+    raise OSError("the power failed")
+
+
+def test_what_a_stage_waited_for_is_known_without_its_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path, **runs.PLATEAU)
+    recipe["stages"][1] = {"grow": {"operator": "zero-depth", "g": 2}}
+    runs.stop_after(monkeypatch, recipe, 3)
+    shutil.rmtree(Path(recipe["output"], "checkpoints"))
+    runs.carry(recipe, resume=True)
+    state = json.loads((runs.last_checkpoint(recipe) / "state.json").read_text())
+    assert (state["position"]["step"], state["position"]["tokens"]) == (5, 1280)
+
+
+def test_a_plateau_depends_on_when_it_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path, **runs.PLATEAU)
+    runs.stop_after(monkeypatch, recipe, 2)
+    changed = {"evaluation": {"every_tokens": 512, "tokens": 512}}
+    with pytest.raises(TrainingError, match=r"evaluation\.every_tokens was 256, is 512"):
+        runs.carry(recipe | changed, resume=True)
+
+
 def test_a_run_goes_on_by_the_recipe_in_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

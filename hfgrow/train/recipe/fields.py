@@ -227,6 +227,7 @@ _EXAMPLES = {
     "stages": ("[{train: {tokens: 1B, learning_rate: 1e-3}}]", ""),
     "stages.N": ("{train: {tokens: 1B, learning_rate: 1e-3}}", ""),
     "stages.N.train": ("{tokens: VALUE, learning_rate: 1e-3}", "1B"),
+    "stages.N.train.until": ("{plateau: 0.01, evaluations: 3}", ""),
     "stages.N.grow": ("{operator: VALUE, g: 2}", "stack"),
     "trackers": ("[VALUE]", "tensorboard"),
     "push": ("{repo: VALUE}", "you/name"),

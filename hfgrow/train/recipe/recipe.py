@@ -129,10 +129,15 @@ class Recipe(Part):
 
     @property
     def tokens(self) -> int:
-        """Tokens of all stages, each rounded up to whole batches."""
+        """Tokens of all stages, or the most, each rounded up to whole batches."""
         trains = (stage.train for stage in self.stages)
         steps = sum(train.num_steps(self.batch_tokens) for train in trains if train)
         return steps * self.batch_tokens
+
+    @property
+    def may_end_early(self) -> bool:
+        """Whether a stage may end before its tokens are spent."""
+        return any(stage.train and stage.train.until for stage in self.stages)
 
     @property
     def fingerprint(self) -> str:
@@ -256,12 +261,30 @@ def _train_faults(recipe: "Recipe", train: Train, i: int, grown: Sequence[Grow])
     if isinstance(recipe.optimizer, ScheduleFreeAdamW) and train.new_warmup is not None:
         what = f"none: {recipe.optimizer.name} weighs its average by one learning rate for all"
         yield ("stages", i, "train", "new_warmup"), train.new_warmup, what
+    if train.until is not None:
+        yield from _until_faults(recipe, train, i)
     if train.mask_ramp is not None and not (grown and grown[-1].is_masked):
         what = "none: no growth with a mask (random-depth, random-width) stands just before"
         if masked := [growth.operator for growth in grown if growth.is_masked]:
             others = [growth.operator for growth in grown if not growth.is_masked]
             what += f"; try the order {', '.join([*others, *masked])}"
         yield ("stages", i, "train", "mask_ramp"), train.mask_ramp, what
+
+
+def _until_faults(recipe: Recipe, train: Train, i: int) -> Iterator[Fault]:
+    assert train.until is not None
+    every = recipe.evaluation.every_tokens
+    if every is None:
+        what = "evaluation.every_tokens beside it, which says when the loss is looked at"
+        yield ("stages", i, "train", "until"), train.until.model_dump(), what
+        return
+    most = (train.tokens - train.rising_tokens) // max(every, recipe.batch_tokens) - 1
+    if train.until.evaluations > most:
+        what = (
+            f"at most {most}: of {train.tokens} tokens, less warmup and mask_ramp, one evaluation "
+            f"more has to fit, each after evaluation.every_tokens {every}"
+        )
+        yield ("stages", i, "train", "until", "evaluations"), train.until.evaluations, what
 
 
 def _grow_faults(recipe: "Recipe", grow: Grow, i: int, *, trained: bool) -> Iterator[Fault]:

@@ -1,6 +1,7 @@
 """The stages of a recipe: training, and growth by an operator with what it can be told."""
 
 import difflib
+from collections.abc import Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
@@ -17,6 +18,7 @@ from hfgrow.checkpoint.compute.moments import Mode
 from hfgrow.plan.operators import ALL_OPERATORS
 from hfgrow.plan.operators.operator import Mark, is_argument
 from hfgrow.train.recipe.fields import (
+    Count,
     NotNegative,
     Part,
     Rate,
@@ -90,13 +92,35 @@ def _trainable(value: Any) -> Any:
     raise expected(f"{', '.join(TRAINABLE)} or a list of patterns of tensor names")
 
 
+class Until(Part):
+    """What ends a stage before its tokens are spent: a plateau of the held-out loss.
+
+    Attributes:
+        plateau: The stage ends where the loss has improved by less than this, in nats a token.
+        evaluations: Over how many evaluations: their best loss is compared with the best before.
+    """
+
+    plateau: NotNegative
+    evaluations: Count = 3
+
+    def is_reached(self, losses: Sequence[float]) -> bool:
+        """Say whether losses have stopped falling.
+
+        Args:
+            losses: The held-out loss at each evaluation of the stage so far, in nats a token.
+        """
+        before, last = losses[: -self.evaluations], losses[-self.evaluations :]
+        return bool(before) and min(before) - min(last) < self.plateau
+
+
 class Train(Part):
     """A stage of training.
 
     A span is a share of the stage's tokens if below 1, else a number of tokens.
 
     Attributes:
-        tokens: Tokens to train on, rounded up to whole batches.
+        tokens: Tokens to train on, rounded up to whole batches; the most where there is `until`.
+        until: What ends the stage before; with it the schedule is `constant`.
         learning_rate: The peak.
         schedule: `wsd` warms up, holds and decays; `cosine` falls from the peak; `constant` holds.
         warmup: Span of the linear rise to the peak.
@@ -114,6 +138,7 @@ class Train(Part):
     meant_nulls = frozenset({"gradient_clipping"})
 
     tokens: Tokens
+    until: Until | None = None
     learning_rate: Rate
     schedule: Literal["wsd", "cosine", "constant"] = "wsd"
     warmup: Span = 0.01
@@ -131,8 +156,9 @@ class Train(Part):
     def _ends_by_default(cls, content: Any) -> Any:
         if not isinstance(content, dict):
             return content
-        ends: dict[str, float] = {}
-        schedule = content.get("schedule", "wsd")
+        ends: dict[str, Any] = {}
+        schedule = content.get("schedule") or ("constant" if content.get("until") else "wsd")
+        ends["schedule"] = schedule
         if schedule == "wsd":
             ends["decay"] = _DEFAULT_DECAY
         if schedule in ("wsd", "cosine"):
@@ -144,6 +170,9 @@ class Train(Part):
         faults: list[tuple[tuple[int | str, ...], Any, str]] = []
         if self.decay is not None and self.schedule != "wsd":
             faults.append((("decay",), self.decay, f"none: schedule {self.schedule} has none"))
+        if self.until is not None and self.schedule != "constant":
+            what = "constant: with until nobody knows where a fall would have to begin"
+            faults.append((("schedule",), self.schedule, what))
         if self.min_learning_rate is not None:
             if self.schedule == "constant":
                 what = "none: schedule constant keeps the peak"
@@ -193,8 +222,13 @@ class Train(Part):
         """Tokens over which a mask opens; 0 where there is none."""
         return span_tokens(self.mask_ramp, self.tokens)
 
+    @property
+    def rising_tokens(self) -> int:
+        """Tokens until everything trains at its peak and no mask is left."""
+        return max(self.warmup_tokens, self.new_warmup_tokens, self.mask_ramp_tokens)
+
     def num_steps(self, batch_tokens: int) -> int:
-        """Return the optimizer steps of the stage, the last one included."""
+        """Return the optimizer steps of the stage, or the most, the last one included."""
         return -(-self.tokens // batch_tokens)
 
 
