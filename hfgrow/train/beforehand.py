@@ -62,6 +62,11 @@ class StageModel(Protocol):
         """Its parameters."""
         ...
 
+    @property
+    def rates(self) -> str:
+        """What parametrization makes of the peak, in words."""
+        ...
+
 
 def recipe_lines(
     recipe: Recipe,
@@ -81,6 +86,7 @@ def recipe_lines(
         else f" {model.num_hidden_layers} layers, {model.num_parameters:,} parameters,"
         for model in models
     }
+    rates = {model.number: f" ({model.rates})" for model in models if model.rates}
     base = recipe.base if isinstance(recipe.base, str) else "a fresh model"
     yield f"{printable(base)} to {printable(recipe.output, 200)}"
     for number, stage in enumerate(recipe.stages):
@@ -99,6 +105,7 @@ def recipe_lines(
                 f"  stage {number}: train{sizes.get(number, '')} on {most}{train.tokens:,} tokens, "
                 f"{steps:,} steps of {recipe.batch_tokens:,}; {recipe.optimizer.name}, "
                 f"{train.schedule}, learning rate {train.learning_rate:g}"
+                f"{' by mup' if train.parametrization else ''}{rates.get(number, '')}"
                 f"{_of_part(train)}{_until(train)}{cost}"
             )
     yield f"  checkpoints: {cadence_line(recipe.checkpoint)}"

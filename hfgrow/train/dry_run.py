@@ -5,6 +5,7 @@ when the stages before it are trained. A run itself plans its stages by this bef
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -36,6 +37,7 @@ from hfgrow.train.estimate import Memory, Rate, busy_note, device_of, memory_of,
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.initial_weights import fresh_plan
 from hfgrow.train.loss import router_note
+from hfgrow.train.mup import Multiples, multiples_of
 from hfgrow.train.optimizers import is_inside, only_new, partly_new, trained_names
 from hfgrow.train.parameter_names import names_in_files
 from hfgrow.train.recipe.parts import FreshModel, Muon, ScheduleFreeAdamW, text_source
@@ -246,12 +248,14 @@ class PlannedStage:
         plan: The model.
         trained: The names of the tensors that the stage trained; none if it grew.
         partly_new: Those of them that the last growth added to, and that train otherwise for it.
+        rates: What parametrization makes of the peak, in words.
     """
 
     number: int
     plan: GrowthPlan
     trained: frozenset[str]
     partly_new: frozenset[str]
+    rates: str = ""
 
     @property
     def num_hidden_layers(self) -> int:
@@ -312,6 +316,7 @@ def plan_stages(recipe: Recipe, base: GrowthPlan, growth: Link | None) -> Iterat
         check_sequence_length(recipe.data.sequence_length, positions)
     for number, stage in enumerate(recipe.stages):
         trained = parts = frozenset[str]()
+        rates = ""
         try:
             if stage.grow:
                 kept = partial(kept_by, plan, stage.grow.step)
@@ -327,10 +332,22 @@ def plan_stages(recipe: Recipe, base: GrowthPlan, growth: Link | None) -> Iterat
                 older = kept() if stage.train.looks_at_growth else None
                 names = names_in_files(plan)
                 trained = trained_names(plan.tensors, stage.train, layer_map, older, names)
+                if stage.train.parametrization:
+                    rates = _rates(stage.train, multiples_of(base, plan), plan, trained)
                 parts = trained & _partly_new_names(recipe, stage.train, older)
         except GrowthError as error:
             raise UsageError(f"stages.{number}: {error}", hint=error.hint) from error
-        yield PlannedStage(number, plan, trained, parts)
+        yield PlannedStage(number, plan, trained, parts, rates)
+
+
+def _rates(
+    train: Train, multiples: Mapping[str, Multiples], plan: GrowthPlan, trained: frozenset[str]
+) -> str:
+    """Return what parametrization makes of the stage's own rate, in words."""
+    counts: Counter[float] = Counter()
+    for name in trained:
+        counts[train.learning_rate / multiples[name].inputs] += prod(plan.tensors[name].shape)
+    return ", ".join(f"{rate:.3g} of {n:,} parameters" for rate, n in sorted(counts.items()))
 
 
 def _partly_new_names(

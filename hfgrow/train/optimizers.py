@@ -28,6 +28,7 @@ from hfgrow.checkpoint.derived.skeleton import OTHERS as NO_TEXT
 from hfgrow.errors import UsageError, printable
 from hfgrow.plan.plan import LayerSource
 from hfgrow.plan.undo import Kept
+from hfgrow.train.mup import AS_WIDE, Multiples
 from hfgrow.train.parameter_names import PLAIN, Names
 from hfgrow.train.recipe.parts import AdamW, Muon, ScheduleFreeAdamW
 from hfgrow.train.recipe.stages import Train
@@ -104,6 +105,7 @@ class ParameterGroup:
         decays: Whether weight decay pulls at them: matrices, embeddings among them.
         is_inside: Whether Muon takes them, as `is_inside` says.
         is_new: Whether nothing that trains in them is older than the last growth.
+        multiples: How much wider they are than what weight decay and eps are said for.
     """
 
     names: tuple[str, ...]
@@ -112,6 +114,7 @@ class ParameterGroup:
     decays: bool
     is_inside: bool
     is_new: bool = False
+    multiples: Multiples = AS_WIDE
 
 
 def new_layers(layer_map: Sequence[LayerSource]) -> list[int]:
@@ -154,6 +157,7 @@ def parameter_groups(
     kept: Mapping[str, Kept] | None = None,
     new_learning_rate: float | None = None,
     embedding_learning_rate: float | None = None,
+    multiples: Mapping[str, Multiples] | None = None,
     names: Names = PLAIN,
 ) -> tuple[ParameterGroup, ...]:
     """Freeze what does not train, and part the rest into groups.
@@ -171,6 +175,7 @@ def parameter_groups(
         new_learning_rate: The peak of the tensors that the last growth added, and of those that it
             added to where nothing else of them trains.
         embedding_learning_rate: The peak of the embeddings and the head.
+        multiples: How much wider each tensor is than what the rates are said for; None is not.
         names: What the parameters are called in files, which patterns match.
 
     Raises:
@@ -186,7 +191,7 @@ def parameter_groups(
         embedding_learning_rate,
         names,
     )
-    parted: dict[tuple[float, bool, bool, bool], list[str]] = {}
+    parted: dict[tuple[float, bool, bool, bool, Multiples], list[str]] = {}
     for name, parameter in named.items():
         first, *_ = stored = names.of(name)
         trains = _trains(stored, trained) and not NO_TEXT.search(name)
@@ -198,11 +203,13 @@ def parameter_groups(
             rate = embedding_learning_rate
         elif first in new and new_learning_rate is not None:
             rate = new_learning_rate
-        key = (rate, parameter.ndim > 1, is_inside(first, parameter.ndim, names), first in new)
+        wider = (multiples or {}).get(first, AS_WIDE)
+        is_matrix, inside = parameter.ndim > 1, is_inside(first, parameter.ndim, names)
+        key = (rate / wider.inputs, is_matrix, inside, first in new, wider)
         parted.setdefault(key, []).append(name)
     return tuple(
-        ParameterGroup(tuple(found), tuple(named[name] for name in found), rate, *rest)
-        for (rate, *rest), found in parted.items()
+        ParameterGroup(tuple(found), tuple(named[name] for name in found), *key)
+        for key, found in parted.items()
     )
 
 
@@ -357,7 +364,7 @@ def make_optimizer(
         UsageError: This optimizer cannot have these parameters, or not with this torch.
     """
     betas, eps = settings.betas, settings.eps
-    own = [_options(group, settings.weight_decay) for group in groups]
+    own = [_options(group, settings.weight_decay, eps) for group in groups]
     match settings:
         case ScheduleFreeAdamW():
             return ScheduleFree(
@@ -409,13 +416,16 @@ def averaged(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         optimizer.train()
 
 
-def _options(group: ParameterGroup, weight_decay: float) -> dict[str, Any]:
-    return {
+def _options(group: ParameterGroup, weight_decay: float, eps: float) -> dict[str, Any]:
+    wider = group.multiples
+    # torch's Muon takes no other key than its own.
+    options = {} if wider == AS_WIDE else {"eps": eps / wider.outputs}
+    return options | {
         "params": list(group.parameters),
         "lr": group.learning_rate,
         "peak": group.learning_rate,
         "is_new": group.is_new,
-        "weight_decay": weight_decay if group.decays else 0.0,
+        "weight_decay": weight_decay * wider.inputs if group.decays else 0.0,
     }
 
 

@@ -23,6 +23,7 @@ from hfgrow.train.cpu_products import use_fast_products
 from hfgrow.train.devices import Devices
 from hfgrow.train.kept import PartlyNew
 from hfgrow.train.loss import NextTokenLoss
+from hfgrow.train.mup import Multiples
 from hfgrow.train.optimizers import (
     ParameterGroup,
     make_optimizer,
@@ -111,6 +112,7 @@ def make_stage(
     layer_map: Sequence[LayerSource] | None,
     kept: Mapping[str, Kept] | None,
     masked_by: Link | None,
+    multiples: Mapping[str, Multiples] | None = None,
 ) -> Stage:
     """Load a stage's model and make all that trains it.
 
@@ -122,6 +124,7 @@ def make_stage(
         layer_map: That of the last growth, if there was one.
         kept: Which entries are older than that, where it grew a width.
         masked_by: The growth whose mask opens in this stage, if one does.
+        multiples: How much wider its tensors are than what the rates are said for; None is not.
 
     Raises:
         ModelError: transformers cannot load the model.
@@ -141,9 +144,9 @@ def make_stage(
             layer.compile(dynamic=False)
     # Before the model is wrapped, which looks at what trains, and once more for what sharding put
     # in its parameters' place.
-    _groups(model, train, layer_map, kept, names)
+    _groups(model, train, layer_map, kept, multiples, names)
     module = devices.distribute(NextTokenLoss(model, is_compiled=recipe.compile))
-    groups = _groups(model, train, layer_map, kept, names)
+    groups = _groups(model, train, layer_map, kept, multiples, names)
     parts = partly_new(kept) if train.looks_at_growth else {}
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad and n in parts}
     return Stage(
@@ -175,6 +178,7 @@ def _groups(
     train: Train,
     layer_map: Sequence[LayerSource] | None,
     kept: Mapping[str, Kept] | None,
+    multiples: Mapping[str, Multiples] | None,
     names: Names,
 ) -> tuple[ParameterGroup, ...]:
     return parameter_groups(
@@ -185,6 +189,7 @@ def _groups(
         kept=kept,
         new_learning_rate=train.new_learning_rate,
         embedding_learning_rate=train.embedding_learning_rate,
+        multiples=multiples,
         names=names,
     )
 

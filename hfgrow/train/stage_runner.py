@@ -47,6 +47,7 @@ from hfgrow.train.growing import Grown, Learner, carried_state, grow_stage, last
 from hfgrow.train.loop import Run, record_evaluation, speed_of, train_stage
 from hfgrow.train.loss import router_note
 from hfgrow.train.metrics import Position
+from hfgrow.train.mup import multiples_of
 from hfgrow.train.plateau import has_ended
 from hfgrow.train.processes import StoppedError
 from hfgrow.train.recipe.recipe import Recipe
@@ -151,6 +152,9 @@ class StageRunner:
             if train.looks_at_growth
             else None,
             masked_by=growth if train.mask_ramp is not None else None,
+            multiples=multiples_of(read(LocalFolder(self.base)), read(LocalFolder(self.folder)))
+            if train.parametrization
+            else None,
         )
         self.checkpoints.restore(stage, at, self.growths)
         trained = [

@@ -261,6 +261,9 @@ def _train_faults(recipe: "Recipe", train: Train, i: int, grown: Sequence[Grow])
     if isinstance(recipe.optimizer, ScheduleFreeAdamW) and train.new_warmup is not None:
         what = f"none: {recipe.optimizer.name} weighs its average by one learning rate for all"
         yield ("stages", i, "train", "new_warmup"), train.new_warmup, what
+    if train.parametrization is not None and not isinstance(recipe.optimizer, AdamW):
+        what = f"none: the rule is of adamw, not of {recipe.optimizer.name}"
+        yield ("stages", i, "train", "parametrization"), train.parametrization, what
     if train.until is not None:
         yield from _until_faults(recipe, train, i)
     if train.mask_ramp is not None and not (grown and grown[-1].is_masked):

@@ -132,6 +132,9 @@ class Train(Part):
         new_warmup: Span of the linear rise of what the last growth added; by default `warmup`.
         embedding_learning_rate: The peak of embeddings and head; by default the stage's.
         mask_ramp: Span over which the mask of a random-* growth just before opens.
+        parametrization: `mup` takes learning rates, weight decay and eps for those of the width
+            that the run begins with, and scales them to the width that trains: a matrix that
+            reads n times as many inputs has learning_rate / n and weight_decay * n.
         gradient_clipping: The largest norm of the gradient; null does not clip.
     """
 
@@ -149,6 +152,7 @@ class Train(Part):
     new_warmup: Span | None = None
     embedding_learning_rate: Rate | None = None
     mask_ramp: Span | None = None
+    parametrization: Literal["mup"] | None = None
     gradient_clipping: Rate | None = 1.0
 
     @model_validator(mode="before")
