@@ -192,7 +192,11 @@ def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:
         "files": {name: file.nbytes for name, file in plan.files.items()},
         "can_grow": [
             "num_hidden_layers",
-            *(key for axis, key in AXIS_KEYS.items() if axis not in ("vocab", *fixed)),
+            *(
+                key
+                for axis, key in AXIS_KEYS.items()
+                if axis not in ("vocab", *fixed) and plan.num_hidden_layers
+            ),
         ],
         "cannot_grow": {
             AXIS_KEYS[axis]: reason for axis, reason in fixed.items() if axis in AXIS_KEYS

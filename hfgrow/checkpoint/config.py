@@ -196,6 +196,8 @@ def _check_counts(config: dict[str, Any], family: Family) -> None:
             continue
         if value is None:
             raise ModelError(f"config.json: {key} is missing")
+        if key == "num_hidden_layers" and value == 0 and is_int(value):
+            continue
         if not is_int(value) or not 0 < value < 1 << 31:
             raise ModelError(
                 f"config.json: {key} must be a positive integer, not {printable(repr(value))}"
@@ -252,9 +254,9 @@ def _check_per_layer_lists(config: dict[str, Any], family: Family) -> None:
                 raise ModelError(
                     f"config.json: {key} has {len(value)} entries for {num_layers} layers"
                 )
-        elif len(value) == num_layers and not _is_by_chance(key, value):
+        elif 0 < len(value) == num_layers and not _is_by_chance(key, value):
             raise _unknown_list(key)
-    for key, value in config.items():
+    for key, value in config.items() if num_layers else ():
         if key not in (*GLOBAL_LISTS, *GLOBAL_KEYS, *family.per_layer_lists):
             _check_nested(key, value, num_layers)
 

@@ -246,7 +246,7 @@ def _check_depth(num_layers: int, tensors: Mapping[str, TensorPlan]) -> None:
         for name in tensors
         if (match := re.match(r"model\.layers\.(\d{1,9})\.", name))
     }
-    if len(found) == num_layers and max(found) == num_layers - 1:
+    if found == set(range(num_layers)):
         return
     if not found:
         name, tensor = next(iter(tensors.items()))

@@ -36,7 +36,10 @@ def recorded_base(config: Mapping[str, Any], link: Link, dtype: str) -> GrowthPl
             f"the model has {config['num_hidden_layers']} layers, and {MANIFEST} records a growth "
             f"from {num_layers} to {len(sources)}"
         )
-    settings = {**config, **{key: size for key, size in link.base.widths.items() if size}}
+    before, after = link.base.widths, link.result.widths
+    # What did not grow stays as config.json says it, which may leave it to the class.
+    grown = {key: size for key, size in before.items() if size and size != after.get(key)}
+    settings = {**config, **grown}
     for key in family.per_layer_lists:
         if settings.get(key) is not None:
             settings[key] = [settings[key][first.get(i, i)] for i in range(num_layers)]

@@ -158,6 +158,8 @@ def scan(
     if tokens < 2:
         raise UsageError(f"{argument('tokens')} must be at least 2, not {tokens}: one is predicted")
     plan = read(LocalFolder(folder))
+    if not plan.num_hidden_layers:
+        raise UsageError(f"{printable(folder.name)} has no layers, so there is no block to repeat")
     ends = _branch_ends(plan) if damped else ()
     if not any((folder / file).is_file() for file in TOKENIZERS):
         raise ModelError(

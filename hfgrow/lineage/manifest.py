@@ -138,7 +138,7 @@ class Link(Record):
         """For every layer of the result, the 0-based layer of the base, and its mode."""
         current = tuple(LayerSource(i) for i in range(self.base.num_hidden_layers))
         for step in self.steps:
-            current = tuple(composed(current[s.layer], s.mode) for s in step.layer_map)
+            current = tuple(composed(current, source) for source in step.layer_map)
         return current
 
     @property

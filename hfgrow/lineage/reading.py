@@ -12,6 +12,7 @@ from hfgrow.errors import ModelError, command, growth, printable
 from hfgrow.lineage.kinds import OBJECT, FieldKind, damaged, items, record
 from hfgrow.lineage.manifest import SCHEMA, Link, Manifest, Model, TrainingLink
 from hfgrow.lineage.records import Benchmark, Compute, Elsewhere, TrainingSource
+from hfgrow.plan.plan import FROM_NONE
 
 _MAX_LINKS = 1000
 _MAX_BENCHMARKS = 1000
@@ -139,7 +140,8 @@ def _check(manifest: Manifest) -> None:
 def _check_growth(link: Link) -> None:
     depth = link.base.num_hidden_layers
     for step in link.steps:
-        if any(source.layer >= depth for source in step.layer_map):
+        known = (source for source in step.layer_map if depth or source != FROM_NONE)
+        if any(source.layer >= depth for source in known):
             raise damaged("layer_map", f"{step.operator} takes layers that its base lacks")
         depth = len(step.layer_map)
     if depth != link.result.num_hidden_layers:

@@ -149,7 +149,7 @@ class Model(Record):
     """
 
     name: Annotated[str, fitting(lambda v: isinstance(v, str) and 0 < len(v) < 256)]
-    num_hidden_layers: Annotated[int, whole(1, MAX_LAYERS)]
+    num_hidden_layers: Annotated[int, whole(0, MAX_LAYERS)]
     num_parameters: int
     num_non_embedding_parameters: int
     files: Annotated[Mapping[str, WeightFile], _weight_files()]

@@ -72,6 +72,8 @@ def apply_layer_map(
             tensors[name] = tensor
         else:
             by_layer[found[0]][found[1]] = tensor
+    if not by_layer:
+        by_layer.append(_of_no_layer(base, family, config))
     layers = {suffix: tuple(layer[suffix].recipe for layer in by_layer) for suffix in by_layer[0]}
     for i, source in enumerate(sources):
         for suffix, tensor in by_layer[source.layer].items():
@@ -91,7 +93,7 @@ def apply_layer_map(
     return replace(
         base,
         config=config,
-        layer_map=tuple(composed(base.layer_map[s.layer], s.mode) for s in sources),
+        layer_map=tuple(composed(base.layer_map, source) for source in sources),
         tensors=tensors,
         steps=(*base.steps, replace(step, layer_map=sources)),
     )
@@ -149,7 +151,7 @@ def _by_derived_family(
     return replace(
         base,
         config=family.with_settings(base.config, settings),
-        layer_map=tuple(composed(base.layer_map[s.layer], s.mode) for s in sources),
+        layer_map=tuple(composed(base.layer_map, source) for source in sources),
         tensors=tensors,
         steps=(*base.steps, replace(step, layer_map=tuple(sources))),
     )
@@ -317,9 +319,30 @@ def _centre(family: Family, role: Role) -> float:
     return 1.0 if role.kind is Kind.GAIN and family.centred_gains else 0.0
 
 
-def composed(source: LayerSource, mode: str) -> LayerSource:
-    """Return where a layer comes from in the root: a copy of a new layer is as new as that one."""
-    return source if mode == "copy" else LayerSource(source.layer, mode)
+def composed(layers: Sequence[LayerSource], source: LayerSource) -> LayerSource:
+    """Return where a layer comes from in the root: a copy of a new layer is as new as that one.
+
+    Args:
+        layers: Where those of the base come from; there may be none, for a fresh layer needs none.
+        source: Where it comes from in the base.
+    """
+    if not layers:
+        return source
+    origin = layers[source.layer]
+    return origin if source.mode == "copy" else LayerSource(origin.layer, source.mode)
+
+
+def _of_no_layer(
+    base: GrowthPlan, family: Family, config: Mapping[str, Any]
+) -> dict[str, TensorPlan]:
+    """Return what a model without layers has in place of one: shapes, and the dtype of the rest."""
+    dtype = base.tensors[family.embeddings.tensor].dtype
+    shapes = family.shapes({**config, "num_hidden_layers": 1}, tied=True)
+    return {
+        found[1]: TensorPlan(dtype, Fill(shape, 0.0))
+        for name, shape in shapes.items()
+        if (found := layer_of(name)) is not None
+    }
 
 
 def grown_config(
@@ -335,6 +358,10 @@ def grown_config(
     for key in family.layer_counts:
         if key in config:
             grown[key] = len(layer_map)
+    if not config["num_hidden_layers"]:
+        # The class derives lists of what has none to go on with; no function is to be kept.
+        empty = [key for key in family.per_layer_lists if config.get(key) == []]
+        return with_true_pattern({key: v for key, v in grown.items() if key not in empty})
     wanted = {key: [old[i] for i in layer_map] for key, old in family.per_layer(config).items()}
     for key, value in wanted.items():
         if config.get(key) is not None:

@@ -54,6 +54,10 @@ class LayerSource:
     mode: str = "copy"
 
 
+# A fresh layer of a base that has none.
+FROM_NONE = LayerSource(0, "random")
+
+
 @dataclass(frozen=True, slots=True)
 class GrowthStep:
     """One operator as it was applied: what lineage records and `reproduce` runs again.

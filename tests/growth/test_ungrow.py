@@ -65,6 +65,16 @@ def test_a_growth_is_taken_back_bit_for_bit(
     }
 
 
+def test_sizes_that_the_base_left_to_its_class_are_left_to_it_again(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    base = make_checkpoint("qwen2")
+    assert "head_dim" not in json.loads((base / "config.json").read_text())
+    ungrow(grown(base, UNDONE["a stack"], tmp_path / "grown"), tmp_path / "back")
+    assert digest_of(tmp_path / "back") == digest_of(base)
+    assert "head_dim" not in json.loads((tmp_path / "back" / "config.json").read_text())
+
+
 @pytest.mark.parametrize("what", KEPT)
 def test_what_rounds_is_refused_by_the_weight_that_is_gone(
     what: str, make_checkpoint: MakeCheckpoint, tmp_path: Path

@@ -6,12 +6,15 @@ MIDAS and LIDAS: the block in the middle stands twice.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hfgrow.errors import UsageError
+from hfgrow.plan.families.llama import MATRICES
+from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.stacking import (
     append_top,
     interpolate,
@@ -22,7 +25,8 @@ from hfgrow.plan.operators.stacking import (
     solar,
     stack,
 )
-from hfgrow.plan.plan import GrowthPlan, connection_rate, seams
+from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan, connection_rate, seams
+from hfgrow.plan.tensors import Normal, Stored
 from tests.layer_plans import plan_of, sources
 
 
@@ -124,6 +128,40 @@ def test_append_top_points_to_stack_above_twice_the_depth() -> None:
 def test_progressive_repeats_the_only_layer() -> None:
     assert sources(progressive(plan_of(1), layers=5)) == [0] * 5
     assert sources(progressive(plan_of(1), g=5)) == [0] * 5
+
+
+def test_progressive_puts_fresh_layers_into_a_model_that_has_none() -> None:
+    grown = progressive(plan_of_none(), layers=3, seed=7)
+    assert grown.layer_map == (LayerSource(0, "random"),) * 3
+    assert grown.config["num_hidden_layers"] == 3
+    assert not grown.preserves_function
+    names = {name.removeprefix("model.layers.2.") for name in grown.tensors if ".layers.2." in name}
+    assert names == {role.tensor for role in MATRICES}
+    query = grown.tensors["model.layers.2.self_attn.q_proj.weight"]
+    assert query.dtype == "BF16"
+    assert isinstance(query.recipe, Normal)
+    assert query.recipe.key == "7/model.layers.2.self_attn.q_proj.weight"
+    assert grown.steps[0].arguments == {"layers": 3, "seed": 7}
+
+
+def test_what_goes_on_from_layers_refuses_a_model_that_has_none() -> None:
+    from_none = {name for name, one in OPERATORS.items() if one.starts_from_none}
+    assert from_none == {"progressive", "random-depth"}
+    with pytest.raises(
+        UsageError, match=r"^stack goes on from layers, and the base has none$"
+    ) as refusal:
+        stack(plan_of_none(), g=2)
+    assert '"progressive"' in refusal.value.hint
+    with pytest.raises(UsageError, match=r"^the base has no layers to multiply by g=2$"):
+        progressive(plan_of_none(), g=2)
+
+
+EMBEDDINGS = "model.embed_tokens.weight"
+
+
+def plan_of_none() -> GrowthPlan:
+    embeddings = TensorPlan("BF16", Stored("model.safetensors", EMBEDDINGS, 0, (8, 8), "BF16"))
+    return replace(plan_of(0), tensors={EMBEDDINGS: embeddings})
 
 
 def test_progressive_points_to_stack_for_deeper_bases() -> None:

@@ -13,7 +13,7 @@ from hfgrow.plan.operators.operator import (
     target_arguments,
     target_layers,
 )
-from hfgrow.plan.plan import GrowthPlan, LayerSource
+from hfgrow.plan.plan import FROM_NONE, GrowthPlan, LayerSource
 
 
 @operator(
@@ -91,6 +91,7 @@ def zero_depth(
         "https://arxiv.org/abs/2011.13635"
     ),
     tags=("depth-upscaling",),
+    starts_from_none=True,
 )
 def random_depth(
     own: Operator[...],
@@ -125,7 +126,7 @@ def random_depth(
     target = target_layers(base, g, layers)
     check_seed(seed)
     check_amount("mask", mask)
-    fresh = LayerSource(num_layers - 1, "random")
+    fresh = LayerSource(num_layers - 1, "random") if num_layers else FROM_NONE
     return apply_layer_map(
         base,
         [*range(num_layers), *[fresh] * (target - num_layers)],

@@ -318,7 +318,7 @@ def learned_plan(
     return replace(
         base,
         config=config,
-        layer_map=tuple(composed(base.layer_map[s.layer], s.mode) for s in layer_map),
+        layer_map=tuple(composed(base.layer_map, source) for source in layer_map),
         tensors=tensors,
         files=files,
         steps=(*base.steps, replace(step, layer_map=layer_map)),

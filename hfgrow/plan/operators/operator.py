@@ -36,7 +36,7 @@ from typing import (
     get_type_hints,
 )
 
-from hfgrow.errors import UsageError, argument, command, printable
+from hfgrow.errors import UsageError, argument, command, growth, printable
 from hfgrow.plan.depth import check_num_layers
 from hfgrow.plan.plan import GrowthPlan, GrowthStep
 from hfgrow.plan.width_maps import Widths
@@ -133,6 +133,7 @@ class Operator(Generic[P]):
             it needs; there is none made from its parameters then.
         cost: From the arguments of a recorded step, what it cost to learn; None costs nothing.
         before: What a record of an older hfgrow means that lacks these arguments.
+        starts_from_none: Whether it can grow a model without layers.
     """
 
     name: str
@@ -150,6 +151,7 @@ class Operator(Generic[P]):
     has_command: bool = False
     cost: Callable[[Mapping[str, object]], LearningCost] | None = None
     before: Mapping[str, object] = field(default_factory=dict)
+    starts_from_none: bool = False
     _defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -161,6 +163,11 @@ class Operator(Generic[P]):
         Raises:
             UsageError: The base cannot grow so.
         """
+        if not base.num_hidden_layers and not self.starts_from_none:
+            raise UsageError(
+                f"{self.name} goes on from layers, and the base has none",
+                hint=f"fresh ones first: {growth('progressive', layers=12)}",
+            )
         for key, value in self._defaults.items():
             arguments.setdefault(key, value)
         return self.function(self, base, *args, **arguments)
@@ -234,6 +241,7 @@ def operator(
     has_command: bool = False,
     cost: Callable[[Mapping[str, object]], LearningCost] | None = None,
     before: Mapping[str, object] | None = None,
+    starts_from_none: bool = False,
 ) -> Callable[[Callable[Concatenate[Operator[...], GrowthPlan, P], GrowthPlan]], Operator[P]]:
     """Make an operator of the function below; `Operator` says what each word means.
 
@@ -258,6 +266,7 @@ def operator(
             has_command=has_command,
             cost=cost,
             before=before or {},
+            starts_from_none=starts_from_none,
         )
 
     return made
@@ -340,6 +349,11 @@ def target_layers(base: GrowthPlan, g: int | None, layers: int | None) -> int:
             hint=f"try {argument('g', 4)}",
         )
     if g is not None:
+        if not num_layers:
+            raise UsageError(
+                f"the base has no layers to multiply by {argument('g', g)}",
+                hint=f"try {argument('layers', 12)}",
+            )
         if g < 2:
             raise UsageError(f"growth factor g must be at least 2, not {g}")
         layers = g * num_layers

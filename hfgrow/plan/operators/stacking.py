@@ -8,12 +8,14 @@ from hfgrow.plan.depth import apply_layer_map, check_num_layers
 from hfgrow.plan.operators.operator import (
     STACKING_PAPER,
     Operator,
+    Seed,
     check_divides,
+    check_seed,
     operator,
     target_arguments,
     target_layers,
 )
-from hfgrow.plan.plan import GrowthPlan
+from hfgrow.plan.plan import FROM_NONE, GrowthPlan
 
 
 @operator(
@@ -330,35 +332,46 @@ def lidas(own: Operator[...], base: GrowthPlan, *, block: int | None = None) -> 
     "progressive",
     axis="depth",
     preserves_function=False,
-    formula="o[i] = 0, for l = 1",
+    formula="o[i] = 0, for l = 1; fresh layers, for l = 0",
     paper=(
         "Bu 2025, Scaling depth capacity via zero/one-layer model expansion, "
         "https://arxiv.org/abs/2511.04981"
     ),
     tags=("depth-upscaling", "stacking"),
+    starts_from_none=True,
 )
 def progressive(
-    own: Operator[...], base: GrowthPlan, *, g: int | None = None, layers: int | None = None
+    own: Operator[...],
+    base: GrowthPlan,
+    *,
+    g: int | None = None,
+    layers: int | None = None,
+    seed: Seed = 0,
 ) -> GrowthPlan:
-    """Repeat the only layer of a one-layer model.
+    """Repeat the only layer of a one-layer model, or put fresh layers into one that has none.
 
-    The paper grows once, late in training, with a schedule that stays flat until then. Not function
-    preserving.
+    The paper grows once, late in training, with a schedule that stays flat until then; a model
+    without layers is embeddings, a norm and a head. Not function preserving.
 
     Args:
         own: The operator, for the record.
-        base: The plan to grow, with one layer.
+        base: The plan to grow, with one layer or none.
         g: Growth factor, at least 2; the same number as layers.
-        layers: Target depth `L`.
+        layers: Target depth `L`; needed where there is no layer.
+        seed: Seeds fresh layers, from 0 to 4294967295; of a one-layer model nothing is random.
 
     Raises:
-        UsageError: The base has more than one layer, not exactly one of g and layers, or not deeper
-            than the base.
+        UsageError: The base has more than one layer, not exactly one of g and layers, not deeper
+            than the base, or a seed out of range.
     """
-    if base.num_hidden_layers != 1:
+    if base.num_hidden_layers > 1:
         raise UsageError(
-            f"progressive grows models of 1 layer, the base has {base.num_hidden_layers}",
+            f"progressive grows models of 1 layer or none, the base has {base.num_hidden_layers}",
             hint=f"use stack: {growth('stack', g=4)}",
         )
     target = target_layers(base, g, layers)
+    check_seed(seed)
+    if not base.num_hidden_layers:
+        step = own.step({"layers": target, "seed": seed})
+        return apply_layer_map(base, [FROM_NONE] * target, step, seed=seed, mask=1.0)
     return apply_layer_map(base, [0] * target, own.step(target_arguments(g, layers)))
