@@ -75,11 +75,19 @@ def test_the_chain_of_a_base_puts_no_code_into_our_card(
 
 
 @pytest.mark.parametrize(
-    "depth", [10**12, 10**400, 1e308, 0, -1], ids=["10^12", "10^400", "float", "0", "-1"]
+    "depth", [10**12, 10**400, 1e308, -1], ids=["10^12", "10^400", "float", "-1"]
 )
 def test_a_depth_that_no_model_has_is_refused(depth: float) -> None:
     with pytest.raises(ModelError, match="num_hidden_layers"):
         parse_manifest(document(num_hidden_layers=depth))
+
+
+def test_copies_of_a_model_without_layers_are_refused() -> None:
+    with pytest.raises(
+        ModelError,
+        match=r"^hfgrow\.json is damaged: layer_map is 'stack takes layers that its base lacks'$",
+    ):
+        parse_manifest(document(num_hidden_layers=0))
 
 
 def test_a_giant_depth_takes_no_memory(tmp_path: Path) -> None:
