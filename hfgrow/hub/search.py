@@ -104,7 +104,9 @@ def _reach(client: HubClient) -> None:
     """Ask the Hub for anything at all, once."""
     from huggingface_hub import get_session
 
-    get_session().head(client.endpoint, timeout=_REACH_S)
+    # The first use of the client replaces the session.
+    address = client.endpoint
+    get_session().head(address, timeout=_REACH_S)
 
 
 def _ranked(name: str, models: Iterable["ModelInfo"]) -> list[str]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from huggingface_hub import set_client_factory
+from huggingface_hub.utils._http import default_client_factory
 
 from hfgrow.errors import (
     GrowthError,
@@ -184,6 +186,12 @@ def test_a_name_that_nobody_knows_has_no_candidates(hub: Hub) -> None:
     assert caught.value.details["candidates"] == []
     hub.fault("/api/models", status=500, times=99)
     with pytest.raises(HubUnreachableError, match="cannot be asked"):
+        resolve("zzzz", HubClient(ALICE, hub.url))
+
+
+def test_a_search_may_be_the_first_question_of_a_program(hub: Hub) -> None:
+    set_client_factory(default_client_factory)
+    with pytest.raises(UsageError, match=r"and the Hub knows none either$"):
         resolve("zzzz", HubClient(ALICE, hub.url))
 
 
