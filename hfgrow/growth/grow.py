@@ -6,11 +6,12 @@ dry run ends with the plan. Whatever can be refused is refused before what costs
 
 import gc
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from hfgrow.checkpoint.compute.look import Look
 from hfgrow.checkpoint.files import LOCAL_BASE, MANIFEST, TOKENIZERS, Files, LocalFolder
@@ -183,8 +184,12 @@ def _resolve(
     if request.out is not None:
         out = Path(request.out).expanduser()
         return ref, printable(out.absolute().name, 200), out
-    name = f"{base_name(ref)}-{suffix_of_steps(request.steps)}"
+    name = _usual_name(request, ref)
     return ref, name, Path(name)
+
+
+def _usual_name(request: GrowthRequest, ref: ModelRef) -> str:
+    return f"{base_name(ref)}-{suffix_of_steps(request.steps)}"
 
 
 def _preflight(
@@ -274,14 +279,65 @@ def _plan(
         if not any((Path(base.folder) / file).is_file() for file in TOKENIZERS):
             where = "the base has" if cached_snapshot(ref) is None else "the cache holds"
             progress.say(f"Note: {where} no tokenizer, so the grown model has none")
-    plan = _planned(request, base, is_draft=request.dry_run)
-    layout = lay_out(plan, request.max_shard_nbytes)
+    growth = draft(request, ref, base)
     if not request.dry_run:
-        require_for(plan)
+        require_for(growth.plan)
     with _only_noted(request, progress):
-        check_free_space(plan, layout, out)
+        check_free_space(growth.plan, growth.layout, out)
     name = target.repo_id.rpartition("/")[2] if target else name
-    return Growth(base=base, plan=plan, layout=layout, name=name, out=out, target=target)
+    return replace(growth, name=name, out=out, target=target)
+
+
+def draft(request: GrowthRequest, ref: ModelRef, base: GrowthPlan) -> Growth:
+    """Return what a growth is by its name, plan and layout; the disk is not looked at.
+
+    Args:
+        request: What to grow, and how.
+        ref: The base, resolved.
+        base: Its plan, of its headers.
+
+    Raises:
+        UsageError: The base cannot grow so.
+        ModelError: The base is of a type that was not proven to grow so.
+    """
+    plan = _planned(request, base, is_draft=request.dry_run)
+    layout, name = lay_out(plan, request.max_shard_nbytes), _usual_name(request, ref)
+    return Growth(base=base, plan=plan, layout=layout, name=name, out=Path(name))
+
+
+def link_of(
+    request: GrowthRequest, ref: ModelRef, growth: Growth, card: Mapping[str, Any] | None = None
+) -> Link:
+    """Return the record of a growth; the hashes of what it has written are not known yet.
+
+    Args:
+        request: What was asked for.
+        ref: The base, resolved.
+        growth: Its plan and layout.
+        card: What the model card inherits of the base's.
+    """
+    base_files = {
+        name: WeightFile(file.nbytes, ref.files[name].sha256 if name in ref.files else None)
+        for name, file in growth.base.files.items()
+    }
+    return Link(
+        base=model_record(
+            growth.base,
+            base_name(ref),
+            files=base_files,
+            repo_id=ref.repo_id,
+            revision=ref.revision,
+        ),
+        steps=growth.plan.steps,
+        dtype=request.dtype,
+        max_shard_nbytes=request.max_shard_nbytes,
+        result=model_record(growth.plan, growth.name, files=layout_files(growth.layout)),
+        versions=versions_of_plan(growth.plan),
+        card=card or {},
+        num_computed=num_computed(growth.plan),
+        off_beat=off_beat(growth.base, growth.plan),
+        zero_rows=zero_rows(growth.plan) or None,
+    )
 
 
 def _planned(request: GrowthRequest, base: GrowthPlan, *, is_draft: bool) -> GrowthPlan:
@@ -301,33 +357,12 @@ def _begin_lineage(
     """Return the lineage of the base with this growth behind it; what came out is not known yet."""
     folder = Path(growth.base.folder)
     earlier = read_manifest(folder)
-    base_files = {
-        name: WeightFile(file.nbytes, ref.files[name].sha256 if name in ref.files else None)
-        for name, file in growth.base.files.items()
-    }
     if earlier is None and (how := told_by_config(growth.base.config)):
         progress.say(
             f"Note: config.json says that hfgrow grew or trained the base, {how}, and {MANIFEST} "
             "is not there: another program has saved it since; the lineage starts anew here"
         )
-    link = Link(
-        base=model_record(
-            growth.base,
-            base_name(ref),
-            files=base_files,
-            repo_id=ref.repo_id,
-            revision=ref.revision,
-        ),
-        steps=growth.plan.steps,
-        dtype=request.dtype,
-        max_shard_nbytes=request.max_shard_nbytes,
-        result=model_record(growth.plan, growth.name, files=layout_files(growth.layout)),
-        versions=versions_of_plan(growth.plan),
-        card=inherited(folder, progress.say),
-        num_computed=num_computed(growth.plan),
-        off_beat=off_beat(growth.base, growth.plan),
-        zero_rows=zero_rows(growth.plan) or None,
-    )
+    link = link_of(request, ref, growth, inherited(folder, progress.say))
     return earlier.followed_by(link) if earlier else Manifest((link,))
 
 

@@ -52,7 +52,7 @@ def files_of(ref: ModelRef, client: HubClient) -> Files:
     """
     if ref.path is not None:
         return LocalFolder(ref.path)
-    if (snapshot := cached_snapshot(ref)) is not None:
+    if not client.anonymous and (snapshot := cached_snapshot(ref)) is not None:
         return LocalFolder(snapshot)
     return RemoteFiles(ref, client)
 

@@ -36,17 +36,22 @@ class HubClient:
     Args:
         token: The token to send; None is the one that `hf auth login` stored, or HF_TOKEN.
         endpoint: The address of the Hub; None is HF_ENDPOINT, or the public one.
+        anonymous: Whether it asks for a stranger: without any token, and a name is then one of the
+            Hub, never a folder or something in the cache of this machine.
 
     Raises:
         UsageError: The token cannot be sent in a header.
     """
 
-    def __init__(self, token: str | None = None, endpoint: str | None = None) -> None:
+    def __init__(
+        self, token: str | None = None, endpoint: str | None = None, *, anonymous: bool = False
+    ) -> None:
         token = token.strip() if token else None
         if token and not (token.isascii() and token.isprintable() and " " not in token):
             raise UsageError("the token holds characters that no token has", hint="hf auth login")
         self._token = token or None
         self._endpoint = endpoint
+        self.anonymous = anonymous
 
     @cached_property
     def api(self) -> "HfApi":
@@ -59,7 +64,7 @@ class HubClient:
             set_client_factory(_bounded_client)
         return HfApi(
             endpoint=self._endpoint,
-            token=self._token,
+            token=self._given,
             library_name="hfgrow",
             library_version=__version__,
         )
@@ -74,17 +79,22 @@ class HubClient:
         """Whether requests carry a token."""
         return bool(self._sent_token())
 
+    @property
+    def _given(self) -> str | bool | None:
+        """The token as the client library takes it, which sends none for False."""
+        return False if self.anonymous else self._token
+
     def _sent_token(self) -> str:
         from huggingface_hub import get_token
 
-        return self._token or get_token() or ""
+        return "" if self.anonymous else self._token or get_token() or ""
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a request to the Hub itself, the token among them."""
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # not typed as public
 
         return build_hf_headers(
-            token=self._token, library_name="hfgrow", library_version=__version__
+            token=self._given, library_name="hfgrow", library_version=__version__
         )
 
     @contextmanager

@@ -17,12 +17,13 @@ from hfgrow.hub.repo_names import check_repo_id, check_revision, edit_distance, 
 from hfgrow.hub.search import DEMO, Alias, UnknownNameError, load_aliases
 
 
-def parse(name: str, revision: str | None = None) -> ModelRef:
+def parse(name: str, revision: str | None = None, *, only_hub: bool = False) -> ModelRef:
     """Decide what a name means, without any network.
 
     Args:
         name: A path, `hf://org/name@rev`, a Hub URL, `org/name` or an alias.
         revision: A branch, tag, commit or `refs/pr/N`, for models on the Hub only.
+        only_hub: Whether no name is a folder, and no disk is looked at; the demo model remains.
 
     Raises:
         UnknownNameError: A bare name that nothing here knows.
@@ -33,13 +34,18 @@ def parse(name: str, revision: str | None = None) -> ModelRef:
     if not name or "\0" in name or name.startswith("-"):
         raise UsageError(f"{shown(name)} is no model", hint="give a folder, an alias or org/name")
     if name.startswith(("/", "./", "../", "~")) or name in (".", ".."):
+        if only_hub:
+            raise UsageError(
+                f"{shown(name)} is a folder, and only models of the Hub are read here",
+                hint="give an alias or org/name",
+            )
         return _folder(Path(name), revision)
     if name.startswith(("hf://", "https://", "http://")):
         return _uri(name, revision)
-    is_folder = os.path.isfile(os.path.join(name, "config.json"))
+    is_folder = not only_hub and os.path.isfile(os.path.join(name, "config.json"))
     alias = load_aliases().get(name.casefold())
     is_demo = name.casefold() == DEMO
-    if os.path.isfile(name):
+    if not only_hub and os.path.isfile(name):
         raise UsageError(f"{shown(name)} is a file", hint="give the folder that holds it")
     if is_folder and (alias or is_demo):
         target = alias.repo_id if alias else "the demo model of this package"
@@ -56,10 +62,12 @@ def parse(name: str, revision: str | None = None) -> ModelRef:
         return _demo(revision)
     if alias:
         return _aliased(alias, revision)
-    if is_run(Path(name)):
+    if not only_hub and is_run(Path(name)):
         return _folder(Path(name), revision)
     if "/" in name:
         return _repository(name, revision)
+    if only_hub:
+        raise UnknownNameError(f"{shown(name)} is no alias", hint="give org/name as on the Hub")
     raise UnknownNameError(
         f"{shown(name)} is neither a folder with a config.json nor an alias",
         hint="give org/name as on the Hub, or a folder as ./name",
@@ -81,7 +89,7 @@ def pin(ref: ModelRef, client: HubClient) -> ModelRef:
         return ref
     from huggingface_hub import is_offline_mode
 
-    if is_offline_mode():
+    if is_offline_mode() and not client.anonymous:
         from hfgrow.hub.cache import pin_cached
 
         return pin_cached(ref)
@@ -111,7 +119,7 @@ def resolve(name: str, client: HubClient, revision: str | None = None) -> ModelR
         HubUnreachableError: As in `pin`.
     """
     try:
-        return pin(parse(name, revision), client)
+        return pin(parse(name, revision, only_hub=client.anonymous), client)
     except UnknownNameError as error:
         from hfgrow.hub.search import with_candidates
 

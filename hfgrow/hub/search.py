@@ -43,7 +43,7 @@ def with_candidates(error: UsageError, name: str, client: HubClient) -> GrowthEr
         if not found:
             found, where = _on_hub(name, client), "on the Hub"
     except HubUnreachableError as unreachable:
-        found = _in_cache(name)
+        found = [] if client.anonymous else _in_cache(name)
         if not found:
             return HubUnreachableError(
                 f"{error}, and the Hub cannot be asked for it", hint=unreachable.hint or error.hint

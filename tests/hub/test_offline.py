@@ -133,6 +133,10 @@ for name in sys.argv[1:] or ["bob/base"]:
     assert "2 'bas' is neither" in lines[1]
     assert lines[1].endswith("known here: bob/base")
     assert lines[2].startswith("5 'zzzz'")
+    stranger = other.replace("HubClient()", "HubClient(anonymous=True)")
+    told = run_python(stranger, environment)
+    assert all(line.startswith("5 ") for line in told.splitlines())
+    assert "bob/base" not in told
     assert len(hub.log) == num_requests
     assert os.environ.get("HF_HUB_OFFLINE") is None
 

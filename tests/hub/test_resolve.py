@@ -420,3 +420,27 @@ def test_a_slip_in_an_alias_is_told_without_asking_the_hub(hub: Hub, name: str, 
         resolve(name, HubClient(ALICE, hub.url))
     assert caught.value.details["candidates"] == [meant]
     assert not hub.log
+
+
+def test_for_a_stranger_no_token_is_sent(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", BOB)
+    hub.seed("bob/secret", FILES, private=True)
+    assert resolve("bob/secret", HubClient(endpoint=hub.url)).private
+    stranger = HubClient(endpoint=hub.url, anonymous=True)
+    with pytest.raises(HubRefusedError, match=r"private \(401\)"):
+        resolve("bob/secret", stranger)
+    hub.seed("bob/base", FILES)
+    RemoteFiles(resolve("bob/base", stranger), stranger).read("config.json", 0, 2)
+    assert [one.authorized for one in hub.log] == [True, False, False, False]
+
+
+def test_for_a_stranger_a_name_is_no_folder(hub: Hub) -> None:
+    model_folder(Path("bob/base"))
+    sha = hub.seed("bob/base", FILES)
+    stranger = HubClient(endpoint=hub.url, anonymous=True)
+    assert resolve("bob/base", HubClient(endpoint=hub.url)).path == Path("bob/base")
+    assert resolve("bob/base", stranger).revision == sha
+    with pytest.raises(
+        UsageError, match=r"^'\./bob/base' is a folder, and only models of the Hub are read here$"
+    ):
+        resolve("./bob/base", stranger)
