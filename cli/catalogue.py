@@ -106,9 +106,15 @@ def _arguments(name: str) -> dict[str, dict[str, Any]]:
 
 
 def example_of(name: str) -> str:
-    """Return a command: what must be given, or else a target, with a value of the help or ours."""
+    """Return a command with the arguments of an example."""
     if name in _EXAMPLES:
         return _EXAMPLES[name]
+    operator, _, more = describe_step(name, example_arguments(name)).partition(" ")
+    return f"hfgrow {operator} MODEL {more}".rstrip()
+
+
+def example_arguments(name: str) -> dict[str, object]:
+    """Return what must be given, or else a target, with a value of the help or ours."""
     row = OPERATORS[name]
     wanted = [parameter for parameter in row.parameters if parameter.is_required]
     wanted = wanted or [found for key in _TARGETS if (found := row.parameter(key))][:1]
@@ -117,8 +123,7 @@ def example_of(name: str) -> str:
         told = re.search(r"such as ([^\s,;]+)", parameter.help)
         key = parameter.name
         arguments[key] = told[1] if told else _TARGETS.get(key, key.upper())
-    operator, _, more = describe_step(name, arguments).partition(" ")
-    return f"hfgrow {operator} MODEL {more}".rstrip()
+    return arguments
 
 
 def _yes(value: bool) -> str:

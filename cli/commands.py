@@ -55,6 +55,11 @@ COMMANDS = {
     ),
     "aliases": Listed(LOOK, "library", "List the short names of models, and what they stand for."),
     "docs": Listed(LOOK, "library", "List the pages of the documentation, or print one."),
+    "app": Listed(
+        LOOK,
+        "app",
+        "Serve a page on this machine that plans a growth and shows a lineage, until Ctrl-C.",
+    ),
     "apply": Listed(
         GROW,
         "grow",

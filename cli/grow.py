@@ -88,14 +88,26 @@ def _register(app: typer.Typer, name: str, run: Callable[..., None], text: str, 
 
 
 def _operator_command(operator: Operator[...]) -> Callable[..., None]:
+    return growing_command(
+        [MODEL, *parameters_of(operator)], _by(lambda values: steps_of(operator, values))
+    )
+
+
+def parameters_of(operator: Operator[...]) -> list[inspect.Parameter]:
+    """Return what the command of an operator takes besides what all growing commands do."""
     own = own_parameters(operator.parameters)
-    extra = extra_parameters(operator, own)
+    return [*own.values(), *extra_parameters(operator, own).values()]
 
-    def steps(values: Mapping[str, Any]) -> list[Step]:
-        arguments = {name: values[name] for name in own if values[name] is not None}
-        return with_extra_steps(operator, arguments, values)
 
-    return growing_command([MODEL, *own.values(), *extra.values()], _by(steps))
+def steps_of(operator: Operator[...], values: Mapping[str, Any]) -> list[Step]:
+    """Return the steps that values of an operator's parameters stand for, None being no value.
+
+    Raises:
+        UsageError: There is a seed, and nothing that it seeds.
+    """
+    names = (parameter.name for parameter in operator.parameters)
+    arguments = {name: values[name] for name in names if values[name] is not None}
+    return with_extra_steps(operator, arguments, values)
 
 
 def _apply_command() -> Callable[..., None]:
@@ -218,7 +230,7 @@ def plan_text(growth: Growth) -> str:
         f"to push         about {size(_unique_nbytes(growth))} of it is new to Xet, "
         "as long as nothing is trained",
         *_cost_lines(growth),
-        f"function        {_promise(growth)}",
+        f"function        {promise_of(growth)}",
         *_layer_lines(growth),
         *_elsewhere(growth, "elsewhere       "),
         f"output          {printable(growth.out, 200)}",
@@ -277,7 +289,7 @@ def growth_text(growth: Growth) -> list[str]:
         f"  where     {out}, {size(growth.layout.nbytes)}{_shared(growth)}",
         *([f"  layers    {_connections(growth)}"] if _changes_layers(growth) else []),
         *([f"  width     {_changed(growth)}"] if _widths(growth) else []),
-        f"  function  {_promise(growth)}",
+        f"  function  {promise_of(growth)}",
         *_measured(growth),
         *_elsewhere(growth, "  elsewhere "),
         f"  checked   {len(plan.tensors)} tensors against plan and family{_transformers(growth)}",
@@ -364,7 +376,8 @@ def _connections(growth: Growth) -> str:
     return f"Rc {connection_rate(layer_map):.1%}, {describe_seams(layer_map)}"
 
 
-def _promise(growth: Growth) -> str:
+def promise_of(growth: Growth) -> str:
+    """Return what a growth promises of the function."""
     return "preserved" if growth.plan.preserves_function else "not preserved: a start for training"
 
 

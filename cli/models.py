@@ -51,12 +51,15 @@ def inspect_model(
 ) -> None:
     """Show a model's family, size and what can grow; of a Hub model no weight is downloaded."""
     console = Console(as_json=json, quiet=quiet)
-    name, plan = _read(model, revision, token, console)
+    lines, document = inspected(*_read(model, revision, token, console))
+    console.result("\n".join(broken(lines, console.width, behind=13)), document)
+
+
+def inspected(name: str, plan: GrowthPlan) -> tuple[list[str], dict[str, Any]]:
+    """Return what a model is, in lines and as JSON."""
     if plan.derived is not None:
         document = derived_document(name, plan, plan.derived)
-        lines = derived_lines(plan, plan.derived, document)
-        console.result("\n".join(broken(lines, console.width, behind=13)), document)
-        return
+        return derived_lines(plan, plan.derived, document), document
     document = _document(name, plan)
     sizes = document["sizes"]
     lines = [
@@ -76,7 +79,7 @@ def inspect_model(
         f"can grow     {', '.join(document['can_grow'])}; see hfgrow operators",
         *(f"note         {note}" for note in plan.notes),
     ]
-    console.result("\n".join(broken(lines, console.width, behind=13)), document)
+    return lines, document
 
 
 def _expert_lines(document: dict[str, Any]) -> list[str]:

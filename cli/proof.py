@@ -18,6 +18,7 @@ from hfgrow.growth.ungrow import ungrow as ungrow_model
 from hfgrow.growth.verify import Verified
 from hfgrow.growth.verify import verify as verify_model
 from hfgrow.hub.client import HubClient
+from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.repo_names import check_repo_id
 from hfgrow.lineage.describe import (
     changed_widths,
@@ -28,7 +29,7 @@ from hfgrow.lineage.describe import (
     measured_lines,
     training_lines,
 )
-from hfgrow.lineage.ledger import ledger
+from hfgrow.lineage.ledger import Ledger, ledger
 from hfgrow.lineage.manifest import Manifest, TrainingLink
 from hfgrow.lineage.reading import manifest_of
 
@@ -142,6 +143,25 @@ def lineage(
     client = HubClient(token=token)
     ref = locate(model, revision, client, console)
     manifest = manifest_of(files_of(ref, client))
+    found = ledger(manifest)
+    document = {"root_layer_map": list(manifest.root_layer_map), "ledger": found.to_json()}
+    console.result(
+        "\n".join(lineage_lines(ref, manifest, found, console.width)),
+        {**_loads(manifest), **document},
+    )
+
+
+def lineage_lines(
+    ref: ModelRef, manifest: Manifest, found: Ledger, width: int | None = None
+) -> list[str]:
+    """Return a lineage from the root on, and what was spent on it.
+
+    Args:
+        ref: The model that it is of.
+        manifest: The lineage.
+        found: Its ledger.
+        width: The columns that there are; None breaks nothing.
+    """
     lines = []
     for i, link in enumerate(manifest.chain):
         lines += _elsewhere(manifest, i)
@@ -168,14 +188,9 @@ def lineage(
     elif ref.repo_id is not None:
         asked = ref.repo_id
     lines.append(f"this  {asked}: {result.num_hidden_layers} layers, {describe_parameters(result)}")
-    found = ledger(manifest)
-    if manifest.trainings or manifest.root_compute:
-        ledger_table = ["", *ledger_lines(found, console.width)]
-    else:
-        ledger_table = []
-    document = {"root_layer_map": list(manifest.root_layer_map), "ledger": found.to_json()}
-    told = [*broken(lines, console.width, behind=8), *ledger_table]
-    console.result("\n".join(told), {**_loads(manifest), **document})
+    told = broken(lines, width, behind=8)
+    has_cost = bool(manifest.trainings or manifest.root_compute)
+    return [*told, "", *ledger_lines(found, width)] if has_cost else told
 
 
 def _elsewhere(manifest: Manifest, after: int) -> list[str]:

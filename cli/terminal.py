@@ -90,10 +90,8 @@ class Console:
             print(redacted(json.dumps({"error": document}, ensure_ascii=False)), flush=True)
             return
         with suppress(OSError):
-            print(_coloured(f"Error: {redacted(printable(error, 2000))}"), file=sys.stderr)
-            if error.hint:
-                hint = f"Hint: {redacted(printable(error.hint, 2000))}"
-                print(_coloured(hint), file=sys.stderr)
+            for line in error_lines(error):
+                print(_coloured(line), file=sys.stderr)
 
     def bytes(self, what: str, total: int) -> "Bar":
         """Start a progress bar on stderr."""
@@ -136,6 +134,12 @@ class Bar:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
+
+
+def error_lines(error: GrowthError) -> list[str]:
+    """Return an error as it is printed, which speaks of options already, and its hint."""
+    hint = [f"Hint: {redacted(printable(error.hint, 2000))}"] if error.hint else []
+    return [f"Error: {redacted(printable(error, 2000))}", *hint]
 
 
 def terminal_width() -> int:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.xdist_group("docs")
 ROOT = Path(__file__).parents[1]
 ALL_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 README = (ROOT / "README.md").read_text()
-PAGES = ("budget.md", "evaluation.md", "growths.md", "walkthrough.md")
+PAGES = ("app.md", "budget.md", "evaluation.md", "growths.md", "walkthrough.md")
 ALGEBRA = (ROOT / "docs" / "operators.md").read_text()
 
 

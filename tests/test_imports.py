@@ -24,6 +24,7 @@ HOUSE = read_house(ROOT.parent)
 HEAVY = frozenset(
     (
         "accelerate",
+        "gradio",
         "huggingface_hub",
         "matplotlib",
         "numpy",

@@ -21,7 +21,7 @@ COMMANDS = (
     *("inspect", "check", "operators", "env", "verify", "lineage", "reproduce", "card", "ungrow"),
     *("pull", "push", "extend-hf", "learn", "budget", "scan", "eval", "compare", "train", "study"),
     "data",
-    *("recipes", "aliases", "docs", "clean"),
+    *("recipes", "aliases", "docs", "clean", "app"),
 )
 # Mistakes by exit code; {base} is a good model, {bad} one without weights, {taken} a full folder.
 MISTAKES: dict[str, tuple[int, tuple[str, ...]]] = {
