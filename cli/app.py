@@ -168,7 +168,7 @@ def page(*, only_hub: bool) -> Any:
                 )
                 shown = gr.HTML(elem_id="plan")
         with gr.Tab("Lineage"):
-            grown = gr.Textbox(label="Model", info=what, elem_id="grown")
+            grown = gr.Textbox(label="Model", info=what, elem_id="grown", interactive=True)
             asks = gr.Button("Show the lineage", variant="primary", elem_id="ask-lineage")
             chain = gr.HTML(elem_id="lineage")
 
@@ -201,7 +201,8 @@ def _form(gr: Any, name: str, model: Any, command: Any, shown: Any, only_hub: bo
 
 def _widget(gr: Any, field: Field) -> Any:
     """Return what asks for a field; a number is typed, for gradio has none that is empty."""
-    told = {"label": field.typed, "info": field.help, "elem_id": f"field-{field.name}"}
+    told = {"label": field.typed, "info": field.help, "interactive": True}
+    told["elem_id"] = f"field-{field.name}"
     if field.kind is bool:
         return gr.Checkbox(field.example, **told)
     if field.choices:

@@ -4,9 +4,13 @@ import html
 import json
 import re
 import shutil
+import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,6 +20,7 @@ from hfgrow.plan.plan import LayerSource
 from hfgrow.study import plots, report
 from hfgrow.study.results import by_arm
 from hfgrow.study.summary import summary
+from tests.program import TERMINAL, environment, handling, program
 from tests.study.made_up import RAN, planned, runs
 
 pytestmark = pytest.mark.slow
@@ -102,7 +107,8 @@ def share_of_white(
 ) -> Any:
     """Return how much of a rectangle of a picture is white, where a page shows it."""
     box = [_MARGIN + scale * at for at in (x, y, x + width, y + height)]
-    pixels = list(image.crop(tuple(map(round, box))).getdata())
+    raw = image.crop(tuple(map(round, box))).tobytes()
+    pixels = [raw[i : i + 3] for i in range(0, len(raw), 3)]
     return sum(min(pixel) > 240 for pixel in pixels) / len(pixels)
 
 
@@ -134,3 +140,80 @@ def test_what_adds_nothing_is_shown_hatched_and_what_stands_beside_it_is_not(
         scale = _SHOWN_WIDTH / int(natural)
         assert 0.1 < share_of_white(image, scale, *inside) < 0.9
         assert share_of_white(image, scale, *beside) == 0
+
+
+@contextmanager
+def served(folder: Path, *options: str) -> Iterator[str]:
+    """Serve the page of `hfgrow app` from a folder; it ends by Ctrl-C, and says so."""
+    command = [program(), "app", "--quiet", *options]
+    with handling(TERMINAL):
+        server = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert server.stdout is not None
+    try:
+        yield server.stdout.readline().strip()
+    finally:
+        server.send_signal(signal.SIGINT)
+        told = server.communicate(timeout=60)[1]
+    assert (server.returncode, told) == (130, "Stopped.\n")
+
+
+@contextmanager
+def visited(chromium: str, address: str) -> Iterator[Any]:
+    """Open an address; nothing may be asked of another host, and nothing may fail in the page."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        quiet = ("disable-gpu", "disable-quic", "disable-background-networking", "disable-sync")
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", *(f"--{word}" for word in quiet)]
+        )
+        tab = browser.new_page()
+        asked: list[str] = []
+        failures: list[str] = []
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.on("pageerror", lambda error: failures.append(str(error)))
+        tab.on("dialog", lambda dialog: failures.append(dialog.message))
+        tab.goto(address)
+        yield tab
+        browser.close()
+    hosts = {urlsplit(url).netloc for url in asked if url.startswith("http")}
+    assert hosts == {urlsplit(address).netloc}
+    assert failures == []
+
+
+def sizes_on(tab: Any) -> dict[str, list[str]]:
+    """Click on Plan, and return the table of sizes that comes, by row."""
+    tab.click("#ask-plan")
+    tab.wait_for_selector("#plan td")
+    rows = tab.locator("#plan tbody tr").all()
+    return {name: sizes for name, *sizes in (row.locator("td").all_inner_texts() for row in rows)}
+
+
+def test_the_page_plans_what_is_typed_and_shows_its_lineage(chromium: str, base: Path) -> None:
+    pytest.importorskip("gradio")
+    odd = base.with_name("${alert(1)}<img src=x onerror=alert(2)>")
+    grown = [program(), "stack", "./base", "--g", "2", "--out", str(odd)]
+    subprocess.run(grown, cwd=base.parent, env=environment(), check=True, capture_output=True)
+    with served(base.parent) as address, visited(chromium, address) as tab:
+        tab.fill("#model textarea", "./base")
+        tab.fill("#field-g textarea", "3")
+        assert sizes_on(tab)["layers"] == ["4", "12"]
+        assert "hfgrow stack ./base --g 3" in tab.inner_text("#command")
+        tab.click("#operator input")
+        tab.click("[role=option]:has-text('hyperclone:')")
+        tab.wait_for_selector("#field-ffn")
+        tab.fill("#model textarea", str(odd))
+        tab.click("#ask-plan")
+        tab.wait_for_selector("#plan td:has-text('hidden_size')")
+        assert sizes_on(tab)["hidden_size"] == ["32", "64"]
+        tab.get_by_role("tab", name="Lineage").click()
+        tab.fill("#grown textarea", str(odd))
+        tab.click("#ask-lineage")
+        tab.wait_for_selector("#lineage img")
+        assert "hfgrow stack base --g 2" in tab.inner_text("#lineage")
