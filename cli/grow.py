@@ -14,7 +14,7 @@ from hfgrow.checkpoint.layout import parse_nbytes
 from hfgrow.console import count, duration, size
 from hfgrow.errors import UsageError, printable
 from hfgrow.growth.grow import Growth, GrowthRequest, grow
-from hfgrow.growth.steps import read_steps
+from hfgrow.growth.steps import read_steps_file
 from hfgrow.lineage.describe import (
     describe_off_beat,
     describe_seams,
@@ -67,8 +67,8 @@ _StepsArgument = Annotated[
     str,
     typer.Argument(
         metavar="STEPS",
-        help="A YAML list, such as: - stack: {g: 2}; or a growth of hfgrow's: `hfgrow recipes` "
-        "lists them.",
+        help="A YAML list, such as: - stack: {g: 2}; a passthrough recipe of mergekit; or a growth "
+        "of hfgrow's: `hfgrow recipes` lists them.",
         autocompletion=growths,
     ),
 ]
@@ -120,9 +120,13 @@ def _apply_command() -> Callable[..., None]:
         if _is_file_of_steps(model) and not Path(name).is_file():
             # The order of earlier versions.
             model, name = name, model
-        steps = read_steps(find_recipe(name, "growths"))
-        if [operator for operator, _ in steps] == ["partial"] and _is_file_of_steps(name):
-            console.say(f"That is: hfgrow {describe_typed(steps[0], model)}")
+        found = read_steps_file(find_recipe(name, "growths"))
+        steps = found.steps
+        if len(steps) == 1 and _is_file_of_steps(name):
+            converted = f" --dtype {found.dtype}" if found.dtype and not request.dtype else ""
+            console.say(f"That is: hfgrow {describe_typed(steps[0], model)}{converted}")
+        dtype, depth = request.dtype or found.dtype, found.num_base_layers
+        request = replace(request, dtype=dtype, num_base_layers=depth)
         return grow(replace(request, model=model, steps=steps), console)
 
     return growing_command([MODEL, file], work)

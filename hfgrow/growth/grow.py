@@ -20,7 +20,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.checkpoint.write import check_free_space, config_with, write, write_texts
 from hfgrow.console import Progress, count, counting, usual_progress
-from hfgrow.errors import OutputError, Text, argument, missing, printable, require
+from hfgrow.errors import OutputError, Text, UsageError, argument, missing, printable, require
 from hfgrow.growth.behaviour import TRANSFORMERS, settle_generation
 from hfgrow.growth.loading import COMPUTING, require_for
 from hfgrow.growth.models import base_name, files_of, folder_of, local_folder, locate
@@ -73,6 +73,7 @@ class GrowthRequest:
         maps: The folder with the maps of learned steps; a dry run needs none.
         untested: Whether a type is grown that was not proven with the transformers installed here.
         know_base: Whether the lineage has the sha256 of the base also where nothing is proved.
+        num_base_layers: How many layers the base must have, where steps count on it; None is any.
     """
 
     model: str
@@ -94,6 +95,7 @@ class GrowthRequest:
     maps: Path | None = None
     untested: bool = False
     know_base: bool = False
+    num_base_layers: int | None = None
 
     @property
     def wants_proof(self) -> bool:
@@ -341,6 +343,11 @@ def link_of(
 
 
 def _planned(request: GrowthRequest, base: GrowthPlan, *, is_draft: bool) -> GrowthPlan:
+    if request.num_base_layers not in (None, base.num_hidden_layers):
+        raise UsageError(
+            f"the steps are for a model of {request.num_base_layers} layers, the base has "
+            f"{base.num_hidden_layers}"
+        )
     return planned(
         base,
         request.steps,
