@@ -28,6 +28,7 @@ from hfgrow.plan.plan import GrowthPlan, GrowthStep, with_dtype
 from hfgrow.plan.tensors import CONFIG_DTYPES
 
 _MAX_NBYTES = 1 << 16
+_OF_SLICE, _OF_SOURCE = {"sources", "parameters"}, {"model", "layer_range", "parameters"}
 # What mergekit calls the last matrix of each branch, by a part of its name.
 _BRANCH_ENDS = ("o_proj", "down_proj")
 # 1e-3 is a number to people and JSON, but text to YAML 1.1.
@@ -76,7 +77,9 @@ def read_steps_file(path: Path | Traversable) -> StepsFile:
     if isinstance(content, dict) and "slices" in content:
         return _of_slices(f"the steps {shown}", content)
     if not isinstance(content, list) or not content:
-        found = "nothing" if content in (None, []) else f"a {type(content).__name__}"
+        kind = type(content).__name__
+        kind = {"dict": "a mapping", "str": "a text"}.get(kind, f"a {kind}")
+        found = "nothing" if content in (None, []) else kind
         raise UsageError(
             f"the steps {shown} hold {found}, not a list of operators",
             hint="such as: - stack: {g: 2}",
@@ -94,6 +97,8 @@ def _of_slices(where: str, content: Mapping[str, Any]) -> StepsFile:
             f"{where} are a recipe of mergekit with merge_method {printable(method)}",
             hint="hfgrow reads passthrough: slices of one model, stacked",
         )
+    if content.get("parameters"):
+        raise UsageError(f"{where} have parameters for all slices, which hfgrow does not read")
     slices = content["slices"]
     parts, models = [], []
     # Every layer of the result: that of the base, and whether it adds nothing.
@@ -112,7 +117,10 @@ def _of_slices(where: str, content: Mapping[str, Any]) -> StepsFile:
                 f"{where}: slice {number} is not one source with a layer_range [from, to]",
                 hint="slices of several models at once are merged, not grown",
             )
-        is_zero = _adds_nothing(f"{where}: slice {number}", source.get("parameters"))
+        told = f"{where}: slice {number}"
+        for key in (*(entry.keys() - _OF_SLICE), *(source.keys() - _OF_SOURCE)):
+            raise UsageError(f"{told} has the key {printable(key)}, which hfgrow does not read")
+        is_zero = _adds_nothing(told, source.get("parameters") or entry.get("parameters"))
         layers += [(layer, is_zero) for layer in range(*bounds)]
         parts.append(f"[{bounds[0] + 1}:{bounds[1]}]")
         models.append(source.get("model"))

@@ -153,9 +153,16 @@ def test_a_stranger_is_not_told_whether_a_folder_is_there(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-    model_folder(Path("there"))
-    model_folder(Path("org/there"))
-    for there, absent in (("./there", "./where"), ("there", "where"), ("/etc", "/nowhere")):
+    for folder in ("there", "org/there", "org/run/final"):
+        model_folder(Path(folder))
+    Path("org/run/run.json").touch()
+    for there, absent in (
+        ("./there", "./where"),
+        ("there", "where"),
+        ("/etc", "/nowhere"),
+        ("org/run", "org/ran"),
+        ("org/run/final", "org/ran/final"),
+    ):
         one, two = (
             plan_page("stack", name, {"g": 2}, only_hub=True).html for name in (there, absent)
         )

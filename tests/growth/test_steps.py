@@ -40,8 +40,8 @@ FAULTS: dict[str, tuple[str, str]] = {
     "empty": ("", "nothing"),
     "an empty list": ("[]", "nothing"),
     "null": ("null", "nothing"),
-    "a mapping": ("stack: {g: 2}", "a dict"),
-    "a word": ("stack", "a str"),
+    "a mapping": ("stack: {g: 2}", "a mapping"),
+    "a word": ("stack", "a text"),
     "a second document": ("- stack: {g: 2}\n---\n- stack: {g: 2}", "not YAML"),
     "no YAML": ("- stack: {g: 2", "not YAML"),
     "brackets without quotes": ("- partial: {pattern: [1:2]-[3:4]*2}", "not YAML"),
@@ -343,6 +343,10 @@ def test_slices_of_mergekit_are_the_partial_stack_that_they_are(tmp_path: Path) 
         ("org/base, layer_range: [2", "org/other, layer_range: [2", "layers of 2 models"),
         ("slices:", "slices: 3\nrest:", "layers of 0 models"),
         ("dtype: bfloat16", "dtype: fp8", "have dtype fp8"),
+        ("[0, 4]}]", "[0, 4], revision: v1}]", "slice 1 has the key revision"),
+        ("[0, 4]}]", "[0, 4]}]\n  base_model: org/a", "slice 1 has the key base_model"),
+        ("[0, 4]}]", "[0, 4]}]\n  parameters: {t: 0.5}", "slice 1 has parameters"),
+        ("dtype: bfloat16", "parameters: {scale: 0.5}", "have parameters for all slices"),
     ],
 )
 def test_a_merge_that_is_no_growth_is_refused(

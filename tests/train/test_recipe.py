@@ -10,7 +10,8 @@ import yaml
 
 from hfgrow.errors import UsageError
 from hfgrow.plan.operators import OPERATORS
-from hfgrow.train.recipe.fields import Part
+from hfgrow.train.recipe.fields import ELSEWHERE, Part
+from hfgrow.train.recipe.files import shipped_recipes
 from hfgrow.train.recipe.parts import Data, FreshModel, Muon, ScheduleFreeAdamW
 from hfgrow.train.recipe.recipe import Recipe, load_recipe, recipe_of
 from hfgrow.train.recipe.stages import Until
@@ -343,6 +344,27 @@ def test_several_faults_are_one_refusal_whose_hint_names_the_others(minimal: Pat
     with pytest.raises(UsageError, match=r"seed is -1") as caught:
         load_recipe(minimal, ["seed=-1", "data.train.0.weight=0", "stages.0.train.tokens=x"])
     assert caught.value.hint == "wrong too: data.train.0.weight, stages.0.train.tokens"
+
+
+def test_keys_of_other_trainers_are_told_where_they_stand_here(minimal: Path) -> None:
+    others = ["base_model=org/name", "output_dir=out", "sequence_len=512", "strict=false"]
+    told = r"there is no key base_model \(= 'org/name'\); did you mean base\?$"
+    with pytest.raises(UsageError, match=told) as caught:
+        load_recipe(minimal, others)
+    assert caught.value.hint == (
+        "hfgrow recipes demo --copy mine.yaml begins a recipe of hfgrow's; wrong too: "
+        "output_dir (output), sequence_len (data.sequence_length), strict"
+    )
+
+
+@pytest.mark.parametrize("path", sorted(set(ELSEWHERE.values())))
+def test_what_other_trainers_keys_are_said_to_be_are_keys(path: str) -> None:
+    found = yaml.safe_load(shipped_recipes()["reference"].read_text())
+    for key in path.split("."):
+        if key == "N":
+            (found,) = (stage for stage in found if "train" in stage)
+        else:
+            found = found[key]
 
 
 @pytest.mark.parametrize("part", [Recipe, Data])

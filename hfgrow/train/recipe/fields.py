@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from hfgrow.console import AMOUNT, UNITS
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, command, printable
 
 Location = tuple[int | str, ...]
 
@@ -233,6 +233,34 @@ _EXAMPLES = {
     "push": ("{repo: VALUE}", "you/name"),
     "world": ("{processes: 2}", ""),
 }
+# What axolotl, TRL and Trainer call it -> where it stands here.
+ELSEWHERE = {
+    "base_model": "base",
+    "bf16": "precision",
+    "dataset_name": "data.train",
+    "datasets": "data.train",
+    "gradient_checkpointing": "activation_checkpointing",
+    "hub_model_id": "push.repo",
+    "learning_rate": "stages.N.train.learning_rate",
+    "lr_scheduler": "stages.N.train.schedule",
+    "lr_scheduler_type": "stages.N.train.schedule",
+    "max_grad_norm": "stages.N.train.gradient_clipping",
+    "max_seq_length": "data.sequence_length",
+    "max_steps": "stages.N.train.tokens",
+    "model_name_or_path": "base",
+    "num_epochs": "stages.N.train.tokens",
+    "num_train_epochs": "stages.N.train.tokens",
+    "output_dir": "output",
+    "per_device_train_batch_size": "micro_batch_size",
+    "pretraining_dataset": "data.train",
+    "report_to": "trackers",
+    "sequence_len": "data.sequence_length",
+    "test_datasets": "data.validation",
+    "warmup_ratio": "stages.N.train.warmup",
+    "warmup_steps": "stages.N.train.warmup",
+    "weight_decay": "optimizer.weight_decay",
+}
+_MOST_TOLD = 700
 _NUMBER = re.compile(r"(?<=\.)\d+", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9][\w./-]{0,99}", re.ASCII)
 
@@ -248,15 +276,19 @@ def refused(error: ValidationError, content: object, where: str) -> UsageError:
     faults = {_path(fault, content): fault for fault in reversed(error.errors(include_url=False))}
     # A list with a faulty entry is also called too short.
     paths = [p for p in faults if not any(other.startswith(f"{p}.") for other in faults)][::-1]
-    more = printable(", ".join(paths[1:]), 300)
+    known = [f"{path} ({ELSEWHERE[path]})" if path in ELSEWHERE else path for path in paths[1:]]
+    more = printable(", ".join(known), _MOST_TOLD)
     hint = f"wrong too: {more}" if more else ""
+    if any(path in ELSEWHERE for path in paths):
+        begin = command("recipes demo", copy="mine.yaml")
+        hint = "; ".join(filter(None, (f"{begin} begins a recipe of hfgrow's", hint)))
     return UsageError(f"{where}: {_said(faults[paths[0]], paths[0])}", hint=hint)
 
 
 def _said(fault: Any, path: str) -> str:
     kind, context = fault["type"], fault.get("ctx", {})
     if kind == "unknown":
-        near = context["near"]
+        near = ELSEWHERE.get(path) or context["near"]
         told = f"the keys here are {near}" if ", " in near else f"did you mean {near}?"
         return f"there is no key {path} (= {_shown(fault['input'])}); {told}"
     if kind in ("missing", "union_tag_not_found"):
