@@ -28,6 +28,12 @@ _SETTINGS = {
     "GRADIO_SHARE": "False",
     "GRADIO_MCP_SERVER": "False",
 }
+# Of all that ask, and no API is told of.
+_ONE_AT_A_TIME: dict[str, Any] = {
+    "concurrency_limit": 1,
+    "concurrency_id": "hfgrow",
+    "api_name": False,
+}
 # Nothing is uploaded.
 _MAX_UPLOAD_NBYTES = 1
 
@@ -175,7 +181,7 @@ def page(*, only_hub: bool) -> Any:
         def told(model: str) -> str:
             return lineage_page(model, only_hub=only_hub).html
 
-        gr.on([asks.click, grown.submit], told, grown, chain, api_name=False)
+        gr.on([asks.click, grown.submit], told, grown, chain, **_ONE_AT_A_TIME)
         with asked:
             gr.render(operator)(lambda name: _form(gr, name, model, command, shown, only_hub))
     return blocks
@@ -196,7 +202,7 @@ def _form(gr: Any, name: str, model: Any, command: Any, shown: Any, only_hub: bo
         return answer.command, answer.html
 
     asked = [button.click, model.submit]
-    gr.on(asked, plan, [model, *widgets.values()], [command, shown], api_name=False)
+    gr.on(asked, plan, [model, *widgets.values()], [command, shown], **_ONE_AT_A_TIME)
 
 
 def _widget(gr: Any, field: Field) -> Any:

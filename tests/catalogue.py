@@ -161,6 +161,7 @@ G7   names with markup
 G8   licence missing, other, or not commercial
 G9   training text in what is written
 G10  results that the base claims
+G11  a page for strangers: folders, token, cache
 H1   checkpoint file truncated, missing or flipped
 H2   checkpoint without its manifest
 H3   pickle in a checkpoint

@@ -148,6 +148,7 @@ def test_an_error_is_the_line_of_the_command_line() -> None:
     assert [line for line in text_of(lineage_page(str(DEMO)).html).splitlines() if line] == told
 
 
+@pytest.mark.case("G11")
 @pytest.mark.usefixtures("home")
 def test_a_stranger_is_not_told_whether_a_folder_is_there(
     hub: Hub, monkeypatch: pytest.MonkeyPatch

@@ -102,7 +102,7 @@ def test_a_path_and_the_demo_load_no_hub_client() -> None:
     assert run_python(code) == "False"
 
 
-@pytest.mark.case("F-14")
+@pytest.mark.case("F-14", "G11")
 def test_offline_mode_pins_from_the_cache_or_says_what_is_missing(hub: Hub, tmp_path: Path) -> None:
     hub.seed("bob/base", FILES)
     environment = hub_environment(hub, tmp_path / "hf")

@@ -422,6 +422,7 @@ def test_a_slip_in_an_alias_is_told_without_asking_the_hub(hub: Hub, name: str, 
     assert not hub.log
 
 
+@pytest.mark.case("G11")
 def test_for_a_stranger_no_token_is_sent(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", BOB)
     hub.seed("bob/secret", FILES, private=True)
@@ -434,6 +435,7 @@ def test_for_a_stranger_no_token_is_sent(hub: Hub, monkeypatch: pytest.MonkeyPat
     assert [one.authorized for one in hub.log] == [True, False, False, False]
 
 
+@pytest.mark.case("G11")
 def test_for_a_stranger_a_name_is_no_folder(hub: Hub) -> None:
     model_folder(Path("bob/base"))
     sha = hub.seed("bob/base", FILES)
