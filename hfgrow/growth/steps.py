@@ -21,16 +21,13 @@ from hfgrow.checkpoint.derived.grown import checked
 from hfgrow.checkpoint.learned_maps import open_maps
 from hfgrow.checkpoint.strict import parse_yaml, read_bounded
 from hfgrow.errors import UsageError, printable
+from hfgrow.growth.mergekit import of_slices
 from hfgrow.growth.proven_growths import check_proven, with_suggestion
 from hfgrow.plan.operators import ALL_OPERATORS, MAX_STEPS, OPERATORS, apply
 from hfgrow.plan.operators.operator import Mark, Parameter, is_argument
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, with_dtype
-from hfgrow.plan.tensors import CONFIG_DTYPES
 
 _MAX_NBYTES = 1 << 16
-_OF_SLICE, _OF_SOURCE = {"sources", "parameters"}, {"model", "layer_range", "parameters"}
-# What mergekit calls the last matrix of each branch, by a part of its name.
-_BRANCH_ENDS = ("o_proj", "down_proj")
 # 1e-3 is a number to people and JSON, but text to YAML 1.1.
 _SCIENTIFIC = re.compile(r"[-+]?\d+[eE][-+]?\d+", re.ASCII)
 
@@ -75,7 +72,7 @@ def read_steps_file(path: Path | Traversable) -> StepsFile:
     except UsageError as error:
         raise UsageError(f"the steps {shown}: {error}", hint=error.hint) from error
     if isinstance(content, dict) and "slices" in content:
-        return _of_slices(f"the steps {shown}", content)
+        return StepsFile(*of_slices(f"the steps {shown}", content))
     if not isinstance(content, list) or not content:
         kind = type(content).__name__
         kind = {"dict": "a mapping", "str": "a text"}.get(kind, f"a {kind}")
@@ -87,97 +84,6 @@ def read_steps_file(path: Path | Traversable) -> StepsFile:
     if len(content) > MAX_STEPS:
         raise UsageError(f"the steps {shown} are {len(content)}, more than {MAX_STEPS}")
     return StepsFile([_step(f"entry {i} of {shown}", entry) for i, entry in enumerate(content, 1)])
-
-
-def _of_slices(where: str, content: Mapping[str, Any]) -> StepsFile:
-    """Return the steps that slices of mergekit's are: layers from 0, the end not among them."""
-    method = content.get("merge_method")
-    if method != "passthrough":
-        raise UsageError(
-            f"{where} are a recipe of mergekit with merge_method {printable(method)}",
-            hint="hfgrow reads passthrough: slices of one model, stacked",
-        )
-    if content.get("parameters"):
-        raise UsageError(f"{where} have parameters for all slices, which hfgrow does not read")
-    slices = content["slices"]
-    parts, models = [], []
-    # Every layer of the result: that of the base, and whether it adds nothing.
-    layers: list[tuple[int, bool]] = []
-    for number, entry in enumerate(slices if isinstance(slices, list) else [], 1):
-        sources = entry.get("sources") if isinstance(entry, dict) else None
-        source = sources[0] if isinstance(sources, list) and len(sources) == 1 else None
-        bounds = source.get("layer_range") if isinstance(source, dict) else None
-        if not (
-            isinstance(source, dict)
-            and isinstance(bounds, list)
-            and [type(bound) for bound in bounds] == [int, int]
-            and 0 <= bounds[0] < bounds[1]
-        ):
-            raise UsageError(
-                f"{where}: slice {number} is not one source with a layer_range [from, to]",
-                hint="slices of several models at once are merged, not grown",
-            )
-        told = f"{where}: slice {number}"
-        for key in (*(entry.keys() - _OF_SLICE), *(source.keys() - _OF_SOURCE)):
-            raise UsageError(f"{told} has the key {printable(key)}, which hfgrow does not read")
-        is_zero = _adds_nothing(told, source.get("parameters") or entry.get("parameters"))
-        layers += [(layer, is_zero) for layer in range(*bounds)]
-        parts.append(f"[{bounds[0] + 1}:{bounds[1]}]")
-        models.append(source.get("model"))
-    if not parts or any(model != models[0] for model in models):
-        raise UsageError(
-            f"{where} take layers of {len(set(map(str, models)))} models",
-            hint="hfgrow grows one model from its own layers",
-        )
-    dtype = content.get("out_dtype") or content.get("dtype")
-    if dtype is not None and dtype not in CONFIG_DTYPES:
-        raise UsageError(
-            f"{where} have dtype {printable(dtype)}", hint=f"one of {', '.join(CONFIG_DTYPES)}"
-        )
-    if any(is_zero for _, is_zero in layers):
-        return StepsFile(_expansion(where, layers), dtype, 1 + max(layers)[0])
-    return StepsFile([("partial", {"pattern": "-".join(parts)})], dtype)
-
-
-def _adds_nothing(where: str, parameters: Any) -> bool:
-    """Say whether parameters of a slice scale what its layers add by 0, and nothing else."""
-    if not parameters:
-        return False
-    scale = parameters.get("scale") if isinstance(parameters, dict) else None
-    entries = scale if isinstance(scale, list) and len(parameters) == 1 else []
-    if all(isinstance(entry, dict) and entry.keys() <= {"filter", "value"} for entry in entries):
-        found = [(entry.get("filter"), entry.get("value")) for entry in entries]
-        ends, rest = found[: len(_BRANCH_ENDS)], found[len(_BRANCH_ENDS) :]
-        if dict(ends) == dict.fromkeys(_BRANCH_ENDS, 0) and rest in ([], [(None, 1)]):
-            return True
-    raise UsageError(
-        f"{where} has parameters that hfgrow does not read",
-        hint="it reads a scale of 0 for o_proj and for down_proj, and of 1 for the rest",
-    )
-
-
-def _expansion(
-    where: str, layers: Sequence[tuple[int, bool]]
-) -> list[tuple[str, dict[str, object]]]:
-    """Return the steps that put layers that add nothing where a recipe has them."""
-    order = [layer for layer, _ in layers]
-    depth = max(order) + 1
-    zeros = [layer for layer, is_zero in layers if is_zero]
-    kept = [layer for layer, is_zero in layers if not is_zero]
-    # Each behind the layer that it is a copy of.
-    if kept == list(range(depth)) and order == sorted(order) and not layers[0][1]:
-        every = depth // len(zeros) if len(zeros) <= depth else depth
-        if zeros == list(range(every - 1, depth, every)) and depth % every == 0:
-            return [("zero-depth", {"every": every})]
-        if order == [i * depth // len(order) for i in range(len(order))]:
-            return [("zero-depth", {"layers": len(order)})]
-        if set(zeros) == {depth - 1}:
-            # One at a time on top: each is a copy of the one below it.
-            return [("zero-depth", {"every": depth + i}) for i in range(len(zeros))]
-    raise UsageError(
-        f"{where} put layers that add nothing elsewhere than zero-depth does",
-        hint="hfgrow operators zero-depth says where it puts them",
-    )
 
 
 def _step(where: str, entry: Any) -> tuple[str, dict[str, object]]:

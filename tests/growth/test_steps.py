@@ -342,6 +342,7 @@ def test_slices_of_mergekit_are_the_partial_stack_that_they_are(tmp_path: Path) 
         ("layer_range: [2, 6]", "layer_range: [2, 6], parameters: {scale: 0}", "has parameters"),
         ("org/base, layer_range: [2", "org/other, layer_range: [2", "layers of 2 models"),
         ("slices:", "slices: 3\nrest:", "layers of 0 models"),
+        ("[2, 6]", "[2, 900000000000]", "the target has 900000000002 layers, more than"),
         ("dtype: bfloat16", "dtype: fp8", "have dtype fp8"),
         ("[0, 4]}]", "[0, 4], revision: v1}]", "slice 1 has the key revision"),
         ("[0, 4]}]", "[0, 4]}]\n  base_model: org/a", "slice 1 has the key base_model"),
