@@ -12,7 +12,7 @@ import typer
 from hfgrow.checkpoint.compute.cost import cost_of
 from hfgrow.checkpoint.layout import parse_nbytes
 from hfgrow.console import count, duration, size
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import GrowthError, Speech, UsageError, printable
 from hfgrow.growth.grow import Growth, GrowthRequest, grow
 from hfgrow.growth.steps import read_steps_file
 from hfgrow.lineage.describe import (
@@ -33,7 +33,7 @@ from hfgrow.plan.tensors import Learned
 from . import options
 from .catalogue import example_of
 from .options import Step, extra_parameters, own_parameters, parameter_of, with_extra_steps
-from .terminal import Console, broken
+from .terminal import OPTIONS, Console, broken
 from .words import growths
 
 _SHARED: dict[str, tuple[Any, Any]] = {
@@ -122,14 +122,35 @@ def _apply_command() -> Callable[..., None]:
             model, name = name, model
         found = read_steps_file(find_recipe(name, "growths"))
         steps = found.steps
-        if len(steps) == 1 and _is_file_of_steps(name):
+        if len(steps) == 1 and "pattern" in steps[0][1] and _is_file_of_steps(name):
             converted = f" --dtype {found.dtype}" if found.dtype and not request.dtype else ""
             console.say(f"That is: hfgrow {describe_typed(steps[0], model)}{converted}")
         dtype, depth = request.dtype or found.dtype, found.num_base_layers
         request = replace(request, dtype=dtype, num_base_layers=depth)
-        return grow(replace(request, model=model, steps=steps), console)
+        try:
+            return grow(replace(request, model=model, steps=steps), console)
+        except GrowthError as error:
+            error.speak(_IN_STEPS)
+            raise
 
     return growing_command([MODEL, file], work)
+
+
+def _key(name: str, value: str) -> str | None:
+    """Return an argument as a file of steps has it, and an option as it is typed."""
+    if not any(operator.parameter(name) for operator in OPERATORS.values()):
+        return OPTIONS.argument(name, value)
+    return f"{name}: {value}" if value else name
+
+
+def _entry(operator: str, given: Mapping[str, str]) -> str:
+    row = OPERATORS.get(operator)
+    if row is None or not all(map(row.parameter, given)):
+        return OPTIONS.growth(operator, given)
+    return f"[{operator}: {{{', '.join(f'{key}: {value}' for key, value in given.items())}}}]"
+
+
+_IN_STEPS = Speech(_key, _entry)
 
 
 def _is_file_of_steps(name: str) -> bool:

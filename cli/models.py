@@ -109,7 +109,7 @@ def check(
     client = HubClient(token=token)
     ref = locate(model, revision, client, console)
     files = LocalFolder(local_folder(ref, client, console)) if weights else files_of(ref, client)
-    name, plan = ref.repo_id or base_name(ref), read(files)
+    name, plan = ref.repo_id or base_name(ref), read(files, console)
     for note in plan.notes:
         console.say(f"Note: {note}")
     if weights:
@@ -172,7 +172,7 @@ def _read(
 ) -> tuple[str, GrowthPlan]:
     client = HubClient(token=token)
     ref = locate(model, revision, client, console)
-    return ref.repo_id or base_name(ref), read(files_of(ref, client))
+    return ref.repo_id or base_name(ref), read(files_of(ref, client), console)
 
 
 def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:

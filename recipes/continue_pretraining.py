@@ -10,6 +10,8 @@ ended.
 """
 
 import argparse
+import atexit
+import gc
 import json
 import os
 import signal
@@ -118,6 +120,9 @@ def _appears(file: Path) -> bool:
 
 if __name__ == "__main__":
     open_streams()
+    # As the program does it, for the same seconds.
+    atexit.register(gc.freeze)
+    gc.set_threshold(50_000)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         # Until the run listens there is nothing to save, and nothing that a traceback would tell.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

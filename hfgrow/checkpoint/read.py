@@ -15,6 +15,7 @@ from hfgrow.checkpoint.files import CONFIG, INDEX, SINGLE, Files, leaves_by_link
 from hfgrow.checkpoint.foreign import EMPTIED
 from hfgrow.checkpoint.header import Entry, read_header, read_index
 from hfgrow.checkpoint.names import told, usual_names
+from hfgrow.console import Progress, Silent, say_loading
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.families.table import Family
 from hfgrow.plan.plan import GrowthPlan, LayerSource, SourceFile, TensorPlan, stored_in
@@ -28,7 +29,7 @@ _RECOMPUTED = re.compile(
 _COMPARE_NBYTES = 1 << 22
 
 
-def read(files: Files) -> GrowthPlan:
+def read(files: Files, progress: Progress | None = None) -> GrowthPlan:
     """Read a checkpoint strictly, without reading a weight.
 
     The one exception: where the config ties the head to the embeddings and both are stored, their
@@ -36,6 +37,7 @@ def read(files: Files) -> GrowthPlan:
 
     Args:
         files: A folder or a repository.
+        progress: Told where transformers has to be imported; None tells nobody.
 
     Returns:
         The plan that reproduces the checkpoint.
@@ -59,6 +61,7 @@ def read(files: Files) -> GrowthPlan:
             sum(entry.nbytes for file in headers.values() for entry in file.values())
         )
     if family is None:
+        say_loading(progress or Silent())
         return _derived(files, config, stored, sources, notes)
     names_found = usual_names(stored)
     notes += told(names_found)

@@ -259,10 +259,10 @@ def _headers(
     else:
         if ref.path is None and missing(*COMPUTING):
             # What cannot be computed here is not downloaded.
-            draft = read(files_of(ref, client))
+            draft = read(files_of(ref, client), progress)
             require_for(_planned(request, draft, is_draft=True))
         files = LocalFolder(local_folder(ref, client, progress))
-    return read(files)
+    return read(files, progress)
 
 
 def _plan(

@@ -65,7 +65,7 @@ def reproduce(
     growths = _growths(manifest, ref)
     if out is not None:
         check_target(out, ref.path, overwrite=False, replaceable=False)
-    wanted = _current_sha256(manifest, ref, files)
+    wanted = _current_sha256(manifest, ref, files, progress)
     current = base_folder(ref.path, manifest, root, client, progress, root=True)
     _require_for_all(current, growths)
     parent = Path(".") if out is None else out.absolute().parent
@@ -116,12 +116,14 @@ def _instead(manifest: Manifest, ref: ModelRef) -> str:
     )
 
 
-def _current_sha256(manifest: Manifest, ref: ModelRef, files: Files) -> dict[str, str]:
+def _current_sha256(
+    manifest: Manifest, ref: ModelRef, files: Files, progress: Progress
+) -> dict[str, str]:
     current = {}
     for name, recorded_file in manifest.link.result.files.items():
         # A file of another size is not read for its hash.
         is_whole = files.nbytes(name) == recorded_file.nbytes
-        digest = _sha256(name, ref, files) if is_whole else None
+        digest = _sha256(name, ref, files, progress) if is_whole else None
         if digest is None or recorded_file.sha256 not in (None, digest):
             raise VerificationError(
                 f"{printable(name)} of {files.label} is not the file that {MANIFEST} records",
@@ -131,16 +133,18 @@ def _current_sha256(manifest: Manifest, ref: ModelRef, files: Files) -> dict[str
     return current
 
 
-def _sha256(name: str, ref: ModelRef, files: Files) -> str:
+def _sha256(name: str, ref: ModelRef, files: Files, progress: Progress) -> str:
     remote = ref.files.get(name)
-    if ref.path is not None:
-        return hash_file(ref.path / name)
     if remote is not None and remote.sha256 is not None:
         return remote.sha256
-    digest = sha256()
-    for piece in _pieces(files, name):
-        digest.update(piece)
-    return digest.hexdigest()
+    with counting(progress, f"Hashing {printable(name)}", files.nbytes(name)) as advance:
+        if ref.path is not None:
+            return hash_file(ref.path / name, advance=advance)
+        digest = sha256()
+        for piece in _pieces(files, name):
+            digest.update(piece)
+            advance(len(piece))
+        return digest.hexdigest()
 
 
 def _pieces(files: Files, name: str) -> Iterator[bytes]:
@@ -230,7 +234,7 @@ def _rebuild(
     maps: Path,
 ) -> Path:
     """Carry a recorded growth out; `finish` is given where, and the hashes that are known of it."""
-    plan = replay(read(LocalFolder(base)), link, maps)
+    plan = replay(read(LocalFolder(base), progress), link, maps)
     plan = replace(plan, config=config_with(plan.config, config_record(link)))
     layout = lay_out(plan, link.max_shard_nbytes)
     check_free_space(plan, layout, target)

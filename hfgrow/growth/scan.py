@@ -157,7 +157,7 @@ def scan(
         raise UsageError(f"{argument('max_block')} must be at least 1, not {max_block}")
     if tokens < 2:
         raise UsageError(f"{argument('tokens')} must be at least 2, not {tokens}: one is predicted")
-    plan = read(LocalFolder(folder))
+    plan = read(LocalFolder(folder), progress)
     if not plan.num_hidden_layers:
         raise UsageError(f"{printable(folder.name)} has no layers, so there is no block to repeat")
     ends = _branch_ends(plan) if damped else ()

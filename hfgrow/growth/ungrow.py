@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import MANIFEST, SINGLE, LocalFolder, hash_file
 from hfgrow.checkpoint.header import build_header
 from hfgrow.checkpoint.layout import Layout, Placed, Shard
@@ -83,12 +84,15 @@ def ungrow(
     position, link = _last_growth(manifest)
     out = Path(f"{folder.absolute().name}-ungrown" if out is None else out).expanduser()
     check_target(out, folder, overwrite=overwrite)
-    found = read(files)
-    if found.derived is not None:
+    config, family, _ = read_config(files)
+    if family is None:
+        # Said before transformers, which alone could read on, is imported.
         raise ModelError(
-            f"of a {printable(found.family)} hfgrow knows no roles of tensors, and takes no growth "
-            "back"
+            f"of a {printable(config['model_type'])} hfgrow knows no roles of tensors, and takes no "
+            "growth back",
+            hint="the base itself is where hfgrow lineage says",
         )
+    found = read(files)
     if any(step.operator == "upcycle" for step in link.steps):
         raise ModelError("experts are another family than the base, and are not taken back")
     dtypes = {tensor.dtype for tensor in found.tensors.values()}
@@ -99,7 +103,9 @@ def ungrow(
     plan, unproved = _as_it_lay(plan, link.base.files)
     wanted = link.base.files[SINGLE].sha256 if SINGLE in link.base.files else None
     if unproved == _NO_HASH and (base_folder := base_at_hand(folder, link.base)):
-        wanted, unproved = hash_file(base_folder / SINGLE), ""
+        nbytes = (base_folder / SINGLE).stat().st_size
+        with counting(progress, "Hashing the base", nbytes) as advance:
+            wanted, unproved = hash_file(base_folder / SINGLE, advance=advance), ""
     if unproved:
         _check_record(manifest, folder, found, progress, unproved)
     earlier = manifest.chain[:position]

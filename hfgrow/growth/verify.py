@@ -262,7 +262,7 @@ def verify(
         return _verify_trained(folder, manifest, progress)
     growth = manifest.growth
     found = base_folder(folder, manifest, base, client, progress)
-    plan = replay(read(LocalFolder(found)), growth, folder)
+    plan = replay(read(LocalFolder(found), progress), growth, folder)
     require_for(plan)
     with counting(progress, "Comparing bytes", plan.nbytes) as advance:
         provenance = check_provenance(folder, plan, advance=advance)
@@ -275,13 +275,15 @@ def verify(
 
 
 def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Verified:
-    found = read(LocalFolder(folder)).files
+    found = read(LocalFolder(folder), progress).files
     recorded = manifest.files
     if found.keys() != recorded.keys():
         odd = sorted(found.keys() ^ recorded.keys())[0]
         raise VerificationError(f"{printable(odd)} is not among the files that both have")
     for name, file in recorded.items():
-        digest = hash_file(folder / name)
+        nbytes = (folder / name).stat().st_size
+        with counting(progress, f"Hashing {printable(name)}", nbytes) as advance:
+            digest = hash_file(folder / name, advance=advance)
         if file.sha256 is None or digest != file.sha256:
             raise VerificationError(
                 f"{printable(name)} has sha256 {digest}, its training recorded {file.sha256}",
@@ -290,6 +292,7 @@ def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Ver
     if absent := missing(*TRANSFORMERS):
         progress.say(f"Note: transformers' view needs {listed(absent)}")
         return Verified(manifest, None)
+    say_loading(progress)
     return Verified(manifest, None, check_transformers_view(folder))
 
 

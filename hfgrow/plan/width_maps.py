@@ -63,7 +63,8 @@ def target_widths(
         most = MAX_WIDTH // max(before.values())
         if not 2 <= g <= most:
             raise UsageError(
-                f"growth factor g must be from 2 to {most} here, not {printable(g, 40)}"
+                f"growth factor g must be from 2 to {most} here, not {printable(g, 40)}",
+                hint=f"try {argument('g', 2)}",
             )
         asked = {axis: g * size for axis, size in before.items()}
     if not asked:

@@ -1,5 +1,6 @@
 """The recipe beside a trained model, by which it is made again: written for others, and found."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from hfgrow.checkpoint.files import RECIPE, REPO_ID
+from hfgrow.checkpoint.files import CONFIG, RECIPE, REPO_ID
 from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.console import Progress
 from hfgrow.errors import UsageError, printable
@@ -72,18 +73,19 @@ def recipe_file(name: str, client: HubClient, progress: Progress) -> Iterator[st
         yield str(path / RECIPE)
         return
     if path.is_dir() and name.removesuffix("/") not in shipped_recipes():
-        raise UsageError(f"the folder {printable(name, 200)} has no {RECIPE}", hint="name a file")
+        if (path / CONFIG).is_file():
+            raise _without_recipe(name, f"./{path}" if not path.is_absolute() else f"{path}")
+        raise UsageError(
+            f"the folder {printable(name, 200)} has no {RECIPE}",
+            hint="name a YAML file, the folder of a run, or a recipe that hfgrow recipes lists",
+        )
     is_id = REPO_ID.fullmatch(name) and path.suffix not in (".yaml", ".yml")
     if path.exists() or not (name.startswith(("hf://", "https://")) or is_id):
         yield name
         return
     files = files_of(locate(name, None, client, progress), client)
     if RECIPE not in files.names():
-        raise UsageError(
-            f"{printable(name, 200)} is a model without a {RECIPE}: hfgrow did not train it, or "
-            "an older one did",
-            hint="hfgrow lineage says what is known of it",
-        )
+        raise _without_recipe(name, name)
     nbytes = files.nbytes(RECIPE)
     if nbytes > MAX_RECIPE_NBYTES:
         raise UsageError(f"{RECIPE} of {printable(name, 200)} has {nbytes:,} bytes: no recipe")
@@ -91,6 +93,17 @@ def recipe_file(name: str, client: HubClient, progress: Progress) -> Iterator[st
     with scratch_folder() as scratch:
         (scratch / RECIPE).write_bytes(files.read(RECIPE, 0, nbytes))
         yield str(scratch / RECIPE)
+
+
+def _without_recipe(name: str, base: str) -> UsageError:
+    """Say of a model that it cannot be made again, and how it is trained on."""
+    shown = shlex.quote(printable(base, 200))
+    return UsageError(
+        f"{printable(name, 200)} is a model without a {RECIPE}: hfgrow did not train it, or an "
+        "older one did, or the file was removed",
+        hint=f"to train it on: hfgrow recipes demo --copy mine.yaml, and hfgrow train mine.yaml "
+        f"--set base={shown}; hfgrow lineage {shown} says what is known of it",
+    )
 
 
 def _without_folders(value: Any) -> Any:

@@ -294,7 +294,7 @@ def plan_recipe(recipe: Recipe, client: HubClient, progress: Progress) -> tuple[
     files = files_of(locate(recipe.base, None, client, progress), client)
     has_lineage = MANIFEST in files.names()
     growth = manifest_of(files).last_growth if has_lineage else None
-    return tuple(plan_stages(recipe, read(files), growth))
+    return tuple(plan_stages(recipe, read(files, progress), growth))
 
 
 def plan_stages(recipe: Recipe, base: GrowthPlan, growth: Link | None) -> Iterator[PlannedStage]:

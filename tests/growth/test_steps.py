@@ -153,6 +153,16 @@ def test_a_step_that_cannot_be_is_told_with_its_number(base: Path, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "steps.yaml"]
 
 
+def test_an_error_of_steps_is_worded_as_their_file_is(base: Path, tmp_path: Path) -> None:
+    written(tmp_path, "- zero-depth: {every: 3}")
+    finished = call_hfgrow("apply", "base", "steps.yaml", cwd=tmp_path)
+    assert finished.returncode == 2
+    assert "Error: every must divide the 4 layers of the base (1, 2, 4), but 3 does not" in (
+        finished.stderr
+    )
+    assert finished.stderr.endswith("Hint: try every: 2\n")
+
+
 def test_applied_steps_are_named_verified_and_reproduced(base: Path, tmp_path: Path) -> None:
     written(tmp_path, "- zero-depth: {g: 2}\n- stack: {layers: 10}")
     finished = call_hfgrow("apply", "steps.yaml", "base", cwd=tmp_path)

@@ -90,7 +90,8 @@ def test_a_model_without_a_recipe_is_refused(tmp_path: Path) -> None:
     call_hfgrow("stack", "demo", "--g", "2", "--out", tmp_path / "grown", "--quiet")
     done = call_hfgrow("train", f"{tmp_path}/grown", "--cpu")
     assert done.returncode == 2
-    assert "has no recipe.yaml" in done.stderr
+    assert "grown is a model without a recipe.yaml: hfgrow did not train it" in done.stderr
+    assert f"--set base={tmp_path}/grown; hfgrow lineage" in done.stderr
 
 
 def test_a_recipe_cannot_end_its_fence(tmp_path: Path) -> None:

@@ -194,7 +194,10 @@ class Operator(Generic[P]):
                 )
         for parameter in self.parameters:
             if parameter.is_required and parameter.name not in arguments:
-                raise UsageError(f"{self.name} needs the argument {parameter.name}")
+                raise UsageError(
+                    f"{self.name} needs the argument {parameter.name}",
+                    hint=f"{told} says what it takes",
+                )
 
     def step(
         self, arguments: Mapping[str, object], *, preserves_function: bool | None = None
@@ -355,7 +358,9 @@ def target_layers(base: GrowthPlan, g: int | None, layers: int | None) -> int:
                 hint=f"try {argument('layers', 12)}",
             )
         if g < 2:
-            raise UsageError(f"growth factor g must be at least 2, not {g}")
+            raise UsageError(
+                f"growth factor g must be at least 2, not {g}", hint=f"try {argument('g', 2)}"
+            )
         layers = g * num_layers
     assert layers is not None
     if layers <= num_layers:
@@ -381,11 +386,15 @@ def check_divides(base: GrowthPlan, name: str, size: int | None) -> int:
     """
     num_layers = base.num_hidden_layers
     if size is None or size < 1 or num_layers % size:
-        fitting = ", ".join(str(k) for k in range(1, num_layers + 1) if num_layers % k == 0)
+        fitting = [k for k in range(1, num_layers + 1) if num_layers % k == 0]
         wrong = "is not given" if size is None else f"{size} does not divide them"
+        # Not all of them as one, where nobody asked for that.
+        wanted = max(num_layers // 2, 1) if size is None else size
+        nearest = min(fitting, key=lambda k: abs(k - wanted))
         raise UsageError(
-            f"{argument(name)} must divide the {num_layers} layers of the base ({fitting}), but "
-            f"{wrong}"
+            f"{argument(name)} must divide the {num_layers} layers of the base "
+            f"({', '.join(map(str, fitting))}), but {wrong}",
+            hint=f"try {argument(name, nearest)}",
         )
     return size
 

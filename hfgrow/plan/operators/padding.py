@@ -6,7 +6,7 @@ from functools import partial
 from math import sqrt
 from typing import Annotated, Any, Literal
 
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, argument, printable
 from hfgrow.plan.depth import HIDDEN
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.gemma import QUERY_SCALAR
@@ -225,7 +225,10 @@ def head_dim(
         UsageError: The factor is below 2, or the rotary embeddings depend on head_dim.
     """
     if factor < 2:
-        raise UsageError(f"the factor of head_dim must be at least 2, not {factor}")
+        raise UsageError(
+            f"the factor of head_dim must be at least 2, not {factor}",
+            hint=f"try {argument('factor', 2)}",
+        )
     family, config = FAMILIES[base.family], base.config
     if reason := why_fixed(family, config):
         raise UsageError(f"head_dim cannot grow: {reason}")
