@@ -88,8 +88,8 @@ def ungrow(
     if family is None:
         # Said before transformers, which alone could read on, is imported.
         raise ModelError(
-            f"of a {printable(config['model_type'])} hfgrow knows no roles of tensors, and takes no "
-            "growth back",
+            f"of a {printable(config['model_type'])} hfgrow knows no roles of tensors, and takes "
+            "no growth back",
             hint="the base itself is where hfgrow lineage says",
         )
     found = read(files)

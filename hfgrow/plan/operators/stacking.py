@@ -202,7 +202,8 @@ def solar(own: Operator[...], base: GrowthPlan, *, overlap: int = 8) -> GrowthPl
     num_layers = base.num_hidden_layers
     if overlap < 0 or 2 * overlap >= num_layers:
         raise UsageError(
-            f"{argument('overlap')} must be from 0 to below half of the {num_layers} layers, not {overlap}",
+            f"{argument('overlap')} must be from 0 to below half of the {num_layers} layers, not "
+            f"{overlap}",
             hint=f"try {argument('overlap', num_layers // 4)}",
         )
     layer_map = [*range(num_layers - overlap), *range(overlap, num_layers)]
