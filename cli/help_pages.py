@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .terminal import wrapped
+from hfgrow.console import wrapped
 
 # Groups of options; those without one are a command's own.
 OUTPUT, HUB, ALWAYS = "Output", "Hub", "Every command"

@@ -99,7 +99,7 @@ def verify(
         ),
     ]
     console.result(
-        "\n".join(lines),
+        "\n".join(broken(lines, console.width, behind=14)),
         {
             "folder": str(folder),
             "provenance": asdict(outcome.provenance),

@@ -25,7 +25,7 @@ from hfgrow.lineage.tables import text_table
 
 from . import options
 from .proof import probe_text_of
-from .terminal import Console
+from .terminal import Console, broken
 
 _EXAMPLES = """\
 hfgrow scan demo
@@ -113,9 +113,12 @@ def scan(
 
 def _lines(found: Scan, name: str, width: int | None) -> list[str]:
     how = ", each pass halved" if found.damped else ""
-    return [
+    head = (
         f"{printable(name)}: loss {found.base_loss:.4f} on {found.num_tokens} tokens of "
-        f"{found.text}; a block run twice{how}",
+        f"{found.text}; a block run twice{how}"
+    )
+    return [
+        *broken([head], width, behind=2),
         "",
         *_table("best blocks", found.blocks[:_NUM_SHOWN], found, width),
         "",

@@ -4,21 +4,17 @@ import difflib
 import json
 import os
 import shlex
-import shutil
 import sys
-import textwrap
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from hfgrow.console import Pace, size
+from hfgrow.console import Pace, for_terminal, size, terminal_width, wrapped
 from hfgrow.errors import GrowthError, Speech, command, printable, redacted
 
 # What is over sooner shows no bar.
 _MOMENT_S = 0.5
-# A terminal that is wider than it reads well is not filled.
-_WIDEST = 120
 # The first words of lines, and how a terminal shows them: red, yellow, bold.
 _COLOURS = {"Error": "1;31", "Note": "33", "Hint": "1", "Next": "1;32"}
 _TRUE = ("1", "ON", "YES", "TRUE")
@@ -62,7 +58,7 @@ class Console:
         if not self.quiet and line not in self._said:
             self._said.add(line)
             with suppress(OSError):
-                print(_coloured(redacted(OPTIONS.spell(line))), file=sys.stderr, flush=True)
+                print(_shown(redacted(OPTIONS.spell(line))), file=sys.stderr, flush=True)
 
     def stop(self, text: str, number: int) -> NoReturn:
         """Tell where work stands that a signal ended, and end with the code of the signal."""
@@ -91,7 +87,7 @@ class Console:
             return
         with suppress(OSError):
             for line in error_lines(error):
-                print(_coloured(line), file=sys.stderr)
+                print(_shown(line), file=sys.stderr)
 
     def bytes(self, what: str, total: int) -> "Bar":
         """Start a progress bar on stderr."""
@@ -142,11 +138,6 @@ def error_lines(error: GrowthError) -> list[str]:
     return [f"Error: {redacted(printable(error, 2000))}", *hint]
 
 
-def terminal_width() -> int:
-    """Return the columns of the terminal, as COLUMNS or the terminal itself says, at most 120."""
-    return max(20, min(shutil.get_terminal_size().columns, _WIDEST))
-
-
 def paragraphs(rows: Iterable[tuple[str, str]], width: int | None, *, indent: int = 0) -> list[str]:
     """Return names with a text beside each, broken between words where it is too wide.
 
@@ -177,25 +168,15 @@ def broken(lines: Iterable[str], width: int | None, *, behind: int) -> list[str]
     return [part for line in lines for part in wrapped(line, width, behind=behind)]
 
 
-def wrapped(line: str, width: int | None, *, behind: int) -> list[str]:
-    """Return a line broken between words, what goes on being indented."""
-    if width is None or len(line) <= width or behind >= width - 20:
-        return [line]
-    indent = " " * behind
-    return textwrap.wrap(
-        line,
-        width,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-        drop_whitespace=True,
-    )
-
-
 def near(name: str, known: Iterable[str]) -> str:
     """Return a hint that names what is spelled most like a name; empty where nothing is."""
     found = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {found[0]}?" if found else ""
+
+
+def _shown(text: str) -> str:
+    """Return a line as stderr takes it."""
+    return _coloured(for_terminal(text, sys.stderr))
 
 
 def _coloured(text: str) -> str:

@@ -4,11 +4,13 @@ import io
 import math
 import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from hfgrow.errors import Text, UsageError, printable, redacted
 
@@ -156,6 +158,46 @@ class SaidBar:
 
     def close(self) -> None:
         """Stop counting."""
+
+
+# A terminal that is wider than it reads well is not filled.
+_WIDEST = 120
+# What is to be pasted stays whole.
+_COMMAND = "hfgrow "
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal, as COLUMNS or the terminal itself says, at most 120."""
+    return max(20, min(shutil.get_terminal_size().columns, _WIDEST))
+
+
+def wrapped(line: str, width: int | None, *, behind: int) -> list[str]:
+    """Return a line broken between words, what goes on being indented."""
+    if width is None or len(line) <= width or behind >= width - 20:
+        return [line]
+    return textwrap.wrap(
+        line,
+        width,
+        subsequent_indent=" " * behind,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
+
+
+def for_terminal(text: str, stream: TextIO) -> str:
+    """Return what is said as a stream takes it: on a terminal broken between words.
+
+    A line with a command to paste stays whole, and so does all that no person reads.
+    """
+    if not stream.isatty():
+        return text
+    lines: list[str] = []
+    for line in text.split("\n"):
+        behind = len(line) - len(line.lstrip()) + 2
+        width = None if _COMMAND in line else terminal_width()
+        lines += wrapped(line, width, behind=behind)
+    return "\n".join(lines)
 
 
 def count(number: int) -> str:

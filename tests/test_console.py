@@ -1,10 +1,12 @@
 """Amounts: read as people write them, shown in short. Bars of a notebook."""
 
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.console import Bars, SaidBar, Silent, amount, counting, shown
+from hfgrow.console import Bars, SaidBar, Silent, amount, counting, for_terminal, shown
 
 
 def test_what_a_law_asks_beyond_all_bounds_is_shown_in_short() -> None:
@@ -51,3 +53,20 @@ def test_what_takes_longer_than_two_seconds_is_told_in_lines(
     for _ in range(3):
         bar.advance(1_000_000)
     assert said == ["Checking checkpoint step-00000004: 2 MB of 4 MB, 2 s left"]
+
+
+def test_what_is_said_on_a_terminal_breaks_between_words_and_commands_stay_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "40")
+    line = "  checkpoints: every 1/20 of a stage once a minute is over"
+    assert for_terminal(line, Terminal()) == (
+        "  checkpoints: every 1/20 of a stage\n    once a minute is over"
+    )
+    command = "Next: hfgrow push a-model-with-a-name you/a-repository"
+    assert for_terminal(command, Terminal()) == command
+    assert for_terminal(line, io.StringIO()) == line

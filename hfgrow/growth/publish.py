@@ -148,7 +148,8 @@ def record_training(folder: Path, note: str, progress: Progress) -> bool:
         or _is_what_was_grown(folder, manifest, progress)
     ):
         raise UsageError(
-            f"the weights are those that {MANIFEST} records: nothing was trained since"
+            f"the weights are those that {MANIFEST} records: nothing was trained since",
+            hint=f"give the folder that the other program wrote, with {MANIFEST} copied into it",
         )
     return _write_down(folder, manifest, manifest.trained_elsewhere(words, found), None)
 

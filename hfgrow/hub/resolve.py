@@ -9,7 +9,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from hfgrow.checkpoint.files import MANIFEST, is_run, refuse_run
+from hfgrow.checkpoint.files import MANIFEST, TRAINED, is_run, refuse_run
 from hfgrow.errors import UsageError, argument, printable
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef, list_commit
@@ -65,6 +65,8 @@ def parse(name: str, revision: str | None = None, *, only_hub: bool = False) -> 
     if not only_hub and is_run(Path(name)):
         return _folder(Path(name), revision)
     if "/" in name:
+        if Path(name).name == TRAINED:
+            refuse_run(Path(name).parent)
         return _repository(name, revision)
     if only_hub:
         raise UnknownNameError(f"{shown(name)} is no alias", hint="give org/name as on the Hub")

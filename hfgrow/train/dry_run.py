@@ -33,7 +33,7 @@ from hfgrow.plan.undo import Kept
 from hfgrow.train.beforehand import recipe_lines
 from hfgrow.train.cadence import cadence_line
 from hfgrow.train.devices import check_trackers
-from hfgrow.train.estimate import Memory, Rate, busy_note, device_of, memory_of, rate_of
+from hfgrow.train.estimate import Memory, Rate, device_of, memory_of, others_at_work, rate_of
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.initial_weights import fresh_plan
 from hfgrow.train.loss import router_note
@@ -222,8 +222,8 @@ def dry_run(
             f"the run takes about {size(total)} of memory, and {size(memory.available)} are "
             "free: lower micro_batch_size, or set activation_checkpointing"
         )
-    if device.type == "cpu" and (busy := busy_note()):
-        notes.append(busy)
+    if device.type == "cpu" and (busy := others_at_work()):
+        notes.append(f"{busy}: the time is that of free cores, and may be several times as long")
     progress.say("Timing a step of it")
     cost = stage_cost(recipe, largest)
     rate = cost and rate_of(recipe, config, flops_per_token=cost[1], device=device)

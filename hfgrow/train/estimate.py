@@ -233,15 +233,10 @@ def rate_of(
     return Rate(usual, f"assumed, {share:.0%} of {what}", is_measured=False)
 
 
-def busy_note() -> str:
-    """Return what to know of a machine that others use too; empty where nobody does."""
+def others_at_work() -> str:
+    """Return that others use this machine too, in words; empty where nobody does."""
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
-    if load < cores + 1:
-        return ""
-    return (
-        f"others use this machine (load {load:.1f} on {cores} cores): the time is that of free "
-        "cores, and may be several times as long"
-    )
+    return "" if load < cores + 1 else f"others use this machine (load {load:.1f} on {cores} cores)"
 
 
 def _seconds() -> float:

@@ -19,7 +19,7 @@ from hfgrow.checkpoint.files import MANIFEST, RUN, LocalFolder
 from hfgrow.checkpoint.locks import held
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_apart
-from hfgrow.console import Progress, SaidBar, Silent
+from hfgrow.console import Progress, SaidBar, Silent, for_terminal
 from hfgrow.data.batches import BatchPlan
 from hfgrow.data.corpus import Corpus
 from hfgrow.data.order import BlockOrder
@@ -40,6 +40,7 @@ from hfgrow.lineage.reading import manifest_of
 from hfgrow.train.cadence import Cadence, never_saved
 from hfgrow.train.devices import Devices, world_of
 from hfgrow.train.dry_run import plan_stages
+from hfgrow.train.estimate import others_at_work
 from hfgrow.train.growing import Learner, last_growth
 from hfgrow.train.initial_weights import write_fresh
 from hfgrow.train.loop import Run
@@ -161,8 +162,16 @@ def _told_if_removed(folder: RunFolder) -> Iterator[None]:
 class _Stderr:
     """Says lines on stderr."""
 
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
     def say(self, text: str) -> None:
-        print(KEYS.spell(f"{text}"), file=sys.stderr, flush=True)
+        line = KEYS.spell(f"{text}")
+        # What a name stands for is found out several times, and said once.
+        if " -> " in line and line in self._said:
+            return
+        self._said.add(line)
+        print(for_terminal(line, sys.stderr), file=sys.stderr, flush=True)
 
     def bytes(self, what: str, total: int) -> SaidBar:
         return SaidBar(self, what, total)
@@ -345,6 +354,11 @@ def _run_stages(
         world_size=devices.num_processes,
     )
     progress.say(f"Training on {devices.words()}")
+    on_shared_cpu = devices.device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS")
+    if on_shared_cpu and (busy := others_at_work()):
+        progress.say(
+            f"Note: {busy}: threads wait for each other there, and OMP_NUM_THREADS=1 may be faster"
+        )
     _pass_over(setup, position, plan)
     if position.step:
         lost = never_saved(read_metrics(folder.path), position.step) if devices.is_main else 0
