@@ -20,7 +20,7 @@ from hfgrow.lineage.describe import (
 )
 from hfgrow.lineage.drawings import GrownAxis, layer_picture, width_picture
 from hfgrow.lineage.kinds import as_phrase
-from hfgrow.lineage.ledger import ledger, rows
+from hfgrow.lineage.ledger import Ledger, ledger, rows
 from hfgrow.lineage.manifest import Evaluated, Link, Manifest, Model, TrainingLink, TrainingSource
 from hfgrow.lineage.records import DATASET, DEMO_TEXT, Benchmark
 from hfgrow.lineage.tables import markdown_table
@@ -82,6 +82,19 @@ def compute_section(manifest: Manifest) -> list[str]:
         "",
         "6ND is 6 FLOPs for each parameter and token; the exact count is that of matrices and "
         "attention, forward and backward. A growth trains nothing, unless its maps were learned.",
+        *_of_experts(found),
+    ]
+
+
+def _of_experts(found: Ledger) -> list[str]:
+    """Say what 6ND counts of a mixture of experts, and what it would be with all of it."""
+    if all(entry.num_active_parameters is None for entry in found.entries):
+        return []
+    of_all = "unknown" if found.of_all is None else f"{found.of_all:.3g}"
+    return [
+        "",
+        "Of a mixture of experts 6ND counts the parameters that a token passes, its active ones; "
+        f"with all of them what is recorded here would be {of_all} FLOPs.",
     ]
 
 

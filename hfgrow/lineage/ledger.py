@@ -1,12 +1,15 @@
 """What a model has cost: every stage of its chain, from the root on, and all of them together.
 
-C = sum over stages of 6 N D, with N the parameters that were trained and D the tokens they were
-trained on, is the headline of the literature; the exact count of a run stands beside it. A growth
+C = sum over stages of 6 N D, with N the parameters that a token passes, of a mixture of experts its
+active ones, and D the tokens trained on, is the headline of the literature; the exact count of a
+run stands beside it. A growth
 trains nothing, but one by learned maps, which passes so many tokens through the grown model. What
 the root had cost before is unknown, unless somebody declares it.
 
 Source: Kaplan et al. 2020, "Scaling Laws for Neural Language Models",
-https://arxiv.org/abs/2001.08361, Sec. 2.1 (6 N for each token)
+https://arxiv.org/abs/2001.08361, Sec. 2.1 (6 N for each token); Clark et al. 2022, "Unified Scaling
+Laws for Routed Language Models", https://arxiv.org/abs/2202.01169, Sec. 2 (what a token does not
+pass costs it nothing)
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,7 +56,7 @@ class LedgerStage:
         num_non_embedding_parameters: Those outside embeddings and head.
         num_active_parameters: Those that a token passes, where it is not all.
         tokens: The tokens of the stage.
-        flops: 6 FLOPs for each parameter and token.
+        flops: 6 FLOPs for each parameter that a token passes, and token.
         exact_flops: Those of matrices and attention.
         seconds: How long its training took.
         devices: On how many devices.
@@ -127,6 +130,15 @@ class Ledger:
         """All of it, the root included."""
         return _totals(self.entries)
 
+    @property
+    def of_all(self) -> float | None:
+        """6ND of what the chain records with all parameters for N, of mixtures too."""
+        return _sum(
+            None if entry.tokens is None else 6.0 * entry.num_parameters * entry.tokens
+            for entry in self.entries[1:]
+            if entry.kind == TRAINING or entry.flops
+        )
+
     def to_json(self) -> dict[str, object]:
         """Return stages and sums."""
         return {
@@ -172,7 +184,7 @@ def _growth(link: Link) -> LedgerStage:
         kind=GROWTH,
         **_model(link.result),
         tokens=None if tokens is None else int(tokens),
-        flops=None if tokens is None else 6.0 * link.result.num_parameters * tokens,
+        flops=None if tokens is None else 6.0 * _passed(link.result) * tokens,
         exact_flops=_sum(cost.exact_flops for cost in learned),
         seconds=_sum(cost.seconds for cost in learned),
         devices=1 if learned else 0,
@@ -191,11 +203,23 @@ def _trained(kind: str, model: Model, compute: Compute | None) -> LedgerStage:
         # What is not known of it was nothing.
         nothing = {"exact_flops": 0.0, "seconds": 0.0, "devices": 0}
         cost |= {key: cost[key] or zero for key, zero in nothing.items()}
-    return LedgerStage(kind=kind, **cost | _model(model))
+    known = _model(model)
+    active = known["num_active_parameters"]
+    if compute and active is None:
+        # Of a derived family the run alone says what an expert is.
+        known["num_active_parameters"] = compute.num_active_parameters
+    elif compute and compute.num_active_parameters is None:
+        # An older record counts all experts.
+        cost["flops"] = 6.0 * active * compute.tokens
+    return LedgerStage(kind=kind, **cost | known)
 
 
 def _model(model: Model) -> dict[str, Any]:
     return {key: getattr(model, key) for key in _MODEL_FIELDS}
+
+
+def _passed(model: Model) -> int:
+    return model.num_active_parameters or model.num_parameters
 
 
 def _totals(entries: Sequence[LedgerStage]) -> Totals:

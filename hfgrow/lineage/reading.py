@@ -168,7 +168,10 @@ def _check_source(source: TrainingSource) -> None:
 
 
 def _check_compute(compute: Compute) -> None:
-    if not isclose(compute.flops, 6 * compute.num_parameters * compute.tokens, rel_tol=1e-6):
+    passed = compute.num_active_parameters or compute.num_parameters
+    if passed > compute.num_parameters:
+        raise damaged("num_active_parameters", f"{passed}, more than there are")
+    if not isclose(compute.flops, 6 * passed * compute.tokens, rel_tol=1e-6):
         raise damaged("flops", f"{compute.flops:g}, which is not 6 for each parameter and token")
 
 

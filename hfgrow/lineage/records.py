@@ -203,13 +203,15 @@ class Compute(Record):
         num_parameters: All parameters of the model that was trained.
         num_non_embedding_parameters: Those outside embeddings and head.
         tokens: The tokens trained on.
-        flops: The headline, 6 FLOPs for each parameter and token.
+        flops: The headline, 6 FLOPs for each active parameter and token.
         exact_flops: Those of matrices and attention, forward and backward; None is unknown, here
             and below.
         seconds: How long it took.
         devices: On how many devices.
         device: What they are.
         source: `measured` by the run itself, or `declared` by whoever knows.
+        num_active_parameters: Those that a token passes; None where it is all of them, and in
+            older records of mixtures of experts, whose flops are of all.
     """
 
     num_parameters: Positive
@@ -221,6 +223,7 @@ class Compute(Record):
     devices: Annotated[int, whole(1, _MAX_DEVICES)] | None = None
     device: Annotated[str, PHRASE] | None = None
     source: Literal["measured", "declared"] = "measured"
+    num_active_parameters: Positive | None = None
 
 
 @dataclass(frozen=True, slots=True)

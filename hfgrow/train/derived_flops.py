@@ -25,7 +25,7 @@ https://arxiv.org/abs/2101.03961, Sec. 2 (experts that a token does not pass cos
 
 import copy
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -61,6 +61,7 @@ class Work:
 
     Attributes:
         num_parameters: All parameters, tied ones once.
+        num_active_parameters: Those that a token passes: of experts their share.
         num_non_embedding_parameters: Those outside embeddings and head.
         products: Name in files -> the matrix; the head by the name of the tensor that it is.
         mixing: For every layer the FLOPs of a token's attention and states.
@@ -69,6 +70,7 @@ class Work:
     """
 
     num_parameters: int
+    num_active_parameters: int
     num_non_embedding_parameters: int
     products: Mapping[str, Product]
     mixing: tuple[float, ...]
@@ -122,8 +124,15 @@ def derived_work(config: Mapping[str, Any], num_tokens: int, names: Collection[s
         tied = next((name for name, p in in_memory.items() if p is head), None)
         name = tied or next(name for name, p in model.named_parameters() if p is head)
         products[_in_files(name, form, skeleton)] = Product(None, head.numel())
+    share, num_experts = _share_of_experts(skeleton.settings)
+    idle = sum(
+        (1 - share) * prod(shape)
+        for name, shape in form.shapes.items()
+        if layer_of(name) is not None and _is_expert(name, shape, num_experts)
+    )
     return Work(
         num_parameters=sum(numbers.values()),
+        num_active_parameters=sum(numbers.values()) - round(idle),
         num_non_embedding_parameters=sum(n for one, n in numbers.items() if one not in ends),
         products=products,
         mixing=tuple(
@@ -143,9 +152,14 @@ def _inside(
         layer, last = layer_of(name), name.rpartition(".")[2]
         if layer is None or len(shape) < 2 or last.endswith("bias") or last in buffers:
             continue
-        is_stacked = len(shape) == 3 and shape[0] == num_experts and shape[1] > 1
-        is_expert = is_stacked or "experts" in name.split(".")
-        yield name, Product(layer, prod(shape) * (share if is_expert else 1.0))
+        part = share if _is_expert(name, shape, num_experts) else 1.0
+        yield name, Product(layer, prod(shape) * part)
+
+
+def _is_expert(name: str, shape: Sequence[int], num_experts: int) -> bool:
+    """Say whether a tensor is that of an expert, or of all experts of a layer."""
+    is_stacked = len(shape) == 3 and shape[0] == num_experts and shape[1] > 1
+    return is_stacked or "experts" in name.split(".")
 
 
 _CHOSEN = (

@@ -275,14 +275,15 @@ def _declared(run: Run) -> Compute | None:
         num_parameters=base.num_parameters,
         num_non_embedding_parameters=base.num_non_embedding_parameters,
         tokens=tokens,
-        flops=6.0 * base.num_parameters * tokens,
+        flops=6.0 * (base.num_active_parameters or base.num_parameters) * tokens,
         source="declared",
+        num_active_parameters=base.num_active_parameters,
     )
 
 
 def _compute(run: Run, costs: Arithmetic, flops: float) -> Compute:
     at = run.position
-    tokens = at.stage_step * run.recipe.batch_tokens
+    tokens, active = at.stage_step * run.recipe.batch_tokens, costs.num_active_parameters
     return Compute(
         num_parameters=costs.num_parameters,
         num_non_embedding_parameters=costs.num_non_embedding_parameters,
@@ -292,6 +293,7 @@ def _compute(run: Run, costs: Arithmetic, flops: float) -> Compute:
         seconds=round(at.stage_seconds, 3),
         devices=run.devices.num_processes,
         device=run.devices.label,
+        num_active_parameters=active if active < costs.num_parameters else None,
     )
 
 

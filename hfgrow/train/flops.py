@@ -1,7 +1,7 @@
 """The arithmetic of training: parameters that multiply, FLOPs of a token, and the peak of a device.
 
-Two counts of a token's forward and backward pass: `6 N` with `N` all parameters, the headline of
-the literature, and an exact one,
+Two counts of a token's forward and backward pass: `6 N`, the headline of the literature, with `N`
+the parameters that the token passes, and an exact one,
 
     6 N_matmul + 6 sum over layers of heads (qk_dim + head_dim) keys
 
@@ -40,6 +40,8 @@ class Arithmetic:
 
     Attributes:
         num_parameters: All parameters, tied ones once.
+        num_active_parameters: Those that a token passes, embeddings and head included: fewer in a
+            mixture of experts.
         num_non_embedding_parameters: Those outside embeddings and head.
         num_matmul_parameters: Those that a token is multiplied with, the head among them; of a
             mixture those of the experts that it passes.
@@ -48,14 +50,15 @@ class Arithmetic:
     """
 
     num_parameters: int
+    num_active_parameters: int
     num_non_embedding_parameters: int
     num_matmul_parameters: int
     attention_flops: float
 
     @property
     def headline_flops(self) -> int:
-        """`6 N` of one token."""
-        return 6 * self.num_parameters
+        """`6 N` of one token, `N` the parameters that it passes."""
+        return 6 * self.num_active_parameters
 
     @property
     def exact_flops(self) -> float:
@@ -78,6 +81,7 @@ def arithmetic(config: Mapping[str, Any], num_tokens: int) -> Arithmetic:
     multiplied = sum(product.numbers for product in work.products.values())
     return Arithmetic(
         num_parameters=work.num_parameters,
+        num_active_parameters=work.num_active_parameters,
         num_non_embedding_parameters=work.num_non_embedding_parameters,
         num_matmul_parameters=round(multiplied),
         attention_flops=3 * sum(work.mixing),
@@ -132,6 +136,9 @@ def work_of(config: Mapping[str, Any], num_tokens: int, names: Collection[str] =
     width = sizes["heads"] * (sizes["qk_dim"] + sizes["head_dim"])
     return Work(
         num_parameters=sum(map(prod, shapes.values())),
+        num_active_parameters=round(
+            sum(prod(shape) * family.share(name, config) for name, shape in shapes.items())
+        ),
         num_non_embedding_parameters=sum(
             prod(shape) for name, shape in shapes.items() if name not in outside
         ),

@@ -31,16 +31,18 @@ from hfgrow.errors import (
     printable,
     require,
 )
-from hfgrow.growth.loading import TRAINING
+from hfgrow.growth.loading import TRAINING, filled_config
 from hfgrow.growth.models import files_of, local_folder, locate, recorded
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
-from hfgrow.lineage.manifest import Manifest, model_record
+from hfgrow.lineage.manifest import Manifest, Model, model_record
 from hfgrow.lineage.reading import manifest_of
+from hfgrow.plan.plan import GrowthPlan
 from hfgrow.train.cadence import Cadence, never_saved
 from hfgrow.train.devices import Devices, world_of
 from hfgrow.train.dry_run import plan_stages
 from hfgrow.train.estimate import others_at_work
+from hfgrow.train.flops import arithmetic
 from hfgrow.train.growing import Learner, last_growth
 from hfgrow.train.initial_weights import write_fresh
 from hfgrow.train.loop import Run
@@ -336,6 +338,15 @@ def _record_identity(
         setup.folder.record(identity, setup.recipe)
 
 
+def _sizes_of(plan: GrowthPlan) -> Model:
+    """Return the sizes of the base; of a derived family the parameters that a token passes too."""
+    sizes = model_record(plan, "base", files={})
+    if plan.derived is None:
+        return sizes
+    active = arithmetic(filled_config(plan.config), 1).num_active_parameters
+    return replace(sizes, num_active_parameters=active) if active < plan.num_parameters else sizes
+
+
 def _run_stages(
     setup: Setup,
     base: Path,
@@ -376,7 +387,7 @@ def _run_stages(
         position=position,
         save_checkpoint=lambda stage: checkpoints.save(stage, position),
         cadence=Cadence(recipe.checkpoint, recipe.batch_tokens),
-        base_sizes=model_record(read(LocalFolder(base)), "base", files={}),
+        base_sizes=_sizes_of(read(LocalFolder(base))),
     )
     stages = StageRunner(
         run=run,

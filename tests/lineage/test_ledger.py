@@ -1,5 +1,6 @@
 """The ledger: every stage of a chain, what it cost, and what nobody knows."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from hfgrow.lineage.ledger import UNKNOWN, ledger, rows
 from hfgrow.lineage.manifest import Manifest
+from hfgrow.lineage.reading import parse_manifest
 from tests.links import GROWN, link, model
 from tests.trained import DECLARED, cost, then_trained, trained_only, training
 
@@ -43,6 +45,27 @@ def test_what_is_not_known_of_one_stage_is_not_known_of_all() -> None:
     assert found.recorded.exact_flops == 5e12
     assert found.total.exact_flops is None
     assert ledger(then_trained(GROWN)).total.tokens is None
+
+
+def test_of_a_mixture_of_experts_6nd_counts_what_a_token_passes() -> None:
+    mixture = model(4, num_experts=8, num_experts_per_tok=2, num_active_parameters=25)
+    paid = cost(40, 1000, flops=6.0 * 25 * 1000, num_active_parameters=25)
+    found = ledger(Manifest((training(mixture, compute=paid),)))
+    assert (found.recorded.flops, found.of_all) == (6.0 * 25 * 1000, 6.0 * 40 * 1000)
+    assert rows(found)[2][2:5] == ("40, 25 active", "1 K", "1.5e+05")
+
+
+def test_an_older_record_of_a_mixture_is_counted_anew() -> None:
+    mixture = model(4, num_experts=8, num_experts_per_tok=2, num_active_parameters=25)
+    older = Manifest((training(mixture, compute=cost(40, 1000)),))
+    assert parse_manifest(json.loads(older.to_json())) == older
+    assert ledger(older).recorded.flops == 6.0 * 25 * 1000
+
+
+def test_what_a_token_passes_of_a_derived_family_is_what_its_run_found() -> None:
+    paid = cost(40, 1000, flops=6.0 * 25 * 1000, num_active_parameters=25)
+    trained = ledger(Manifest((training(model(4), compute=paid),))).entries[1]
+    assert trained.num_active_parameters == 25
 
 
 def test_a_growth_trains_nothing() -> None:

@@ -15,7 +15,7 @@ from hfgrow.lineage.describe import training_lines
 from hfgrow.lineage.manifest import Compute, Manifest
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.lineage.records import Elsewhere
-from tests.links import GROWN, link
+from tests.links import GROWN, link, model
 from tests.trained import (
     EVALUATED,
     HUB_TEXT,
@@ -176,6 +176,14 @@ def test_the_compute_section_is_the_ledger() -> None:
     )
     assert training_row in lines
     assert any(line.startswith("| root | name | 20 | 1 B | 1.2e+11 |") for line in lines)
+
+
+def test_of_a_mixture_of_experts_both_counts_are_told() -> None:
+    paid = Compute(40, 32, 1000, 6.0 * 25 * 1000, num_active_parameters=25)
+    text = card(Manifest((training(model(4), compute=paid),)))
+    assert "6ND counts the parameters that a token passes, its active ones" in text
+    assert "with all of them what is recorded here would be 2.4e+05 FLOPs" in text
+    assert "Of a mixture of experts" not in card(then_trained(GROWN))
 
 
 def test_a_chain_of_growths_has_no_compute_section() -> None:

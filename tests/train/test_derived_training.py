@@ -166,6 +166,9 @@ def test_a_token_costs_what_torch_counts_but_for_states(name: str, base: MakeBas
     )
     config = read(LocalFolder(folder)).config
     counted = arithmetic(config, 16)
+    experts = sum(p.numel() for part, p in model.named_parameters() if "experts" in part.split("."))
+    # Two of four experts.
+    assert counted.num_active_parameters == counted.num_parameters - experts // 2
     # The kernels of convolutions are computed once more, over what they are filled up with.
     assert seen / 16 == pytest.approx(2 * counted.num_matmul_parameters, rel=0.02)
 

@@ -55,7 +55,14 @@ def test_parameters_are_those_of_the_model(
         sum(p.numel() for p in model.model.layers.parameters()) + model.model.norm.weight.numel()
     )
     assert counted.num_non_embedding_parameters == inside
-    assert counted.headline_flops == 6 * counted.num_parameters
+    experts = getattr(model.config, "num_experts", getattr(model.config, "num_local_experts", 0))
+    share = model.config.num_experts_per_tok / experts if experts else 1
+    active = sum(
+        p.numel() * (share if "experts" in name.split(".") else 1)
+        for name, p in model.named_parameters()
+    )
+    assert counted.num_active_parameters == active
+    assert counted.headline_flops == 6 * active
 
 
 def test_equal_heads_without_windows_cost_six_l_h_t() -> None:
