@@ -97,7 +97,9 @@ def prepare(
         ("in a recipe", f"data: {{train: [{{path: {shown}}}], ...}}, with this tokenizer"),
     ]
     say_block(console, "Tokenised", rows)
-    console.say(f"Next: hfgrow train RECIPE --set data.train.0.path={shown}, or hfgrow data check")
+    console.say(
+        f"Next: hfgrow train RECIPE --set data.train.0.path={shown}, or hfgrow data check {shown}"
+    )
     console.result(str(out), _document(out, files))
 
 

@@ -15,6 +15,8 @@ from hfgrow.data.token_folder import INDEX, TokenFiles
 from hfgrow.data.views import TokenView
 from hfgrow.hub.client import HubClient
 
+# The part of a training text that is held out where no validation text is named.
+HELD_OUT = 0.005
 _NOT_A_NAME = re.compile(r"[^\w.-]+", re.ASCII)
 
 
@@ -118,7 +120,7 @@ def corpus_of(
     *,
     sequence_length: int,
     seed: int,
-    fraction: float = 0.005,
+    fraction: float = HELD_OUT,
 ) -> Corpus:
     """Make sure that there is validation text, and look for it in the training text.
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfgrow.data.data_files import TextFiles, has_known_ending, text_files
+from hfgrow.data.data_files import ARROW, PARQUET, TextFiles, has_known_ending, text_files
 from hfgrow.errors import UsageError, argument, printable
 
 DEMO = "demo"
@@ -84,6 +84,22 @@ def text_files_of(source: TextSource) -> TextFiles:
         UsageError: There is no such file, or none of a kind that can be read.
     """
     return TextFiles(()) if source.path is None else text_files(Path(source.path).expanduser())
+
+
+def most_tokens(source: TextSource) -> int | None:
+    """Return what the tokens of a local source are hardly more than: its bytes.
+
+    Returns:
+        None for a dataset of the Hub, and for files that are compressed, whole or inside.
+
+    Raises:
+        UsageError: As `text_files_of`.
+    """
+    files = text_files_of(source).files
+    if not files or any(file.compression or file.kind in (ARROW, PARQUET) for file in files):
+        return None
+    start, stop = source.part
+    return sum(file.path.stat().st_size for file in files) * (stop - start) // 100
 
 
 def _parsed_split(split: str) -> tuple[str, int, int]:

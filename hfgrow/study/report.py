@@ -20,6 +20,7 @@ from hfgrow.lineage.canvas import has_matplotlib
 from hfgrow.lineage.tables import markdown_table
 from hfgrow.study.accounting import ALL_IN, EXACT, MARGINAL, TOKENS
 from hfgrow.study.answer import answer
+from hfgrow.study.arms import EQUAL_COMPUTE
 from hfgrow.study.design import Design
 from hfgrow.study.folder import Ran, StudyFolder, text_lines, where_ran, words_of
 from hfgrow.study.plots import PICTURES, pictures
@@ -202,6 +203,7 @@ def blocks(
         f"{batch:,} tokens a step; every arm has the same text in the same order, the same batch, "
         "schedule and learning rate, unless its recipe says otherwise."
     )
+    yield from _left_out(design)
     num_read = max(sum(cost.tokens for cost in job.costs) for job in design.jobs)
     yield from map(Paragraph, text_lines(text, num_read))
     yield from _ran(ran)
@@ -245,6 +247,20 @@ def blocks(
             yield by_name["growth.png"]
     yield Heading("Runs")
     yield runs_table(found)
+
+
+def _left_out(design: Design) -> Iterator[Block]:
+    """Say where an arm has the compute of others that are not here."""
+    here = {job.arm for job in design.arms}
+    arms = design.study.arms
+    absent = sorted(arms.keys() - here)
+    equal = [name for name in arms if name in here and arms[name].scratch == EQUAL_COMPUTE]
+    if absent and equal:
+        yield Paragraph(
+            f"{' and '.join(equal)} trained for the compute of the costliest arm of the whole "
+            f"study, though {', '.join(absent)} are left out here: it may have more tokens than "
+            "any arm beside it. Compare at equal loss, not at the ends."
+        )
 
 
 def _ran(ran: Sequence[Ran]) -> Iterator[Block]:

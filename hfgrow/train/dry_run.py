@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from hfgrow.checkpoint.files import MANIFEST
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_apart
 from hfgrow.console import Progress, Silent, duration, size
+from hfgrow.data.corpus import HELD_OUT
 from hfgrow.data.order import check_sequence_length
-from hfgrow.data.sources import text_files_of
+from hfgrow.data.sources import most_tokens, text_files_of
 from hfgrow.errors import GrowthError, UsageError, argument, growth, printable
 from hfgrow.growth.loading import filled_config, filled_settings
 from hfgrow.growth.models import files_of, locate
@@ -82,7 +83,6 @@ class DryRun:
         for line in lines:
             name, _, text = line.strip().partition(": ")
             yield name, text + self._time_of(name)
-        asked = recipe.evaluation
         where = f"{needs.num_evaluations} times" if needs.num_evaluations > 1 else "once"
         texts = recipe.data.validation
         held = (
@@ -91,7 +91,7 @@ class DryRun:
             else ("0.5 % of the training text, held out")
         )
         most = "at most " if recipe.may_end_early else ""
-        yield "evaluations", f"{most}{where}, of at most {asked.tokens:,} tokens: {held}"
+        yield "evaluations", f"{most}{where}, of at most {needs.evaluation_tokens:,} tokens: {held}"
         yield "compute", f"{most}{sum(needs.flops.values()):.3g} FLOPs in all"
         if self.rate is None or self.seconds is None:
             yield "time", "not known: nobody has said what this device can do"
@@ -399,6 +399,7 @@ class Needs:
         checkpoint_nbytes: Bytes of the largest checkpoint.
         disk_nbytes: Bytes that the output takes at its largest, without the tokens of the text.
         num_evaluations: How often held-out text is measured.
+        evaluation_tokens: How many tokens it has at most.
         evaluation_flops: What that costs at most.
     """
 
@@ -406,6 +407,7 @@ class Needs:
     checkpoint_nbytes: int
     disk_nbytes: int
     num_evaluations: int
+    evaluation_tokens: int
     evaluation_flops: float
 
     def lack(self, output: Path) -> str:
@@ -438,15 +440,27 @@ def needs_of(recipe: Recipe, models: Sequence[PlannedStage]) -> Needs:
         largest,
         kept + (recipe.checkpoint.keep + 1) * largest,
         sum(number for number, _ in times),
+        _most_evaluated(recipe),
         sum(number * cost for number, cost in times),
     )
+
+
+def _most_evaluated(recipe: Recipe) -> int:
+    """Return how many tokens an evaluation has at most: what is asked for, or what the text has."""
+    asked, found = recipe.evaluation.tokens, 0
+    for source in recipe.data.validation or recipe.data.train:
+        most = most_tokens(text_source(source))
+        if most is not None and not recipe.data.validation:
+            # Whole documents are held out, the last of them as long as all should be.
+            most = max(recipe.data.sequence_length + 1, ceil(2 * HELD_OUT * most))
+        found += asked if most is None else min(asked, most)
+    return found
 
 
 def _evaluations(recipe: Recipe, models: Sequence[PlannedStage]) -> Iterator[tuple[int, float]]:
     """Yield how often each stage measures held-out text, and what one time costs at most."""
     asked, batch, length = recipe.evaluation, recipe.batch_tokens, recipe.data.sequence_length
-    most = asked.tokens * max(1, len(recipe.data.validation))
-    done = 0
+    most, done = _most_evaluated(recipe), 0
     for model in models:
         stage = recipe.stages[model.number]
         if stage.train is None:

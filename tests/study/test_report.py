@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hfgrow.study import report
+from hfgrow.study.design import selected
 from hfgrow.study.folder import Machine, text_lines, where_ran
 from hfgrow.study.summary import summary
 from tests.study.made_up import MACHINE, planned, runs, text_of
@@ -54,6 +55,21 @@ def test_runs_on_two_machines_are_told_apart(tmp_path: Path) -> None:
 def test_a_question_of_several_lines_is_one_paragraph(tmp_path: Path) -> None:
     plan = planned(tmp_path, question="Is it\nbetter?\n")
     assert "Is it better?" in text_of(plan, runs(plan))
+
+
+def test_a_report_says_where_an_arm_has_the_compute_of_arms_that_are_left_out(
+    tmp_path: Path,
+) -> None:
+    arms = {
+        "scratch": {"scratch": "equal-compute"},
+        "stack": {"grow": {"operator": "stack", "g": 2}},
+        "longer": {"grow": {"operator": "stack", "g": 2}, "train": {"tokens": 8192}},
+    }
+    whole = planned(tmp_path, arms=arms)
+    some = selected(whole, frozenset({"scratch", "stack"}), frozenset({0, 1}))
+    said = "scratch trained for the compute of the costliest arm of the whole study, though longer"
+    assert said in text_of(some, runs(some))
+    assert "costliest arm" not in text_of(planned(tmp_path), runs(planned(tmp_path)))
 
 
 def test_a_run_that_is_not_finished_is_listed_and_not_counted(tmp_path: Path) -> None:

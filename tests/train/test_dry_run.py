@@ -1,6 +1,7 @@
 """A dry run says what a recipe costs, and refuses what the run itself would refuse."""
 
 import json
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,20 @@ def test_evaluations_are_counted_as_the_run_makes_them(tmp_path: Path) -> None:
     runs.carry(recipe)
     made = [line for line in runs.lines(recipe) if "validation" in line]
     assert found.needs.num_evaluations == len(made)
+
+
+def test_no_more_held_out_text_is_counted_than_there_can_be(tmp_path: Path) -> None:
+    def counted(tokens: int, **data: Any) -> int:
+        recipe = runs.recipe(tmp_path, evaluation={"tokens": tokens})
+        return dry_run.needs_of(
+            recipe_of({**recipe, "data": recipe["data"] | data}), ()
+        ).evaluation_tokens
+
+    assert counted(50) == 50
+    nbytes = (tmp_path / "text.txt").stat().st_size
+    assert counted(10**6) == nbytes // 10
+    # A hundredth: whole documents, of which the last may be as long as all should be.
+    assert counted(10**6, validation=[]) == ceil(nbytes * 9 // 10 / 100)
 
 
 def test_json_has_all_that_the_table_says(tmp_path: Path) -> None:

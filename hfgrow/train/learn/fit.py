@@ -21,6 +21,7 @@ the code of Du et al. 2024, https://arxiv.org/abs/2405.15319
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite, sqrt
 from typing import Any
 
@@ -28,7 +29,7 @@ import torch
 from torch import Tensor
 
 from hfgrow.checkpoint.compute.recipe_rows import normal
-from hfgrow.console import Progress
+from hfgrow.console import Pace, Progress
 from hfgrow.data.batches import (
     BatchPlan,
     MicroBatch,
@@ -128,13 +129,15 @@ def fit(
         kind="constant", tokens=settings.steps, warmup_tokens=round(_WARMUP_SHARE * settings.steps)
     )
     optimizer = torch.optim.AdamW(maps.values(), lr=settings.lr, betas=_BETAS, weight_decay=0.0)
-    loss = initial_loss = _held_out(model, maps, validation, settings, device)
+    held_out = partial(_held_out, model, maps, validation, settings, device, progress)
+    loss = initial_loss = held_out()
     if not isfinite(initial_loss):
         raise TrainingError("the init has no finite held-out loss, so nothing can be learned")
     of = _measured(validation, settings)
     progress.say(f"Step 0 of {settings.steps}: held-out loss {initial_loss:.4f} of {of}")
     best, kept_step = _copied(maps), 0
     every = max(1, settings.steps // _NUM_EVALUATIONS)
+    pace = Pace(settings.steps, "{:,}".format)
     with closing(_batches(order, settings.batch)) as steps:
         for step in range(1, settings.steps + 1):
             for group in optimizer.param_groups:
@@ -143,10 +146,12 @@ def fit(
                 progress.say(f"Note: the loss of step {step} is not finite; learning ends")
                 break
             if step % every == 0 or step == settings.steps:
-                found = _held_out(model, maps, validation, settings, device)
+                found = held_out()
                 progress.say(f"Step {step} of {settings.steps}: held-out loss {found:.4f}")
                 if found < loss:
                     best, loss, kept_step = _copied(maps), found, step
+            elif state := pace.due(step):
+                progress.say(f"Learning, steps: {state}")
     if kept_step == 0 and settings.steps:
         progress.say("Note: no step made the held-out loss lower, so the init is kept")
     return Fitted(best, initial_loss, loss, kept_step)
@@ -184,13 +189,17 @@ def _held_out(
     views: Sequence[TokenView],
     settings: FitSettings,
     device: torch.device,
+    progress: Progress,
 ) -> float:
     """Return the loss of held-out text, nats per token."""
     total, count = 0.0, 0
+    pace = Pace(sum(_num_targets(view, settings) for view in views), "{:,}".format)
     with torch.no_grad(), _precision(device):
         for batch in _evaluation(views, settings):
             loss, num_targets = model.loss(batch, maps)
             total, count = total + float(loss), count + num_targets
+            if state := pace.due(count):
+                progress.say(f"Measuring held-out text, tokens: {state}")
     return total / count
 
 
@@ -208,11 +217,17 @@ def _measured(views: Sequence[TokenView], settings: FitSettings) -> str:
     """Return what held-out losses are of; a run measures as much as its recipe says, and apart."""
     parts = []
     for view in views:
-        length, targets = settings.sequence_length, view.num_tokens - 1
-        num_blocks = num_evaluation_blocks(view, length, MAX_EVALUATION_TOKENS)
-        first = "the first " if num_blocks * length < targets else ""
-        parts.append(f"{first}{min(num_blocks * length, targets):,} tokens of {view.label}")
+        targets = _num_targets(view, settings)
+        first = "the first " if targets < view.num_tokens - 1 else ""
+        parts.append(f"{first}{targets:,} tokens of {view.label}")
     return " and ".join(parts)
+
+
+def _num_targets(view: TokenView, settings: FitSettings) -> int:
+    """Return how many tokens of a text are measured."""
+    length = settings.sequence_length
+    num_blocks = num_evaluation_blocks(view, length, MAX_EVALUATION_TOKENS)
+    return min(num_blocks * length, view.num_tokens - 1)
 
 
 def _copied(maps: Maps) -> dict[str, Tensor]:
