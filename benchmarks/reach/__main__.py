@@ -2,6 +2,7 @@
 
     python -m benchmarks.reach                    # all types, minutes; writes the table that ships
     python -m benchmarks.reach --only mixtral     # some types, nothing is written
+    python -m benchmarks.reach --peer DIR         # asks mergekit, and writes its column
 
 Each type is built tiny with every tensor perturbed, saved, grown by the program's own code, loaded
 as a user would and compared on 16 tokens with two twins in memory: the base's layers run in the
@@ -28,11 +29,14 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 from hfgrow.checkpoint.derived import proven
 
 from .document import written
+from .peer import ask, mergekit_venv, record, with_peer
 from .prove import STEPS, base_of, prove, zero_of
 
 # Models of text and images whose text layers grow inside the checkpoint; one of them is no causal
 # language model by itself.
 WHOLE = ("gemma3", "gemma4", "llama4", "mistral3", "qwen3_5", "qwen3_5_moe")
+_ONLY_WHOLE = ("mistral3",)
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
 SHIPPED = Path(str(proven.__file__)).with_name("proven.json")
 _TIMEOUT_S = 1200.0
 # From the worst to the best: the cell of a type that was tried in two ways is the worse.
@@ -57,8 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="TYPE", help="These types; write nothing.")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rows", type=Path, help="Keep rows here, and take up what is there.")
+    parser.add_argument(
+        "--peer",
+        type=Path,
+        metavar="DIR",
+        help="Ask mergekit, in an environment that lies in DIR or is made there.",
+    )
     options = parser.parse_args(arguments)
     version, types = _types()
+    if options.peer:
+        return _ask_peer(version, options.only or types, options.peer)
     rows: dict[str, Row] = {}
     if options.rows and options.rows.exists():
         rows = dict(map(json.loads, options.rows.read_text(encoding="utf-8").splitlines()))
@@ -75,6 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.only:
         _write(version, rows)
     return int(any(row[name] in ("wrong", "crashed") for row in rows.values() for name in STEPS))
+
+
+def _ask_peer(version: str, types: Sequence[str], folder: Path) -> int:
+    venv = mergekit_venv(folder.absolute(), version)
+    with tempfile.TemporaryDirectory(prefix="hfgrow-reach-") as name:
+        record(version, ask(venv, [one for one in types if one not in _ONLY_WHOLE], Path(name)))
+    PAGE.write_text(with_peer(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
 
 
 def _types() -> tuple[str, list[str]]:
@@ -125,7 +145,7 @@ def _told(model_type: str, there: Any) -> None:
 def row_of(model_type: str) -> Row:
     """Return what comes of every growth of a type."""
     ways = [False, True] if model_type in WHOLE else [False]
-    if model_type == "mistral3":
+    if model_type in _ONLY_WHOLE:
         ways = [True]
     rows = [_row_of(model_type, whole) for whole in ways]
     worst = {name: min((row[name] for row in rows), key=_VERDICTS.index) for name in STEPS}
@@ -182,8 +202,7 @@ def _write(version: str, rows: dict[str, Row]) -> None:
     }
     lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in shipped.items())
     SHIPPED.write_text(f'{{"{version}": {{\n{lines}\n}}}}\n', encoding="utf-8")
-    document = Path(__file__).resolve().parents[2] / "docs" / "families.md"
-    document.write_text(written(version, rows), encoding="utf-8")
+    PAGE.write_text(with_peer(written(version, rows)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -88,6 +88,15 @@ def prove_step(base: Path, out: Path, name: str, step: tuple[str, Mapping[str, o
         return Outcome("wrong", f"{type(error).__name__}: {error}"[:200])
 
 
+def compared_with_stack(base: Path, out: Path, num_layers: int) -> tuple[str, str]:
+    """Return the verdict on a model that is said to be a base stacked twice, and why."""
+    try:
+        found = _compared(base, out, [*range(num_layers)] * 2, "stack")
+    except Exception as error:  # it does not load, does not run, or has other layers
+        return "wrong", f"{type(error).__name__}: {error}"[:200]
+    return found.verdict, found.detail
+
+
 def _refusal(base: Path, out: Path, name: str, step: tuple[str, Mapping[str, object]]) -> str:
     """Say whether a growth was refused rightly: it is written all the same, unchecked."""
     out = out.with_name(f"{out.name}-unchecked")

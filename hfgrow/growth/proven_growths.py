@@ -28,6 +28,7 @@ def check_proven(family: DerivedFamily, operators: Sequence[str]) -> None:
             said = f"{operator} of a {printable(family.model_type)}"
             row = row_of(family.model_type, family.version)
             copies = [name for name in COPIES[:2] if row.get(name) == "right"]
+            elsewhere = _releases(family.model_type, operator)
             if copies:
                 hint = f"copies were proven: {growth(copies[0], g=2)}"
             else:
@@ -35,7 +36,9 @@ def check_proven(family: DerivedFamily, operators: Sequence[str]) -> None:
                     f"{argument('untested')} grows it all the same; look at the result with "
                     f"{argument('verify')}"
                 )
-            where = "" if family.version in proven() else f", only with {', '.join(proven())}"
+            if elsewhere:
+                hint = f"pip install transformers=={elsewhere[-1]}; or {hint}"
+            where = f", only with {', '.join(elsewhere)}" if elsewhere else ""
             raise ModelError(
                 f"{said} was not proven with transformers {family.version}{where}", hint=hint
             )
@@ -43,9 +46,17 @@ def check_proven(family: DerivedFamily, operators: Sequence[str]) -> None:
 
 def is_proven(family: DerivedFamily, operator: str) -> bool:
     """Say whether growth by an operator was compared with a twin: itself, or copies of layers."""
-    row = row_of(family.model_type, family.version)
+    return family.version in _releases(family.model_type, operator)
+
+
+def _releases(model_type: str, operator: str) -> list[str]:
+    """Return the releases of transformers with which a growth of a type was proven."""
     wanted = (ZERO[0],) if operator in ZERO else COPIES
-    return any(row.get(name) == "right" for name in wanted)
+    return [
+        release
+        for release in proven()
+        if any(row_of(model_type, release).get(name) == "right" for name in wanted)
+    ]
 
 
 def suggestion(plan: GrowthPlan, depth: int) -> str:

@@ -1,6 +1,7 @@
 """Families that no table knows, grown as transformers builds them."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -295,9 +296,15 @@ def test_a_growth_that_was_not_proven_is_refused(base: MakeBase) -> None:
     family = read(LocalFolder(base("olmoe"))).derived
     assert family is not None
     check_proven(family, ["stack"])
-    for other in (replace(family, version="0.1"), replace(family, model_type="new")):
-        with pytest.raises(ModelError, match=r"stack of a .* was not proven"):
-            check_proven(other, ["stack"])
+    here = version("transformers")
+    said = rf"stack of a olmoe was not proven with transformers 0\.1, only with {re.escape(here)}$"
+    with pytest.raises(ModelError, match=said) as older:
+        check_proven(replace(family, version="0.1"), ["stack"])
+    assert older.value.hint.startswith(f"pip install transformers=={here}; or untested grows it")
+    said = rf"stack of a new was not proven with transformers {re.escape(here)}$"
+    with pytest.raises(ModelError, match=said) as new:
+        check_proven(replace(family, model_type="new"), ["stack"])
+    assert new.value.hint.startswith("untested grows it all the same")
 
 
 def test_every_type_of_the_installed_transformers_has_a_row() -> None:
