@@ -13,10 +13,12 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from benchmarks.measure import clear, hfgrow_program, table, write_json
@@ -56,6 +58,8 @@ def _llama(
 
 
 SIZES = {
+    # Whether everything fits together, and no more.
+    "toy": Size(_llama(64, 2, 176, 2, 1, 2048, tie_word_embeddings=True), 64, 4, 1),
     "10M": Size(_llama(320, 8, 864, 5, 5, 8192, tie_word_embeddings=True), 256, 8, 1),
     "18M": Size(_llama(320, 8, 864, 5, 5, 32000, tie_word_embeddings=True), 512, 4, 1),
     "0.13B": Size(_llama(576, 30, 1536, 9, 3, 49152, tie_word_embeddings=True), 2048, 16, 2),
@@ -77,24 +81,32 @@ def main() -> None:
         subprocess.run([*program, "--out", str(tokens)], check=True, stdout=subprocess.DEVNULL)
     names = given.sizes or (["10M", "18M"] if given.device == "cpu" else ["0.13B", "0.36B", "1.1B"])
     results: dict[str, list[dict[str, Any]]] = {}
+    peak = peak_flops(torch.device(given.device))
     for name in names:
         size = SIZES[name]
-        entries = {
-            "hfgrow": lambda size=size: _hfgrow(size, given, tokens),
-            "hfgrow, compiled": lambda size=size: _hfgrow(size, given, tokens, compiled=True),
-            "Trainer": lambda size=size: _trainer(size, given, tokens),
-            "Trainer, compiled": lambda size=size: _trainer(size, given, tokens, compiled=True),
-        }
+        flops = arithmetic(filled_config(size.config), size.sequence_length).exact_flops
         for i in range(given.rounds):
-            order = list(entries) if i % 2 == 0 else list(reversed(entries))
-            for entry in order:
-                found = entries[entry]()
+            # The peer trains the model that hfgrow has made.
+            for entry in given.entries if i % 2 == 0 else reversed(given.entries):
+                train, compiled = ENTRIES[entry]
+                try:
+                    found = train(size, given, tokens, compiled=compiled)
+                except subprocess.CalledProcessError as error:
+                    # One that does not fit, say, leaves the others their turn.
+                    said = str(error.stderr or "")[-1000:]
+                    print(f"round {i + 1}: {name} {entry}: {error} {said}", file=sys.stderr)
+                    continue
+                rate = found["tokens_per_s"]
+                found["mfu"] = utilization(rate, flops, peak) if peak else None
                 results.setdefault(f"{name} {entry}", []).append(found)
-                print(
-                    f"round {i + 1}: {name} {entry}: {found['tokens_per_s']:,.0f}", file=sys.stderr
-                )
-        print(_table(name, size, results, given.device))
-    write_json(given.json, folder, results=results)
+                print(f"round {i + 1}: {name} {entry}: {rate:,.0f}", file=sys.stderr)
+                # What was measured stays if the next run fails.
+                write_json(given.json, folder, results=results)
+        ran = [entry for entry in given.entries if f"{name} {entry}" in results]
+        if ran:
+            print(_table(name, results, ran))
+    if any(f"{name} {entry}" not in results for name in names for entry in given.entries):
+        sys.exit(1)
 
 
 def _hfgrow(
@@ -136,12 +148,10 @@ def _hfgrow(
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     own = [line for line in lines if "loss" in line]
     seconds = [size.batch_tokens / line["tokens_per_s"] for line in own]
-    # The model that the peer begins with.
+    # The model that the peer begins with: the same after every run, compiled or not.
     base = given.folder / "base"
-    if compiled is False:
-        clear(base)
-    if not base.exists():
-        (out / "stages" / "base").rename(base)
+    clear(base)
+    (out / "stages" / "base").rename(base)
     return _summary(size, seconds, [line["loss"] for line in own], own[-1].get("peak_gib"))
 
 
@@ -162,6 +172,14 @@ def _trainer(
     return _summary(size, found["seconds"], found["losses"], found["peak_gib"])
 
 
+ENTRIES: dict[str, tuple[Callable[..., dict[str, Any]], bool]] = {
+    "hfgrow": (_hfgrow, False),
+    "hfgrow, compiled": (_hfgrow, True),
+    "Trainer": (_trainer, False),
+    "Trainer, compiled": (_trainer, True),
+}
+
+
 def _summary(
     size: Size, seconds: list[float], losses: list[float], peak: float | None
 ) -> dict[str, Any]:
@@ -169,36 +187,32 @@ def _summary(
     return {"tokens_per_s": size.batch_tokens / median, "losses": losses, "peak_gib": peak}
 
 
-def _table(name: str, size: Size, results: dict[str, list[dict[str, Any]]], device: str) -> str:
-    import torch
-
-    costs = arithmetic(filled_config(size.config), size.sequence_length)
-    peak = peak_flops(torch.device(device))
-    stock = results[f"{name} Trainer"]
+def _table(name: str, results: dict[str, list[dict[str, Any]]], entries: Sequence[str]) -> str:
+    """Return the rates of a size; the peer is the first entry that is a Trainer."""
+    peer = next((entry for entry in entries if entry.startswith("Trainer")), entries[0])
+    stock = results[f"{name} {peer}"]
     rows = []
-    for entry, found in results.items():
-        if not entry.startswith(f"{name} "):
-            continue
+    for entry in entries:
+        found = results[f"{name} {entry}"]
         rates = [one["tokens_per_s"] for one in found]
         ratios = [
-            one["tokens_per_s"] / peer["tokens_per_s"]
-            for one, peer in zip(found, stock, strict=True)
+            one["tokens_per_s"] / other["tokens_per_s"]
+            for one, other in zip(found, stock, strict=False)
         ]
-        rate = statistics.median(rates)
-        used = f"{utilization(rate, costs.exact_flops, peak):.0%}" if peak else "unknown"
+        used = [one["mfu"] for one in found if one["mfu"] is not None]
         pairs = zip(found[0]["losses"], stock[0]["losses"], strict=False)
         apart = max(abs(one - other) for one, other in pairs)
         rows.append(
             [
-                entry,
-                f"{rate:,.0f} ({min(rates):,.0f}-{max(rates):,.0f})",
-                used,
+                f"{name} {entry}",
+                f"{statistics.median(rates):,.0f} ({min(rates):,.0f}-{max(rates):,.0f})",
+                f"{statistics.median(used):.0%}" if used else "unknown",
                 f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})",
                 f"{found[0]['losses'][-1]:.4f}",
                 f"{apart:.4f}",
             ]
         )
-    head = ["trainer", "tokens/s (range)", "MFU", "beside Trainer", "last loss", "losses apart"]
+    head = ["trainer", "tokens/s (range)", "MFU", f"beside {peer}", "last loss", "losses apart"]
     return table(head, rows)
 
 
@@ -207,6 +221,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, required=True, help="scratch space, 20 GB for 1.1B")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--sizes", nargs="*", choices=list(SIZES))
+    parser.add_argument("--entries", nargs="*", choices=list(ENTRIES), default=list(ENTRIES))
     parser.add_argument("--steps", type=int, default=20, help="counted steps of each run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)

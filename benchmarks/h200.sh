@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# What a GPU makes of hfgrow, in ten minutes at most; nothing is downloaded.
+#
+#   benchmarks/h200.sh [OUT]          # one H200; OUT is $OUT where it is not given
+#   benchmarks/h200.sh --toy [OUT]    # the same parts on a CPU at toy sizes: do they run at all
+#
+# A stack against scratch at equal FLOPs, learned growth, and `hfgrow train` beside transformers'
+# Trainer at 0.13B, 0.36B and 1.1B. Each part has its own time limit, and one that fails leaves what
+# the others found: OUT/results.md and OUT/results.json are written anew after each. PYTHON names
+# the interpreter: it needs torch, transformers, accelerate and pydantic, and hfgrow not installed.
+# LIMIT_S is the limit of all together, 580.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+toy=
+if [ "${1:-}" = --toy ]; then toy=yes; shift; fi
+out=${1:-${OUT:-}}
+[ -n "$out" ] || { sed -n '4,5s/^# *//p' "$0" >&2; exit 2; }
+mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo "$PWD/.venv/bin/python" || command -v python3)}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+start=$SECONDS last=${LIMIT_S:-580}
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=true PYTHONUNBUFFERED=1
+export PATH="$(dirname "$python"):$PATH" PYTHONPATH="${PYTHONPATH:-}"
+
+if ! "$python" -c 'import hfgrow_cli' 2>/dev/null; then
+    mkdir "$scratch/source"
+    cp -r hfgrow cli docs recipes pyproject.toml README.md LICENSE "$scratch/source"
+    "$python" -m pip install -q --no-index --no-deps --no-build-isolation --no-compile \
+        --target "$scratch/site" "$scratch/source" || exit 1
+    PYTHONPATH="$scratch/site:$PYTHONPATH" PATH="$scratch/site/bin:$PATH"
+fi
+"$python" -c 'import accelerate, hfgrow_cli, pydantic, torch, transformers, yaml' || exit 1
+
+if [ -n "$toy" ]; then
+    device=cpu sizes=toy size=toy steps=2 text_nbytes=300000 cpu=--cpu
+    entries=(hfgrow Trainer) learn=(--steps 2 --batch-tokens 512 --sequence-length 128)
+    export CUDA_VISIBLE_DEVICES=
+else
+    device=cuda sizes="0.13B 0.36B 1.1B" size=h200 steps=8 text_nbytes=100000000 cpu=
+    entries=("hfgrow, compiled" "Trainer, compiled" hfgrow Trainer) learn=(--steps 100)
+    "$python" -c 'import torch; torch.zeros(1, device="cuda")' || exit 1
+fi
+
+part() {  # NAME SECONDS COMMAND...: what it says is kept, and when it ended
+    local name=$1 limit=$2 begun=$SECONDS left=$((last - SECONDS + start))
+    shift 2
+    [ "$limit" -le "$left" ] || limit=$left
+    if [ "$limit" -gt 0 ]; then
+        echo "== $name, at most $limit s" >&2
+        timeout -k 15 "$limit" "$@" >"$scratch/$name.said" 2> >(tee "$scratch/$name.log" >&2)
+    else
+        echo "no time was left" >"$scratch/$name.log"; false
+    fi
+    echo "$? $((SECONDS - begun))" >"$scratch/$name.ended"
+    cat "$scratch"/*.log >"$out/log.txt"
+    "$python" -m benchmarks.h200 "$scratch" "$out"
+}
+
+text() {  # the sources of Python's library, as documents
+    local library
+    library=$("$python" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') || return
+    find -L "$library" -name '*.py' -not -path '*-packages/*' -print0 | sort -z |
+        while IFS= read -r -d '' file; do
+            iconv -c -f UTF-8 -t UTF-8 "$file"; printf '\n<|endoftext|>\n'
+        done | head -c "$text_nbytes" >"$scratch/library.txt"
+    hfgrow data prepare "$scratch/library.txt" --tokenizer demo --out "$scratch/tokens" --json
+}
+
+export -f text; export python scratch text_nbytes
+tokens=$scratch/tokens
+part text 60 bash -c text
+part study 160 hfgrow study benchmarks/h200-study.yaml --size "$size" $cpu --out "$scratch/study" \
+    --set "data.train=[{path: $tokens, split: 'train[:99%]'}]" \
+    --set "data.validation=[{path: $tokens, split: 'train[99%:]'}]" --json
+shallow=$(find "$scratch/study/runs" -path '*shallow*/final' 2>/dev/null | head -n 1)
+part learn 60 hfgrow learn "${shallow:-demo}" --g 4 --init ligo --data "$tokens" "${learn[@]}" \
+    --out "$scratch/learned" --json
+for one in $sizes; do
+    # The smallest runs without compiled layers too: what they bring, and a rate if they fail.
+    [ "$one" = 0.13B ] || [ -n "$toy" ] || entries=("hfgrow, compiled" "Trainer, compiled")
+    part "train-$one" 200 "$python" -m benchmarks.train --folder "$scratch/$one" --device $device \
+        --sizes "$one" --entries "${entries[@]}" --steps $steps --rounds 1 \
+        --json "$scratch/train-$one.json"
+    rm -rf "${scratch:?}/$one"
+done
+cat "$out/results.md"
