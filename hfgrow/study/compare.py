@@ -33,9 +33,10 @@ from hfgrow.lineage.describe import describe_step
 from hfgrow.lineage.manifest import Evaluated, TrainingLink
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.study.folder import held_for
+from hfgrow.train.identity import base_identity
 from hfgrow.train.recipe.recipe import Recipe, recipe_of
 from hfgrow.train.run import Job, run_recipe
-from hfgrow.train.run_folder import RunFolder, base_identity
+from hfgrow.train.run_folder import RunFolder
 
 _MOST_SEQUENCE_LENGTH, _SEQUENCES = 1024, 8
 _TOKENS = "tokens"

@@ -44,19 +44,14 @@ from hfgrow.train.dry_run import plan_stages
 from hfgrow.train.estimate import others_at_work
 from hfgrow.train.flops import arithmetic
 from hfgrow.train.growing import Learner, last_growth
+from hfgrow.train.identity import base_identity, is_note, text_identity
 from hfgrow.train.initial_weights import write_fresh
 from hfgrow.train.loop import Run
 from hfgrow.train.metrics import Metrics, Position, read_metrics, recorded_evaluations
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.speech import KEYS
-from hfgrow.train.run_folder import (
-    RunFolder,
-    base_identity,
-    is_note,
-    run_name,
-    text_identity,
-)
+from hfgrow.train.run_folder import RunFolder, run_name
 from hfgrow.train.stage_runner import Checkpoints, StageRunner
 from hfgrow.train.text import open_texts
 

@@ -44,6 +44,7 @@ from hfgrow.train.evaluate import evaluate_folder
 from hfgrow.train.export import Target, export
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.growing import Grown, Learner, carried_state, grow_stage, last_growth
+from hfgrow.train.identity import check_checkpoint
 from hfgrow.train.loop import Run, record_evaluation, speed_of, train_stage
 from hfgrow.train.loss import router_note
 from hfgrow.train.metrics import Position
@@ -52,7 +53,7 @@ from hfgrow.train.plateau import has_ended
 from hfgrow.train.processes import StoppedError
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.stages import Grow, Train
-from hfgrow.train.run_folder import RunFolder, check_checkpoint, run_name
+from hfgrow.train.run_folder import RunFolder, run_name
 from hfgrow.train.stage import Stage, begin_with, make_stage
 
 # The longest name of a stage's folder; those of many growths would grow without end.
