@@ -16,7 +16,7 @@ from cli.page import fields_of, lineage_page, plan_page
 from hfgrow import demo
 from hfgrow.errors import UsageError
 from hfgrow.plan.operators import OPERATORS
-from tests.hub_server import Hub
+from tests.hub_server import BOB, Hub
 from tests.hub_server.homes import model_folder
 from tests.program import call_hfgrow
 
@@ -58,6 +58,13 @@ def check_made_of_what_it_may(html: str) -> None:
     found = _Elements(html)
     assert found.tags <= TAGS
     assert {name for name, _ in found.attributes} <= ATTRIBUTES
+
+
+def length_of(asked: str | None) -> int:
+    """Return the bytes of a range that was asked for; a whole file is none."""
+    assert asked is not None
+    first, last = asked.removeprefix("bytes=").split("-")
+    return int(last) - int(first) + 1
 
 
 def as_it_begins(operator: str) -> dict[str, object]:
@@ -173,6 +180,24 @@ def test_a_stranger_is_not_told_whether_a_folder_is_there(
         assert one.replace(there, absent) == two
     found = text_of(plan_page("stack", "org/there", {"g": 2}, only_hub=True).html)
     assert "Error: looking up org/there: there is no such model" in found
+
+
+@pytest.mark.case("G11")
+def test_a_stranger_plans_a_model_of_the_hub_from_its_headers_without_a_token(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address)
+    monkeypatch.setenv("HF_TOKEN", BOB)
+    names = ("config.json", "model.safetensors")
+    hub.seed("bob/base", {name: (DEMO / name).read_bytes() for name in names})
+    answer = plan_page("stack", "bob/base", {"g": 2}, only_hub=True)
+    assert answer.command == "hfgrow stack bob/base --g 2"
+    assert "stack --g 2: 6 -> 12 layers" in text_of(answer.html)
+    assert not any(asked.authorized for asked in hub.log)
+    ranges = [asked.range for asked in hub.log if "model.safetensors" in asked.line]
+    assert 0 < sum(length_of(one) for one in ranges) < 100_000
 
 
 def test_a_stranger_plans_the_growth_of_the_demo() -> None:
