@@ -65,7 +65,7 @@ def parse(name: str, revision: str | None = None, *, only_hub: bool = False) -> 
     if not only_hub and is_run(Path(name)):
         return _folder(Path(name), revision)
     if "/" in name:
-        if Path(name).name == TRAINED:
+        if not only_hub and Path(name).name == TRAINED:
             refuse_run(Path(name).parent)
         return _repository(name, revision)
     if only_hub:

@@ -163,13 +163,16 @@ def test_a_stranger_is_not_told_whether_a_folder_is_there(
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
     for folder in ("there", "org/there", "org/run/final"):
         model_folder(Path(folder))
-    Path("org/run/run.json").touch()
+    Path("run").mkdir()
+    for folder in ("run", "org/run"):
+        Path(folder, "run.json").touch()
     for there, absent in (
         ("./there", "./where"),
         ("there", "where"),
         ("/etc", "/nowhere"),
         ("org/run", "org/ran"),
         ("org/run/final", "org/ran/final"),
+        ("run/final", "ran/final"),
     ):
         one, two = (
             plan_page("stack", name, {"g": 2}, only_hub=True).html for name in (there, absent)
