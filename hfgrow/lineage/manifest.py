@@ -334,10 +334,10 @@ class Manifest:
 
     @property
     def root_layer_map(self) -> tuple[int, ...]:
-        """For every layer, the 0-based layer of the root it comes from."""
+        """For every layer, the 0-based layer of the root it comes from; 0 where that has none."""
         current = tuple(range(self.root.num_hidden_layers))
         for link in self.chain:
-            current = tuple(current[i] for i in link.layer_map)
+            current = tuple(current[i] if current else 0 for i in link.layer_map)
         return current
 
 

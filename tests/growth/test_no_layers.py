@@ -23,6 +23,7 @@ def check_that_it_grows_from_none(base: Path, tmp_path: Path) -> None:
         ("progressive", base, "--layers", "2", "--seed", "3", "--out", out),
         ("verify", out),
         ("reproduce", out),
+        ("lineage", out, "--json"),
         ("ungrow", out, "--out", back),
         ("random-depth", base, "--layers", "2", "--out", silent),
     ):
