@@ -78,6 +78,7 @@ def test_a_stage_ends_where_the_held_out_loss_stops_falling(tmp_path: Path) -> N
     assert made_by["stages"][0]["train"]["until"] == {"plateau": 9.0, "evaluations": 2}
 
 
+@pytest.mark.slow
 def test_a_stage_that_goes_on_improving_spends_its_tokens(tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path, **runs.PLATEAU)
     recipe["stages"] = [{"train": {**recipe["stages"][0]["train"], "until": {"plateau": 0.0}}}]
