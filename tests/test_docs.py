@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.reach.peer import with_peer
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import OPERATORS
 from tests.growths import NEAR, REFUSED
@@ -167,3 +168,10 @@ def test_the_docs_are_ascii_and_linked() -> None:
         assert f"(docs/{name})" in README
     for target in re.findall(r"\]\((?!https:)([^)#]+)", ALGEBRA):
         assert (ROOT / "docs" / target).exists(), target
+
+
+def test_the_page_of_families_says_what_mergekit_made_of_each() -> None:
+    """Where it fails, `python -m benchmarks.reach --peer DIR` writes the column."""
+    page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    assert "| zero-depth | mergekit |" in page
+    assert with_peer(page) == page
