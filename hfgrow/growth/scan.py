@@ -35,6 +35,8 @@ DEFAULT_MAX_BLOCK = 8
 DEFAULT_TOKENS = 512
 # Tokens seen together.
 _SEQUENCE_LENGTH = 512
+# More than tokens of any text have on average.
+_CHARACTERS = 64
 _FLOAT32 = 4
 
 
@@ -169,6 +171,8 @@ def scan(
     say_loading(progress)
     words, name = probe_text(folder, text)
     settings, tokenizer = plan.settings, opened_tokenizer(folder)
+    # All of a long text would be tokenised for its beginning.
+    words = words[: _CHARACTERS * tokens]
     found = tokenized(tokenizer, words, int(settings["vocab_size"]), progress)[:, :tokens]
     length = min(
         _SEQUENCE_LENGTH,
