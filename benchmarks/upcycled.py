@@ -21,8 +21,8 @@ from hfgrow.checkpoint.read import read
 from hfgrow.console import Silent
 from hfgrow.growth.loading import filled_config
 from hfgrow.hub.client import HubClient
-from hfgrow.train.dry_run import plan_recipe
 from hfgrow.train.flops import arithmetic
+from hfgrow.train.planned_stages import plan_recipe
 from hfgrow.train.recipe.recipe import recipe_of
 from hfgrow.train.run import Job, run_recipe
 

@@ -13,7 +13,8 @@ from hfgrow.checkpoint.compute.cost import cost_of
 from hfgrow.checkpoint.layout import parse_nbytes
 from hfgrow.console import count, duration, size
 from hfgrow.errors import GrowthError, Speech, UsageError, printable
-from hfgrow.growth.grow import Growth, GrowthRequest, grow
+from hfgrow.growth.grow import grow
+from hfgrow.growth.request import Growth, GrowthRequest
 from hfgrow.growth.steps import read_steps_file
 from hfgrow.lineage.describe import (
     describe_off_beat,

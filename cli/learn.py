@@ -10,7 +10,7 @@ import typer
 from hfgrow.console import say_loading
 from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError, require
-from hfgrow.growth.grow import Growth, GrowthRequest
+from hfgrow.growth.request import Growth, GrowthRequest
 from hfgrow.plan.operators.learn import LearnArguments, learn
 from hfgrow.plan.operators.operator import Mark, Parameter
 

@@ -19,8 +19,9 @@ from typer.models import ArgumentInfo
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Silent, size
 from hfgrow.errors import GrowthError, UsageError, printable, redacted
-from hfgrow.growth.grow import Growth, GrowthRequest, draft, link_of
+from hfgrow.growth.grow import draft, link_of
 from hfgrow.growth.models import base_name, files_of, locate
+from hfgrow.growth.request import Growth, GrowthRequest
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.lineage.card_sections import drawings_of

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from hfgrow.checkpoint.read import read
     from hfgrow.console import Bars
     from hfgrow.errors import GrowthError
-    from hfgrow.growth.grow import Growth, GrowthRequest, grow
+    from hfgrow.growth.grow import grow
     from hfgrow.growth.mask import GrowthMask, attach_mask
     from hfgrow.growth.memory import grow_model, grow_state_dict, plan_state_dict
     from hfgrow.growth.reproduce import reproduce
+    from hfgrow.growth.request import Growth, GrowthRequest
     from hfgrow.growth.ungrow import ungrow
     from hfgrow.growth.verify import verify
     from hfgrow.lineage.manifest import Manifest
@@ -71,11 +72,11 @@ __all__ = [
 _HOMES = {
     "Bars": "console",
     "FAMILIES": "plan.families",
-    "Growth": "growth.grow",
+    "Growth": "growth.request",
     "GrowthError": "errors",
     "GrowthMask": "growth.mask",
     "GrowthPlan": "plan.plan",
-    "GrowthRequest": "growth.grow",
+    "GrowthRequest": "growth.request",
     "LocalFolder": "checkpoint.files",
     "Manifest": "lineage.manifest",
     "OPERATORS": "plan.operators",

@@ -17,7 +17,7 @@ import pytest
 from hfgrow.lineage.drawings import GrownAxis, layer_picture, width_picture
 from hfgrow.plan.axes import copied, padded, without_factors
 from hfgrow.plan.plan import LayerSource
-from hfgrow.study import plots, report
+from hfgrow.study import plots, report, report_page
 from hfgrow.study.results import by_arm
 from hfgrow.study.summary import summary
 from tests.program import TERMINAL, environment, handling, program
@@ -61,10 +61,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = planned(folder, seeds=list(range(5)))
     found = runs(plan)
     summed = summary(plan, found, {"stack": 0.25})
-    drawn = [report.Picture(*one) for one in plots.pictures(by_arm(found), summed)]
+    drawn = [report_page.Picture(*one) for one in plots.pictures(by_arm(found), summed)]
     content = report.blocks(plan, found, summed, drawn, RAN, None)
     path = folder / "report.html"
-    path.write_text(report.html("Study tiny (small)", content))
+    path.write_text(report_page.html("Study tiny (small)", content))
     return path
 
 

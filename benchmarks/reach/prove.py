@@ -14,7 +14,8 @@ from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.write import write
 from hfgrow.errors import GrowthError
-from hfgrow.growth.grow import GrowthRequest, grow
+from hfgrow.growth.grow import grow
+from hfgrow.growth.request import GrowthRequest
 from hfgrow.plan.operators import apply
 
 from .ends import branch_ends, on_disk, patterns

@@ -8,30 +8,30 @@ import gc
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.compute.look import Look
 from hfgrow.checkpoint.files import LOCAL_BASE, MANIFEST, TOKENIZERS, Files, LocalFolder
-from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES, Layout, lay_out
+from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.checkpoint.write import check_free_space, config_with, write, write_texts
-from hfgrow.console import Progress, count, counting, usual_progress
+from hfgrow.console import Progress, counting, usual_progress
 from hfgrow.errors import OutputError, Text, UsageError, argument, missing, printable, require
 from hfgrow.growth.behaviour import TRANSFORMERS, settle_generation
 from hfgrow.growth.loading import COMPUTING, require_for
 from hfgrow.growth.models import base_name, files_of, folder_of, local_folder, locate
 from hfgrow.growth.publish import describes, hashed, known_files, push_files, visible_as
-from hfgrow.growth.steps import Steps, check_steps, planned, suffix_of_steps
+from hfgrow.growth.request import Growth, GrowthRequest
+from hfgrow.growth.steps import check_steps, planned, suffix_of_steps
 from hfgrow.growth.verify import check_headers, compare_in_transformers
 from hfgrow.hub.cache import cached_snapshot
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import PushTarget, preflight
-from hfgrow.hub.push import Pushed
 from hfgrow.lineage import card
 from hfgrow.lineage.card_metadata import inherited
 from hfgrow.lineage.manifest import (
@@ -47,94 +47,6 @@ from hfgrow.lineage.manifest import (
 from hfgrow.lineage.reading import read_manifest, told_by_config
 from hfgrow.plan.elsewhere import off_beat, zero_rows
 from hfgrow.plan.plan import GrowthPlan, is_computed
-
-
-@dataclass(frozen=True, kw_only=True)
-class GrowthRequest:
-    """Everything that a growing command was asked for.
-
-    Attributes:
-        model: Folder, alias, org/name, hf:// or Hub URL.
-        steps: The operators to apply, in order: a name in the table, and its arguments by name.
-        out: The output folder; None means `./<base>-<operator>-...`.
-        overwrite: Whether an existing output may be replaced.
-        revision: Branch, tag or commit of the base.
-        dtype: Convert every tensor, as config.json names dtypes.
-        max_shard_nbytes: The most tensor bytes in one file.
-        verify: Ask transformers too, and measure logits; None means only with a push.
-        push: Whether to push the result.
-        repo: The repository to push to; None means `<you>/<name of the output>`.
-        private: The visibility of a new repository; None means that of the base.
-        create_pr: Push as a pull request.
-        exist_ok: Push into a repository that hfgrow did not make.
-        token: The Hub token; None takes the environment's or the logged-in one.
-        allow_nonfinite: Whether a base with NaN or infinity in its weights is grown all the same.
-        dry_run: Stop when the plan is made.
-        maps: The folder with the maps of learned steps; a dry run needs none.
-        untested: Whether a type is grown that was not proven with the transformers installed here.
-        know_base: Whether the lineage has the sha256 of the base also where nothing is proved.
-        num_base_layers: How many layers the base must have, where steps count on it; None is any.
-    """
-
-    model: str
-    steps: Steps
-    out: Path | None = None
-    overwrite: bool = False
-    revision: str | None = None
-    dtype: str | None = None
-    max_shard_nbytes: int = DEFAULT_MAX_SHARD_NBYTES
-    verify: bool | None = None
-    push: bool = False
-    repo: str | None = None
-    private: bool | None = None
-    create_pr: bool = False
-    exist_ok: bool = False
-    token: str | None = None
-    allow_nonfinite: bool = False
-    dry_run: bool = False
-    maps: Path | None = None
-    untested: bool = False
-    know_base: bool = False
-    num_base_layers: int | None = None
-
-    @property
-    def wants_proof(self) -> bool:
-        """Whether transformers is asked too; before a push it is, unless somebody said no."""
-        return not self.dry_run and (self.push if self.verify is None else self.verify)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Growth:
-    """What a growing command did, or would do.
-
-    Attributes:
-        base: The plan of the base.
-        plan: The plan of the grown model.
-        layout: Its files.
-        name: Its short name.
-        manifest: Its lineage; None in a dry run.
-        out: Where it lies, or would.
-        target: Where it is pushed, if asked for.
-        pushed: What the push did.
-        num_transformers_tensors: How many tensors transformers expected and found, if asked.
-        cloned_nbytes: Bytes that share the base's blocks.
-    """
-
-    base: GrowthPlan
-    plan: GrowthPlan
-    layout: Layout
-    name: str
-    out: Path
-    manifest: Manifest | None = None
-    target: PushTarget | None = None
-    pushed: Pushed | None = None
-    num_transformers_tensors: int | None = None
-    cloned_nbytes: int = 0
-
-    def __repr__(self) -> str:
-        layers = f"{self.base.num_hidden_layers} -> {self.plan.num_hidden_layers} layers"
-        sizes = f"{count(self.base.num_parameters)} -> {count(self.plan.num_parameters)} parameters"
-        return f"Growth({self.name}: {layers}, {sizes}, {self.out})"
 
 
 def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:

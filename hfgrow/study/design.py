@@ -17,9 +17,10 @@ from hfgrow.errors import GrowthError, UsageError, printable
 from hfgrow.plan.plan import LayerSource
 from hfgrow.study.accounting import StageCost, total
 from hfgrow.study.arms import EQUAL_COMPUTE, Arm, Base, StudyRecipe, check_arms
-from hfgrow.train.dry_run import PlannedStage, plan_stages, stage_cost
+from hfgrow.train.dry_run import stage_cost
 from hfgrow.train.flops import arithmetic
 from hfgrow.train.initial_weights import fresh_plan
+from hfgrow.train.planned_stages import PlannedStage, plan_stages
 from hfgrow.train.recipe.fields import Tokens, numbers_in
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.recipe.recipe import Recipe, recipe_of

@@ -19,7 +19,8 @@ from hfgrow.checkpoint.staging import translated
 from hfgrow.console import Progress
 from hfgrow.data.corpus import Corpus
 from hfgrow.errors import GrowthError, printable
-from hfgrow.growth.grow import GrowthRequest, grow
+from hfgrow.growth.grow import grow
+from hfgrow.growth.request import GrowthRequest
 from hfgrow.growth.steps import planned
 from hfgrow.lineage.manifest import Link
 from hfgrow.lineage.reading import read_manifest

@@ -15,7 +15,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.files import MANIFEST, RUN, LocalFolder
+from hfgrow.checkpoint.files import RUN, LocalFolder
 from hfgrow.checkpoint.locks import held
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_apart
@@ -25,22 +25,19 @@ from hfgrow.data.corpus import Corpus
 from hfgrow.data.order import BlockOrder
 from hfgrow.errors import (
     GrowthError,
-    ModelError,
     OutputError,
     TrainingError,
     printable,
     require,
 )
 from hfgrow.growth.loading import TRAINING, filled_config
-from hfgrow.growth.models import files_of, local_folder, locate, recorded
+from hfgrow.growth.models import local_folder, locate, recorded
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
-from hfgrow.lineage.manifest import Manifest, Model, model_record
-from hfgrow.lineage.reading import manifest_of
+from hfgrow.lineage.manifest import Model, model_record
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.train.cadence import Cadence, never_saved
 from hfgrow.train.devices import Devices, world_of
-from hfgrow.train.dry_run import plan_stages
 from hfgrow.train.estimate import others_at_work
 from hfgrow.train.flops import arithmetic
 from hfgrow.train.growing import Learner, last_growth
@@ -48,10 +45,12 @@ from hfgrow.train.identity import base_identity, is_note, text_identity
 from hfgrow.train.initial_weights import write_fresh
 from hfgrow.train.loop import Run
 from hfgrow.train.metrics import Metrics, Position, read_metrics, recorded_evaluations
+from hfgrow.train.planned_stages import plan_stages
+from hfgrow.train.pushing import check_push, push_model
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.speech import KEYS
-from hfgrow.train.run_folder import RunFolder, run_name
+from hfgrow.train.run_folder import RunFolder
 from hfgrow.train.stage_runner import Checkpoints, StageRunner
 from hfgrow.train.text import open_texts
 
@@ -423,59 +422,3 @@ def _pass_over(setup: Setup, at: Position, plan: BatchPlan) -> None:
                 hint=f"--set stages.{number}.grow.optimizer_state=reset in a new output",
             )
     at.evaluations = devices.shared(lambda: recorded_evaluations(folder.path, at))
-
-
-def check_push(recipe: Recipe, base: ModelRef | None, client: HubClient) -> None:
-    """Ask before any work whether the model of a run may be pushed.
-
-    Raises:
-        GrowthError: The Hub refuses or does not answer, or the name is the base's own.
-    """
-    if recipe.push is None:
-        return
-    from hfgrow.growth.publish import visible_as
-    from hfgrow.hub.preflight import preflight
-
-    name = run_name(recipe)
-    ref = ModelRef(name)
-    if base is not None:
-        seen = visible_as(base.label, _manifest(base, client), client)
-        ref = replace(
-            seen,
-            repo_id=base.repo_id,
-            private=seen.private or base.private,
-            gated=seen.gated or base.gated,
-        )
-    preflight(
-        ref,
-        recipe.push.repo,
-        name,
-        client,
-        private=recipe.push.private,
-        exist_ok=False,
-        create_pr=False,
-    )
-
-
-def push_model(
-    recipe: Recipe, final: Path, client: HubClient, progress: Progress
-) -> dict[str, Any]:
-    """Push the finished model where the recipe says so, and return its `url`."""
-    if recipe.push is None:
-        return {}
-    from hfgrow.growth.publish import publish
-
-    # By the name that was asked about: a last stage of growth has another one of its own.
-    repo = recipe.push.repo or run_name(recipe)
-    pushed = publish(final, repo, client, progress, private=recipe.push.private)
-    progress.say(f"Pushed: {pushed.url} ({pushed.visibility})")
-    return {"url": pushed.url, "private": pushed.private, "commit": pushed.commit}
-
-
-def _manifest(base: ModelRef, client: HubClient) -> Manifest | None:
-    files = files_of(base, client)
-    try:
-        return manifest_of(files) if MANIFEST in files.names() else None
-    except ModelError:
-        # It is no base's lineage that its growth or training would go on with.
-        return None

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from hfgrow.errors import VerificationError
-from hfgrow.growth.grow import GrowthRequest, grow
+from hfgrow.growth.grow import grow
+from hfgrow.growth.request import GrowthRequest
 from hfgrow.plan.depth import apply_layer_map
 from hfgrow.plan.operators import ALL_OPERATORS, OPERATORS
 from hfgrow.plan.operators.operator import Operator, operator

@@ -8,7 +8,8 @@ import torch
 
 from benchmarks.reach.prove import base_of
 from benchmarks.reach.tiny import probe
-from hfgrow.growth.grow import GrowthRequest, grow
+from hfgrow.growth.grow import grow
+from hfgrow.growth.request import GrowthRequest
 
 # The shapes of Qwen3.5, Gemma 4, Ministral 3 and LFM2 as published; `+` sees too.
 _SLOW = ("gemma3+", "gemma4+", "llama4+", "mistral3+", "qwen3_5+")

@@ -17,7 +17,8 @@ from hfgrow.checkpoint.read import read
 from hfgrow.console import Silent
 from hfgrow.errors import ModelError, UsageError
 from hfgrow.growth.behaviour import opened_tokenizer, probe_text, tokenized
-from hfgrow.growth.grow import GrowthRequest, grow
+from hfgrow.growth.grow import grow
+from hfgrow.growth.request import GrowthRequest
 from hfgrow.growth.scan import Scan, pattern_of, scan
 from hfgrow.growth.steps import Step
 from hfgrow.plan.families import FAMILIES

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hfgrow.errors import ModelError, VerificationError
-from hfgrow.growth.grow import GrowthRequest, grow
+from hfgrow.growth.grow import grow
+from hfgrow.growth.request import GrowthRequest
 from hfgrow.growth.steps import Steps
 from hfgrow.growth.ungrow import ungrow
 from tests.checkpoints import MakeCheckpoint, edit_json

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from hfgrow.study import report
+from hfgrow.study import report_page
 from hfgrow.study.accounting import spent_at
 from hfgrow.study.arms import load_study
 from hfgrow.study.design import Design, StudyRun, design
@@ -61,4 +61,4 @@ def runs(plan: Design) -> list[Result]:
 
 def text_of(plan: Design, found: list[Result], ran: Sequence[Ran] = RAN) -> str:
     summed = summary(plan, found, {"stack": 0.25})
-    return report.markdown("T", blocks(plan, found, summed, [], ran, None), "plots")
+    return report_page.markdown("T", blocks(plan, found, summed, [], ran, None), "plots")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hfgrow.lineage import canvas
-from hfgrow.study import plots, report
+from hfgrow.study import plots, report, report_page
 from hfgrow.study.accounting import ALL_IN
 from hfgrow.study.answer import answer
 from hfgrow.study.results import Result, by_arm
@@ -84,7 +84,7 @@ def test_a_study_without_finished_runs_has_no_answer(tmp_path: Path) -> None:
 def test_a_report_opens_with_the_answer(tmp_path: Path) -> None:
     plan = planned(tmp_path)
     found = summary(plan, runs(plan), {})
-    page = report.html("T", report.blocks(plan, runs(plan), found, [], (), None))
+    page = report_page.html("T", report.blocks(plan, runs(plan), found, [], (), None))
     assert page.split("<h1>T</h1>\n")[1].startswith('<p class="lead">At equal loss')
 
 

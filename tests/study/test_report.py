@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.study import report
+from hfgrow.study import report_page
 from hfgrow.study.design import selected
 from hfgrow.study.folder import Machine, text_lines, where_ran
 from hfgrow.study.summary import summary
@@ -86,9 +86,13 @@ def test_a_run_that_is_not_finished_is_listed_and_not_counted(tmp_path: Path) ->
 
 def test_html_escapes_everything_that_somebody_wrote() -> None:
     evil = '<script>"&\x1b'
-    shown = report.html(
+    shown = report_page.html(
         evil,
-        [report.Heading(evil), report.Paragraph(evil, code=True), report.Table([evil], [[evil]])],
+        [
+            report_page.Heading(evil),
+            report_page.Paragraph(evil, code=True),
+            report_page.Table([evil], [[evil]]),
+        ],
     )
     assert "<script" not in shown
     assert "\x1b" not in shown
@@ -96,5 +100,5 @@ def test_html_escapes_everything_that_somebody_wrote() -> None:
 
 
 def test_a_table_in_markdown_keeps_its_cells() -> None:
-    shown = report.markdown("T", [report.Table(["a", "b"], [["1|2", "x\ny"]])], "plots")
+    shown = report_page.markdown("T", [report_page.Table(["a", "b"], [["1|2", "x\ny"]])], "plots")
     assert "| 1\\|2 | x\ufffdy |" in shown

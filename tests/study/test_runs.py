@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hfgrow.console import Silent
-from hfgrow.growth.grow import GrowthRequest, grow
+from hfgrow.growth.grow import grow
+from hfgrow.growth.request import GrowthRequest
 from hfgrow.study.design import Design, StudyRun
 from hfgrow.study.folder import StudyFolder
 from hfgrow.study.results import dead_gradients

@@ -11,7 +11,8 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.learned_maps import write_maps
 from hfgrow.checkpoint.read import read
 from hfgrow.data.batches import MicroBatch
-from hfgrow.growth.grow import Growth, GrowthRequest, grow
+from hfgrow.growth.grow import grow
+from hfgrow.growth.request import Growth, GrowthRequest
 from hfgrow.plan.operators.learn import LEARN, LearnArguments, learned_growth, learned_plan
 from hfgrow.train.learn.fit import initial_maps
 from hfgrow.train.learn.model import LearnedModel

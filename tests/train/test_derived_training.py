@@ -16,7 +16,6 @@ from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
 from hfgrow.plan.operators import apply
 from hfgrow.train.checkpoints import model_tensors
-from hfgrow.train.dry_run import plan_stages
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.loss import NextTokenLoss, router_note
 from hfgrow.train.optimizers import parameter_groups, trained_names
@@ -27,6 +26,7 @@ from hfgrow.train.parameter_names import (
     state_in_files,
     state_in_memory,
 )
+from hfgrow.train.planned_stages import plan_stages
 from hfgrow.train.recipe.recipe import recipe_of
 from hfgrow.train.recipe.stages import Train
 from hfgrow.train.stage import load_model

@@ -61,7 +61,7 @@ def test_the_flops_and_the_checkpoint_are_those_of_the_run(tmp_path: Path) -> No
 
 
 def needs_models(recipe: dict[str, Any]) -> Any:
-    from hfgrow.train.dry_run import plan_recipe
+    from hfgrow.train.planned_stages import plan_recipe
 
     return plan_recipe(recipe_of(recipe), HubClient(), Silent())
 

@@ -12,9 +12,10 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Silent
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.growth.grow import GrowthRequest, grow
+from hfgrow.growth.grow import grow
 from hfgrow.growth.memory import plan_state_dict
 from hfgrow.growth.recorded import kept_by, kept_since
+from hfgrow.growth.request import GrowthRequest
 from hfgrow.growth.ungrow import ungrow
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.undo import Kept, kept_entries

@@ -18,8 +18,9 @@ from hfgrow.console import Silent
 from hfgrow.data.order import BlockOrder
 from hfgrow.data.views import TokenView
 from hfgrow.errors import ModelError, TrainingError, UsageError
-from hfgrow.growth.grow import GrowthRequest, grow
+from hfgrow.growth.grow import grow
 from hfgrow.growth.reproduce import reproduce
+from hfgrow.growth.request import GrowthRequest
 from hfgrow.growth.verify import verify
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators.learn import (

@@ -23,8 +23,9 @@ from hfgrow.data.order import BlockOrder, check_sequence_length
 from hfgrow.data.sources import TextSource
 from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.errors import OutputError, UsageError, argument, printable
-from hfgrow.growth.grow import Growth, GrowthRequest, grow
+from hfgrow.growth.grow import grow
 from hfgrow.growth.models import local_folder, locate
+from hfgrow.growth.request import Growth, GrowthRequest
 from hfgrow.hub.client import HubClient
 from hfgrow.plan.operators.learn import (
     DEFAULT_STEPS,
