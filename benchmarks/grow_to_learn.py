@@ -6,8 +6,8 @@
 Every arm begins with the demo model, which was trained on Python's documentation, and goes on with
 a text of another kind: in new neurons, in new blocks, in adapters of PEFT, or in all its weights.
 It takes the learning rate that is best for the new text at the first seed, and is then trained
-with every seed, on the new text alone and on it and as much of the old one. What was grown is taken
-back, and its sha256 compared with that of the base. A run that is in DIR already is not run again.
+with every seed, on the new text alone and on as much of the old one besides (`--replay`). What was
+grown is taken back, and its sha256 compared with that of the base. What DIR has is not run again.
 """
 
 import argparse
@@ -94,6 +94,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where runs and results lie")
     parser.add_argument("--tokens", type=int, default=65_536, help="of the new text")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--replay", type=float, nargs="+", default=[0.0, 0.5], help="shares of old text"
+    )
+    parser.add_argument("--rate", type=float, help="the learning rate, instead of the search")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -103,8 +107,8 @@ def main() -> None:
     runs = Runs(given)
     before = runs.base()
     rows = []
-    rates = {name: runs.best_rate(name, given.seeds[0]) for name in given.arms}
-    for replayed in (0.0, 0.5):
+    rates = {name: given.rate or runs.best_rate(name, given.seeds[0]) for name in given.arms}
+    for replayed in given.replay:
         for name, rate in rates.items():
             found = [runs.of(Setting(name, rate, seed, replayed)) for seed in given.seeds]
             rows.append(_row(name, rate, replayed, found, before))
