@@ -62,6 +62,8 @@ def multiples_of(base: GrowthPlan, grown: GrowthPlan) -> dict[str, Multiples]:
         why = "its embeddings are multiplied by the root of its width"
     elif base.family != grown.family:
         why = f"the run begins with a {printable(base.family)}"
+    elif not base.num_hidden_layers:
+        why = "the run begins without layers"
     if family is None or why:
         raise UsageError(
             f"parametrization mup is not for a {printable(grown.family)}: {why}",
@@ -75,8 +77,8 @@ def multiples_of(base: GrowthPlan, grown: GrowthPlan) -> dict[str, Multiples]:
         inside = layer_of(name)
         role = roles[inside[1]] if inside else outer[name]
         like = f"{layer_prefix(0)}{inside[1]}" if inside else name
-        if like not in base.tensors:
-            # A head that was untied since.
+        if role == family.head and like not in base.tensors:
+            # It was untied since.
             like = family.embeddings.tensor
         shapes = zip(tensor.shape, base.tensors[like].shape, strict=True)
         outputs, inputs = (*(size / before for size, before in shapes), 1.0)[:2]

@@ -68,6 +68,18 @@ def test_where_the_rule_is_not_known_to_hold_it_is_refused(
         multiples_of(base, base)
 
 
+def test_of_a_run_that_begins_without_layers_no_layer_has_its_like(
+    make_checkpoint: MakeCheckpoint,
+) -> None:
+    base = read(LocalFolder(make_checkpoint(num_hidden_layers=0)))
+    grown = apply(apply(base, "progressive", {"layers": 2}), "hyperclone", {"g": 2})
+    with pytest.raises(
+        UsageError,
+        match=r"^parametrization mup is not for a llama: the run begins without layers$",
+    ):
+        multiples_of(base, grown)
+
+
 def test_a_model_that_is_no_wider_has_nothing_to_scale(make_checkpoint: MakeCheckpoint) -> None:
     base = read(LocalFolder(make_checkpoint()))
     with pytest.raises(
