@@ -17,7 +17,7 @@ from hfgrow.errors import ModelError, TrainingError, argument, printable
 from hfgrow.train.recipe.parts import SCHEDULE_FREE
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.recipe.stages import Train
-from hfgrow.train.schedules import schedule_of
+from hfgrow.train.schedules import new_schedule_of, schedule_of
 
 _TEXT, _BASE, _DATA = "text ", "base ", "data"
 # Where base, tokenizer and text lie, or are called on the Hub: their bytes decide.
@@ -25,7 +25,7 @@ _NOTE = re.compile(r"(base|tokenizer)( commit)?|data\.(train|validation)\.\d+\.p
 # What may differ where the user allows another number of processes.
 _WORLD = ("world.", "micro_batch_size")
 # What may differ in the stage that a run stands in, as long as the steps behind it stay the same.
-_AHEAD = ("tokens", "schedule", "warmup", "decay", "min_learning_rate", "mask_ramp")
+_AHEAD = ("tokens", "schedule", "warmup", "new_warmup", "decay", "min_learning_rate", "mask_ramp")
 _SCHEDULED = (*_AHEAD, "learning_rate")
 _MEASURED = "evaluation.every_tokens"
 _MOST_TOLD = 4
@@ -178,9 +178,18 @@ def is_same_so_far(before: Mapping[str, Any], recipe: Recipe, stage: int, num_st
     was_measured = num_steps == old.num_steps(size) != new.num_steps(size)
     if was_measured and recipe.optimizer.name == SCHEDULE_FREE:
         return False
-    one, other = schedule_of(old, size), schedule_of(new, size)
     steps = range(0, num_steps * size, size)
-    return all(one.of_step(at, size) == other.of_step(at, size) for at in steps)
+    for one, other in (
+        (schedule_of(old, size), schedule_of(new, size)),
+        (new_schedule_of(old, size), new_schedule_of(new, size)),
+    ):
+        if one is None or other is None:
+            # What has a schedule of its own is a group of its own in the optimizer's state.
+            if one is not other:
+                return False
+        elif any(one.of_step(at, size) != other.of_step(at, size) for at in steps):
+            return False
+    return True
 
 
 def _begun_with(before: Mapping[str, Any], stage: int) -> Train | None:

@@ -18,6 +18,8 @@ from hfgrow.checkpoint.locks import held
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import OutputError, TrainingError
 from hfgrow.lineage.reading import read_manifest
+from hfgrow.train.identity import is_same_so_far
+from hfgrow.train.recipe.recipe import recipe_of
 from tests.checkpoints import MakeCheckpoint, edit_json
 from tests.train import runs
 
@@ -404,6 +406,32 @@ def test_steps_that_would_have_been_others_are_refused(
     with pytest.raises(TrainingError, match=r"stages\.0\.train") as caught:
         runs.carry(begun | {"stages": recipe(tmp_path / "run", **changes)["stages"]}, resume=True)
     assert "a decay that has not begun, a warmup in tokens" in caught.value.hint
+
+
+@pytest.mark.case("H4")
+@pytest.mark.parametrize(
+    ("begun", "gone_on", "is_same"),
+    [(0.5, 0.5, False), (0.5, 50_000, True), (50_000, 50_000, True), (None, 1000, False)],
+    ids=["a share of more", "as many tokens", "tokens", "of its own since"],
+)
+def test_a_stage_is_extended_only_where_what_is_new_would_have_warmed_up_as_it_did(
+    tmp_path: Path, begun: float | None, gone_on: float, is_same: bool
+) -> None:
+    """Forty steps, all of them in the warmup of 50,000 tokens."""
+    of = {"learning_rate": 1e-2, "warmup": 1000, "decay": 10_000}
+    before, now = (
+        recipe_of(
+            runs.recipe(
+                tmp_path,
+                stages=[
+                    {"grow": {"operator": "zero-depth", "g": 2}},
+                    {"train": {**of, "tokens": tokens, "new_warmup": span}},
+                ],
+            )
+        )
+        for tokens, span in ((100_000, begun), (200_000, gone_on))
+    )
+    assert is_same_so_far(before.identity(), now, 1, 40) is is_same
 
 
 @pytest.mark.case("H4")
