@@ -123,7 +123,10 @@ def _apply_command() -> Callable[..., None]:
             model, name = name, model
         found = read_steps_file(find_recipe(name, "growths"))
         steps = found.steps
-        if len(steps) == 1 and "pattern" in steps[0][1] and _is_file_of_steps(name):
+        if found.unread:
+            unread = printable(", ".join(found.unread), 200)
+            console.say(f"Note: {printable(name, 200)} has {unread}, which hfgrow does not read")
+        if len(steps) == 1 and found.is_of_mergekit:
             converted = f" --dtype {found.dtype}" if found.dtype and not request.dtype else ""
             console.say(f"That is: hfgrow {describe_typed(steps[0], model)}{converted}")
         dtype, depth = request.dtype or found.dtype, found.num_base_layers

@@ -13,12 +13,15 @@ from hfgrow.plan.depth import check_num_layers
 from hfgrow.plan.tensors import CONFIG_DTYPES
 
 Steps = list[tuple[str, dict[str, object]]]
+_READ = {"slices", "merge_method", "parameters", "out_dtype", "dtype"}
 _OF_SLICE, _OF_SOURCE = {"sources", "parameters"}, {"model", "layer_range", "parameters"}
 # What mergekit calls the last matrix of each branch, by a part of its name.
 _BRANCH_ENDS = ("o_proj", "down_proj")
 
 
-def of_slices(where: str, content: Mapping[str, Any]) -> tuple[Steps, str | None, int | None]:
+def of_slices(
+    where: str, content: Mapping[str, Any]
+) -> tuple[Steps, str | None, int | None, tuple[str, ...]]:
     """Return the growth that slices of one model are.
 
     Args:
@@ -27,7 +30,7 @@ def of_slices(where: str, content: Mapping[str, Any]) -> tuple[Steps, str | None
 
     Returns:
         The steps; the dtype that tensors are converted to, or None; how many layers the base must
-        have where the steps count on it, else None.
+        have where the steps count on it, else None; the keys that are not read.
 
     Raises:
         UsageError: It is a merge of several models, or scales what it copies.
@@ -41,10 +44,15 @@ def of_slices(where: str, content: Mapping[str, Any]) -> tuple[Steps, str | None
     if content.get("parameters"):
         raise UsageError(f"{where} have parameters for all slices, which hfgrow does not read")
     slices = content["slices"]
+    if not isinstance(slices, list) or not slices:
+        raise UsageError(
+            f"{where} have slices {printable(repr(slices), 80)}; expected a list of them",
+            hint="such as: slices: [{sources: [{model: org/base, layer_range: [0, 12]}]}]",
+        )
     parts, models = [], []
     # Every layer of the result: that of the base, and whether it adds nothing.
     layers: list[tuple[int, bool]] = []
-    for number, entry in enumerate(slices if isinstance(slices, list) else [], 1):
+    for number, entry in enumerate(slices, 1):
         sources = entry.get("sources") if isinstance(entry, dict) else None
         source = sources[0] if isinstance(sources, list) and len(sources) == 1 else None
         bounds = source.get("layer_range") if isinstance(source, dict) else None
@@ -66,19 +74,20 @@ def of_slices(where: str, content: Mapping[str, Any]) -> tuple[Steps, str | None
         layers += [(layer, is_zero) for layer in range(*bounds)]
         parts.append(f"[{bounds[0] + 1}:{bounds[1]}]")
         models.append(source.get("model"))
-    if not parts or any(model != models[0] for model in models):
+    if any(model != models[0] for model in models):
         raise UsageError(
             f"{where} take layers of {len(set(map(str, models)))} models",
             hint="hfgrow grows one model from its own layers",
         )
     dtype = content.get("out_dtype") or content.get("dtype")
-    if dtype is not None and dtype not in CONFIG_DTYPES:
+    if dtype is not None and not (isinstance(dtype, str) and dtype in CONFIG_DTYPES):
         raise UsageError(
             f"{where} have dtype {printable(dtype)}", hint=f"one of {', '.join(CONFIG_DTYPES)}"
         )
+    unread = tuple(str(key) for key in content if key not in _READ)
     if any(is_zero for _, is_zero in layers):
-        return _expansion(where, layers), dtype, 1 + max(layers)[0]
-    return [("partial", {"pattern": "-".join(parts)})], dtype, None
+        return _expansion(where, layers), dtype, 1 + max(layers)[0], unread
+    return [("partial", {"pattern": "-".join(parts)})], dtype, None, unread
 
 
 def _adds_nothing(where: str, parameters: Any) -> bool:
@@ -90,7 +99,7 @@ def _adds_nothing(where: str, parameters: Any) -> bool:
     if all(isinstance(entry, dict) and entry.keys() <= {"filter", "value"} for entry in entries):
         found = [(entry.get("filter"), entry.get("value")) for entry in entries]
         ends, rest = found[: len(_BRANCH_ENDS)], found[len(_BRANCH_ENDS) :]
-        if dict(ends) == dict.fromkeys(_BRANCH_ENDS, 0) and rest in ([], [(None, 1)]):
+        if all((end, 0) in ends for end in _BRANCH_ENDS) and rest in ([], [(None, 1)]):
             return True
     raise UsageError(
         f"{where} has parameters that hfgrow does not read",

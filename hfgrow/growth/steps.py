@@ -40,11 +40,15 @@ class StepsFile:
         steps: The operators, in order, with their arguments.
         dtype: What every tensor is to be converted to; None if it does not say.
         num_base_layers: The depth of the base that it is written for; None if any will do.
+        is_of_mergekit: Whether it is a recipe of mergekit.
+        unread: The keys of that which are not read.
     """
 
     steps: list[tuple[str, dict[str, object]]]
     dtype: str | None = None
     num_base_layers: int | None = None
+    is_of_mergekit: bool = False
+    unread: tuple[str, ...] = ()
 
 
 def read_steps(path: Path | Traversable) -> list[tuple[str, dict[str, object]]]:
@@ -72,7 +76,8 @@ def read_steps_file(path: Path | Traversable) -> StepsFile:
     except UsageError as error:
         raise UsageError(f"the steps {shown}: {error}", hint=error.hint) from error
     if isinstance(content, dict) and "slices" in content:
-        return StepsFile(*of_slices(f"the steps {shown}", content))
+        steps, dtype, depth, unread = of_slices(f"the steps {shown}", content)
+        return StepsFile(steps, dtype, depth, is_of_mergekit=True, unread=unread)
     if not isinstance(content, list) or not content:
         kind = type(content).__name__
         kind = {"dict": "a mapping", "str": "a text"}.get(kind, f"a {kind}")

@@ -351,12 +351,20 @@ def test_slices_of_mergekit_are_the_partial_stack_that_they_are(tmp_path: Path) 
         ("[2, 6]", "[2.0, 6]", "slice 2 is not one source"),
         ("layer_range: [2, 6]", "layer_range: [2, 6], parameters: {scale: 0}", "has parameters"),
         ("org/base, layer_range: [2", "org/other, layer_range: [2", "layers of 2 models"),
-        ("slices:", "slices: 3\nrest:", "layers of 0 models"),
+        ("slices:", "slices: 3\nrest:", "have slices 3; expected a list of them"),
+        ("slices:", "slices: {a: 1}\nrest:", "have slices {'a': 1}; expected a list of them"),
+        ("slices:", "slices: []\nrest:", r"have slices \[\]; expected a list of them"),
         ("[2, 6]", "[2, 900000000000]", "the target has 900000000002 layers, more than"),
         ("dtype: bfloat16", "dtype: fp8", "have dtype fp8"),
+        ("dtype: bfloat16", "dtype: [bfloat16]", r"have dtype \['bfloat16'\]"),
         ("[0, 4]}]", "[0, 4], revision: v1}]", "slice 1 has the key revision"),
         ("[0, 4]}]", "[0, 4]}]\n  base_model: org/a", "slice 1 has the key base_model"),
         ("[0, 4]}]", "[0, 4]}]\n  parameters: {t: 0.5}", "slice 1 has parameters"),
+        (
+            "[0, 4]}]",
+            "[0, 4]}]\n  parameters: {scale: [{filter: [o_proj], value: 0}]}",
+            "slice 1 has parameters",
+        ),
         ("dtype: bfloat16", "parameters: {scale: 0.5}", "have parameters for all slices"),
     ],
 )
@@ -434,6 +442,14 @@ def test_a_recipe_of_mergekit_is_followed_to_its_dtype(base: Path, tmp_path: Pat
     words = ("apply", "base", "steps.yaml", "--dtype", "float16", "--out", "b")
     assert call_hfgrow(*words, cwd=tmp_path).returncode == 0
     assert json.loads((tmp_path / "b" / "config.json").read_text())["dtype"] == "float16"
+
+
+def test_what_a_recipe_of_mergekit_says_besides_is_told(base: Path, tmp_path: Path) -> None:
+    written(tmp_path, SLICES.replace("[2, 6]", "[2, 4]") + "tokenizer_source: union\nbase_model: x")
+    done = call_hfgrow("apply", "base", "steps.yaml", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = "Note: steps.yaml has tokenizer_source, base_model, which hfgrow does not read"
+    assert told in done.stderr.splitlines()
 
 
 def test_a_recipe_of_mergekit_for_another_depth_is_refused(base: Path, tmp_path: Path) -> None:
