@@ -58,6 +58,9 @@ def _loss(validation: Mapping[str, Any]) -> float:
     """Return the nats a token of all held-out texts together; a model that broke has infinite."""
     num_tokens = sum(text["num_tokens"] for text in validation.values())
     # In the record what is no finite number is null.
-    nats = [text["num_tokens"] * (text["loss"] or math.nan) for text in validation.values()]
+    nats = [
+        text["num_tokens"] * (math.nan if text["loss"] is None else text["loss"])
+        for text in validation.values()
+    ]
     loss = math.fsum(nats) / num_tokens
     return loss if math.isfinite(loss) else math.inf

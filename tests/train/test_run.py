@@ -16,6 +16,9 @@ from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
 from hfgrow.lineage.manifest import TrainingLink
 from hfgrow.lineage.reading import read_manifest
+from hfgrow.train.metrics import Position
+from hfgrow.train.plateau import is_at_plateau
+from hfgrow.train.recipe.recipe import recipe_of
 from tests.checkpoints import TRAITS
 from tests.families import DENSE
 from tests.skeletons import config_of
@@ -76,6 +79,20 @@ def test_a_stage_ends_where_the_held_out_loss_stops_falling(tmp_path: Path) -> N
     assert trained.compute.tokens == 512
     made_by = yaml.safe_load((final / "recipe.yaml").read_text())
     assert made_by["stages"][0]["train"]["until"] == {"plateau": 9.0, "evaluations": 2}
+
+
+@pytest.mark.parametrize(("loss", "is_reached"), [(0.0, True), (None, False)])
+def test_a_loss_of_zero_can_fall_no_further_and_is_no_broken_one(
+    loss: float | None, is_reached: bool, tmp_path: Path
+) -> None:
+    recipe = recipe_of(runs.recipe(tmp_path, **runs.PLATEAU))
+    evaluations = [
+        {"stage": 0, "tokens": tokens, "validation": {"text": {"num_tokens": 512, "loss": loss}}}
+        for tokens in (256, 512, 768)
+    ]
+    at, train = Position(stage=0, stage_step=3, tokens=768), recipe.stages[0].train
+    assert train is not None
+    assert is_at_plateau(recipe, train, at, evaluations) is is_reached
 
 
 @pytest.mark.slow
