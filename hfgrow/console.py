@@ -162,8 +162,8 @@ class SaidBar:
 
 # A terminal that is wider than it reads well is not filled.
 _WIDEST = 120
-# What is to be pasted stays whole.
-_COMMAND = "hfgrow "
+# The first words of lines with something to paste, which stays whole.
+_TO_PASTE = ("Hint: ", "Next: ", "That is: ")
 
 
 def terminal_width() -> int:
@@ -188,14 +188,14 @@ def wrapped(line: str, width: int | None, *, behind: int) -> list[str]:
 def for_terminal(text: str, stream: TextIO) -> str:
     """Return what is said as a stream takes it: on a terminal broken between words.
 
-    A line with a command to paste stays whole, and so does all that no person reads.
+    A line that says what to type stays whole, and so does all that no person reads.
     """
     if not stream.isatty():
         return text
     lines: list[str] = []
     for line in text.split("\n"):
         behind = len(line) - len(line.lstrip()) + 2
-        width = None if _COMMAND in line else terminal_width()
+        width = None if line.startswith(_TO_PASTE) else terminal_width()
         lines += wrapped(line, width, behind=behind)
     return "\n".join(lines)
 

@@ -67,6 +67,13 @@ def test_what_is_said_on_a_terminal_breaks_between_words_and_commands_stay_whole
     assert for_terminal(line, Terminal()) == (
         "  checkpoints: every 1/20 of a stage\n    once a minute is over"
     )
-    command = "Next: hfgrow push a-model-with-a-name you/a-repository"
-    assert for_terminal(command, Terminal()) == command
+    for command in (
+        "Next: hfgrow push a-model-with-a-name you/a-repository",
+        "Hint: /opt/python -m pip install 'hfgrow[train]' --index-url https://example.org/simple",
+        "That is: hfgrow partial a-model-with-a-name '[1:4]-[3:6]'",
+    ):
+        assert for_terminal(command, Terminal()) == command
+    assert for_terminal("Note: config.json says that hfgrow grew it", Terminal()) == (
+        "Note: config.json says that hfgrow grew\n  it"
+    )
     assert for_terminal(line, io.StringIO()) == line
