@@ -21,7 +21,7 @@ from hfgrow.lineage.describe import (
 from hfgrow.lineage.drawings import GrownAxis, layer_picture, width_picture
 from hfgrow.lineage.kinds import as_phrase
 from hfgrow.lineage.ledger import Ledger, ledger, rows
-from hfgrow.lineage.manifest import Evaluated, Link, Manifest, Model, TrainingLink, TrainingSource
+from hfgrow.lineage.manifest import Evaluated, Link, Manifest, TrainingLink, TrainingSource
 from hfgrow.lineage.records import DATASET, DEMO_TEXT, Benchmark
 from hfgrow.lineage.tables import markdown_table
 from hfgrow.plan.families.table import AXIS_KEYS
@@ -250,7 +250,10 @@ def numbers_section(link: Link, *, is_trained: bool) -> list[str]:
         *(f"| {key} | {one} | {two} |" for key, one, two in changed_widths(base, result)),
         f"| parameters | {base.num_parameters:,} | {result.num_parameters:,} |",
         *(
-            [f"| parameters a token passes | {_active(base):,} | {_active(result):,} |"]
+            [
+                f"| parameters a token passes | {base.num_passed_parameters:,} "
+                f"| {result.num_passed_parameters:,} |"
+            ]
             if result.num_experts
             else []
         ),
@@ -316,10 +319,6 @@ def _as_python(layers: tuple[int, ...]) -> str:
     if layers != tuple(evenly):
         return str(list(layers))
     return f"range({evenly.start}, {evenly.stop}{f', {step}' if step > 1 else ''})"
-
-
-def _active(model: Model) -> int:
-    return model.num_active_parameters or model.num_parameters
 
 
 def _measured(measured: Measured) -> list[str]:

@@ -184,7 +184,7 @@ def _growth(link: Link) -> LedgerStage:
         kind=GROWTH,
         **_model(link.result),
         tokens=None if tokens is None else int(tokens),
-        flops=None if tokens is None else 6.0 * _passed(link.result) * tokens,
+        flops=None if tokens is None else 6.0 * link.result.num_passed_parameters * tokens,
         exact_flops=_sum(cost.exact_flops for cost in learned),
         seconds=_sum(cost.seconds for cost in learned),
         devices=1 if learned else 0,
@@ -216,10 +216,6 @@ def _trained(kind: str, model: Model, compute: Compute | None) -> LedgerStage:
 
 def _model(model: Model) -> dict[str, Any]:
     return {key: getattr(model, key) for key in _MODEL_FIELDS}
-
-
-def _passed(model: Model) -> int:
-    return model.num_active_parameters or model.num_parameters
 
 
 def _totals(entries: Sequence[LedgerStage]) -> Totals:

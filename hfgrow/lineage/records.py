@@ -170,6 +170,11 @@ class Model(Record):
         """The sizes of the axes of width, by config key."""
         return {key: getattr(self, key) for key in WIDTHS}
 
+    @property
+    def num_passed_parameters(self) -> int:
+        """The parameters that a token passes: of a dense model all."""
+        return self.num_active_parameters or self.num_parameters
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSource(Record):

@@ -275,7 +275,7 @@ def _declared(run: Run) -> Compute | None:
         num_parameters=base.num_parameters,
         num_non_embedding_parameters=base.num_non_embedding_parameters,
         tokens=tokens,
-        flops=6.0 * (base.num_active_parameters or base.num_parameters) * tokens,
+        flops=6.0 * base.num_passed_parameters * tokens,
         source="declared",
         num_active_parameters=base.num_active_parameters,
     )
