@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from hfgrow.console import Pace, for_terminal, size, terminal_width, wrapped
+from hfgrow.console import ProgressBar, SaidBar, Silent, for_terminal, terminal_width, wrapped
 from hfgrow.errors import GrowthError, Speech, command, printable, redacted
 
 # What is over sooner shows no bar.
@@ -89,22 +89,20 @@ class Console:
             for line in error_lines(error):
                 print(_shown(line), file=sys.stderr)
 
-    def bytes(self, what: str, total: int) -> "Bar":
-        """Start a progress bar on stderr."""
-        return Bar(what, total, shown=not self.quiet)
+    def bytes(self, what: str, total: int) -> ProgressBar:
+        """Start a progress bar on stderr: moving on a terminal, elsewhere a line now and then."""
+        if self.quiet:
+            return Silent()
+        return _MovingBar(what, total) if moving_bars() else SaidBar(self, what, total)
 
 
-class Bar:
-    """A progress bar: moving on a terminal, elsewhere a plain line now and then.
+class _MovingBar:
+    """A progress bar on a terminal; what is over in a moment shows none, however large it is."""
 
-    What is over in a moment shows nothing, however large it is.
-    """
-
-    def __init__(self, what: str, total: int, *, shown: bool) -> None:
+    def __init__(self, what: str, total: int) -> None:
         self._what = what
         self._total = total
         self._done = 0
-        self._pace = Pace(total, size) if shown else None
         self._begins_s = time.monotonic() + _MOMENT_S
         self._bar: Any = None
 
@@ -113,11 +111,6 @@ class Bar:
         self._done += nbytes
         if self._bar is not None:
             self._bar.update(nbytes)
-        elif self._pace is None:
-            return
-        elif not moving_bars():
-            if state := self._pace.due(self._done):
-                print(f"{self._what}: {state}", file=sys.stderr, flush=True)
         elif time.monotonic() >= self._begins_s:
             from tqdm import tqdm
 

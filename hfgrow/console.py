@@ -1,4 +1,8 @@
-"""Who is told how work goes on, how numbers are said and typed, and streams that take any text."""
+"""What is said while work goes on: to whom, how far it is, in what lines, numbers and streams.
+
+Who is told and how far something is (`Progress` and its bars), lines broken for a terminal, numbers
+as they are said and typed, and streams that take any text.
+"""
 
 import io
 import math

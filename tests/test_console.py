@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.console import Bars, SaidBar, Silent, amount, counting, for_terminal, shown
+from hfgrow.console import Bars, amount, counting, for_terminal, shown
 
 
 def test_what_a_law_asks_beyond_all_bounds_is_shown_in_short() -> None:
@@ -37,22 +37,6 @@ def test_a_bar_counts_bytes_and_lines_come_beside_it(capsys: pytest.CaptureFixtu
     assert "Writing model.safetensors:   0%" in told
     assert "Note: a token " in told
     assert "hf_abcdefghijklmnopqrstuvwxyz" not in told
-
-
-def test_what_takes_longer_than_two_seconds_is_told_in_lines(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Lines(Silent):
-        def say(self, text: str) -> None:
-            said.append(text)
-
-    said: list[str] = []
-    now = iter((0.0, 1.9, 2.1, 3.0))
-    monkeypatch.setattr("hfgrow.console.time.monotonic", lambda: next(now))
-    bar = SaidBar(Lines(), "Checking checkpoint step-00000004", 4_000_000)
-    for _ in range(3):
-        bar.advance(1_000_000)
-    assert said == ["Checking checkpoint step-00000004: 2 MB of 4 MB, 2 s left"]
 
 
 def test_what_is_said_on_a_terminal_breaks_between_words_and_commands_stay_whole(

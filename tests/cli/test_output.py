@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from cli.terminal import Bar, Console
+from cli.terminal import Console
 
 GB = 10**9
 
@@ -21,7 +21,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_a_line_comes_after_two_seconds_and_says_the_time_left(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bar = Bar("Writing model", 8 * GB, shown=True)
+    bar = Console().bytes("Writing model", 8 * GB)
     clock[0] += 1.9
     bar.advance(GB)
     assert capsys.readouterr().err == ""
@@ -34,7 +34,7 @@ def test_a_line_comes_after_two_seconds_and_says_the_time_left(
 def test_before_a_hundredth_is_done_no_time_is_guessed(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bar = Bar("Measuring logits", 8 * GB, shown=True)
+    bar = Console().bytes("Measuring logits", 8 * GB)
     clock[0] += 6
     bar.advance(2000)
     assert capsys.readouterr().err == "Measuring logits: 2 kB of 8 GB\n"
@@ -44,7 +44,7 @@ def test_before_a_hundredth_is_done_no_time_is_guessed(
 def test_lines_come_every_five_seconds_and_seldom_where_it_takes_long(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bar = Bar("Uploading", 1000 * GB, shown=True)
+    bar = Console().bytes("Uploading", 1000 * GB)
     said = []
     for second in range(1, 1000):
         clock[0] = 100.0 + second
