@@ -15,12 +15,15 @@ from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError, printable, require
 from hfgrow.growth.loading import TRAINING
 from hfgrow.growth.models import base_name, local_folder, locate
-from hfgrow.growth.steps import Step, takes, typed_step
+from hfgrow.growth.steps import Step
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.tables import text_table
+from hfgrow.plan.operators import OPERATORS
+from hfgrow.train.recipe.speech import in_keys
 
 from . import options
-from .terminal import Console, broken
+from .terminal import OPTIONS, Console, broken
+from .typed_steps import typed_step
 from .words import listed_operators
 
 _STUDY_EXAMPLES = """\
@@ -101,7 +104,8 @@ def study(
     # All that lies in the folder is reported; what is chosen only says what is run.
     known = sorted({*asked.seeds, *wanted, *folder.seeds(asked.arms)})
     loaded = load_study(recipe, [*(set_ or ()), f"seeds={known}"], size=size)
-    whole = design(loaded, folder.path)
+    with in_keys(OPTIONS):
+        whole = design(loaded, folder.path)
     plan = selected(whole, chosen, frozenset(wanted))
     left_out = sorted(asked.arms.keys() - (chosen or asked.arms.keys()))
     equal = [arm for arm in chosen or () if asked.arms[arm].scratch == EQUAL_COMPUTE]
@@ -322,7 +326,7 @@ def _steps(ops: str | None, op: Sequence[str], g: int) -> list[Step]:
     for text in (part.strip() for part in (ops or "").split(",")):
         if text:
             name, arguments = typed_step(text)
-            if not arguments and takes(name, "g"):
+            if not arguments and OPERATORS[name].parameter("g"):
                 arguments = {"g": g}
             found.append((name, arguments))
     found += [typed_step(text) for text in op]

@@ -3,13 +3,16 @@
 import json
 import re
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import hfgrow
 from benchmarks.elsewhere.models import BASES, write_base
 from benchmarks.environments import made
 from benchmarks.measure import table
-from hfgrow.growth.steps import typed_step
+
+typed_step = import_module("hfgrow_cli.typed_steps").typed_step
+
 
 PACKAGES = ("transformers==5.23.0", "peft==0.21.2")
 GROWTHS = (

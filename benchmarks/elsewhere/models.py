@@ -5,11 +5,14 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import hfgrow
-from hfgrow.growth.steps import typed_step
+
+typed_step = import_module("hfgrow_cli.typed_steps").typed_step
+
 
 DEMO = Path(hfgrow.__file__).parent / "demo"
 _SIZES: Mapping[str, Any] = {

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.growth.memory import grow_state_dict
-from hfgrow.growth.steps import planned, typed_step
+from hfgrow.growth.steps import planned
 from hfgrow.lineage.card_sections import elsewhere_section
 from hfgrow.lineage.reading import parse_manifest, read_manifest
 from hfgrow.plan.elsewhere import OffBeat, off_beat, zero_rows
@@ -18,6 +19,8 @@ from tests.checkpoints import MakeCheckpoint, load
 from tests.growths import COMMANDS, Case
 from tests.links import link
 from tests.program import call_hfgrow
+
+typed_step = import_module("hfgrow_cli.typed_steps").typed_step
 
 
 @pytest.fixture

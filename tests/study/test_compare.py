@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from hfgrow.errors import OutputError, UsageError
-from hfgrow.growth.steps import typed_step
+from hfgrow.errors import OutputError
 from hfgrow.lineage.reading import read_manifest
 from hfgrow.study.compare import begun
 from tests.checkpoints import MakeCheckpoint
@@ -170,24 +169,3 @@ def test_a_hint_names_an_option_of_the_command(place: Path, name: str) -> None:
     found = call_hfgrow("compare", "base", *settings, *words, cwd=place)
     assert found.returncode in (2, 8)
     assert hint in found.stderr
-
-
-@pytest.mark.parametrize(
-    ("text", "step"),
-    [
-        ("stack --g 2", ("stack", {"g": 2})),
-        ("stack --layers=6 --remainder head", ("stack", {"layers": 6, "remainder": "head"})),
-        ("partial 12-34*2", ("partial", {"pattern": "12-34*2"})),
-        ("paper-noise --amount 1e-2", ("paper-noise", {"amount": 0.01})),
-        ("untie", ("untie", {})),
-    ],
-    ids=str,
-)
-def test_an_operator_is_read_as_it_is_typed(text: str, step: tuple[str, dict[str, object]]) -> None:
-    assert typed_step(text) == step
-
-
-@pytest.mark.parametrize("text", ["", "stack 'x", "stack 2", "stack --g", "stack --g two"])
-def test_what_is_no_operator_is_refused(text: str) -> None:
-    with pytest.raises(UsageError):
-        typed_step(text)
