@@ -33,7 +33,7 @@ from hfgrow.train.peaks import USUAL_MFU
 from hfgrow.train.recipe.speech import in_keys
 
 from . import options
-from .terminal import Console, broken
+from .terminal import OPTIONS, Console, broken
 
 if TYPE_CHECKING:
     from hfgrow.study.law_fit import Fit
@@ -172,7 +172,7 @@ def budget(
         words += [] if revision is None else ["--revision", revision]
         words += ["--tokens", tokens] if tokens is not None else ["--flops", str(flops)]
         words += [word for path in fit or () for word in ("--fit", str(path))]
-        with in_keys():
+        with in_keys(OPTIONS):
             text = recipe_text(
                 result,
                 f"hf://{ref.repo_id}@{revision}" if revision and ref.repo_id else model,

@@ -21,7 +21,8 @@ _TRUE = ("1", "ON", "YES", "TRUE")
 
 
 def _option(name: str, value: str) -> str:
-    return f"--{name.replace('_', '-')}" + (f" {value}" if value else "")
+    option = "set" if name == "overrides" else name.replace("_", "-")
+    return f"--{option} {value}".rstrip()
 
 
 def _growth(operator: str, given: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from hfgrow.lineage.records import Evaluated
 
 from . import options
 from .help_pages import OUTPUT
-from .terminal import Console, paragraphs, say_block
+from .terminal import OPTIONS, Console, paragraphs, say_block
 
 _EXAMPLES = """\
 hfgrow train demo --cpu
@@ -115,12 +115,12 @@ def train(
     with recipe_file(recipe, client, console) as file:
         loaded = load_recipe(file, overrides)
         if dry_run:
-            with in_keys():
+            with in_keys(OPTIONS):
                 _print_dry_run(loaded, client, console, resume=resume, on_cpu=cpu, as_yaml=yaml)
             return
         if not extra:
             # Of several machines, another one may have begun the run by now.
-            with in_keys():
+            with in_keys(OPTIONS):
                 check_beforehand(loaded, client, resume=resume)
         for line in recipe_lines(loaded):
             console.say(line)

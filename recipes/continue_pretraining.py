@@ -22,10 +22,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from hfgrow.console import open_streams
-from hfgrow.errors import GrowthError, out_of_memory
+from hfgrow.errors import PYTHON, GrowthError, Speech, out_of_memory
 from hfgrow.train.processes import STATUS_VARIABLE, StoppedError, end_with_parent
-from hfgrow.train.recipe.speech import KEYS
+from hfgrow.train.recipe.speech import keys
 
+
+def _option(name: str, value: str) -> str:
+    option = "set" if name == "overrides" else name.replace("_", "-")
+    return f"--{option} {value}".rstrip()
+
+
+_OPTIONS = Speech(_option, PYTHON.growth)
 # How long a process that failed waits for the first one to say so.
 _PATIENCE_S = 10.0
 
@@ -54,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             on_cpu=given.cpu,
             allow_world_change=given.allow_world_size_change,
             quiet=given.quiet,
+            front=_OPTIONS,
         )
         result = run_recipe(job)
     except StoppedError as stop:
@@ -76,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _fail(error: GrowthError) -> int:
     details = dict(error.details)
     flags = {flag: bool(details.pop(flag, False)) for flag in ("is_shared", "is_lost")}
-    error.speak(KEYS)
+    error.speak(keys(_OPTIONS))
     message, hint = str(error), error.hint
     told = {"name": type(error).__name__, "message": message, "hint": hint}
     said = f"Error: {message}" + (f"\nHint: {hint}" if hint else "")

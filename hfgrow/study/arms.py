@@ -258,7 +258,7 @@ def load_study(
 
     Args:
         study: A file, or the name of a study that travels with hfgrow.
-        overrides: Values put in, each as `--set` takes it.
+        overrides: Values put in, each `path=value`.
         size: Which of its sizes; by default the first.
 
     Raises:

@@ -24,7 +24,6 @@ from hfgrow.train.planned_stages import PlannedStage, plan_stages
 from hfgrow.train.recipe.fields import Tokens, numbers_in
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.recipe.recipe import Recipe, recipe_of
-from hfgrow.train.recipe.speech import in_keys
 from hfgrow.train.recipe.stages import takes_seed
 
 _COUNT: TypeAdapter[int] = TypeAdapter(Tokens)
@@ -351,8 +350,7 @@ def planned_stages(recipe: Recipe) -> tuple[PlannedStage, ...]:
         GrowthError: A stage cannot be.
     """
     assert isinstance(recipe.base, FreshModel)
-    with in_keys():
-        return tuple(plan_stages(recipe, fresh_plan(recipe.base.config), None))
+    return tuple(plan_stages(recipe, fresh_plan(recipe.base.config), None))
 
 
 def costs_of(

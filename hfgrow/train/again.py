@@ -11,7 +11,7 @@ import yaml
 from hfgrow.checkpoint.files import CONFIG, RECIPE, REPO_ID
 from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.console import Progress
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, command, printable
 from hfgrow.growth.models import files_of, locate
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
@@ -101,8 +101,9 @@ def _without_recipe(name: str, base: str) -> UsageError:
     return UsageError(
         f"{printable(name, 200)} is a model without a {RECIPE}: hfgrow did not train it, or an "
         "older one did, or the file was removed",
-        hint=f"to train it on: hfgrow recipes demo --copy mine.yaml, and hfgrow train mine.yaml "
-        f"--set base={shown}; hfgrow lineage {shown} says what is known of it",
+        hint=f"to train it on: {command('recipes demo', copy='mine.yaml')}, and "
+        f"{command('train mine.yaml', set=f'base={shown}')}; hfgrow lineage {shown} says what is "
+        "known of it",
     )
 
 

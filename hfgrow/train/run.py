@@ -24,9 +24,12 @@ from hfgrow.data.batches import BatchPlan
 from hfgrow.data.corpus import Corpus
 from hfgrow.data.order import BlockOrder
 from hfgrow.errors import (
+    PYTHON,
     GrowthError,
     OutputError,
+    Speech,
     TrainingError,
+    argument,
     printable,
     require,
 )
@@ -49,7 +52,7 @@ from hfgrow.train.planned_stages import plan_stages
 from hfgrow.train.pushing import check_push, push_model
 from hfgrow.train.recipe.parts import FreshModel
 from hfgrow.train.recipe.recipe import Recipe
-from hfgrow.train.recipe.speech import KEYS
+from hfgrow.train.recipe.speech import keys
 from hfgrow.train.run_folder import RunFolder
 from hfgrow.train.stage_runner import Checkpoints, StageRunner
 from hfgrow.train.text import open_texts
@@ -66,6 +69,7 @@ class Job:
         allow_world_change: Whether it may go on with another number of processes.
         quiet: Whether nothing is said.
         token: The Hub token; None takes the environment's or the logged-in one.
+        front: How what is said writes what was asked for, as `keys` takes it.
     """
 
     recipe: Recipe
@@ -74,6 +78,7 @@ class Job:
     allow_world_change: bool = False
     quiet: bool = False
     token: str | None = None
+    front: Speech = PYTHON
 
 
 def run_recipe(job: Job) -> dict[str, Any]:
@@ -158,11 +163,12 @@ def _told_if_removed(folder: RunFolder) -> Iterator[None]:
 class _Stderr:
     """Says lines on stderr."""
 
-    def __init__(self) -> None:
+    def __init__(self, speech: Speech) -> None:
+        self._speech = speech
         self._said: set[str] = set()
 
     def say(self, text: str) -> None:
-        line = KEYS.spell(f"{text}")
+        line = self._speech.spell(f"{text}")
         # What a name stands for is found out several times, and said once.
         if " -> " in line and line in self._said:
             return
@@ -199,7 +205,7 @@ class Setup:
             devices=devices,
             folder=RunFolder(Path(job.recipe.output).expanduser()),
             client=HubClient(token=job.token),
-            progress=_Stderr() if devices.is_main and not job.quiet else Silent(),
+            progress=_Stderr(keys(job.front)) if devices.is_main and not job.quiet else Silent(),
         )
 
 
@@ -416,9 +422,10 @@ def _pass_over(setup: Setup, at: Position, plan: BatchPlan) -> None:
     following = takewhile(lambda stage: stage.grow, recipe.stages[last + 1 :])
     for number, stage in enumerate(following, last + 1):
         if stage.grow and stage.grow.optimizer_state != "reset":
+            reset = f"stages.{number}.grow.optimizer_state=reset"
             raise TrainingError(
                 f"the last checkpoint of stage {last} is gone or damaged, and growth wants its "
                 "optimizer's state",
-                hint=f"--set stages.{number}.grow.optimizer_state=reset in a new output",
+                hint=f"{argument('overrides', reset)} in a new output",
             )
     at.evaluations = devices.shared(lambda: recorded_evaluations(folder.path, at))

@@ -83,7 +83,7 @@ def train(
 
     Args:
         recipe: A file, a recipe of hfgrow's, a run, a trained model, or the keys themselves.
-        overrides: Values put in, each as `--set` takes it: `stages.0.train.tokens=2M`.
+        overrides: Values put in, each `path=value`: `stages.0.train.tokens=2M`.
         resume: Whether a run that lies in the output goes on.
         on_cpu: Whether accelerators are left alone.
         quiet: Whether nothing is said.

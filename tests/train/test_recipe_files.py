@@ -1,6 +1,6 @@
 """Recipes as files: read strictly, found by name, and every shipped one explained.
 
-What --set puts into a recipe, and what cannot be put.
+What overrides put into a recipe, and what cannot be put.
 """
 
 import re
@@ -153,7 +153,7 @@ def test_an_override_that_cannot_be_put_is_refused(
 ) -> None:
     message = message_of(minimal, override)
     assert words.replace("is demo", "is 'demo'") in message
-    assert "--set" in message
+    assert message.startswith(f"overrides={override}")
 
 
 def test_overrides_replace_append_and_make_what_they_lead_through(minimal: Path) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from cli.terminal import OPTIONS
 from hfgrow.errors import GrowthError, UsageError, argument, command, growth, one_of
 from hfgrow.train.processes import StoppedError, StopRequest, _outcome, start
-from hfgrow.train.recipe.speech import KEYS
+from hfgrow.train.recipe.speech import keys
 from tests.program import CANARY, TERMINAL, handling
 from tests.train import runs
 
@@ -206,7 +207,7 @@ def test_a_hint_names_the_key_of_a_recipe_and_no_option_of_another_command(
     ],
 )
 def test_arguments_of_operators_are_the_keys_of_their_stage(said: str, told: str) -> None:
-    assert KEYS.spell(said) == told
+    assert keys(OPTIONS).spell(said) == told
 
 
 @pytest.mark.parametrize(("is_shared", "code"), [(True, 0), (False, 2)])

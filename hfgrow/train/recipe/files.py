@@ -1,4 +1,4 @@
-"""Recipes as files, of the user and of hfgrow, with `--set a.b=c` put in."""
+"""Recipes as files, of the user and of hfgrow, with overrides such as `a.b=c` put in."""
 
 import copy
 import difflib
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.strict import parse_yaml, read_bounded
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, argument, printable
 
 _SHIPPED = "hfgrow_recipes"
 _SUFFIX = ".yaml"
@@ -96,11 +96,14 @@ def with_overrides(content: Mapping[Any, Any], overrides: Iterable[str]) -> dict
     """
     result = copy.deepcopy(dict(content))
     for override in overrides:
-        shown = f"--set {printable(override, 200)}"
+        shown = argument("overrides", override)
         path, equals, text = override.partition("=")
         parts = path.strip().split(".")
         if not equals or not all(parts) or len(parts) > _MAX_PARTS:
-            raise UsageError(f"{shown} is no path=value", hint="such as --set batch_tokens=1M")
+            raise UsageError(
+                f"{shown} is no path=value",
+                hint=f"such as {argument('overrides', 'batch_tokens=1M')}",
+            )
         try:
             value = parse_yaml(text.encode())
             _put(result, parts, value)

@@ -160,7 +160,7 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         recipe: A file, or the name of a recipe that travels with hfgrow.
-        overrides: Values put in, each as `--set` takes it: `stages.0.train.tokens=2M`.
+        overrides: Values put in, each `path=value`: `stages.0.train.tokens=2M`.
 
     Raises:
         UsageError: There is none, it is no YAML, or says what cannot be.

@@ -1,7 +1,7 @@
 """How the errors of a run are worded: what commands take as an option, a recipe has as a key.
 
-On the command line `--hidden-size 512` and `hfgrow stack MODEL --g 4`, inside a run
-`hidden_size: 512` and `operator: stack, g: 4`.
+What is typed as `--hidden-size 512` and `hfgrow stack MODEL --g 4` is `hidden_size: 512` and
+`operator: stack, g: 4` inside a run.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from functools import cache
 from hfgrow.errors import GrowthError, Speech, command
 from hfgrow.plan.operators import ALL_OPERATORS, OPERATORS
 
-# What `--set` puts in for arguments that are no operator's.
+# What overrides put in for arguments that are no operator's.
 _PATHS = {
     "document_mask": "data.document_mask",
     "dtype": "dtype",
@@ -21,21 +21,32 @@ _PATHS = {
     "sequence_length": "data.sequence_length",
     "trackers": "trackers",
 }
-_FLAGS = {"public": "--set push.private=false", "private": "--set push.private=true"}
+_FLAGS = {"public": "push.private=false", "private": "push.private=true"}
 # A recipe pushes to a repository of its own.
 _LACKING = ("create_pr", "exist_ok")
 
 
-def _argument(name: str, value: str) -> str | None:
-    if name in _LACKING:
-        return None
-    if name in _FLAGS:
-        return _FLAGS[name]
-    if name in _PATHS:
-        return f"--set {_PATHS[name]}={value}" if value else _PATHS[name]
-    if name in _arguments() or name == "text_column":
-        return f"{name}: {value}" if value else name
-    return f"--{name.replace('_', '-')}" + (f" {value}" if value else "")
+def keys(front: Speech) -> Speech:
+    """Return how the errors of a run are worded.
+
+    Args:
+        front: How whoever starts the run writes what is no key of a stage: `overrides`, which put a
+            value into the recipe, and what is asked of the run itself, such as `resume`.
+    """
+
+    def spelt(name: str, value: str) -> str | None:
+        if name in _LACKING:
+            return None
+        if name in _FLAGS:
+            return front.argument("overrides", _FLAGS[name])
+        if name in _PATHS:
+            path = _PATHS[name]
+            return front.argument("overrides", f"{path}={value}") if value else path
+        if name in _arguments() or name == "text_column":
+            return f"{name}: {value}" if value else name
+        return front.argument(name, value)
+
+    return Speech(spelt, _growth)
 
 
 def _growth(operator: str, given: Mapping[str, str]) -> str:
@@ -51,14 +62,11 @@ def _arguments() -> frozenset[str]:
     return frozenset(parameter.name for parameters in taken for parameter in parameters)
 
 
-KEYS = Speech(_argument, _growth)
-
-
 @contextmanager
-def in_keys() -> Iterator[None]:
-    """Let the errors of the block speak of keys."""
+def in_keys(front: Speech) -> Iterator[None]:
+    """Let the errors of the block speak of keys; `front` is that of `keys`."""
     try:
         yield
     except GrowthError as error:
-        error.speak(KEYS)
+        error.speak(keys(front))
         raise
