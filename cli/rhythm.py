@@ -6,7 +6,7 @@ from typing import Any
 
 from hfgrow.console import size
 from hfgrow.errors import printable
-from hfgrow.growth.proven_growths import COPIES, ZERO, is_proven
+from hfgrow.growth.proven_growths import COPIES, SILENT, is_proven
 from hfgrow.lineage.manifest import non_embedding_parameters
 from hfgrow.plan.families.derived import DerivedFamily, rhythm
 from hfgrow.plan.plan import GrowthPlan
@@ -80,7 +80,7 @@ def _rhythm(kinds: tuple[str, ...]) -> str:
 def _growths(family: DerivedFamily) -> str:
     """Return which growths were proven with the transformers installed here."""
     parts = []
-    for names, what in ((COPIES, "copies of layers"), (ZERO, "layers that add nothing")):
+    for names, what in ((COPIES, "copies of layers"), (SILENT, "layers that add nothing")):
         state = "proven" if is_proven(family, names[0]) else "not proven, --untested"
         parts.append(f"{what} ({state})")
     return ", ".join(parts)

@@ -21,7 +21,7 @@ from hfgrow.plan.axes import FRESH, AxisMap
 from hfgrow.plan.depth import HIDDEN
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import Kind, Role, layer_of, layer_prefix
-from hfgrow.plan.operators import apply
+from hfgrow.plan.operators import ALL_OPERATORS, apply
 from hfgrow.plan.operators.operator import check_amount
 from hfgrow.plan.plan import GrowthPlan, GrowthStep
 from hfgrow.plan.tensors import CONFIG_DTYPES, Fill, Lift
@@ -134,15 +134,12 @@ class GrowthMask:
         return hook
 
 
-_MASKED = ("random-width", "random-depth")
-
-
 def attach_mask(model: Any, link: Link, value: float) -> GrowthMask:
     """Give a model that was just grown at random its mask back.
 
     Args:
         model: The grown model, loaded, not trained since.
-        link: How it was grown; its last step is random-width or random-depth.
+        link: How it was grown; its last step is of an operator with a mask.
         value: The mask to begin with, from 0 to 1.
 
     Raises:
@@ -153,7 +150,8 @@ def attach_mask(model: Any, link: Link, value: float) -> GrowthMask:
 
     check_amount("mask", value)
     step = link.steps[-1]
-    if step.operator not in _MASKED:
+    row = ALL_OPERATORS.get(step.operator)
+    if row is None or row.parameter("mask") is None:
         raise UsageError(f"the last step is {step.operator}, which has no mask")
     blank = _blank_base(model, link)
     folded, opened = (
@@ -210,7 +208,7 @@ def _new_units(plan: GrowthPlan, step: GrowthStep) -> tuple[dict[str, Any], dict
     family = FAMILIES[plan.family]
     inputs: dict[str, Any] = {}
     outputs: dict[str, Any] = {}
-    if step.operator == "random-depth":
+    if ALL_OPERATORS[step.operator].axis == "depth":
         for i, source in enumerate(step.layer_map):
             if source.mode == "random":
                 for role in _branch_ends(plan):

@@ -10,10 +10,11 @@ from hfgrow.checkpoint.derived.grown import fits
 from hfgrow.checkpoint.derived.proven import proven, row_of
 from hfgrow.errors import ModelError, UsageError, argument, growth, printable
 from hfgrow.plan.families.derived import DerivedFamily, rhythm
+from hfgrow.plan.operators import ALL_OPERATORS
 from hfgrow.plan.plan import GrowthPlan
 
-# Steps that have one proof; a step of another name copies layers.
-ZERO = ("zero-depth", "random-depth")
+# The rows of the table that prove layers which add nothing, and copies of layers.
+SILENT = ("zero-depth",)
 COPIES = ("stack", "interpolate", "partial")
 
 
@@ -51,7 +52,7 @@ def is_proven(family: DerivedFamily, operator: str) -> bool:
 
 def _releases(model_type: str, operator: str) -> list[str]:
     """Return the releases of transformers with which a growth of a type was proven."""
-    wanted = (ZERO[0],) if operator in ZERO else COPIES
+    wanted = SILENT if ALL_OPERATORS[operator].adds_silent_layers else COPIES
     return [
         release
         for release in proven()

@@ -10,6 +10,7 @@ from hfgrow.growth.reproduce import replay
 from hfgrow.growth.steps import planned
 from hfgrow.lineage.manifest import Link, widths_of
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.operators import adds_experts, unties
 from hfgrow.plan.operators.upcycling import dense_config
 from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
 from hfgrow.plan.tensors import Stored
@@ -27,7 +28,7 @@ def recorded_base(config: Mapping[str, Any], link: Link, dtype: str) -> GrowthPl
     Raises:
         ModelError: The record is of another depth.
     """
-    if any(step.operator == "upcycle" for step in link.steps):
+    if any(adds_experts(step.operator) for step in link.steps):
         config = dense_config(config)
     family, sources = FAMILIES[config["model_type"]], link.layer_sources
     num_layers, first = link.base.num_hidden_layers, first_copies_of_layers(sources)
@@ -45,8 +46,8 @@ def recorded_base(config: Mapping[str, Any], link: Link, dtype: str) -> GrowthPl
             settings[key] = [settings[key][first.get(i, i)] for i in range(num_layers)]
     if link.changes_layers:
         settings |= {key: num_layers for key in family.layer_counts if key in settings}
-    unties = any(step.operator == "untie" for step in link.steps)
-    settings |= {"tie_word_embeddings": True} if unties else {}
+    if any(unties(step.operator) for step in link.steps):
+        settings["tie_word_embeddings"] = True
     shapes = family.shapes(settings, tied=family.is_tied(settings))
     return GrowthPlan(
         folder="",
@@ -105,4 +106,4 @@ def _is_of_layers(
     operators: Iterable[str], before: Mapping[str, int | None], after: Mapping[str, int | None]
 ) -> bool:
     """Say whether whole layers were added and nothing else, by the steps and the widths."""
-    return before == after and not {"untie", "upcycle"}.intersection(operators)
+    return before == after and not any(adds_experts(one) or unties(one) for one in operators)

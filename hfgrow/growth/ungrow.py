@@ -27,6 +27,7 @@ from hfgrow.growth.verify import check_headers
 from hfgrow.lineage.card import card_files
 from hfgrow.lineage.manifest import Link, Manifest, WeightFile, config_record
 from hfgrow.lineage.reading import manifest_of
+from hfgrow.plan.operators import adds_experts
 from hfgrow.plan.plan import GrowthPlan, with_dtype
 from hfgrow.plan.tensors import CONFIG_DTYPES, DTYPE_NBYTES
 from hfgrow.plan.undo import undone
@@ -93,7 +94,7 @@ def ungrow(
             hint="the base itself is where hfgrow lineage says",
         )
     found = read(files)
-    if any(step.operator == "upcycle" for step in link.steps):
+    if any(adds_experts(step.operator) for step in link.steps):
         raise ModelError("experts are another family than the base, and are not taken back")
     dtypes = {tensor.dtype for tensor in found.tensors.values()}
     base = recorded_base(found.config, link, min(dtypes))

@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from hfgrow.growth.steps import (
     suffix_of,
     suffix_of_steps,
 )
-from hfgrow.plan.operators import OPERATORS
+from hfgrow.plan.operators import OPERATORS, adds_experts
 from hfgrow.plan.plan import LayerSource
 from tests.checkpoints import MakeCheckpoint
+from tests.growths import COMMANDS, Case
 from tests.layer_plans import plan_of
 from tests.program import call_hfgrow, run_hfgrow
+
+typed_step = import_module("hfgrow_cli.typed_steps").typed_step
 
 BOMB = "- &a [x, x]\n" + "\n".join(
     f"- &{n} [*{p}, *{p}]" for p, n in zip("abc", "bcd", strict=True)
@@ -469,3 +473,21 @@ def test_a_step_from_python_that_is_none_is_named(step: Any) -> None:
 def test_a_growth_without_steps_is_none(make_checkpoint: MakeCheckpoint) -> None:
     with pytest.raises(UsageError, match="there is no growth step"):
         planned(read(LocalFolder(make_checkpoint())), [])
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_an_operator_says_whether_its_layers_are_silent_and_its_head_becomes_its_own(
+    name: str, make_checkpoint: MakeCheckpoint
+) -> None:
+    """By that growths are proven and taken back, whatever an operator is called."""
+    case = Case(name, "llama", tied=name == "untie", sharded=False, grouped=True)
+    base = read(LocalFolder(make_checkpoint(**case.base("float32"))))
+    # Only copies have branches to scale.
+    before = ["stack --g 2"] if name == "branch-scale" else []
+    typed = [*before, shlex.join((name, *COMMANDS[name]))]
+    grown = planned(base, [typed_step(text) for text in typed])
+    row, modes = OPERATORS[name], {source.mode for source in grown.layer_map}
+    assert row.adds_silent_layers == bool(modes & {"zero", "random"})
+    is_tied = [plan.config.get("tie_word_embeddings", False) for plan in (base, grown)]
+    assert row.unties == (is_tied == [True, False])
+    assert adds_experts(name) == (grown.family != base.family)

@@ -40,6 +40,18 @@ OPERATORS: dict[str, Operator[...]] = {
 }
 
 
+def adds_experts(name: str) -> bool:
+    """Say whether a recorded step makes experts of the MLPs, which is another family."""
+    row = ALL_OPERATORS.get(name)
+    return row is not None and row.axis == "experts"
+
+
+def unties(name: str) -> bool:
+    """Say whether a recorded step gives the head weights of its own."""
+    row = ALL_OPERATORS.get(name)
+    return row is not None and row.unties
+
+
 def apply(
     plan: GrowthPlan,
     name: str,

@@ -28,6 +28,7 @@ from hfgrow.plan.plan import FROM_NONE, GrowthPlan, LayerSource
         "https://arxiv.org/abs/2401.02415"
     ),
     tags=("depth-upscaling", "block-expansion"),
+    adds_silent_layers=True,
 )
 def zero_depth(
     own: Operator[...],
@@ -92,6 +93,7 @@ def zero_depth(
     ),
     tags=("depth-upscaling",),
     starts_from_none=True,
+    adds_silent_layers=True,
 )
 def random_depth(
     own: Operator[...],

@@ -134,6 +134,9 @@ class Operator(Generic[P]):
         cost: From the arguments of a recorded step, what it cost to learn; None costs nothing.
         before: What a record of an older hfgrow means that lacks these arguments.
         starts_from_none: Whether it can grow a model without layers.
+        adds_silent_layers: Whether its new layers add nothing, or what a mask lets through; a
+            family that is derived has a proof of those, and one of copies.
+        unties: Whether the head gets weights of its own.
     """
 
     name: str
@@ -152,6 +155,8 @@ class Operator(Generic[P]):
     cost: Callable[[Mapping[str, object]], LearningCost] | None = None
     before: Mapping[str, object] = field(default_factory=dict)
     starts_from_none: bool = False
+    adds_silent_layers: bool = False
+    unties: bool = False
     _defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -245,6 +250,8 @@ def operator(
     cost: Callable[[Mapping[str, object]], LearningCost] | None = None,
     before: Mapping[str, object] | None = None,
     starts_from_none: bool = False,
+    adds_silent_layers: bool = False,
+    unties: bool = False,
 ) -> Callable[[Callable[Concatenate[Operator[...], GrowthPlan, P], GrowthPlan]], Operator[P]]:
     """Make an operator of the function below; `Operator` says what each word means.
 
@@ -270,6 +277,8 @@ def operator(
             cost=cost,
             before=before or {},
             starts_from_none=starts_from_none,
+            adds_silent_layers=adds_silent_layers,
+            unties=unties,
         )
 
     return made

@@ -29,6 +29,7 @@ from hfgrow.plan.tensors import Blend, Normal
         "Press and Wolf 2017, Using the Output Embedding to Improve Language Models, "
         "https://arxiv.org/abs/1608.05859"
     ),
+    unties=True,
 )
 def untie(own: Operator[...], base: GrowthPlan) -> GrowthPlan:
     """Give a model with tied embeddings an output head of its own, equal to them.
