@@ -47,7 +47,7 @@ COMMANDS = {
         "scan",
         "Run every short block of layers twice in memory, and say which one to repeat.",
     ),
-    "operators": Listed(LOOK, "catalogue", "List the growth operators, or explain one."),
+    "operators": Listed(LOOK, "operator_pages", "List the growth operators, or explain one."),
     "recipes": Listed(
         LOOK,
         "library",

@@ -21,8 +21,8 @@ from hfgrow.lineage.records import Benchmark, recordable
 from hfgrow.lineage.tables import text_table
 
 from . import options
+from .completion import aliases
 from .terminal import Console
-from .words import aliases
 
 if TYPE_CHECKING:
     from hfgrow.train.evaluate import ModelLoss

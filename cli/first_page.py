@@ -39,7 +39,7 @@ class FirstPage(Group):
         found = self._listed.get(cmd_name)
         return found and command_of(cmd_name, found.module)
 
-    def told(self, ctx: Any) -> Iterator[tuple[str, str, str]]:
+    def described_commands(self, ctx: Any) -> Iterator[tuple[str, str, str]]:
         """Yield what is listed of every command."""
         for name, found in self._listed.items():
             yield name, found.group, found.sentence

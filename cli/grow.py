@@ -32,10 +32,10 @@ from hfgrow.plan.plan import connection_rate, seams
 from hfgrow.plan.tensors import Learned
 
 from . import options
-from .catalogue import example_of
+from .completion import growths
+from .operator_pages import example_of
 from .options import Step, extra_parameters, own_parameters, parameter_of, with_extra_steps
 from .terminal import OPTIONS, Console, broken
-from .words import growths
 
 _SHARED: dict[str, tuple[Any, Any]] = {
     "out": (options.OutOption, None),

@@ -82,7 +82,7 @@ class Group(TyperGroup):
         """Write commands and options."""
         groups: dict[str, Rows] = {panel: [] for panel in _ORDER}
         operators: dict[str, list[str]] = {}
-        for name, panel, text in self.told(ctx):
+        for name, panel, text in self.described_commands(ctx):
             if panel in (IN_DEPTH, IN_WIDTH, BESIDES):
                 operators.setdefault(panel.removeprefix(f"{GROW} "), []).append(name)
             else:
@@ -96,7 +96,7 @@ class Group(TyperGroup):
                 write_rows(formatter, panel, rows)
         _write_options(self, ctx, formatter)
 
-    def told(self, ctx: Any) -> Iterator[tuple[str, str, str]]:
+    def described_commands(self, ctx: Any) -> Iterator[tuple[str, str, str]]:
         """Yield every command's name, its group, and what it does."""
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)

@@ -12,8 +12,8 @@ from hfgrow.hub.search import DEMO, load_aliases
 from hfgrow.train.recipe.files import shipped_recipes, summary_of
 
 from . import options
+from .completion import all_recipes, documentation, pages
 from .terminal import Console, near, paragraphs
-from .words import all_recipes, documentation, pages
 
 # The command that takes a shipped recipe -> the folder where such recipes lie.
 _FOLDERS = {"train": "", "study": "studies", "apply MODEL": "growths"}

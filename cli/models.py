@@ -26,7 +26,7 @@ from hfgrow.plan.operators.padding import why_fixed
 from hfgrow.plan.plan import GrowthPlan
 
 from . import options
-from .rhythm import derived_document, derived_lines
+from .derived_models import derived_document, derived_lines
 from .terminal import Console, broken
 
 _INSPECT_EXAMPLES = """\

@@ -15,8 +15,8 @@ from hfgrow.errors import UsageError
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.operator import Operator, Parameter
 
+from .completion import aliases, dtypes, operators, recipes, studies
 from .help_pages import ALWAYS, HUB, OUTPUT
-from .words import aliases, dtypes, operators, recipes, studies
 
 # As other tools call them.
 _SHORT_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}

@@ -34,9 +34,9 @@ from hfgrow.plan.plan import GrowthPlan
 from hfgrow.plan.tensors import CONFIG_DTYPES
 
 from . import options
-from .catalogue import example_arguments
 from .grow import growth_document, parameters_of, plan_text, promise_of, steps_of
 from .models import inspected
+from .operator_pages import example_arguments
 from .options import parameter_of
 from .proof import lineage_lines
 from .terminal import OPTIONS, error_lines
@@ -177,7 +177,7 @@ def plan_page(
         given: What a form gave, by the names of `fields_of`; what is left out is the default.
         only_hub: Whether to plan for a stranger, by `HubClient(anonymous=True)`.
     """
-    return _answered(lambda told: _planned(operator, model, given, told, only_hub), only_hub)
+    return _answered(lambda notes: _planned(operator, model, given, notes, only_hub), only_hub)
 
 
 def lineage_page(model: str, *, only_hub: bool = False) -> Answer:
@@ -187,10 +187,10 @@ def lineage_page(model: str, *, only_hub: bool = False) -> Answer:
         model: A model as it is typed.
         only_hub: As in `plan_page`.
     """
-    return _answered(lambda told: _lineage(model, told, only_hub), only_hub)
+    return _answered(lambda notes: _lineage(model, notes, only_hub), only_hub)
 
 
-class _Told(Silent):
+class _Notes(Silent):
     """Keeps what is told on the way."""
 
     def __init__(self) -> None:
@@ -200,11 +200,11 @@ class _Told(Silent):
         self.lines.append(redacted(OPTIONS.spell(f"{text}")))
 
 
-def _answered(answer: Callable[[_Told], Answer], only_hub: bool) -> Answer:
+def _answered(answer: Callable[[_Notes], Answer], only_hub: bool) -> Answer:
     """Return an answer, or the error that a command line would print."""
-    told = _Told()
+    notes = _Notes()
     try:
-        found = answer(told)
+        found = answer(notes)
     except GrowthError as error:
         error.speak(OPTIONS)
         message, *hint = error_lines(error)
@@ -212,12 +212,12 @@ def _answered(answer: Callable[[_Told], Answer], only_hub: bool) -> Answer:
             # Where Python lies is nobody's business.
             hint = [line.replace(shlex.quote(sys.executable), "python") for line in hint]
         lines = [_paragraph(message, "error"), *(_paragraph(line, "note") for line in hint)]
-        return Answer(_answer([*_notes(told), *lines]))
-    return Answer(_answer([*_notes(told), found.html]), found.command)
+        return Answer(_answer([*_paragraphs_of(notes), *lines]))
+    return Answer(_answer([*_paragraphs_of(notes), found.html]), found.command)
 
 
 def _planned(
-    operator: str, model: str, given: Mapping[str, object], told: _Told, only_hub: bool
+    operator: str, model: str, given: Mapping[str, object], notes: _Notes, only_hub: bool
 ) -> Answer:
     if operator not in OPERATORS:
         raise UsageError(f"there is no operator {printable(operator)}")
@@ -231,7 +231,7 @@ def _planned(
         **{name: values[name] for name in _OF_EVERY_GROWTH},
     )
     client = HubClient(anonymous=only_hub)
-    ref = locate(model, request.revision, client, told)
+    ref = locate(model, request.revision, client, notes)
     base = read(files_of(ref, client))
     growth = draft(request, ref, base)
     words = ["hfgrow", operator, model]
@@ -252,9 +252,9 @@ def _inspected(ref: ModelRef, base: GrowthPlan) -> list[str]:
     return inspected(ref.repo_id or base_name(ref), base)[0]
 
 
-def _lineage(model: str, told: _Told, only_hub: bool) -> Answer:
+def _lineage(model: str, notes: _Notes, only_hub: bool) -> Answer:
     client = HubClient(anonymous=only_hub)
-    ref = locate(model.strip(), None, client, told)
+    ref = locate(model.strip(), None, client, notes)
     manifest = manifest_of(files_of(ref, client))
     text = _text(lineage_lines(ref, manifest, ledger(manifest)))
     growth = manifest.last_growth
@@ -263,11 +263,11 @@ def _lineage(model: str, told: _Told, only_hub: bool) -> Answer:
 
 def _promise(growth: Growth, row: Operator[...]) -> str:
     kept = " kept" if growth.plan.preserves_function else ""
-    told = [
+    paragraphs = [
         f'<p class="promise{kept}">Function {_safe(promise_of(growth))}</p>',
         f"<p>{_safe(row.summary)} <code>{_safe(row.formula)}</code><br>{_linked(row.paper)}</p>",
     ]
-    return "".join(told)
+    return "".join(paragraphs)
 
 
 def _sizes(growth: Growth) -> str:
@@ -308,8 +308,8 @@ def _pictures(link: Link) -> Iterator[str]:
         yield f'<img alt="{_safe(name.removesuffix(".svg"))}" src="{source}">'
 
 
-def _notes(told: _Told) -> list[str]:
-    return [_paragraph(line, "note") for line in told.lines]
+def _paragraphs_of(notes: _Notes) -> list[str]:
+    return [_paragraph(line, "note") for line in notes.lines]
 
 
 def _answer(parts: Iterable[str]) -> str:

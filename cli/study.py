@@ -22,9 +22,9 @@ from hfgrow.plan.operators import OPERATORS
 from hfgrow.train.recipe.speech import in_keys
 
 from . import options
+from .completion import listed_operators
 from .terminal import OPTIONS, Console, broken
 from .typed_steps import typed_step
-from .words import listed_operators
 
 _STUDY_EXAMPLES = """\
 hfgrow study paper-main --cpu --jobs 2 --dry-run
@@ -92,11 +92,11 @@ def study(
     # Behind what can be refused at once: these import torch.
     say_loading(console)
     from hfgrow.study.design import begun, design, selected
-    from hfgrow.study.duration import estimate
     from hfgrow.study.folder import Machine, StudyFolder
     from hfgrow.study.report import document_of, lines_of, write_report
     from hfgrow.study.results import results
     from hfgrow.study.runs import DONE, Outcome, run_study
+    from hfgrow.study.study_estimate import estimate
 
     folder = StudyFolder(out or Path(f"study-{asked.name}-{asked.size}"))
     if report_only:

@@ -154,7 +154,7 @@ def check_checkpoint(
         found = [one for one in found if one.stage < stage or not one.is_ahead]
     if found:
         raise TrainingError(
-            f"checkpoint {printable(name)} is of another run: {_told(found)}",
+            f"checkpoint {printable(name)} is of another run: {_differences_in_words(found)}",
             hint="move it somewhere else; the run then goes on from the one before it",
         )
 
@@ -212,7 +212,7 @@ def refusal(differing: Sequence[Difference], final: Path, *, is_finished: bool) 
         final: The folder of the finished model.
         is_finished: Whether it is there.
     """
-    said = _told(differing)
+    said = _differences_in_words(differing)
     hint = "give the recipe that it was begun with, or choose another output"
     if is_finished:
         hint = f"begin in another output, with base: {printable(final, 200)} to train on"
@@ -232,7 +232,7 @@ def refusal(differing: Sequence[Difference], final: Path, *, is_finished: bool) 
     return TrainingError(f"{done} was begun with something else: {said}", hint=hint)
 
 
-def _told(differing: Sequence[Difference]) -> str:
+def _differences_in_words(differing: Sequence[Difference]) -> str:
     said = "; ".join(map(str, differing[:_MOST_TOLD]))
     more = len(differing) - _MOST_TOLD
     return f"{said} and {more} more" if more > 0 else said

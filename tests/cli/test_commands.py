@@ -38,7 +38,7 @@ def test_every_operator_is_a_command() -> None:
     ("typed", "imported"),
     [
         ("--help", set()),
-        ("stack --help", {"grow", "catalogue"}),
+        ("stack --help", {"grow", "operator_pages"}),
         ("scan --help", {"scan", "proof"}),
     ],
 )

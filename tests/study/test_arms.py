@@ -11,7 +11,7 @@ from hfgrow.plan.plan import connection_rate
 from hfgrow.study.accounting import total
 from hfgrow.study.arms import check_arms, load_study
 from hfgrow.study.design import Design, design, selected
-from hfgrow.study.duration import estimate
+from hfgrow.study.study_estimate import estimate
 from hfgrow.train.recipe.files import shipped_recipes
 from tests.study.studies import tiny
 
