@@ -41,8 +41,6 @@ from .options import parameter_of
 from .proof import lineage_lines
 from .terminal import OPTIONS, error_lines
 
-# Training all of it in float32 holds weights, gradients and both moments of AdamW.
-_TRAINING_NBYTES = 16
 # What every growing command has that changes the plan.
 _OF_EVERY_GROWTH: dict[str, tuple[Any, Any]] = {
     "revision": (options.RevisionOption, None),
@@ -272,6 +270,8 @@ def _promise(growth: Growth, row: Operator[...]) -> str:
 
 def _sizes(growth: Growth) -> str:
     """Return a table of what changes: layers, widths, parameters, bytes."""
+    from hfgrow.train.estimate import all_trained_nbytes
+
     document, base, plan = growth_document(growth, dry_run=True), growth.base, growth.plan
     rows = [
         ("layers", *_both(document["num_hidden_layers"])),
@@ -281,8 +281,8 @@ def _sizes(growth: Growth) -> str:
         ("weights, on disk", size(base.nbytes), size(growth.layout.nbytes)),
         (
             "memory to train it all *",
-            size(base.num_parameters * _TRAINING_NBYTES),
-            size(plan.num_parameters * _TRAINING_NBYTES),
+            size(all_trained_nbytes(base.num_parameters)),
+            size(all_trained_nbytes(plan.num_parameters)),
         ),
     ]
     cells = "".join(
@@ -291,8 +291,8 @@ def _sizes(growth: Growth) -> str:
     head = "<tr><th></th><th>base</th><th>grown</th></tr>"
     return (
         f"<table><thead>{head}</thead><tbody>{cells}</tbody></table>"
-        f'<p class="note">* {_TRAINING_NBYTES} bytes a parameter: float32 weights, gradients and '
-        "AdamW; activations come on top</p>"
+        f'<p class="note">* {all_trained_nbytes(1)} bytes a parameter: float32 weights, gradients '
+        "and AdamW; activations come on top</p>"
     )
 
 

@@ -128,6 +128,11 @@ def memory_of(
     )
 
 
+def all_trained_nbytes(num_parameters: int) -> int:
+    """Return the bytes of a model that trains whole: weights, gradients, both moments of AdamW."""
+    return 4 * _FLOAT32 * num_parameters
+
+
 def _logits(recipe: Recipe, config: Mapping[str, Any], chunk_nbytes: int) -> int:
     """Return the bytes of the logits that are there at a time, which is all in derived families."""
     tokens = recipe.micro_batch_size * recipe.data.sequence_length
@@ -220,7 +225,7 @@ def rate_of(
     usual = share * peak / parts
     tokens = recipe.micro_batch_size * recipe.data.sequence_length
     counted = arithmetic(config, recipe.data.sequence_length)
-    is_small = 4 * _FLOAT32 * counted.num_parameters <= _MOST_MODEL_NBYTES
+    is_small = all_trained_nbytes(counted.num_parameters) <= _MOST_MODEL_NBYTES
     if device.type == "cpu" and is_small and tokens * flops_per_token / usual <= _MOST_SECONDS:
         seconds = _step_seconds(recipe, config, device)
         threads = torch.get_num_threads()
