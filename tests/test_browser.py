@@ -143,7 +143,7 @@ def test_what_adds_nothing_is_shown_hatched_and_what_stands_beside_it_is_not(
 
 
 @contextmanager
-def served(folder: Path, *options: str) -> Iterator[str]:
+def check_serving(folder: Path, *options: str) -> Iterator[str]:
     """Serve the page of `hfgrow app` from a folder; it ends by Ctrl-C, and says so."""
     command = [program(), "app", "--quiet", *options]
     with handling(TERMINAL):
@@ -165,7 +165,7 @@ def served(folder: Path, *options: str) -> Iterator[str]:
 
 
 @contextmanager
-def visited(chromium: str, address: str) -> Iterator[Any]:
+def check_visit(chromium: str, address: str) -> Iterator[Any]:
     """Open an address; nothing may be asked of another host, and nothing may fail in the page."""
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
@@ -200,7 +200,7 @@ def test_the_page_plans_what_is_typed_and_shows_its_lineage(chromium: str, base:
     odd = base.with_name("${alert(1)}<img src=x onerror=alert(2)>")
     grown = [program(), "stack", "./base", "--g", "2", "--out", str(odd)]
     subprocess.run(grown, cwd=base.parent, env=environment(), check=True, capture_output=True)
-    with served(base.parent) as address, visited(chromium, address) as tab:
+    with check_serving(base.parent) as address, check_visit(chromium, address) as tab:
         tab.fill("#model textarea", "./base")
         tab.fill("#field-g textarea", "3")
         assert sizes_on(tab)["layers"] == ["4", "12"]

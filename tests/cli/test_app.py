@@ -41,8 +41,8 @@ class _Elements(HTMLParser):
         self.tags.add(tag)
         self.attributes += attrs
 
-    def pictures(self) -> list[str]:
-        """Return the SVG of its images."""
+    def check_pictures(self) -> list[str]:
+        """Return the SVG of its images, all of which are in the page."""
         start = "data:image/svg+xml;base64,"
         sources = [value for key, value in self.attributes if key == "src" and value]
         assert all(source.startswith(start) for source in sources)
@@ -104,7 +104,7 @@ def test_sizes_promise_and_picture_of_a_growth_are_shown() -> None:
     # 16 bytes for each of the parameters.
     assert cells[-2:] == ["23.1 MB", "32.5 MB"]
     assert "Function preserved" in text_of(html)
-    (picture,) = _Elements(html).pictures()
+    (picture,) = _Elements(html).check_pictures()
     assert "grown: 9 layers" in picture
 
 
@@ -137,7 +137,7 @@ def test_foreign_text_is_text_on_the_page(tmp_path: Path) -> None:
         for answer in (plan_page("stack", model, {"g": 2}), lineage_page(model)):
             check_made_of_what_it_may(answer.html)
             assert "<img src=x" in text_of(answer.html)
-    for picture in _Elements(plan_page("stack", str(folder), {"g": 2}).html).pictures():
+    for picture in _Elements(plan_page("stack", str(folder), {"g": 2}).html).check_pictures():
         assert "<img" not in picture
 
 
@@ -145,7 +145,7 @@ def test_a_lineage_is_that_of_the_command_line_with_pictures(tmp_path: Path) -> 
     call_hfgrow("stack", "demo", "--g", "2", "--out", "grown", cwd=tmp_path)
     html = lineage_page(str(tmp_path / "grown")).html
     assert call_hfgrow("lineage", "./grown", cwd=tmp_path).stdout.strip() in text_of(html)
-    (picture,) = _Elements(html).pictures()
+    (picture,) = _Elements(html).check_pictures()
     assert picture == (tmp_path / "grown" / "layers.svg").read_text()
 
 

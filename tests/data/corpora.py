@@ -63,7 +63,7 @@ def expected(encoder: TextTokenizer, *texts: str) -> list[list[int]]:
     return [[*encoder.prefix, *ids, *encoder.suffix] for ids in plain]
 
 
-def refusal(path: Path, encoder: TextTokenizer, **options: object) -> GrowthError:
+def check_refused(path: Path, encoder: TextTokenizer, **options: object) -> GrowthError:
     """Return the error of preparing a file, and see that it left nothing behind."""
     folder = path.parent / "refused"
     before = set(os.listdir(path.parent))

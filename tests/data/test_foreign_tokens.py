@@ -19,10 +19,10 @@ from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.errors import TrainingError, UsageError
 from tests.data.corpora import (
     VOCAB_SIZE,
+    check_refused,
     documents,
     expected,
     prepared,
-    refusal,
     story,
     write_rows,
     write_stories,
@@ -191,7 +191,7 @@ def test_an_index_that_cannot_be_is_refused(
 ) -> None:
     at, format_, number, said = HOSTILE[name]
     path = write_megatron(tmp_path / "a.idx", tokens)
-    error = refusal(changed(path, at, format_, number), encoder)
+    error = check_refused(changed(path, at, format_, number), encoder)
     assert error.exit_code == 8
     assert re.search(said, str(error)), error
 
@@ -202,17 +202,17 @@ def test_a_short_or_missing_half_of_a_pair_is_refused(
     path = write_megatron(tmp_path / "a.idx", tokens)
     raw = path.read_bytes()
     path.write_bytes(raw[:20])
-    assert "is no index of Megatron" in str(refusal(path, encoder))
+    assert "is no index of Megatron" in str(check_refused(path, encoder))
     path.write_bytes(raw[:-1])
     assert "has 141 bytes; 5 sequences and 6 entries of documents take 142" in str(
-        refusal(path, encoder)
+        check_refused(path, encoder)
     )
     path.write_bytes(raw + bytes(5))
-    assert "has a mode for every sequence" in str(refusal(path, encoder))
+    assert "has a mode for every sequence" in str(check_refused(path, encoder))
     path.write_bytes(raw)
     data = path.with_suffix(".bin")
     data.write_bytes(data.read_bytes()[:-2])
-    assert f"a.bin has {data.stat().st_size} bytes, and " in str(refusal(path, encoder))
+    assert f"a.bin has {data.stat().st_size} bytes, and " in str(check_refused(path, encoder))
     data.unlink()
     with pytest.raises(UsageError, match=r"a\.idx lacks a\.bin beside it$"):
         prepared(path, tmp_path / "out", encoder)
@@ -233,7 +233,7 @@ def test_an_index_of_datatrove_that_cannot_be_is_refused(
 ) -> None:
     path = write_nanoset(tmp_path / "a.ds", [[1] * 10])
     path.with_name("a.ds.index").write_bytes(content)
-    assert said in str(refusal(path, encoder))
+    assert said in str(check_refused(path, encoder))
 
 
 def test_metadata_of_datatrove_must_have_the_bytes_of_a_token(
@@ -241,7 +241,7 @@ def test_metadata_of_datatrove_must_have_the_bytes_of_a_token(
 ) -> None:
     path = write_nanoset(tmp_path / "a.ds", [[1] * 10])
     path.with_name("a.ds.metadata").write_text("gpt2|4\n10\n10 T")
-    assert "says 4 bytes a token, and " in str(refusal(path, encoder))
+    assert "says 4 bytes a token, and " in str(check_refused(path, encoder))
 
 
 @pytest.mark.parametrize("token", [-1, VOCAB_SIZE])
@@ -249,7 +249,7 @@ def test_a_token_that_is_none_of_the_tokenizer_is_named(
     tmp_path: Path, encoder: TextTokenizer, tokens: list[list[int]], token: int
 ) -> None:
     path = write_megatron(tmp_path / "a.idx", [*tokens, [token]], dtype="<i4")
-    assert str(refusal(path, encoder)) == (
+    assert str(check_refused(path, encoder)) == (
         f"a.idx: document 6 holds the token {token}; tokenizer and model have those from 0 to "
         f"{min(VOCAB_SIZE, encoder.encoder.get_vocab_size()) - 1}"
     )
@@ -261,7 +261,7 @@ def test_a_list_of_something_else_than_tokens_is_refused(
 ) -> None:
     path = write_rows(tmp_path / "a.jsonl", [{"input_ids": [1, value]}])
     said = f"a.jsonl line 1: the column input_ids holds a list with {value!r} in it, which is no "
-    assert said in str(refusal(path, encoder, text_column="input_ids"))
+    assert said in str(check_refused(path, encoder, text_column="input_ids"))
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
@@ -291,7 +291,7 @@ def test_text_and_tokens_are_two_sources(
     folder.mkdir()
     write_megatron(folder / "a.idx", tokens)
     write_stories(folder / "b.txt", 2)
-    assert str(refusal(folder, encoder)) == "data holds text and token ids"
+    assert str(check_refused(folder, encoder)) == "data holds text and token ids"
 
 
 def test_tokens_unlike_those_of_the_tokenizer_are_told(

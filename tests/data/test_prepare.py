@@ -21,10 +21,10 @@ from hfgrow.data.token_folder import TokenFiles
 from hfgrow.errors import OutputError, TrainingError, UsageError
 from tests.data.corpora import (
     VOCAB_SIZE,
+    check_refused,
     documents,
     expected,
     prepared,
-    refusal,
     story,
     write_rows,
     write_stories,
@@ -103,7 +103,7 @@ def test_text_without_a_token_is_refused(
     tmp_path: Path, encoder: TextTokenizer, content: bytes
 ) -> None:
     (tmp_path / "a.txt").write_bytes(content)
-    error = refusal(tmp_path / "a.txt", encoder)
+    error = check_refused(tmp_path / "a.txt", encoder)
     assert isinstance(error, TrainingError)
     assert (error.exit_code, "a.txt has 0 usable tokens" in str(error)) == (8, True)
 
@@ -136,7 +136,7 @@ def test_broken_text_is_refused_with_its_place(
 ) -> None:
     """H10 to H12."""
     (tmp_path / name).write_bytes(content)
-    error = refusal(tmp_path / name, encoder)
+    error = check_refused(tmp_path / name, encoder)
     assert isinstance(error, TrainingError)
     with pytest.raises(TrainingError, match=message):
         raise error
@@ -146,7 +146,7 @@ def test_broken_text_is_refused_with_its_place(
 @pytest.mark.case("H10")
 def test_a_missing_column_suggests_one_with_text(tmp_path: Path, encoder: TextTokenizer) -> None:
     path = write_rows(tmp_path / "a.jsonl", [{"id": 1, "content": "x"}])
-    assert refusal(path, encoder).hint == "text_column=content"
+    assert check_refused(path, encoder).hint == "text_column=content"
     files = prepared(path, tmp_path / "out", encoder, text_column="content")
     assert documents(files) == expected(encoder, "x")
 
@@ -156,7 +156,7 @@ def test_sources_that_cannot_be_are_usage_errors(tmp_path: Path, encoder: TextTo
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "none.txt", tmp_path / "a.pdf", tmp_path / "empty"):
-        assert isinstance(refusal(path, encoder), UsageError)
+        assert isinstance(check_refused(path, encoder), UsageError)
     for split in ("validation", "train[5:]", "train[50%:20%]", "train[:200%]", ""):
         with pytest.raises(UsageError, match="split"):
             TextSource(path=tmp_path / "a.txt", split=split)

@@ -32,7 +32,7 @@ def big_base(make_checkpoint: MakeCheckpoint) -> Path:
     return make_checkpoint(intermediate_size=5000)
 
 
-def weights_of(folder: Path) -> str:
+def check_complete(folder: Path) -> str:
     """The hash of a complete output; what is not complete fails the test."""
     assert {path.name for path in folder.iterdir()} == FILES
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
@@ -54,13 +54,13 @@ def wait_for_staging(process: subprocess.Popen[str], out: Path) -> None:
         time.sleep(0.001)
 
 
-def kill_at_random(base: Path, folder: Path, times: int, seed: int) -> dict[str, int]:
+def check_kills_at_random(base: Path, folder: Path, times: int, seed: int) -> dict[str, int]:
     """Kill runs of g=2 and g=3 over the same output; return how often what was found."""
     out = folder / "out"
     whole: dict[str, str] = {}
     for g in ("2", "3"):
         assert run_hfgrow("stack", base, "--g", g, "--out", folder / g).returncode == 0
-        whole[weights_of(folder / g)] = g
+        whole[check_complete(folder / g)] = g
     moments = random.Random(seed)
     found = {"absent": 0, "2": 0, "3": 0, "died": 0}
     for i in range(times):
@@ -71,9 +71,9 @@ def kill_at_random(base: Path, folder: Path, times: int, seed: int) -> dict[str,
             time.sleep(moments.random() * 0.12)
             process.kill()
         found["died"] += process.returncode == -signal.SIGKILL
-        found[whole[weights_of(out)] if out.exists() else "absent"] += 1
+        found[whole[check_complete(out)] if out.exists() else "absent"] += 1
     assert run_hfgrow("stack", base, "--g", "2", "--out", out, "--overwrite").returncode == 0
-    assert whole[weights_of(out)] == "2"
+    assert whole[check_complete(out)] == "2"
     assert sorted(path.name for path in folder.iterdir()) == ["2", "3", "out"]
     return found
 
@@ -81,7 +81,7 @@ def kill_at_random(base: Path, folder: Path, times: int, seed: int) -> dict[str,
 @pytest.mark.case("E10")
 def test_twenty_kills_leave_the_output_absent_or_complete(big_base: Path, tmp_path: Path) -> None:
     """E10 and promise 2."""
-    found = kill_at_random(big_base, tmp_path, 20, seed=1)
+    found = check_kills_at_random(big_base, tmp_path, 20, seed=1)
     assert found["died"] >= 5, found
 
 
@@ -90,7 +90,7 @@ def test_twenty_kills_leave_the_output_absent_or_complete(big_base: Path, tmp_pa
 def test_a_hundred_kills_leave_the_output_absent_or_complete(
     big_base: Path, tmp_path: Path
 ) -> None:
-    found = kill_at_random(big_base, tmp_path, 100, seed=2)
+    found = check_kills_at_random(big_base, tmp_path, 100, seed=2)
     print(f"growths: {found}")
     assert found["died"] >= 25, found
 
@@ -126,7 +126,7 @@ def test_a_signal_that_is_ignored_as_nohup_does_changes_nothing(
         process.send_signal(number)
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == 0, stderr
-    weights_of(tmp_path / "out")
+    check_complete(tmp_path / "out")
 
 
 @pytest.mark.case("E12")
@@ -149,13 +149,13 @@ def test_a_second_interrupt_leaves_nothing_either(
 def test_a_signal_keeps_the_old_output(big_base: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run_hfgrow("stack", big_base, "--g", "2", "--out", out).returncode == 0
-    before = weights_of(out)
+    before = check_complete(out)
     with start(big_base, out, "--g", "200", "--overwrite") as process:
         wait_for_staging(process, out)
         process.terminate()
         process.communicate(timeout=30)
     assert process.returncode == 143
-    assert weights_of(out) == before
+    assert check_complete(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -64,7 +64,7 @@ def whole(path: Path, expected: bytes) -> bool:
     return path.read_bytes() == expected
 
 
-def kill_pulls(hub: Hub, base: Path, home: Path, times: int, seed: int) -> dict[str, int]:
+def check_killed_pulls(hub: Hub, base: Path, home: Path, times: int, seed: int) -> dict[str, int]:
     """Kill pulls into one cache that is emptied whenever it is full; count what was found."""
     files = {path.name: path.read_bytes() for path in base.iterdir()}
     hub.seed("alice/base", files)
@@ -85,7 +85,7 @@ def kill_pulls(hub: Hub, base: Path, home: Path, times: int, seed: int) -> dict[
     return found
 
 
-def kill_pushes(hub: Hub, base: Path, home: Path, times: int, seed: int) -> dict[str, int]:
+def check_killed_pushes(hub: Hub, base: Path, home: Path, times: int, seed: int) -> dict[str, int]:
     """Kill pushes, each to a repository of its own, and finish each; count what was found."""
     grown = home / "grown"
     assert run_hfgrow("stack", base, "--g", "2", "--out", grown).returncode == 0
@@ -98,14 +98,14 @@ def kill_pushes(hub: Hub, base: Path, home: Path, times: int, seed: int) -> dict
         # What the server was doing when the client died, it finishes.
         time.sleep(3 * _DELAY_S)
         found["died"] += died
-        found[state_of(hub, target, grown)] += 1
+        found[check_state_of(hub, target, grown)] += 1
         finish(hub, home, "push", grown, target)
-        assert state_of(hub, target, grown) == "complete"
+        assert check_state_of(hub, target, grown) == "complete"
         assert len(hub.commits(target)) == 2
     return found
 
 
-def state_of(hub: Hub, target: str, grown: Path) -> str:
+def check_state_of(hub: Hub, target: str, grown: Path) -> str:
     """Say what a repository holds; half a model fails the test."""
     if ("model", target) not in hub.store.repos:
         return "no repository"
@@ -126,7 +126,7 @@ def test_killed_pulls_leave_whole_files_only(
     slow_hub: Hub, make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
     base = make_checkpoint(sharded=True, tokenizer=True)
-    found = kill_pulls(slow_hub, base, tmp_path, times=3, seed=1)
+    found = check_killed_pulls(slow_hub, base, tmp_path, times=3, seed=1)
     assert found["died"] >= 1, found
 
 
@@ -134,7 +134,7 @@ def test_killed_pulls_leave_whole_files_only(
 def test_killed_pushes_leave_the_branch_as_it_was_or_complete(
     slow_hub: Hub, make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
-    found = kill_pushes(slow_hub, make_checkpoint(), tmp_path, times=2, seed=2)
+    found = check_killed_pushes(slow_hub, make_checkpoint(), tmp_path, times=2, seed=2)
     assert found["died"] >= 1, found
 
 
@@ -144,7 +144,7 @@ def test_sixty_killed_pulls_leave_whole_files_only(
     slow_hub: Hub, make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
     base = make_checkpoint(sharded=True, tokenizer=True)
-    found = kill_pulls(slow_hub, base, tmp_path, times=60, seed=3)
+    found = check_killed_pulls(slow_hub, base, tmp_path, times=60, seed=3)
     print(f"pulls: {found}")
     assert found["died"] >= 30, found
 
@@ -154,6 +154,6 @@ def test_sixty_killed_pulls_leave_whole_files_only(
 def test_sixty_killed_pushes_leave_the_branch_as_it_was_or_complete(
     slow_hub: Hub, make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
-    found = kill_pushes(slow_hub, make_checkpoint(), tmp_path, times=60, seed=4)
+    found = check_killed_pushes(slow_hub, make_checkpoint(), tmp_path, times=60, seed=4)
     print(f"pushes: {found}")
     assert found["died"] >= 30, found

@@ -51,7 +51,7 @@ except GrowthError as error:
 """
 
 
-def push_by_xet(hub: Hub, folder: Path, home: Path, **changes: str) -> str:
+def check_push_by_xet(hub: Hub, folder: Path, home: Path, **changes: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", PUSH, str(folder)],
         env=hub_environment(hub, home, xet=True) | changes,
@@ -73,8 +73,8 @@ def test_a_push_by_xet_arrives_and_is_not_repeated(
     xet_hub: Hub, tmp_path: Path, grown: Path
 ) -> None:
     pytest.importorskip("hf_xet")
-    assert push_by_xet(xet_hub, grown, tmp_path / "hf") == "False True"
-    assert push_by_xet(xet_hub, grown, tmp_path / "hf") == "True True"
+    assert check_push_by_xet(xet_hub, grown, tmp_path / "hf") == "False True"
+    assert check_push_by_xet(xet_hub, grown, tmp_path / "hf") == "True True"
     assert len(xet_hub.commits("alice/x")) == 2
     assert not xet_hub.lines("objects/batch")
 
@@ -84,7 +84,7 @@ def test_a_push_by_xet_arrives_and_is_not_repeated(
 @pytest.mark.xdist_group("xet")
 def test_a_hub_without_xet_names_the_way_around_it(hub: Hub, tmp_path: Path, grown: Path) -> None:
     pytest.importorskip("hf_xet")
-    told = push_by_xet(hub, grown, tmp_path / "hf")
+    told = check_push_by_xet(hub, grown, tmp_path / "hf")
     assert told.startswith("5 pushing to alice/x: the Xet storage failed")
     assert "HF_HUB_DISABLE_XET=1" in told
 
@@ -97,7 +97,7 @@ def test_a_lost_answer_to_a_commit_by_xet_makes_no_second_one(
 ) -> None:
     pytest.importorskip("hf_xet")
     fault = xet_hub.fault(r"POST .*/commit/", drop=True)
-    assert push_by_xet(xet_hub, grown, tmp_path / "hf") == "False True"
+    assert check_push_by_xet(xet_hub, grown, tmp_path / "hf") == "False True"
     assert fault.num_hits == 1
     assert len(xet_hub.commits("alice/x")) == 2
     assert len(xet_hub.lines("/commit/")) == 1
@@ -124,7 +124,7 @@ def test_a_xet_storage_that_does_not_answer_is_given_up(
     # Port 9 throws everything away, where anything listens at all.
     xet_hub.knobs.cas = silent_storage if is_there else "http://127.0.0.1:9"
     impatient = {"HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "1", "HF_XET_CLIENT_READ_TIMEOUT": "1s"}
-    told = push_by_xet(xet_hub, grown, tmp_path / "hf", **impatient)
+    told = check_push_by_xet(xet_hub, grown, tmp_path / "hf", **impatient)
     assert told.startswith("5 pushing to alice/x: the Xet storage failed")
     assert "HF_HUB_DISABLE_XET=1" in told
     assert len(xet_hub.commits("alice/x")) == 1

@@ -29,7 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: MakeCheckpo
     return folder
 
 
-def compared(place: Path, *words: str) -> tuple[dict[str, Any], str, str]:
+def check_compared_twice(place: Path, *words: str) -> tuple[dict[str, Any], str, str]:
     """Return what a comparison says: as JSON, and what a first and a second one say on stderr."""
     first, again = (call_hfgrow("compare", "base", *words, *SETTINGS, cwd=place) for _ in range(2))
     assert first.returncode == 0, first.stdout + first.stderr
@@ -41,7 +41,7 @@ def compared(place: Path, *words: str) -> tuple[dict[str, Any], str, str]:
 
 def test_growths_are_ranked_by_the_loss_after_the_probe(place: Path) -> None:
     words = ("--ops", "stack,zero-depth", "--op", "partial 12-34*2", "--keep")
-    found, first, again = compared(place, *words)
+    found, first, again = check_compared_twice(place, *words)
     assert first.count("step 4/4") == 3
     assert "there is no run to go on with" not in first
     probes = found["probes"]
