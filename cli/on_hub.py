@@ -1,26 +1,16 @@
 """The two ways to the Hub and back: pull and push."""
 
-import os
 import shlex
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hfgrow.checkpoint.files import (
-    CARD,
-    CONFIG,
-    INDEX,
-    MANIFEST,
-    RECIPE,
-    WEIGHTS_NAME,
-    LocalFolder,
-    side_files_of,
-)
+from hfgrow.checkpoint.copy import copy_model
+from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.staging import check_target, staged
-from hfgrow.console import count, counting, size
+from hfgrow.checkpoint.staging import check_target
+from hfgrow.console import count, size
 from hfgrow.errors import ModelError, printable
 from hfgrow.growth.models import local_folder, locate
 from hfgrow.growth.publish import publish
@@ -78,29 +68,12 @@ def pull(
         what = f"{plan.num_hidden_layers} layers, {count(plan.num_parameters)} parameters"
         rows.insert(0, ("what", f"{what}, {size(plan.nbytes)}"))
     if out is not None:
-        folder = _copied(folder, out, console, overwrite=overwrite)
+        copy_model(folder, out, console, overwrite=overwrite)
+        folder = out
     say_block(console, f"Here: {printable(ref.label, 100)}", rows)
     console.say(following)
     document = {"folder": str(folder), "repo": ref.repo_id, "revision": ref.revision}
     console.result(str(folder), document)
-
-
-def _copied(folder: Path, out: Path, console: Console, *, overwrite: bool) -> Path:
-    """Copy the files of a model into a folder, which appears complete or not at all."""
-    check_target(out, folder, overwrite=overwrite)
-    kept = {CONFIG, INDEX, CARD, MANIFEST, RECIPE}
-    names = {name for name in os.listdir(folder) if name in kept or WEIGHTS_NAME.fullmatch(name)}
-    names |= set(side_files_of(folder))
-    nbytes = sum((folder / name).stat().st_size for name in names)
-    with (
-        staged(out, overwrite=overwrite) as staging,
-        counting(console, f"Copying {out.name}", nbytes) as advance,
-    ):
-        for name in sorted(names):
-            (staging / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(folder / name, staging / name)
-            advance((folder / name).stat().st_size)
-    return out
 
 
 def push(

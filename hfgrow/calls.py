@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hfgrow.checkpoint.copy import copy_model
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import check_target
 from hfgrow.console import Progress, amount, usual_progress
 from hfgrow.data.sources import held_out_source
 from hfgrow.errors import UsageError
@@ -49,6 +51,8 @@ def inspect(
 def pull(
     model: str,
     *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     revision: str | None = None,
     token: str | None = None,
     progress: Progress | None = None,
@@ -57,15 +61,23 @@ def pull(
 
     Args:
         model: As in `inspect`.
+        out: The folder to copy them into; None leaves them in the cache of the Hub.
+        overwrite: Whether a model that stands there may be replaced.
         revision: As in `inspect`.
         token: As in `inspect`.
         progress: As in `inspect`.
 
     Raises:
-        GrowthError: There is no such model, or it cannot be had.
+        GrowthError: There is no such model, it cannot be had, or `out` cannot be written.
     """
     client, told = HubClient(token=token), progress or usual_progress()
-    return local_folder(locate(model, revision, client, told), client, told)
+    ref = locate(model, revision, client, told)
+    if out is None:
+        return local_folder(ref, client, told)
+    out = Path(out).expanduser()
+    check_target(out, ref.path, overwrite=overwrite)
+    copy_model(local_folder(ref, client, told), out, told, overwrite=overwrite)
+    return out
 
 
 def push(

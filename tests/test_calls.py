@@ -10,6 +10,7 @@ import pytest
 
 import hfgrow
 from hfgrow.console import Silent, usual_progress
+from hfgrow.errors import OutputError
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "docs" / "first-steps.ipynb"
@@ -73,6 +74,15 @@ def test_tensors_in_memory_load_strictly_as_their_page_says() -> None:
         None, config=settings, state_dict=state, output_loading_info=True
     )
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+def test_a_model_is_pulled_into_a_folder_and_not_over_another(tmp_path: Path) -> None:
+    assert hfgrow.pull("demo", out=tmp_path / "here") == tmp_path / "here"
+    weights = (tmp_path / "here" / "model.safetensors").read_bytes()
+    assert weights == (hfgrow.pull("demo") / "model.safetensors").read_bytes()
+    with pytest.raises(OutputError, match="exists"):
+        hfgrow.pull("demo", out=tmp_path / "here")
+    hfgrow.pull("demo", out=tmp_path / "here", overwrite=True)
 
 
 def test_models_are_measured_side_by_side(growth: hfgrow.Growth) -> None:

@@ -1,7 +1,6 @@
 """Carry a plan out in a folder: weights copied or computed, config, side files."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Any
 
 from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads, rows_of_files
 from hfgrow.checkpoint.compute.recipe_rows import Evaluator
-from hfgrow.checkpoint.files import CONFIG, INDEX, open_regular, opened, side_files_of
+from hfgrow.checkpoint.copy import copy_file
+from hfgrow.checkpoint.files import CONFIG, INDEX, opened, side_files_of
 from hfgrow.checkpoint.layout import CopyRun, Layout, Placed, Shard, runs
 from hfgrow.checkpoint.output import OutputFile, shares_blocks
 from hfgrow.checkpoint.pages import (
@@ -90,7 +90,7 @@ def write(
         texts[INDEX] = layout.index
     write_texts(folder, texts)
     for name in _sources_apart(plan):
-        _copy_file(Path(name), folder / Path(name).name)
+        copy_file(Path(name), folder / Path(name).name)
     copy_side_files(base, folder)
     return Written(cloned_nbytes, sha256)
 
@@ -110,7 +110,7 @@ def copy_side_files(base: Path, folder: Path) -> None:
     for name in side_files_of(base):
         target = folder / name
         target.parent.mkdir(exist_ok=True)
-        _copy_file(base / name, target)
+        copy_file(base / name, target)
 
 
 def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
@@ -294,12 +294,6 @@ class _Filler:
                     numbers = np.frombuffer(compute(), np.uint8)
                 # Unlike an assignment of memory this lets the other threads go on.
                 np.copyto(np.frombuffer(memory, np.uint8), numbers[at : at + len(memory)])
-
-
-def _copy_file(source: Path, target: Path) -> None:
-    descriptor = open_regular(source)
-    with os.fdopen(descriptor, "rb") as reading, target.open("xb") as writing:
-        shutil.copyfileobj(reading, writing)
 
 
 def check_free_space(plan: GrowthPlan, layout: Layout, target: Path) -> None:
