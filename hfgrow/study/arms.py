@@ -301,8 +301,16 @@ def _complete(content: dict[Any, Any], study: str | Path, where: str) -> dict[An
     other = read_recipe(beside if beside.is_file() else str(like), FOLDER)
     if _LIKE in other:
         raise UsageError(f"{where} is like {printable(like)}, which is itself like another")
-    taken = {key: value for key, value in other.items() if key not in _OWN}
+    taken = _not_own(other)
+    if isinstance(sizes := taken.get(_SIZES), dict):
+        taken[_SIZES] = {
+            name: _not_own(size) if isinstance(size, dict) else size for name, size in sizes.items()
+        }
     return _merged(taken, {key: value for key, value in content.items() if key != _LIKE})
+
+
+def _not_own(content: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {key: value for key, value in content.items() if key not in _OWN}
 
 
 def _of_size(content: dict[Any, Any], size: str | None, where: str) -> dict[Any, Any]:

@@ -17,7 +17,7 @@ from tests.study.studies import tiny
 
 STUDIES = tuple(shipped_recipes("studies"))
 STACK = {"grow": {"operator": "stack", "g": 2}}
-SIZES = ("miniature", "h100", "paper")
+SIZES = ("miniature", "converged", "h100", "paper")
 
 
 def designed(name: str, *overrides: str, size: str | None = None) -> Design:
@@ -34,6 +34,7 @@ def test_the_studies_are_there() -> None:
     assert set(STUDIES) == {
         *("paper-main", "growth-factor", "growth-timing", "partial-stacking"),
         *("function-preservation", "gradual-or-one-hop", "width", "optimizer-state", "schedules"),
+        "muon",
     }
 
 
@@ -44,6 +45,18 @@ def test_every_study_ends_all_its_arms_as_its_target(name: str, size: str) -> No
     assert {job.arm for job in found.arms} == set(found.study.arms)
     assert len({job.costs[-1].num_parameters for job in found.arms}) == 1
     assert found.study.compared_with is not None
+
+
+def test_a_study_that_is_like_another_has_none_of_the_arms_of_its_sizes() -> None:
+    assert {"stack-g2", "stack-g3"} < load_study("paper-main", size="converged").arms.keys()
+    ours = load_study("optimizer-state", size="converged")
+    assert ours.arms.keys() == load_study("optimizer-state").arms.keys()
+
+
+def test_scratch_of_the_converged_size_sees_20_tokens_for_each_parameter() -> None:
+    found = designed("paper-main", "seeds=[0]", size="converged")
+    (cost,) = next(job for job in found.arms if job.arm == "scratch").costs
+    assert cost.tokens >= 20 * cost.num_parameters
 
 
 def test_every_study_file_says_where_it_comes_from() -> None:
@@ -267,7 +280,7 @@ def test_a_study_is_like_one_that_lies_beside_it(tmp_path: Path) -> None:
 def test_a_size_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match="no size huge") as caught:
         load_study("paper-main", size="huge")
-    assert "miniature, h100, paper" in caught.value.hint
+    assert "miniature, converged, h100, paper" in caught.value.hint
 
 
 def test_a_study_without_sizes_has_none(tmp_path: Path) -> None:
