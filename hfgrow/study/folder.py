@@ -327,7 +327,8 @@ def words_of(machine: Mapping[str, Any]) -> str:
         machine: What `Machine.to_json` gave.
     """
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    parts = [f"{machine['processor']}, {machine['num_cores']} cores", *machine["devices"]]
+    cores = f"{machine['num_cores']} core{'' if machine['num_cores'] == 1 else 's'}"
+    parts = [f"{machine['processor']}, {cores}", *machine["devices"]]
     return "; ".join([*parts, versions])
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from hfgrow.study import report_page
 from hfgrow.study.design import selected
-from hfgrow.study.folder import Machine, text_lines, where_ran
+from hfgrow.study.folder import Machine, text_lines, where_ran, words_of
 from hfgrow.study.summary import summary
 from tests.study.made_up import MACHINE, planned, runs, text_of
 
@@ -50,6 +50,10 @@ def test_runs_on_two_machines_are_told_apart(tmp_path: Path) -> None:
     text = text_of(plan, runs(plan), ran)
     assert "Machine of stack-seed0: B, 8 cores; A GPU" in text
     assert "Command of scratch-seed0:" in text
+
+
+def test_one_core_is_no_cores() -> None:
+    assert words_of(Machine("A", 1, (), {"torch": "2"}).to_json()) == "A, 1 core; torch 2"
 
 
 def test_a_question_of_several_lines_is_one_paragraph(tmp_path: Path) -> None:
