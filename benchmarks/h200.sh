@@ -38,7 +38,7 @@ if [ -n "$toy" ]; then
     entries=(hfgrow Trainer) learn=(--steps 2 --batch-tokens 512 --sequence-length 128)
     export CUDA_VISIBLE_DEVICES=
 else
-    device=cuda sizes="0.13B 0.36B 1.1B" size=h200 steps=8 text_nbytes=100000000 cpu=
+    device=cuda sizes="1.1B 0.13B 0.36B" size=h200 steps=8 text_nbytes=100000000 cpu=
     entries=("hfgrow, compiled" "Trainer, compiled" hfgrow Trainer) learn=(--steps 100)
     "$python" -c 'import torch; torch.zeros(1, device="cuda")' || exit 1
 fi
@@ -60,7 +60,7 @@ part() {  # NAME SECONDS COMMAND...: what it says is kept, and when it ended
     "$python" -m benchmarks.h200 "$scratch" "$out" && [ "$code" = 0 ] || failed=$((failed + 1))
 }
 
-text() {  # the sources of Python's library, as documents
+text() {  # the sources of Python's library, as documents: some 30 MB, so arms read them more than once
     local library
     library=$("$python" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') || return
     find -L "$library" -name '*.py' -not -path '*-packages/*' -print0 | sort -z |
@@ -72,17 +72,19 @@ text() {  # the sources of Python's library, as documents
 
 export -f text; export python scratch text_nbytes
 tokens=$scratch/tokens
-part text 60 bash -c text
+part text 40 bash -c text
 part study 160 hfgrow study benchmarks/h200-study.yaml --size "$size" $cpu --out "$scratch/study" \
     --set "data.train=[{path: $tokens, split: 'train[:99%]'}]" \
     --set "data.validation=[{path: $tokens, split: 'train[99%:]'}]" --json
 shallow=$(find "$scratch/study/runs" -path '*shallow*/final' 2>/dev/null | head -n 1)
-part learn 60 hfgrow learn "${shallow:-demo}" --g 4 --init ligo --data "$tokens" "${learn[@]}" \
+part learn 50 hfgrow learn "${shallow:-demo}" --g 4 --init ligo --data "$tokens" "${learn[@]}" \
     --out "$scratch/learned" --json
+# When time is short, the largest model is what is wanted most.
+declare -A limits=([1.1B]=170 [0.36B]=70 [0.13B]=90)
 for one in $sizes; do
     # The smallest runs without compiled layers too: what they bring, and a rate if they fail.
     [ "$one" = 0.13B ] || [ -n "$toy" ] || entries=("hfgrow, compiled" "Trainer, compiled")
-    part "train-$one" 200 "$python" -m benchmarks.train --folder "$scratch/$one" --device $device \
+    part "train-$one" "${limits[$one]:-200}" "$python" -m benchmarks.train --folder "$scratch/$one" --device $device \
         --sizes "$one" --entries "${entries[@]}" --steps $steps --rounds 1 \
         --json "$scratch/train-$one.json"
     rm -rf "${scratch:?}/$one"
