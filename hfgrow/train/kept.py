@@ -2,8 +2,10 @@
 
 What trains is chosen by tensor, and the rows or columns that a growth in width added stand in
 tensors that have old ones too. So the gradient of old entries is zeroed before it is clipped, and
-after the step they are put back where they were: neither momentum that growth carried over nor
-weight decay moves them by a bit. New entries that warm up take a share of their step.
+after the step they are put back where they were: weight decay does not move them by a bit. Momentum
+that growth carried over for them is zeroed: Muon orthogonalises whole matrices, and theirs would
+take the most of a step that the new entries are to have. New entries that warm up take a share of
+their step.
 
 Sources: Adila et al. 2026, "Grow, Don't Overwrite", https://arxiv.org/abs/2603.08647 (train the
 new neurons alone); "SPARKLING", https://arxiv.org/abs/2602.02472 (re-warm new channels alone)
@@ -17,6 +19,9 @@ import torch
 
 from hfgrow.plan.undo import Kept
 from hfgrow.train.checkpoints import like
+
+# First moments of Muon and of AdamW.
+_MOMENTUM = frozenset(("momentum_buffer", "exp_avg"))
 
 
 class PartlyNew:
@@ -40,6 +45,13 @@ class PartlyNew:
             for parameter, is_old in self._parts:
                 if parameter.grad is not None:
                     parameter.grad.masked_fill_(is_old, 0.0)
+
+    def drop_momentum(self, optimizer: torch.optim.Optimizer) -> None:
+        """Zero the momentum of old entries, if they stay; without gradients it stays zero."""
+        if self._held:
+            for parameter, is_old in self._parts:
+                for key in _MOMENTUM & optimizer.state[parameter].keys():
+                    optimizer.state[parameter][key].masked_fill_(is_old, 0.0)
 
     @contextmanager
     def stepping(self, share: float) -> Iterator[None]:

@@ -195,7 +195,7 @@ def _groups(
 
 
 def begin_with(stage: Stage, state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
-    """Give a new stage the optimizer's state that growth carried over.
+    """Give a new stage the optimizer's state that growth carried over, but momentum of what stays.
 
     Args:
         stage: The stage, its parameters as growth left them.
@@ -216,6 +216,7 @@ def begin_with(stage: Stage, state: Mapping[str, Any], groups: Sequence[Mapping[
             if value.ndim and name in named and tuple(value.shape) != tuple(named[name].shape):
                 raise TrainingError(f"the optimizer's state of {printable(name)} has another shape")
     put_optimizer(stage.model, stage.optimizer, state)
+    stage.partly_new.drop_momentum(stage.optimizer)
     if isinstance(stage.optimizer, ScheduleFreeAdamW):
         own = stage.optimizer.param_groups
         for group, kept in zip(own, _kept_for(own, groups), strict=False):

@@ -87,6 +87,48 @@ def test_old_entries_keep_every_bit_and_new_ones_move(
         assert (parameter != before[name])[~is_old].all(), name
 
 
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: str(settings.name))
+def test_momentum_of_old_entries_takes_nothing_from_the_step_of_new_ones(
+    settings: AdamW | Muon, make_checkpoint: MakeCheckpoint
+) -> None:
+    """Carried over, theirs is dropped; where the new have none, the step is that after a reset."""
+    base = load(make_checkpoint())[0]
+    kept = partly_new(kept_of(base, WIDEN))
+    after = []
+    for momentum in (0.0, 10.0):
+        model = grown_model(base, WIDEN).float()
+        named = dict(model.named_parameters())
+        groups = parameter_groups(
+            model,
+            learning_rate=0.1,
+            trainable="new",
+            layer_map=plan_state_dict(base, WIDEN).layer_map,
+            kept=kept_of(base, WIDEN),
+        )
+        optimizer = make_optimizer(settings, groups)
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                state = {"momentum_buffer": torch.zeros_like(p)}
+                if group.get("rule", "adamw") == "adamw":
+                    state = {key: torch.zeros_like(p) for key in ("exp_avg", "exp_avg_sq")}
+                    state["step"] = torch.tensor(0.0)
+                optimizer.state[p] = state
+        (key,) = {"momentum_buffer", "exp_avg"} & optimizer.state[named[UP]].keys()
+        carried = optimizer.state[named[UP]][key]
+        carried[:48] = momentum * torch.randn(48, 32)
+        parts = PartlyNew({name: named[name] for name in kept}, kept, is_frozen=True)
+        parts.drop_momentum(optimizer)
+        assert not carried.any()
+        gradients(model)
+        parts.mask_gradients()
+        with parts.stepping(1.0):
+            optimizer.step()
+        assert not carried[:48].any()
+        assert carried[48:].any()
+        after.append(named[UP].detach())
+    assert torch.equal(*after)
+
+
 def test_new_entries_warm_up_alone(make_checkpoint: MakeCheckpoint) -> None:
     base = load(make_checkpoint())[0]
     kept = partly_new(kept_of(base, WIDEN))
@@ -185,6 +227,20 @@ def test_a_growth_is_taken_back_where_its_neurons_alone_were_trained(tmp_path: P
     (final / "hfgrow.json").write_text(lineage.replace('"trainable": "new"', '"trainable": "all"'))
     with pytest.raises(ModelError, match="was trained with trainable: all, and old weights moved"):
         ungrow(final, tmp_path / "again")
+
+
+def test_a_run_carries_no_momentum_of_what_stays_over_a_growth(tmp_path: Path) -> None:
+    grow = {"operator": "hyperclone", "ffn": 64, "optimizer_state": "copy"}
+    train = {"tokens": 1024, "learning_rate": 1e-2, "trainable": "new"}
+    stages = [runs.GROWN[0], {"grow": grow}, {"train": train}]
+    recipe = runs.recipe(tmp_path, stages=stages, optimizer={"name": "muon"})
+    runs.carry(recipe)
+    state = load_file(runs.last_checkpoint(recipe) / "optimizer.safetensors")
+    found = [state[f"{UP}/momentum_buffer"], state[f"{DOWN}/momentum_buffer"].T]
+    for momentum in found:
+        num_old = len(momentum) // 2
+        assert not momentum[:num_old].any()
+        assert momentum[num_old:].any()
 
 
 @pytest.mark.slow
