@@ -139,7 +139,8 @@ def scan(
 
     The model is in memory once, in float32, on the CPU. The losses are those that transformers
     computes of the models that `partial` grows, to the last bit; damped, with what every branch in
-    both passes adds multiplied by 1/2.
+    both passes adds multiplied by 1/2. That is what `branch-scale` grows, to the last bit but for
+    Gemma 2 and 3: halves of gains that are stored less 1 are rounded below float32.
 
     Args:
         folder: The model.

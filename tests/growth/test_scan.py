@@ -182,6 +182,20 @@ def test_a_damped_block_is_what_partial_and_damped_repeats_make(
         assert block.loss == loss_of(out, [probe_of(model, 20)])
 
 
+def test_damped_gains_of_gemma_in_bfloat16_are_those_of_the_growth_but_for_rounding(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    """Gemma stores gains less 1, which the growth rounds when it halves them; a scan does not."""
+    folder = make_checkpoint("gemma2", tokenizer=True, dtype="bfloat16")
+    found = scan(folder, Silent(), damped=True, max_block=1, tokens=20)
+    for block in found.blocks:
+        partial: Step = ("partial", {"pattern": block.pattern})
+        damped: Step = ("branch-scale", {"exponent": 1.0, "repeats": True})
+        out = grown(folder, tmp_path / block.pattern, partial, damped)
+        loss = loss_of(out, [probe_of(folder, 20)])
+        assert block.loss == pytest.approx(loss, abs=5e-3)
+
+
 @pytest.mark.parametrize("model_type", [n for n, f in FAMILIES.items() if f.has_experts][:1])
 def test_what_is_damped_must_be_known(make_checkpoint: MakeCheckpoint, model_type: str) -> None:
     folder = make_checkpoint(model_type, tokenizer=True)
