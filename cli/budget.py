@@ -296,9 +296,16 @@ def _argument(budget: Budget) -> list[str]:
     if budget.disputes:
         verdict = f"they disagree here: {'; '.join(budget.disputes)}"
     elif budget.g <= BOUND.g:
-        verdict = "they agree here"
+        verdict = "they do not contradict each other here"
     else:
         verdict = f"they agree here: g = {budget.g} is above what either recommends"
+    unseen = []
+    if not least <= budget.tokens_per_parameter <= most:
+        unseen.append(f"{budget.tokens_per_parameter:.3g} tokens a parameter")
+    if budget.g != DEFAULT_G:
+        unseen.append(f"g = {budget.g}")
+    if unseen:
+        verdict += f"; {' and '.join(unseen)} outside where the first's speed-ups were seen"
     return [
         f"argument     grow, g from 2 to {DEFAULT_G}, whatever the budget (Du et al. 2024; seen "
         f"at {least:.0f} to {most:,.0f} tokens a parameter, {shown(min(sizes))} to "

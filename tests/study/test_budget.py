@@ -136,11 +136,11 @@ def test_what_is_expected_of_a_budget_far_from_the_paper_is_called_a_guess() -> 
 @pytest.mark.parametrize(
     ("tokens", "g", "said"),
     [
-        ("100B", 2, "they agree here$"),
-        ("100B", 4, "they disagree here: g = 4 is in the one's optimum, and above the other's 2$"),
+        ("100B", 2, "they do not contradict each other here; 14.3 tokens a parameter and g = 2 "),
+        ("100B", 4, "they disagree here: g = 4 is in the one's optimum, and above the other's 2; "),
         ("2T", 2, "they disagree here: 286 tokens a parameter are above the other's 20, where"),
         ("2T", 3, "above the other's 2; 286 tokens a parameter are above the other's 20, where"),
-        ("100B", 8, "they agree here: g = 8 is above what either recommends$"),
+        ("100B", 8, "they agree here: g = 8 is above what either recommends; 14.3 tokens a"),
     ],
 )
 def test_a_budget_says_where_the_two_papers_disagree(tokens: str, g: int, said: str) -> None:
