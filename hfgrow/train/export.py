@@ -389,7 +389,7 @@ def evaluation_line(evaluated: Evaluated) -> str:
         case 0:
             line += "; growth did not raise it"
         case tokens:
-            line += f"; back where it was before growth after {tokens:,} tokens"
+            line += f"; back where it was before growth after at most {tokens:,} tokens"
     above = evaluated.after - evaluated.before_growth
     if evaluated.recovered_tokens is not None and above > 0:
         line += f", but in the end {above:.4f} above that"
