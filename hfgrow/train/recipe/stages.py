@@ -123,6 +123,7 @@ class Train(Part):
         until: What ends the stage before; with it the schedule is `constant`.
         learning_rate: The peak.
         schedule: `wsd` warms up, holds and decays; `cosine` falls from the peak; `constant` holds.
+            By default `wsd`, with `until` `constant`.
         warmup: Span of the linear rise to the peak.
         decay: Span of the fall at the end; `wsd` only.
         min_learning_rate: Where `wsd` and `cosine` end.
