@@ -42,8 +42,8 @@ def evaluated(losses: list[float], *, before: float | None) -> Evaluated:
         ([6.0, 5.0, 4.0], "back where it was before growth after at most 1,000 tokens"),
         (
             [6.0, 5.0, 5.25],
-            "back where it was before growth after at most 1,000 tokens, but in the end 0.2500 above "
-            "that",
+            "back where it was before growth after at most 1,000 tokens, but in the end 0.2500 "
+            "above that",
         ),
         ([5.0, 4.5, 4.0], "growth did not raise it"),
         ([5.0, 4.5, 5.5], "growth did not raise it, but in the end 0.5000 above that"),
