@@ -29,7 +29,7 @@ from hfgrow.train.evaluate import HeldOutLoss, evaluate
 from hfgrow.train.flops import peak_flops, utilization
 from hfgrow.train.metrics import Metrics, Position
 from hfgrow.train.optimizers import averaged, set_learning_rates
-from hfgrow.train.plateau import has_ended, is_at_plateau
+from hfgrow.train.plateau import has_ended, is_at_plateau, plateau_line
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.stage import Stage
 
@@ -89,6 +89,7 @@ def train_stage(run: Run, stage: Stage, speed: "Speed") -> int:
         if at.stage_step == 0:
             _measure_start(run, stage)
         run.cadence.begin(at.stage_step)
+        begin = at.stage_step, at.stage_seconds
         is_end = devices.main_sees(has_ended(recipe, stage.train, at))
         while not is_end:
             started = time.perf_counter()
@@ -96,7 +97,7 @@ def train_stage(run: Run, stage: Stage, speed: "Speed") -> int:
             seconds = time.perf_counter() - started
             at.advance(1, samples=run.plan.num_samples, tokens=tokens, seconds=seconds)
             at.count_skipped(not step.is_finite)
-            _log(run, stage, step, speed.of(tokens, seconds))
+            _log(run, stage, step, speed.of(tokens, seconds), begin)
             _check_skipped(at, step)
 
             is_end = at.stage_step == num_steps
@@ -195,8 +196,10 @@ def _check_skipped(at: Position, step: Step) -> None:
         )
 
 
-def _log(run: Run, stage: Stage, step: Step, rate: dict[str, Any]) -> None:
-    """Record a step, and say it now and then."""
+def _log(
+    run: Run, stage: Stage, step: Step, rate: dict[str, Any], begin: tuple[int, float]
+) -> None:
+    """Record a step, and say it now and then; `begin` is where this session took the stage up."""
     at, rates = run.position, stage.learning_rates
     line = {
         "step": at.step,
@@ -221,8 +224,7 @@ def _log(run: Run, stage: Stage, step: Step, rate: dict[str, Any]) -> None:
         f"lr {' to '.join(f'{one:.2e}' for one in (rates[:1] + rates[1:][-1:]))}  "
         f"{rate['tokens_per_s']:,.0f} tokens/s{mfu}"
     )
-    if 1 < at.stage_step < num_steps:
-        left_s = at.stage_seconds / at.stage_step * (num_steps - at.stage_step)
+    if left_s := at.seconds_left(num_steps, begin):
         said += f", {'at most ' if stage.train.until else ''}{duration(left_s)} left"
     if at.num_skipped:
         said += "  skipped: a number is not finite"
@@ -267,8 +269,8 @@ def _ends_at(run: Run, stage: Stage, losses: tuple[HeldOutLoss, ...]) -> bool:
         return False
     tokens = at.stage_step * run.recipe.batch_tokens
     run.metrics.say(
-        f"  the held-out loss has stopped falling: the stage ends after {tokens:,} of at most "
-        f"{train.tokens:,} tokens"
+        f"  {plateau_line(run.recipe, train, at, evaluations)}: the stage ends after {tokens:,} "
+        f"of at most {train.tokens:,} tokens"
     )
     return True
 

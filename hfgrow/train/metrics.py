@@ -63,6 +63,19 @@ class Position:
         self.num_skipped = self.num_skipped + 1 if is_skipped else 0
         self.num_skipped_in_stage += is_skipped
 
+    def seconds_left(self, num_steps: int, begin: tuple[int, float]) -> float:
+        """Return the seconds that the rest of the stage takes; 0 where no two steps tell it.
+
+        Args:
+            num_steps: Steps of the stage.
+            begin: `stage_step` and `stage_seconds` where this session took the stage up: an earlier
+                one may have run at another speed.
+        """
+        num_done = self.stage_step - begin[0]
+        if num_done < 2:
+            return 0.0
+        return (self.stage_seconds - begin[1]) / num_done * (num_steps - self.stage_step)
+
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
         return asdict(self)

@@ -40,18 +40,37 @@ def is_at_plateau(
         at: Where the run stands.
         evaluations: What was measured so far, as `Position.evaluations` holds it.
     """
-    if train.until is None:
-        return False
+    return train.until is not None and train.until.is_reached(
+        _counted(recipe, train, at, evaluations)
+    )
+
+
+def plateau_line(
+    recipe: Recipe, train: Train, at: Position, evaluations: Sequence[Mapping[str, Any]]
+) -> str:
+    """Return why a stage that is at its plateau ends, with the numbers; as `is_at_plateau`."""
+    assert train.until is not None
+    num_last = train.until.evaluations
+    best = min(_counted(recipe, train, at, evaluations)[:-num_last])
+    return (
+        f"no held-out loss of the last {num_last} was {train.until.plateau:g} or more below the "
+        f"best before, {best:.4f}"
+    )
+
+
+def _counted(
+    recipe: Recipe, train: Train, at: Position, evaluations: Sequence[Mapping[str, Any]]
+) -> list[float]:
+    """Return the losses that `is_at_plateau` looks at."""
     every, batch_tokens = recipe.evaluation.every_tokens, recipe.batch_tokens
     first = at.tokens - at.stage_step * batch_tokens + max(1, train.rising_tokens)
-    losses = [
+    return [
         _loss(line["validation"])
         for line in evaluations
         if line["stage"] == at.stage
         and line["tokens"] >= first
         and is_passed(line["tokens"], every, batch_tokens)
     ]
-    return train.until.is_reached(losses)
 
 
 def _loss(validation: Mapping[str, Any]) -> float:

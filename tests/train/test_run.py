@@ -58,9 +58,25 @@ def test_held_out_losses_are_measured_at_the_start_the_end_and_between(tmp_path:
     assert measured == [("start", 0), ("inside", 1024), ("inside", 2048), ("end", 3072)]
 
 
-def test_a_stage_ends_where_the_held_out_loss_stops_falling(tmp_path: Path) -> None:
+def test_the_time_that_is_left_is_told_by_the_speed_of_this_session() -> None:
+    """100 steps at 10 s, then 4 at 1 s."""
+    at = Position(stage_step=104, stage_seconds=1004.0)
+    assert at.seconds_left(110, (100, 1000.0)) == 6.0
+    assert at.seconds_left(110, (103, 1003.0)) == 0.0
+
+
+def test_a_stage_ends_where_the_held_out_loss_stops_falling(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     recipe = runs.recipe(tmp_path, **runs.PLATEAU)
-    final = runs.carry(recipe)
+    final = runs.carry(recipe, quiet=False)
+    first, *_ = (line["validation"] for line in runs.lines(recipe) if line.get("when") == "inside")
+    (text,) = first.values()
+    said = (
+        "  no held-out loss of the last 2 was 9 or more below the best before, "
+        f"{text['loss']:.4f}: the stage ends after 768 of at most 3,072 tokens\n"
+    )
+    assert said in capfd.readouterr().err
     measured = [(line["when"], line["tokens"]) for line in runs.lines(recipe) if "when" in line]
     # The start does not count, and 512 and 768 are hardly better than 256.
     assert measured[:5] == [
