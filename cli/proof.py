@@ -10,7 +10,7 @@ import typer
 from hfgrow.checkpoint.files import CARD, REPO_ID, LocalFolder
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import count, size
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, command, printable
 from hfgrow.growth.models import files_of, local_folder, locate
 from hfgrow.growth.publish import card_of, record_training
 from hfgrow.growth.reproduce import reproduce as reproduce_model
@@ -149,6 +149,8 @@ def lineage(
         "\n".join(lineage_lines(ref, manifest, found, console.width)),
         {**_loads(manifest), **document},
     )
+    verify_it = command(f"verify {shlex.quote(printable(model, 200))}", revision=revision)
+    console.say(f"This is what is recorded; {verify_it} compares the weights with it")
 
 
 def lineage_lines(

@@ -17,7 +17,15 @@ from hfgrow.checkpoint.compute.recipe_rows import Evaluator
 from hfgrow.checkpoint.files import LocalFolder, hash_file, opened, read_into
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress, counting, say_loading, usual_progress
-from hfgrow.errors import ModelError, UsageError, VerificationError, listed, missing, printable
+from hfgrow.errors import (
+    ModelError,
+    UsageError,
+    VerificationError,
+    command,
+    listed,
+    missing,
+    printable,
+)
 from hfgrow.growth.behaviour import (
     TRANSFORMERS,
     check_transformers_view,
@@ -201,7 +209,9 @@ def _differs(name: str, planned: TensorPlan) -> VerificationError:
     sources = ", ".join(dict.fromkeys(leaf.name for leaf in leaves(planned.recipe)))
     made_from = sources if planned.is_copy else f"what the plan makes of {sources}"
     wanted = f"{printable(made_from)} of the base" if sources else "what was planned"
-    hint = "the model was changed after it was grown, or the base is another one"
+    recorded = command("card FOLDER", trained_elsewhere="NOTE")
+    hint = f"the model was changed after it was grown ({recorded} records a training by another "
+    hint += "program), or the base is another one"
     if predictor_of(planned.recipe):
         hint += ", or another machine or another version of torch computed it"
     return VerificationError(

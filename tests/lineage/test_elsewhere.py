@@ -75,6 +75,23 @@ def test_weights_that_changed_say_how_their_training_is_recorded(trained_elsewhe
     assert "--trained-elsewhere NOTE" in caught.value.hint
 
 
+def test_a_lineage_says_that_it_compares_no_weights_and_verify_how_a_change_is_recorded(
+    base: Path, tmp_path: Path
+) -> None:
+    grown = tmp_path / "grown"
+    assert call_hfgrow("stack", base, "--g", "2", "--out", grown).returncode == 0
+    weights = grown / "model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-4:] = b"\0\0\x80\x3f"
+    weights.write_bytes(raw)
+    told = call_hfgrow("lineage", grown)
+    assert told.returncode == 0
+    assert f"hfgrow verify {grown} compares the weights with it" in told.stderr
+    refused = call_hfgrow("verify", grown)
+    assert refused.returncode == 9
+    assert "hfgrow card FOLDER --trained-elsewhere NOTE" in refused.stderr
+
+
 def test_a_training_elsewhere_is_told_wherever_the_model_is(
     trained_elsewhere: Path, tmp_path: Path
 ) -> None:
