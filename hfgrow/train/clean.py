@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hfgrow.checkpoint.files import RECIPE, is_run
+from hfgrow.checkpoint.files import CONFIG, RECIPE, is_run
 from hfgrow.checkpoint.locks import held, undisturbed
 from hfgrow.checkpoint.staging import sweep_beside, translated
 from hfgrow.errors import UsageError, command, printable
@@ -16,6 +16,8 @@ KINDS = {
     "stages": "the models between stages",
     "tokens": "the tokenised text",
 }
+
+_EXPECTED = "name the output of a run, or the folder in which a command was killed"
 
 
 def removable(run: RunFolder) -> dict[str, int]:
@@ -36,14 +38,17 @@ def clean(folder: Path, *, keep: frozenset[str] = frozenset(), dry_run: bool = F
         dry_run: Whether all of it stays.
 
     Raises:
-        UsageError: There is no such folder, or the run is not finished.
+        UsageError: There is no such folder, it is a model's, or the run is not finished.
         OutputError: Another process writes it, or the file system refuses.
     """
     shown = printable(folder, 200)
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {shown}")
+        raise UsageError(f"there is no folder {shown}", hint=_EXPECTED)
     if not is_run(folder):
-        return Cleaned({}, tuple(sweep_beside(folder, dry_run=dry_run)))
+        leftovers = tuple(sweep_beside(folder, dry_run=dry_run))
+        if not leftovers and (folder / CONFIG).is_file():
+            raise UsageError(f"{shown} holds a model and is no folder of a run", hint=_EXPECTED)
+        return Cleaned({}, leftovers)
     run = RunFolder(folder)
     if not run.is_finished:
         recipe = printable(folder / RECIPE, 200)

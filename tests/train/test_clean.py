@@ -57,4 +57,19 @@ def test_what_a_killed_growth_left_is_swept(tmp_path: Path) -> None:
     done = call_hfgrow("clean", ".", cwd=tmp_path)
     assert ".big.hfgrow-staging" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-    assert "nothing to remove" in call_hfgrow("clean", ".", cwd=tmp_path).stdout
+    assert "there is nothing to remove" in call_hfgrow("clean", ".", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model", r"model holds a model and is no folder of a run$"),
+        ("nosuch", r"^there is no folder .*nosuch$"),
+    ],
+)
+def test_what_is_no_folder_of_a_run_is_refused(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").touch()
+    with pytest.raises(UsageError, match=said) as caught:
+        clean(tmp_path / name)
+    assert "name the output of a run" in caught.value.hint
