@@ -112,7 +112,7 @@ def steps_of(operator: Operator[...], values: Mapping[str, Any]) -> list[Step]:
 
 
 def _apply_command() -> Callable[..., None]:
-    file = parameter_of("steps", _StepsArgument, inspect.Parameter.empty)
+    steps_argument = parameter_of("steps", _StepsArgument, inspect.Parameter.empty)
 
     def work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -> Growth:
         from hfgrow.train.recipe.files import find_recipe
@@ -121,7 +121,8 @@ def _apply_command() -> Callable[..., None]:
         if _is_file_of_steps(model) and not Path(name).is_file():
             # The order of earlier versions.
             model, name = name, model
-        found = read_steps_file(find_recipe(name, "growths"))
+        file = find_recipe(name, "growths")
+        found = read_steps_file(file)
         steps = found.steps
         if found.unread:
             unread = printable(", ".join(found.unread), 200)
@@ -135,9 +136,14 @@ def _apply_command() -> Callable[..., None]:
             return grow(replace(request, model=model, steps=steps), console)
         except GrowthError as error:
             error.speak(_IN_STEPS)
+            if "step" in error.details and file != Path(name).expanduser():
+                error.hint = (
+                    f"{name} is for a model of another shape: hfgrow recipes {name} --copy "
+                    "mine.yaml, and change the step there"
+                )
             raise
 
-    return growing_command([MODEL, file], work)
+    return growing_command([MODEL, steps_argument], work)
 
 
 def _key(name: str, value: str) -> str | None:

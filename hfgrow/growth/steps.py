@@ -283,7 +283,9 @@ def planned(
         except UsageError as error:
             if len(steps) == 1:
                 raise
-            raise UsageError(f"step {i}, {operator}: {error}", hint=error.hint) from error
+            raise UsageError(
+                f"step {i}, {operator}: {error}", hint=error.hint, details={"step": i}
+            ) from error
     if base.derived is not None and not untested:
         # What cannot be is refused with its own reason, before what was never tried.
         check_proven(base.derived, [operator for operator, _ in steps])
