@@ -149,7 +149,7 @@ def parse_yaml(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise UsageError(f"not UTF-8 (byte {error.start})") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise UsageError(f"not YAML: {said(error)}", hint=_quote_hint(raw)) from error
+        raise UsageError(f"not YAML: {_fault(error, raw)}", hint=_quote_hint(raw)) from error
 
 
 def _mappings(node: Any) -> Iterator[Any]:
@@ -177,6 +177,21 @@ def _scalars(node: Any) -> Iterator[Any]:
         for pair in node.value:
             for part in pair:
                 yield from _scalars(part)
+
+
+def _fault(error: Exception, raw: bytes) -> str:
+    """Return what the parser found, behind the line and the column where it did."""
+    import yaml
+
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
+        told = ", ".join(filter(None, (error.context, error.problem)))
+        return f"line {line}, column {column}: {printable(told, 200)}"
+    if isinstance(error, yaml.reader.ReaderError):
+        before = raw.decode("utf-8", "replace")[: error.position]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        return f"line {line}, column {column}: {printable(error.reason)}"
+    return said(error)
 
 
 def _quote_hint(raw: bytes) -> str:
