@@ -4,6 +4,7 @@ An operator is one function with a decorator, in the file of its kind, and is fo
 """
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
@@ -71,8 +72,11 @@ def apply(
         UsageError: No such operator or argument, a missing one, or a value that does not fit.
     """
     if name not in ALL_OPERATORS:
+        near = get_close_matches(name, ALL_OPERATORS, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(
-            f"there is no operator {printable(name)}", hint=f"one of {', '.join(OPERATORS)}"
+            f"there is no operator {printable(name)}{meant}",
+            hint=f"one of {', '.join(OPERATORS)}",
         )
     row = ALL_OPERATORS[name]
     row.check(arguments)
