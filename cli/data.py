@@ -7,7 +7,7 @@ import typer
 
 from hfgrow.checkpoint.read import read
 from hfgrow.console import say_loading, size
-from hfgrow.data.sources import named_source
+from hfgrow.data.sources import named_source, text_files_of
 from hfgrow.errors import UsageError, printable, require
 from hfgrow.growth.models import local_folder, locate
 from hfgrow.hub.client import HubClient
@@ -67,6 +67,7 @@ def prepare(
 
     texts = [named_source(text, text_column, split, name) for text in sources]
     for text in texts:
+        text_files_of(text)
         if text.part != (0, 100):
             raise UsageError(
                 f"--split {printable(split)}: tokens are prepared whole, and read in part",

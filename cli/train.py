@@ -98,7 +98,7 @@ def train(
     require("hfgrow train", "pydantic", *TRAINING)
     # Nothing here imports torch: what is refused is refused at once.
     from hfgrow.train.again import recipe_file
-    from hfgrow.train.beforehand import check_beforehand, recipe_lines
+    from hfgrow.train.beforehand import check_beforehand, check_inputs, recipe_lines
     from hfgrow.train.processes import check_launch_options, launch
     from hfgrow.train.recipe.recipe import load_recipe
     from hfgrow.train.recipe.speech import in_keys
@@ -116,6 +116,7 @@ def train(
         loaded = load_recipe(file, overrides)
         if dry_run:
             with in_keys(OPTIONS):
+                check_inputs(loaded, client)
                 _print_dry_run(loaded, client, console, resume=resume, on_cpu=cpu, as_yaml=yaml)
             return
         if not extra:

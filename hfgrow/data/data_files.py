@@ -111,9 +111,20 @@ def text_files(path: Path) -> TextFiles:
         found = [p for p in path.parent.glob(path.name) if p.is_file()]
         listed = _readable({p.name: p for p in found}, shown)
     else:
-        raise UsageError(f"there is no file or folder {shown}")
+        raise UsageError(
+            f"there is no file or folder {shown}",
+            hint=megatron_hint(path)
+            or "name one that is here; a dataset of the Hub stands under the key dataset",
+        )
     files = [part for file in listed.files for part in (file, *beside(file))]
     return TextFiles(sorted(files, key=lambda file: file.name), listed.notes)
+
+
+def megatron_hint(path: Path) -> str:
+    """Return what to name where a pair of files is named as Megatron does; else nothing."""
+    index, tokens = (path.with_name(f"{path.name}{ending}") for ending in (".idx", ".bin"))
+    is_pair = path.name and index.is_file() and tokens.is_file()
+    return f"name {printable(index, 200)}" if is_pair else ""
 
 
 def parts_of(path: Path, kind: str) -> list[Path]:

@@ -4,7 +4,14 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfgrow.data.data_files import ARROW, PARQUET, TextFiles, has_known_ending, text_files
+from hfgrow.data.data_files import (
+    ARROW,
+    PARQUET,
+    TextFiles,
+    has_known_ending,
+    megatron_hint,
+    text_files,
+)
 from hfgrow.errors import UsageError, argument, printable
 
 DEMO = "demo"
@@ -149,6 +156,7 @@ def named_source(
         shown = f"{_DATASET_URL}{printable(text, 200)}" if is_id else "org/name"
         raise UsageError(
             f"there is no file or folder {printable(text, 200)}",
-            hint=f"name a file, a folder, or a dataset of the Hub as {shown}",
+            hint=megatron_hint(path)
+            or f"name a file, a folder, or a dataset of the Hub as {shown}",
         )
     return TextSource(dataset=dataset, text_column=text_column, split=split, name=name)

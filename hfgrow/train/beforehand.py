@@ -33,6 +33,20 @@ def check_beforehand(recipe: Recipe, client: HubClient, *, resume: bool) -> None
     Raises:
         GrowthError: One of them cannot be.
     """
+    check_inputs(recipe, client)
+    RunFolder(Path(recipe.output).expanduser()).check_free(resume=resume)
+
+
+def check_inputs(recipe: Recipe, client: HubClient) -> None:
+    """Refuse a base, tokenizer or text that cannot be, wherever the output is.
+
+    Args:
+        recipe: As in `check_beforehand`.
+        client: As in `check_beforehand`.
+
+    Raises:
+        GrowthError: One of them cannot be.
+    """
     for name in (recipe.base, recipe.tokenizer):
         if isinstance(name, str):
             try:
@@ -41,7 +55,6 @@ def check_beforehand(recipe: Recipe, client: HubClient, *, resume: bool) -> None
                 raise with_candidates(error, name, client) from None
     for source in (*recipe.data.train, *recipe.data.validation):
         text_files_of(text_source(source))
-    RunFolder(Path(recipe.output).expanduser()).check_free(resume=resume)
 
 
 class StageModel(Protocol):
