@@ -102,3 +102,18 @@ def test_what_ends_documents_is_told_and_what_does_not(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "One <|endoftext|> two"}\n')
     done = prepare(tmp_path, "a.jsonl", "--overwrite")
     assert "a.jsonl holds <|endoftext|> inside documents" in done.stderr
+
+
+def test_a_pair_named_as_megatron_does_is_told_which_file_to_name(tmp_path: Path) -> None:
+    for ending in (".idx", ".bin"):
+        (tmp_path / f"corpus_text_document{ending}").touch()
+    done = prepare(tmp_path, "corpus_text_document")
+    assert done.returncode == 2
+    assert "Hint: name corpus_text_document.idx\n" in done.stderr
+
+
+def test_a_file_that_cannot_be_read_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").touch()
+    done = prepare(tmp_path, "a.pdf")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: a.pdf is none of ")

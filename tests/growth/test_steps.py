@@ -491,3 +491,21 @@ def test_an_operator_says_whether_its_layers_are_silent_and_its_head_becomes_its
     is_tied = [plan.config.get("tie_word_embeddings", False) for plan in (base, grown)]
     assert row.unties == (is_tied == [True, False])
     assert adds_experts(name) == (grown.family != base.family)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- stack: {g: 2", r"not YAML: line 1, column 15: while parsing a flow mapping, expected "),
+        ("- stack\n- a\0", r"not YAML: line 2, column 4: special characters are not allowed$"),
+    ],
+)
+def test_broken_yaml_is_told_by_line_and_column(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=r"steps\.yaml: " + said):
+        read_steps(written(tmp_path, text))
+
+
+def test_a_growth_known_by_name_that_does_not_fit_says_how_to_change_it() -> None:
+    done = call_hfgrow("apply", "demo", "openseek-mid", "--dry-run")
+    assert done.returncode == 2
+    assert "hfgrow recipes openseek-mid --copy mine.yaml" in done.stderr

@@ -197,3 +197,8 @@ def test_operators_are_listed_axis_by_axis_those_with_their_own_command_apart() 
 def test_an_optional_choice_is_a_type_of_a_parameter() -> None:
     parameter = Parameter("init", Literal["stack", "zero"] | None, "How it begins.")
     assert [parameter.fits(value) for value in ("stack", None, "other")] == [True, True, False]
+
+
+def test_an_operator_that_is_none_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"^there is no operator stak; did you mean stack\?$"):
+        apply(plan_of(2), "stak", {"g": 2})

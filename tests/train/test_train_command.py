@@ -119,6 +119,13 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, words: list[str], code: int,
     assert "Traceback" not in done.stderr
 
 
+def test_a_dry_run_refuses_a_text_that_is_not_there_before_torch_is_loaded(tmp_path: Path) -> None:
+    written(tmp_path, output="run")
+    done = called(tmp_path, "mine.yaml", "--dry-run", "--set", "data.train.0.path=gone.txt")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: there is no file or folder gone.txt\nHint: name one ")
+
+
 @pytest.mark.parametrize(
     ("grow", "said"),
     [
