@@ -49,10 +49,8 @@ def _program(
 def main() -> None:
     """Run the program and end with the exit code of the error, if there is one."""
     open_streams()
-    # To look for garbage among all that torch and transformers are takes a second at the end, and
-    # half of one while they are imported.
+    # To look for garbage among all that torch and transformers are takes a second at the end.
     atexit.register(gc.freeze)
-    gc.set_threshold(50_000)
     for number in (signal.SIGTERM, signal.SIGHUP):
         # Whoever ignores a signal for us, as nohup does, wants it ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -130,7 +130,6 @@ if __name__ == "__main__":
     open_streams()
     # As the program does it, for the same seconds.
     atexit.register(gc.freeze)
-    gc.set_threshold(50_000)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         # Until the run listens there is nothing to save, and nothing that a traceback would tell.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
