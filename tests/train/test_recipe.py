@@ -362,7 +362,8 @@ def test_what_other_trainers_keys_are_said_to_be_are_keys(path: str) -> None:
     found = yaml.safe_load(shipped_recipes()["reference"].read_text())
     for key in path.split("."):
         if key == "N":
-            (found,) = (stage for stage in found if "train" in stage)
+            # The last training of the reference has every key.
+            found = [stage for stage in found if "train" in stage][-1]
         else:
             found = found[key]
 
