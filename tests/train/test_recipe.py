@@ -361,11 +361,8 @@ def test_keys_of_other_trainers_are_told_where_they_stand_here(minimal: Path) ->
 def test_what_other_trainers_keys_are_said_to_be_are_keys(path: str) -> None:
     found = yaml.safe_load(shipped_recipes()["reference"].read_text())
     for key in path.split("."):
-        if key == "N":
-            # The last training of the reference has every key.
-            found = [stage for stage in found if "train" in stage][-1]
-        else:
-            found = found[key]
+        # The last training of the reference has every key.
+        found = [one for one in found if "train" in one][-1] if key == "N" else found[key]
 
 
 @pytest.mark.parametrize("part", [Recipe, Data])
