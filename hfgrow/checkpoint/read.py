@@ -249,7 +249,8 @@ def _check_depth(num_layers: int, tensors: Mapping[str, TensorPlan]) -> None:
         for name in tensors
         if (match := re.match(r"model\.layers\.(\d{1,9})\.", name))
     }
-    if found == set(range(num_layers)):
+    # The number is a stranger's: no range of it is made.
+    if len(found) == num_layers and max(found, default=-1) == num_layers - 1:
         return
     if not found:
         name, tensor = next(iter(tensors.items()))
