@@ -196,7 +196,13 @@ def test_a_dry_run_says_what_it_will_take_and_does_nothing(tmp_path: Path) -> No
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tiny(tmp_path)))
     shown = study(tmp_path, "--dry-run")
     assert shown.returncode == 0, shown.stderr
-    for word in ("3 runs, 2 at a time", "stack-seed0", "2,048", "FLOPs", " a run (measured, 3 steps"):
+    for word in (
+        "3 runs, 2 at a time",
+        "stack-seed0",
+        "2,048",
+        "FLOPs",
+        " a run (measured, 3 steps",
+    ):
         assert word in shown.stdout
     assert not (tmp_path / "study-tiny-only").exists()
 
