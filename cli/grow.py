@@ -14,8 +14,9 @@ from hfgrow.checkpoint.layout import parse_nbytes
 from hfgrow.console import count, duration, size
 from hfgrow.errors import GrowthError, Speech, UsageError, printable
 from hfgrow.growth.grow import grow
+from hfgrow.growth.mergekit import Passthrough
 from hfgrow.growth.request import Growth, GrowthRequest
-from hfgrow.growth.steps import read_steps_file
+from hfgrow.growth.steps import read_steps
 from hfgrow.lineage.describe import (
     describe_off_beat,
     describe_seams,
@@ -122,18 +123,12 @@ def _apply_command() -> Callable[..., None]:
             # The order of earlier versions.
             model, name = name, model
         file = find_recipe(name, "growths")
-        found = read_steps_file(file)
-        steps = found.steps
-        if found.unread:
-            unread = printable(", ".join(found.unread), 200)
-            console.say(f"Note: {printable(name, 200)} has {unread}, which hfgrow does not read")
-        if len(steps) == 1 and found.is_of_mergekit:
-            converted = f" --dtype {found.dtype}" if found.dtype and not request.dtype else ""
-            console.say(f"That is: hfgrow {describe_typed(steps[0], model)}{converted}")
-        dtype, depth = request.dtype or found.dtype, found.num_base_layers
-        request = replace(request, dtype=dtype, num_base_layers=depth)
+        found = read_steps(file)
+        request = replace(request, model=model, steps=found.steps)
+        if found.passthrough:
+            request = _as_mergekit_says(found.passthrough, request, name, console)
         try:
-            return grow(replace(request, model=model, steps=steps), console)
+            return grow(request, console)
         except GrowthError as error:
             error.speak(_IN_STEPS)
             if "step" in error.details and file != Path(name).expanduser():
@@ -144,6 +139,21 @@ def _apply_command() -> Callable[..., None]:
             raise
 
     return growing_command([MODEL, steps_argument], work)
+
+
+def _as_mergekit_says(
+    found: Passthrough, request: GrowthRequest, name: str, console: Console
+) -> GrowthRequest:
+    """Return a request with what a recipe of mergekit asks for besides its slices."""
+    if found.unread:
+        unread = printable(", ".join(found.unread), 200)
+        console.say(f"Note: {printable(name, 200)} has {unread}, which hfgrow does not read")
+    if len(found.steps) == 1:
+        converted = f" --dtype {found.dtype}" if found.dtype and not request.dtype else ""
+        console.say(f"That is: hfgrow {describe_typed(found.steps[0], request.model)}{converted}")
+    return replace(
+        request, dtype=request.dtype or found.dtype, num_base_layers=found.num_base_layers
+    )
 
 
 def _key(name: str, value: str) -> str | None:

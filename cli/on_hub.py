@@ -35,13 +35,7 @@ def pull(
     model: options.ModelArgument,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR",
-            help="Copy them into a folder.  [default: the cache of the Hub]",
-            rich_help_panel=OUTPUT,
-        ),
+        options.out_option("Copy them into a folder.  [default: the cache of the Hub]"),
     ] = None,
     overwrite: options.OverwriteOption = False,
     revision: options.RevisionOption = None,

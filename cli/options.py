@@ -71,16 +71,14 @@ JsonOption = Annotated[
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Only the result on stdout.", rich_help_panel=ALWAYS)
 ]
-OutOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        "-o",
-        metavar="DIR",
-        help="Output folder.  [default: ./BASE-OPERATOR-...]",
-        rich_help_panel=OUTPUT,
-    ),
-]
+
+
+def out_option(help: str) -> Any:
+    """Return the option of a folder that a command makes."""
+    return typer.Option("--out", "-o", metavar="DIR", help=help, rich_help_panel=OUTPUT)
+
+
+OutOption = Annotated[Path | None, out_option("Output folder.  [default: ./BASE-OPERATOR-...]")]
 OverwriteOption = Annotated[
     bool,
     typer.Option(

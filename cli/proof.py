@@ -34,7 +34,6 @@ from hfgrow.lineage.manifest import Manifest, TrainingLink
 from hfgrow.lineage.reading import manifest_of
 
 from . import options
-from .help_pages import OUTPUT
 from .terminal import Console, broken
 
 # Of a text, no more than 512 tokens are looked at.
@@ -232,13 +231,7 @@ def ungrow(
     folder: options.FolderArgument,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR",
-            help="Output folder.  [default: ./NAME-ungrown]",
-            rich_help_panel=OUTPUT,
-        ),
+        options.out_option("Output folder.  [default: ./NAME-ungrown]"),
     ] = None,
     overwrite: options.OverwriteOption = False,
     json: options.JsonOption = False,

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2401.02415, Sec. 3) does, they are `zero-depth`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from hfgrow.errors import UsageError, printable
 from hfgrow.plan.depth import check_num_layers
@@ -19,18 +19,28 @@ _OF_SLICE, _OF_SOURCE = {"sources", "parameters"}, {"model", "layer_range", "par
 _BRANCH_ENDS = ("o_proj", "down_proj")
 
 
-def of_slices(
-    where: str, content: Mapping[str, Any]
-) -> tuple[Steps, str | None, int | None, tuple[str, ...]]:
+class Passthrough(NamedTuple):
+    """What a recipe asks for.
+
+    Attributes:
+        steps: The operators, in order, with their arguments.
+        dtype: What every tensor is to be converted to; None if it does not say.
+        num_base_layers: The depth of the base that it is written for; None if any will do.
+        unread: The keys that are not read.
+    """
+
+    steps: Steps
+    dtype: str | None
+    num_base_layers: int | None
+    unread: tuple[str, ...]
+
+
+def of_slices(where: str, content: Mapping[str, Any]) -> Passthrough:
     """Return the growth that slices of one model are.
 
     Args:
         where: How messages name the recipe.
         content: What it holds.
-
-    Returns:
-        The steps; the dtype that tensors are converted to, or None; how many layers the base must
-        have where the steps count on it, else None; the keys that are not read.
 
     Raises:
         UsageError: It is a merge of several models, or scales what it copies.
@@ -67,8 +77,10 @@ def of_slices(
                 hint="slices of several models at once are merged, not grown",
             )
         told = f"{where}: slice {number}"
-        for key in (*(entry.keys() - _OF_SLICE), *(source.keys() - _OF_SOURCE)):
-            raise UsageError(f"{told} has the key {printable(key)}, which hfgrow does not read")
+        if unknown := [*(entry.keys() - _OF_SLICE), *(source.keys() - _OF_SOURCE)]:
+            raise UsageError(
+                f"{told} has the key {printable(unknown[0])}, which hfgrow does not read"
+            )
         is_zero = _adds_nothing(told, source.get("parameters") or entry.get("parameters"))
         check_num_layers(len(layers) + bounds[1] - bounds[0])
         layers += [(layer, is_zero) for layer in range(*bounds)]
@@ -86,8 +98,8 @@ def of_slices(
         )
     unread = tuple(str(key) for key in content if key not in _READ)
     if any(is_zero for _, is_zero in layers):
-        return _expansion(where, layers), dtype, 1 + max(layers)[0], unread
-    return [("partial", {"pattern": "-".join(parts)})], dtype, None, unread
+        return Passthrough(_expansion(where, layers), dtype, 1 + max(layers)[0], unread)
+    return Passthrough([("partial", {"pattern": "-".join(parts)})], dtype, None, unread)
 
 
 def _adds_nothing(where: str, parameters: Any) -> bool:

@@ -20,7 +20,7 @@ from hfgrow.checkpoint.derived.grown import checked
 from hfgrow.checkpoint.learned_maps import open_maps
 from hfgrow.checkpoint.strict import parse_yaml, read_bounded
 from hfgrow.errors import UsageError, printable
-from hfgrow.growth.mergekit import of_slices
+from hfgrow.growth.mergekit import Passthrough, of_slices
 from hfgrow.growth.proven_growths import check_proven, with_suggestion
 from hfgrow.plan.operators import ALL_OPERATORS, MAX_STEPS, OPERATORS, apply
 from hfgrow.plan.operators.operator import Mark, Parameter, is_argument
@@ -37,25 +37,14 @@ class StepsFile:
 
     Attributes:
         steps: The operators, in order, with their arguments.
-        dtype: What every tensor is to be converted to; None if it does not say.
-        num_base_layers: The depth of the base that it is written for; None if any will do.
-        is_of_mergekit: Whether it is a recipe of mergekit.
-        unread: The keys of that which are not read.
+        passthrough: What a recipe of mergekit says besides; None if it is none.
     """
 
     steps: list[tuple[str, dict[str, object]]]
-    dtype: str | None = None
-    num_base_layers: int | None = None
-    is_of_mergekit: bool = False
-    unread: tuple[str, ...] = ()
+    passthrough: Passthrough | None = None
 
 
-def read_steps(path: Path | Traversable) -> list[tuple[str, dict[str, object]]]:
-    """Read the steps alone, as `read_steps_file` does."""
-    return read_steps_file(path).steps
-
-
-def read_steps_file(path: Path | Traversable) -> StepsFile:
+def read_steps(path: Path | Traversable) -> StepsFile:
     """Read the steps of a growth.
 
     Args:
@@ -75,8 +64,8 @@ def read_steps_file(path: Path | Traversable) -> StepsFile:
     except UsageError as error:
         raise UsageError(f"the steps {shown}: {error}", hint=error.hint) from error
     if isinstance(content, dict) and "slices" in content:
-        steps, dtype, depth, unread = of_slices(f"the steps {shown}", content)
-        return StepsFile(steps, dtype, depth, is_of_mergekit=True, unread=unread)
+        passthrough = of_slices(f"the steps {shown}", content)
+        return StepsFile(passthrough.steps, passthrough)
     if not isinstance(content, list) or not content:
         kind = type(content).__name__
         kind = {"dict": "a mapping", "str": "a text"}.get(kind, f"a {kind}")

@@ -56,7 +56,7 @@ def test_a_missing_config_is_refused(base: Path) -> None:
 @pytest.mark.case("C2", "C3")
 @pytest.mark.parametrize(
     "value",
-    [..., None, 3, 5, 0, -1, "4", 4.0, True, [4], 10**12, 2**31 - 1, 10**400],
+    [..., None, 3, 5, 0, -1, "4", 4.0, True, [4], 10**400],
     ids=lambda value: f"C3-{str(value)[:12]}",
 )
 def test_a_wrong_number_of_layers_is_refused(base: Path, value: object) -> None:
@@ -75,7 +75,7 @@ def test_the_refusal_says_both_depths(base: Path) -> None:
 @pytest.mark.parametrize("layers", [10**12, 2**31 - 1], ids="C3-{}".format)
 def test_a_giant_number_of_layers_takes_no_memory(base: Path, layers: int) -> None:
     edit_config(base, num_hidden_layers=layers)
-    check_refused_in_little_memory(base)
+    assert "num_hidden_layers" in check_refused_in_little_memory(base).stderr
 
 
 @pytest.mark.case("C4")

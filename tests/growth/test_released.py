@@ -102,4 +102,4 @@ def test_a_growth_says_what_it_is_and_where_it_comes_from(name: str) -> None:
     for word in ("Source:", "Base:", "Run:"):
         assert f"# {word}" in text
     assert f"{name} --dry-run" in text
-    assert read_steps(GROWTHS[name])
+    assert read_steps(GROWTHS[name]).steps
