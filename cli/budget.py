@@ -305,7 +305,10 @@ def _argument(budget: Budget) -> list[str]:
     if budget.g != DEFAULT_G:
         unseen.append(f"g = {budget.g}")
     if unseen:
-        verdict += f"; {' and '.join(unseen)} outside where the first's speed-ups were seen"
+        verdict += (
+            f"; {' and '.join(unseen)} {'are' if len(unseen) > 1 else 'is'} outside where the "
+            "first's speed-ups were seen"
+        )
     return [
         f"argument     grow, g from 2 to {DEFAULT_G}, whatever the budget (Du et al. 2024; seen "
         f"at {least:.0f} to {most:,.0f} tokens a parameter, {shown(min(sizes))} to "

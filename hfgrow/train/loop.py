@@ -103,8 +103,11 @@ def train_stage(run: Run, stage: Stage, speed: "Speed") -> int:
             is_end = at.stage_step == num_steps
             if is_end or is_passed(at.tokens, recipe.evaluation.every_tokens, tokens):
                 losses = measure(run, stage)
-                is_end = is_end or _ends_at(run, stage, losses)
+                is_plateau = not is_end and _is_plateau(run, stage, losses)
+                is_end = is_end or is_plateau
                 record_evaluation(run, losses, "end" if is_end else "inside")
+                if is_plateau:
+                    _say_plateau(run, stage)
 
             # After a skipped step an older state is the better one to go back to; but what follows
             # the stage begins with its end.
@@ -261,18 +264,20 @@ def measure(run: Run, stage: Stage) -> tuple[HeldOutLoss, ...]:
         )
 
 
-def _ends_at(run: Run, stage: Stage, losses: tuple[HeldOutLoss, ...]) -> bool:
-    """Say whether a stage ends with what was measured just now."""
-    at, train = run.position, stage.train
+def _is_plateau(run: Run, stage: Stage, losses: tuple[HeldOutLoss, ...]) -> bool:
+    """Say whether a stage ends with what was measured just now, and is not recorded yet."""
+    at = run.position
     evaluations = [*at.evaluations, _evaluation(at, losses)]
-    if not run.devices.main_sees(is_at_plateau(run.recipe, train, at, evaluations)):
-        return False
+    return run.devices.main_sees(is_at_plateau(run.recipe, stage.train, at, evaluations))
+
+
+def _say_plateau(run: Run, stage: Stage) -> None:
+    at, train = run.position, stage.train
     tokens = at.stage_step * run.recipe.batch_tokens
     run.metrics.say(
-        f"  {plateau_line(run.recipe, train, at, evaluations)}: the stage ends after {tokens:,} "
-        f"of at most {train.tokens:,} tokens"
+        f"  {plateau_line(run.recipe, train, at, at.evaluations)}: the stage ends after "
+        f"{tokens:,} of at most {train.tokens:,} tokens"
     )
-    return True
 
 
 def record_evaluation(run: Run, losses: tuple[HeldOutLoss, ...], when: str) -> None:
