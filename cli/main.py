@@ -49,7 +49,7 @@ def _program(
 def main() -> None:
     """Run the program and end with the exit code of the error, if there is one."""
     open_streams()
-    # To look for garbage among all that torch and transformers are takes most of a second at the end.
+    # To look for garbage among all that torch and transformers are takes most of a second.
     atexit.register(gc.freeze)
     for number in (signal.SIGTERM, signal.SIGHUP):
         # Whoever ignores a signal for us, as nohup does, wants it ignored.
