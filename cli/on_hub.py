@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from hfgrow.checkpoint.copy import copy_model
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target
+from hfgrow.checkpoint.write import copy_model
 from hfgrow.console import count, size
 from hfgrow.errors import ModelError, printable
 from hfgrow.growth.models import local_folder, locate

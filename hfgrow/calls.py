@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hfgrow.checkpoint.copy import copy_model
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target
+from hfgrow.checkpoint.write import copy_model
 from hfgrow.console import Progress, amount, usual_progress
 from hfgrow.data.sources import held_out_source
 from hfgrow.errors import UsageError

@@ -12,7 +12,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, foreign, require
 from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.plan import GrowthPlan, is_computed, stored_in
+from hfgrow.plan.plan import GrowthPlan, stored_in
 from hfgrow.plan.tensors import predictor_of
 
 _FLOATS = ("Infinity", "-Infinity", "NaN")
@@ -173,5 +173,5 @@ def require_for(plan: GrowthPlan) -> None:
     """
     if any(predictor_of(tensor.recipe) for tensor in plan.tensors.values()):
         require("computing tensors", *COMPUTING)
-    elif any(map(is_computed, plan.tensors.values())):
+    elif plan.computes:
         require("computing tensors", "numpy", extra=None)

@@ -267,15 +267,6 @@ def describes(manifest: Manifest, files: Mapping[str, WeightFile]) -> bool:
     return known.keys() == files.keys() and all(is_same(known[n], files[n]) for n in files)
 
 
-def known_files(
-    files: Mapping[str, WeightFile], sha256: Mapping[str, str]
-) -> dict[str, WeightFile]:
-    """Return the records of weight files with the hashes that are known now."""
-    return {
-        name: replace(file, sha256=sha256.get(name, file.sha256)) for name, file in files.items()
-    }
-
-
 def hashed(
     folder: Path, files: Mapping[str, WeightFile], progress: Progress
 ) -> dict[str, WeightFile]:
