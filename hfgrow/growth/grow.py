@@ -21,13 +21,13 @@ from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.checkpoint.write import check_free_space, config_with, write, write_texts
 from hfgrow.console import Progress, counting, usual_progress
 from hfgrow.errors import OutputError, Text, UsageError, argument, missing, printable, require
-from hfgrow.growth.behaviour import TRANSFORMERS, settle_generation
+from hfgrow.growth.behaviour import TRANSFORMERS
 from hfgrow.growth.loading import COMPUTING, require_for
 from hfgrow.growth.models import base_name, files_of, folder_of, local_folder, locate
 from hfgrow.growth.publish import describes, hashed, push_files, visible_as
 from hfgrow.growth.request import Growth, GrowthRequest
 from hfgrow.growth.steps import check_steps, planned, suffix_of_steps
-from hfgrow.growth.verify import check_headers, compare_in_transformers
+from hfgrow.growth.verify import check_headers, compare_in_transformers, settle_generation
 from hfgrow.hub.cache import cached_snapshot
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef

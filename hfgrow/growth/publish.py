@@ -30,10 +30,9 @@ from hfgrow.errors import (
     command,
     printable,
 )
-from hfgrow.growth.behaviour import check_generation
 from hfgrow.growth.models import base_folder, recorded
 from hfgrow.growth.reproduce import replay
-from hfgrow.growth.verify import check_provenance
+from hfgrow.growth.verify import check_generation, check_provenance
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import PushTarget, preflight

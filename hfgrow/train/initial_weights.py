@@ -18,8 +18,8 @@ from hfgrow.checkpoint.write import copy_side_files
 from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.errors import ModelError, UsageError, printable, said
 from hfgrow.growth.loading import built_model, config_of
+from hfgrow.plan.elsewhere import with_older_keys
 from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.older import with_older_keys
 from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
 from hfgrow.plan.tensors import Stored
 from hfgrow.train.recipe.parts import FreshModel
