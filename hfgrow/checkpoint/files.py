@@ -102,7 +102,6 @@ def leaves_by_link(folder: Path, names: Iterable[str]) -> str:
     """Return the first folder that links of a model folder lead to, caches of the Hub excepted.
 
     Args:
-        folder: The model folder.
         names: The files that are read.
     """
     here = Path(os.path.realpath(folder))

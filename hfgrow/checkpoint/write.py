@@ -130,9 +130,7 @@ def copy_model(folder: Path, out: Path, progress: Progress, *, overwrite: bool =
     What is a model's: weights, config, index, card, lineage, recipe, and the side files.
 
     Args:
-        folder: The model.
         out: The folder to make.
-        progress: Told how it goes on.
         overwrite: Whether a model that stands there may be replaced.
 
     Raises:

@@ -224,7 +224,6 @@ def link_of(
     """Return the record of a growth; the hashes of what it has written are not known yet.
 
     Args:
-        request: What was asked for.
         ref: The base, resolved.
         growth: Its plan and layout.
         card: What the model card inherits of the base's.

@@ -48,7 +48,6 @@ def run_tasks(
     """Run tasks on a model.
 
     Args:
-        folder: The model.
         tasks: Names of tasks of the harness.
         device: Where it runs: `cpu`, `cuda:0`.
         batch_size: Sequences at once, or `auto`.

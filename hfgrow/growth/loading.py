@@ -92,7 +92,6 @@ def loaded_model(folder: Path, config: Any, *, dtype: Any, **options: Any) -> An
     What transformers raises goes through.
 
     Args:
-        folder: Where it lies.
         config: As `transformers_config` gives it.
         dtype: That of its parameters, or "auto" for those they are stored in.
         options: What else `from_pretrained` is to know.

@@ -97,10 +97,8 @@ def base_folder(
 
     Args:
         folder: The grown model, if it lies on this machine.
-        manifest: Its lineage.
         given: What the user says the base is; None looks for it.
         client: For a base that lies on the Hub.
-        progress: Told how it goes on.
         root: Whether the root is wanted instead of the direct base.
 
     Raises:
@@ -134,9 +132,7 @@ def nearest_ancestor(
 
     Args:
         folder: The model, on this machine.
-        manifest: Its lineage.
         client: For an ancestor that lies on the Hub.
-        progress: Told how it goes on.
 
     Raises:
         ModelError: None is to be found.

@@ -59,8 +59,6 @@ def publish(
     Args:
         folder: A model grown or trained by hfgrow, not changed since.
         repo: The target; None means a repository of the caller's named as the model.
-        client: The connection.
-        progress: Told how it goes on.
         private: The visibility of a new repository; None means as private as its ancestors.
         exist_ok: Whether a repository that hfgrow did not make may be pushed to.
         create_pr: Whether to open a pull request instead.
@@ -114,7 +112,6 @@ def record_training(folder: Path, note: str, progress: Progress) -> bool:
     Args:
         folder: The model, with the hfgrow.json of what it was trained from.
         note: What was done: data, tokens, program.
-        progress: Told how it goes on.
 
     Returns:
         Whether the card has it too: one that somebody edited stays as it is.
@@ -283,7 +280,6 @@ def card_of(folder: Path, manifest: Manifest, repo_id: str | None) -> dict[str, 
 
     Args:
         folder: Where the model lies, with the picture of its loss and its recipe.
-        manifest: Its lineage.
         repo_id: Where it will be pushed, if that is known.
     """
     recipe = None

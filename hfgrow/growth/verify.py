@@ -370,7 +370,6 @@ def compare_in_transformers(
         base: Folder of the base.
         grown: Folder of the grown model.
         plan: What it was grown by, and so what it promises.
-        progress: Told how it goes on.
         text: The probe text; None takes the one shipped with hfgrow.
         can_measure: Whether the numbers of the base allow logits.
 

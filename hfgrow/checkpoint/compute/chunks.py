@@ -88,7 +88,6 @@ def computed(
     """Compute the bytes of a chunk, rounded once, to nearest even.
 
     Args:
-        chunk: What to compute.
         evaluator: Computes its numbers.
         allow_nonfinite: Whether what is NaN or infinite in the base stays so.
         into: Where to, as many bytes as the chunk has; None allocates them.
@@ -161,7 +160,6 @@ def check_finite(
     """Read every weight of a checkpoint and refuse NaN and infinity.
 
     Args:
-        files: Where it lies.
         plan: What `read` returned for it.
         advance: Called with the number of bytes as they are read.
 
