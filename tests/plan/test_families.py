@@ -14,8 +14,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
 
 from hfgrow.plan.depth import grown_config
-from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.refused import NOT_GROWN
+from hfgrow.plan.families import FAMILIES, NOT_GROWN
 from hfgrow.plan.families.table import Family, Kind, layer_of, layer_prefix
 from tests.checkpoints import SIZES, TRAITS, MakeCheckpoint, load, logits
 from tests.families import DENSE
