@@ -167,7 +167,9 @@ def test_windows_are_off_where_transformers_turns_them_off(model_type: str) -> N
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 def test_a_branch_ends_in_its_projection_or_in_the_norm_behind_it(family: Family) -> None:
     ends = {
-        role.tensor.removesuffix(".bias").removesuffix(".weight") for role in family.branch_ends
+        role.tensor.removesuffix(".bias").removesuffix(".weight")
+        for role in family.layer
+        if role.ends_branch
     }
     if family.model_type == "glm4":
         assert ends == {"post_self_attn_layernorm", "post_mlp_layernorm"}
@@ -315,8 +317,8 @@ def silence(family: Family, layer: Any, kept: str = "") -> None:
     """Let the branches of a layer end in nothing; `kept` is left as it is."""
     tensors = dict(layer.named_parameters())
     with torch.no_grad():
-        for role in family.branch_ends:
-            if role.tensor in tensors and role.tensor != kept:
+        for role in family.layer:
+            if role.ends_branch and role.tensor in tensors and role.tensor != kept:
                 centred = role.kind is Kind.GAIN and family.centred_gains
                 tensors[role.tensor].fill_(-1 if centred else 0)
 
@@ -327,7 +329,7 @@ def test_a_layer_without_branch_ends_does_nothing_and_each_end_is_needed(
 ) -> None:
     family = FAMILIES[model_type]
     loaded = load(make_checkpoint(model_type))[0]
-    ends = [role.tensor for role in family.branch_ends]
+    ends = [role.tensor for role in family.layer if role.ends_branch]
     present = [name for name in ends if name in dict(loaded.model.layers[0].named_parameters())]
     assert len(present) in (2, 3, 4)
     for kept in ("", *present):
