@@ -69,6 +69,32 @@ def local_folder(ref: ModelRef, client: HubClient, progress: Progress) -> Path:
     return pull(ref, client, progress)
 
 
+def pulled(
+    model: str,
+    out: Path | None,
+    client: HubClient,
+    progress: Progress,
+    *,
+    revision: str | None,
+    overwrite: bool,
+) -> tuple[ModelRef, Path]:
+    """Return a model and its folder on this machine, which is a copy in `out` where that is given.
+
+    Raises:
+        GrowthError: There is no such model, it cannot be had, or `out` cannot be written.
+    """
+    from hfgrow.checkpoint.staging import check_target
+    from hfgrow.checkpoint.write import copy_model
+
+    ref = locate(model, revision, client, progress)
+    if out is None:
+        return ref, local_folder(ref, client, progress)
+    out = out.expanduser()
+    check_target(out, ref.path, overwrite=overwrite)
+    copy_model(local_folder(ref, client, progress), out, progress, overwrite=overwrite)
+    return ref, out
+
+
 def base_name(ref: ModelRef) -> str:
     """Return the short name of a model: the last part of its repository or folder, or its alias."""
     if ref.repo_id:
