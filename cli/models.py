@@ -12,9 +12,7 @@ import typer
 
 from hfgrow import __version__
 from hfgrow.checkpoint.compute.chunks import check_finite
-from hfgrow.checkpoint.files import (
-    LocalFolder,
-)
+from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import counting, size
 from hfgrow.errors import missing, printable, require

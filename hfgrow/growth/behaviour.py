@@ -12,13 +12,7 @@ from hfgrow.checkpoint.files import TOKENIZERS, LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
 from hfgrow.console import Progress, counting
-from hfgrow.errors import (
-    GrowthError,
-    ModelError,
-    VerificationError,
-    foreign,
-    printable,
-)
+from hfgrow.errors import GrowthError, ModelError, VerificationError, foreign, printable
 from hfgrow.growth.forward import ModelRole, logits_of
 from hfgrow.growth.loading import silence_transformers, skeleton, transformers_config
 from hfgrow.plan.families import FAMILIES

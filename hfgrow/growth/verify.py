@@ -6,13 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hfgrow.checkpoint.compute.chunks import (
-    Chunk,
-    chunks,
-    computed,
-    in_threads,
-    rows_of_files,
-)
+from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads, rows_of_files
 from hfgrow.checkpoint.compute.recipe_rows import Evaluator
 from hfgrow.checkpoint.files import GENERATION, LocalFolder, hash_file, opened, read_into
 from hfgrow.checkpoint.read import read
@@ -28,12 +22,7 @@ from hfgrow.errors import (
     printable,
     said,
 )
-from hfgrow.growth.behaviour import (
-    TRANSFORMERS,
-    check_transformers_view,
-    measure,
-    rounding_of,
-)
+from hfgrow.growth.behaviour import TRANSFORMERS, check_transformers_view, measure, rounding_of
 from hfgrow.growth.loading import require_for
 from hfgrow.growth.models import base_folder
 from hfgrow.growth.reproduce import replay

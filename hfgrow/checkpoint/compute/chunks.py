@@ -20,14 +20,7 @@ from hfgrow.checkpoint.compute.recipe_rows import Evaluator, ReadRows
 from hfgrow.checkpoint.files import Files, read_into
 from hfgrow.errors import ModelError, argument, printable
 from hfgrow.plan.plan import GrowthPlan, TensorPlan, stored_in
-from hfgrow.plan.tensors import (
-    CONFIG_NAMES,
-    DTYPE_NBYTES,
-    Lift,
-    Recipe,
-    Stored,
-    leaves,
-)
+from hfgrow.plan.tensors import CONFIG_NAMES, DTYPE_NBYTES, Lift, Recipe, Stored, leaves
 
 # Few calls, and yet what is computed stays in the cache.
 _CHUNK_ELEMENTS = 1 << 19
