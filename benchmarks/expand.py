@@ -9,15 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import peers
-from benchmarks.measure import (
-    clear,
-    hfgrow_program,
-    machine,
-    ratio,
-    table,
-    version_in,
-    write_json,
-)
+from benchmarks.measure import clear, hfgrow_program, machine, ratio, table, version_in, write_json
 from benchmarks.models import SHAPES, different_tensors, make_llama, make_tokenizer
 from benchmarks.rounds import Entry, Rounds, held, loads, ratios, take_turns, times
 

@@ -1,14 +1,42 @@
-"""Every command of `hfgrow`: its group on the first page, what it does, and the module it is in.
+"""Every command of `hfgrow`, its module, and the first page of help, which lists them all.
 
 A module is imported when one of its commands is typed; the first page needs none of them.
 """
 
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import typer
 
-from .help_pages import BESIDES, GROW, IN_DEPTH, IN_WIDTH, LOOK, ON_HUB, PROVE, TRAIN, App
+from .help_pages import (
+    BESIDES,
+    GROW,
+    IN_DEPTH,
+    IN_WIDTH,
+    LOOK,
+    ON_HUB,
+    PROVE,
+    TRAIN,
+    App,
+    Group,
+    write_rows,
+)
+
+_START = (
+    ("hfgrow stack demo --g 2", "grow the model inside hfgrow"),
+    ("hfgrow verify demo-stack-g2", "prove what that did"),
+    ("hfgrow train demo --cpu", "grow it, and train it a minute"),
+    ("hfgrow inspect SmolLM2-135M", "what a model of the Hub is"),
+    ("hfgrow stack TinyLlama --g 4 --dry-run", "a plan; only headers come down"),
+)
+_MORE = (
+    ("hfgrow COMMAND --help", "the options of a command"),
+    ("hfgrow operators [NAME]", "what each operator does, its formula and paper"),
+    ("hfgrow aliases", "short names of models, such as TinyLlama"),
+    ("hfgrow recipes [NAME]", "recipes and studies to train by, to look at or to copy"),
+    ("hfgrow docs [PAGE]", "the documentation, which travels with hfgrow"),
+)
 
 
 class Listed(NamedTuple):
@@ -146,3 +174,32 @@ def command_of(name: str, module: str) -> Any:
     part.registered_commands = [one for one in part.registered_commands if one.name == name]
     made: Any = typer.main.get_command(part)
     return made.commands[name]
+
+
+class FirstPage(Group):
+    """The program: what to type first, and every command in its group.
+
+    To import and make all commands takes longer than many a growth: each is made when it is typed.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._listed = listed()
+        # typer looks among these for what a mistyped name is like.
+        self.commands: Any = dict.fromkeys(self._listed)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, made, or None."""
+        found = self._listed.get(cmd_name)
+        return found and command_of(cmd_name, found.module)
+
+    def described_commands(self, ctx: Any) -> Iterator[tuple[str, str, str]]:
+        """Yield what is listed of every command."""
+        for name, found in self._listed.items():
+            yield name, found.group, found.sentence
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write examples, commands, options, and where there is more."""
+        write_rows(formatter, "Start here", _START)
+        super().format_options(ctx, formatter)
+        write_rows(formatter, "Learn more", _MORE)

@@ -15,7 +15,7 @@ from hfgrow import __version__
 from hfgrow.console import open_streams
 from hfgrow.errors import GrowthError, OutputError, UsageError, out_of_memory, printable, redacted
 
-from .first_page import FirstPage
+from .commands import FirstPage
 from .help_pages import App, Group
 from .terminal import Console, moving_bars
 

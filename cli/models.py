@@ -3,35 +3,37 @@
 import os
 import platform
 import shutil
+from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from typing import Annotated, Any
 
 import typer
 
 from hfgrow import __version__
 from hfgrow.checkpoint.compute.chunks import check_finite
-from hfgrow.checkpoint.files import (
-    LocalFolder,
-)
+from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import counting, size
 from hfgrow.errors import missing, printable, require
 from hfgrow.growth.loading import available_nbytes
 from hfgrow.growth.models import base_name, files_of, local_folder, locate
+from hfgrow.growth.proven_growths import COPIES, SILENT, is_proven
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.manifest import experts_of, non_embedding_parameters
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.derived import DerivedFamily, rhythm
 from hfgrow.plan.families.table import AXIS_KEYS
 from hfgrow.plan.operators.padding import why_fixed
 from hfgrow.plan.plan import GrowthPlan
 
 from . import options
-from .derived_models import derived_document, derived_lines
 from .terminal import Console, broken
 
 _INSPECT_EXAMPLES = """\
 hfgrow inspect demo
 hfgrow inspect hf://org/name@main"""
+_MOST_RUNS = 12
 _PACKAGES = ("huggingface_hub", "hf-xet", "transformers", "torch", "safetensors", "accelerate")
 
 
@@ -57,29 +59,44 @@ def inspect_model(
 
 def inspected(name: str, plan: GrowthPlan) -> tuple[list[str], dict[str, Any]]:
     """Return what a model is, in lines and as JSON."""
-    if plan.derived is not None:
-        document = derived_document(name, plan, plan.derived)
-        return derived_lines(plan, plan.derived, document), document
-    document = _document(name, plan)
-    sizes = document["sizes"]
-    lines = [
-        f"model        {printable(name)}",
-        f"family       {plan.family} ({FAMILIES[plan.family].architecture}), written",
-        f"layers       {plan.num_hidden_layers}",
-        f"hidden_size  {sizes['hidden']}   intermediate_size {sizes['ffn']}   "
-        f"vocab_size {sizes['vocab']}",
-        f"heads        {sizes['heads']} query, {sizes['kv_heads']} key-value, "
-        f"head_dim {sizes['head_dim']}",
+    family = plan.derived
+    document = _document(name, plan) if family is None else _derived_document(name, plan, family)
+    parameters = (
         f"parameters   {plan.num_parameters:,} ({document['num_non_embedding_parameters']:,} "
-        "non-embedding)",
-        *_expert_lines(document),
+        "non-embedding)"
+    )
+    weights = (
         f"weights      {size(plan.nbytes)} in {len(plan.files)} "
-        f"file{'s' if len(plan.files) > 1 else ''}, {', '.join(document['dtypes'])}",
-        f"head         {'tied to the embeddings' if document['tied'] else 'its own'}",
-        f"can grow     {', '.join(document['can_grow'])}; see hfgrow operators",
-        *(f"note         {note}" for note in plan.notes),
-    ]
-    return lines, document
+        f"file{'s' if len(plan.files) > 1 else ''}, {', '.join(document['dtypes'])}"
+    )
+    sizes = document["sizes"]
+    if family is None:
+        lines = [
+            f"family       {plan.family} ({FAMILIES[plan.family].architecture}), written",
+            f"layers       {plan.num_hidden_layers}",
+            f"hidden_size  {sizes['hidden']}   intermediate_size {sizes['ffn']}   "
+            f"vocab_size {sizes['vocab']}",
+            f"heads        {sizes['heads']} query, {sizes['kv_heads']} key-value, "
+            f"head_dim {sizes['head_dim']}",
+            parameters,
+            *_expert_lines(document),
+            weights,
+            f"head         {'tied to the embeddings' if document['tied'] else 'its own'}",
+            f"can grow     {', '.join(document['can_grow'])}; see hfgrow operators",
+        ]
+    else:
+        lines = [
+            f"family       {plan.family} ({family.architecture}), derived from transformers "
+            f"{family.version}",
+            f"layers       {plan.num_hidden_layers}, {_kinds(family.kinds)}",
+            f"rhythm       {_rhythm(family.kinds)}",
+            f"sizes        {', '.join(f'{key} {value}' for key, value in sizes.items() if value)}",
+            parameters,
+            weights,
+            f"can grow     in depth: {_growths(family)}",
+        ]
+    notes = (f"note         {note}" for note in plan.notes)
+    return [f"model        {printable(name)}", *lines, *notes], document
 
 
 def _expert_lines(document: dict[str, Any]) -> list[str]:
@@ -206,3 +223,56 @@ def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:
         },
         "notes": list(plan.notes),
     }
+
+
+def _derived_document(name: str, plan: GrowthPlan, family: DerivedFamily) -> dict[str, Any]:
+    """Return what is known of a model whose family transformers tells."""
+    found = rhythm(family.kinds)
+    return {
+        "model": name,
+        "family": plan.family,
+        "derived_from_transformers": family.version,
+        "architecture": family.architecture,
+        "num_hidden_layers": plan.num_hidden_layers,
+        "kinds_of_layers": list(family.kinds),
+        "rhythm": None if found is None else {"first": found[0], "period": found[1]},
+        "sizes": dict(family.sizes),
+        "num_parameters": plan.num_parameters,
+        "num_non_embedding_parameters": non_embedding_parameters(plan),
+        "nbytes": plan.nbytes,
+        "dtypes": sorted({tensor.dtype for tensor in plan.tensors.values()}),
+        "files": {name: file.nbytes for name, file in plan.files.items()},
+        "can_grow": ["num_hidden_layers"],
+        "proven": {operator: is_proven(family, operator) for operator in ("stack", "zero-depth")},
+        "notes": list(plan.notes),
+    }
+
+
+def _kinds(kinds: tuple[str, ...]) -> str:
+    if len(set(kinds)) == 1:
+        return "all of one kind"
+    return f"{len(set(kinds))} kinds: " + ", ".join(
+        f"{number} {kind}" for kind, number in Counter(kinds).items()
+    )
+
+
+def _rhythm(kinds: tuple[str, ...]) -> str:
+    runs = [(kind, len(list(run))) for kind, run in groupby(kinds)]
+    shown = " ".join(
+        f"{number}{kind}" if number > 1 else kind for kind, number in runs[:_MOST_RUNS]
+    )
+    more = " ..." if len(runs) > _MOST_RUNS else ""
+    found = rhythm(kinds)
+    if found is None:
+        return f"{shown}{more}; no period"
+    first, period = found
+    return f"{shown}{more}; period {period}" + (f" behind the first {first}" if first else "")
+
+
+def _growths(family: DerivedFamily) -> str:
+    """Return which growths were proven with the transformers installed here."""
+    parts = []
+    for names, what in ((COPIES, "copies of layers"), (SILENT, "layers that add nothing")):
+        state = "proven" if is_proven(family, names[0]) else "not proven, --untested"
+        parts.append(f"{what} ({state})")
+    return ", ".join(parts)

@@ -6,13 +6,11 @@ from typing import Annotated
 
 import typer
 
-from hfgrow.checkpoint.copy import copy_model
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.staging import check_target
 from hfgrow.console import count, size
 from hfgrow.errors import ModelError, printable
-from hfgrow.growth.models import local_folder, locate
+from hfgrow.growth.models import pulled
 from hfgrow.growth.publish import publish
 from hfgrow.hub.client import HubClient
 
@@ -46,11 +44,7 @@ def pull(
     """Download the files of a model that growing needs, checksums compared; print the folder."""
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
-    ref = locate(model, revision, client, console)
-    if out is not None:
-        out = out.expanduser()
-        check_target(out, ref.path, overwrite=overwrite)
-    folder = local_folder(ref, client, console)
+    ref, folder = pulled(model, out, client, console, revision=revision, overwrite=overwrite)
     rows = [("commit", ref.revision)] if ref.revision else []
     typed = shlex.quote(printable(model, 200))
     following = f"Next: hfgrow stack {typed} --g 2, or another of hfgrow operators"
@@ -61,9 +55,6 @@ def pull(
     else:
         what = f"{plan.num_hidden_layers} layers, {count(plan.num_parameters)} parameters"
         rows.insert(0, ("what", f"{what}, {size(plan.nbytes)}"))
-    if out is not None:
-        copy_model(folder, out, console, overwrite=overwrite)
-        folder = out
     say_block(console, f"Here: {printable(ref.label, 100)}", rows)
     console.say(following)
     document = {"folder": str(folder), "repo": ref.repo_id, "revision": ref.revision}

@@ -171,7 +171,6 @@ def plan_page(
 
     Args:
         operator: A name in the table.
-        model: A model as it is typed.
         given: What a form gave, by the names of `fields_of`; what is left out is the default.
         only_hub: Whether to plan for a stranger, by `HubClient(anonymous=True)`.
     """
@@ -182,7 +181,6 @@ def lineage_page(model: str, *, only_hub: bool = False) -> Answer:
     """Return the lineage of a model, with the pictures of its last growth.
 
     Args:
-        model: A model as it is typed.
         only_hub: As in `plan_page`.
     """
     return _answered(lambda notes: _lineage(model, notes, only_hub), only_hub)

@@ -11,13 +11,7 @@ from hfgrow.console import amount
 from hfgrow.errors import command, printable, require
 from hfgrow.growth.behaviour import TRANSFORMERS
 from hfgrow.growth.models import base_name, local_folder, locate
-from hfgrow.growth.scan import (
-    DEFAULT_MAX_BLOCK,
-    DEFAULT_TOKENS,
-    Scan,
-    ScannedBlock,
-    draw_scan,
-)
+from hfgrow.growth.scan import DEFAULT_MAX_BLOCK, DEFAULT_TOKENS, Scan, ScannedBlock, draw_scan
 from hfgrow.growth.scan import scan as scan_blocks
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.canvas import check_picture, format_of, write_picture

@@ -11,18 +11,13 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from hfgrow.console import ProgressBar, SaidBar, Silent, for_terminal, terminal_width, wrapped
-from hfgrow.errors import GrowthError, Speech, command, printable, redacted
+from hfgrow.errors import GrowthError, Speech, command, option, printable, redacted
 
 # What is over sooner shows no bar.
 _MOMENT_S = 0.5
 # The first words of lines, and how a terminal shows them: red, yellow, bold.
 _COLOURS = {"Error": "1;31", "Note": "33", "Hint": "1", "Next": "1;32"}
 _TRUE = ("1", "ON", "YES", "TRUE")
-
-
-def _option(name: str, value: str) -> str:
-    option = "set" if name == "overrides" else name.replace("_", "-")
-    return f"--{option} {value}".rstrip()
 
 
 def _growth(operator: str, given: Mapping[str, str]) -> str:
@@ -32,7 +27,7 @@ def _growth(operator: str, given: Mapping[str, str]) -> str:
     return command(words, **{key: value for key, value in given.items() if key != "pattern"})
 
 
-OPTIONS = Speech(_option, _growth)
+OPTIONS = Speech(option, _growth)
 
 
 class Console:

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hfgrow.checkpoint.copy import copy_model
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.staging import check_target
 from hfgrow.console import Progress, amount, usual_progress
 from hfgrow.data.sources import held_out_source
 from hfgrow.errors import UsageError
-from hfgrow.growth.models import base_name, files_of, local_folder, locate
+from hfgrow.growth.models import base_name, files_of, local_folder, locate, pulled
 from hfgrow.growth.publish import publish
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.push import Pushed
@@ -70,14 +68,15 @@ def pull(
     Raises:
         GrowthError: There is no such model, it cannot be had, or `out` cannot be written.
     """
-    client, told = HubClient(token=token), progress or usual_progress()
-    ref = locate(model, revision, client, told)
-    if out is None:
-        return local_folder(ref, client, told)
-    out = Path(out).expanduser()
-    check_target(out, ref.path, overwrite=overwrite)
-    copy_model(local_folder(ref, client, told), out, told, overwrite=overwrite)
-    return out
+    _, folder = pulled(
+        model,
+        None if out is None else Path(out),
+        HubClient(token=token),
+        progress or usual_progress(),
+        revision=revision,
+        overwrite=overwrite,
+    )
+    return folder
 
 
 def push(

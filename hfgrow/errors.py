@@ -56,14 +56,16 @@ def growth(operator: str, **arguments: object) -> str:
     return f"\0{operator}{given}\0"
 
 
+def option(name: str, value: object = "") -> str:
+    """Return an argument as it is typed in a shell."""
+    typed = "set" if name == "overrides" else name.replace("_", "-")
+    return f"--{typed} {value}".rstrip()
+
+
 def command(words: str, **options: object) -> str:
     """Return a command of hfgrow as it is typed in a shell, whoever speaks; None leaves one out."""
-    given = (
-        f" --{key.replace('_', '-')} {value}".rstrip()
-        for key, value in options.items()
-        if value is not None
-    )
-    return f"hfgrow {words}{''.join(given)}"
+    given = (option(name, value) for name, value in options.items() if value is not None)
+    return " ".join(("hfgrow", words, *given))
 
 
 def _plain(value: object) -> str:

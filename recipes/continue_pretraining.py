@@ -22,17 +22,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from hfgrow.console import open_streams
-from hfgrow.errors import PYTHON, GrowthError, Speech, out_of_memory
+from hfgrow.errors import PYTHON, GrowthError, Speech, option, out_of_memory
 from hfgrow.train.processes import STATUS_VARIABLE, StoppedError, end_with_parent
 from hfgrow.train.recipe.speech import keys
 
-
-def _option(name: str, value: str) -> str:
-    option = "set" if name == "overrides" else name.replace("_", "-")
-    return f"--{option} {value}".rstrip()
-
-
-_OPTIONS = Speech(_option, PYTHON.growth)
+_OPTIONS = Speech(option, PYTHON.growth)
 # How long a process that failed waits for the first one to say so.
 _PATIENCE_S = 10.0
 

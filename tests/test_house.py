@@ -149,12 +149,29 @@ def test_a_walk_lists_the_files_whose_functions_a_command_calls(checkout: Path) 
     assert "climb: hfgrow.ground calls hfgrow_cli.read" in walked.stdout
 
 
-def test_a_walk_follows_the_installed_program(tmp_path: Path) -> None:
-    out = tmp_path / "grown"
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the walk of a growth with nothing special printed."""
+    out = tmp_path_factory.mktemp("walk") / "grown"
     walked = follow("--walk", "--", "stack", "demo", "--g", "2", "--out", out, path=CHECKOUT)
     assert (out / "hfgrow.json").is_file()
-    assert "cli/main.py" in walked.stdout
-    assert "| climbs | " in walked.stdout
+    return walked.stdout
+
+
+def test_a_walk_follows_the_installed_program(stacked: str) -> None:
+    assert "cli/main.py" in stacked
+    assert "| climbs | " in stacked
+
+
+def test_a_plain_growth_enters_nothing_that_it_does_not_use(stacked: str) -> None:
+    for unused in (
+        "checkpoint/compute/",
+        "checkpoint/derived/",
+        "growth/publish.py",
+        "hub/push.py",
+        "hub/search.py",
+    ):
+        assert unused not in stacked
 
 
 def test_a_program_that_is_not_of_the_checkout_is_not_walked(checkout: Path) -> None:

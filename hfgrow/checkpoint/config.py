@@ -7,9 +7,8 @@ from hfgrow.checkpoint.files import Files
 from hfgrow.checkpoint.foreign import refuse_folder
 from hfgrow.checkpoint.strict import is_int, read_json_object
 from hfgrow.errors import ModelError, printable
-from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.older import with_older_keys
-from hfgrow.plan.families.refused import NOT_GROWN
+from hfgrow.plan.elsewhere import with_older_keys
+from hfgrow.plan.families import FAMILIES, NOT_GROWN
 from hfgrow.plan.families.rewrite import GLOBAL_KEYS, GLOBAL_LISTS
 from hfgrow.plan.families.table import Family
 from hfgrow.plan.tensors import CONFIG_DTYPES

@@ -102,7 +102,6 @@ def leaves_by_link(folder: Path, names: Iterable[str]) -> str:
     """Return the first folder that links of a model folder lead to, caches of the Hub excepted.
 
     Args:
-        folder: The model folder.
         names: The files that are read.
     """
     here = Path(os.path.realpath(folder))
@@ -267,7 +266,8 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,199}", re.ASCII)
 TEMPLATES = "additional_chat_templates"
 _TEMPLATE_NAME = re.compile(rf"{TEMPLATES}/[A-Za-z0-9_][\w.-]{{0,99}}\.jinja", re.ASCII)
 WEIGHTS_NAME = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
-# A repository on the Hub: org/name, or where the org may be left out.
+# A commit of a repository on the Hub; a repository: org/name, or as the oldest ones without org.
+COMMIT = re.compile(r"[0-9a-f]{40}")
 REPO_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 REPO_NAME = re.compile(r"(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}", re.ASCII)
 # What learned growth made the tensors with; its name holds its hash.

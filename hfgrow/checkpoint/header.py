@@ -58,7 +58,6 @@ def read_header(files: Files, name: str) -> dict[str, Entry]:
     """Read the header of a safetensors file; no weight is read.
 
     Args:
-        files: Where the file lies.
         name: The file's name.
 
     Returns:

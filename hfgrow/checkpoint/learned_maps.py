@@ -32,7 +32,6 @@ def open_maps(
     """Return where each map lies in a file, the file, and its size and stamp.
 
     Args:
-        folder: Where the file lies.
         name: The file's name.
         shapes: The maps that it must hold.
 
@@ -81,7 +80,6 @@ def write_maps(maps: "dict[str, Tensor]", folder: Path) -> str:
 
     Args:
         maps: Every map by name, float32 on the CPU.
-        folder: Where to write.
     """
     from safetensors.torch import save
 

@@ -31,7 +31,6 @@ def held(folder: Path, *, hint: str) -> Iterator[None]:
     The lock lies in the folder: beside one that is a disk of its own nobody may write.
 
     Args:
-        folder: The folder.
         hint: What to do where another process has it.
 
     Raises:

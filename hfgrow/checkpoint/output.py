@@ -13,13 +13,16 @@ tried again.
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from hfgrow.checkpoint.files import open_regular, read_into
 from hfgrow.checkpoint.header import BLOCK_NBYTES
+from hfgrow.errors import ModelError, printable
 
 # linux/magic.h, and for those that are not in it what statfs(2) lists.
 _IN_MEMORY = frozenset({0x01021994, 0x858458F6})  # tmpfs, ramfs
@@ -45,6 +48,7 @@ _ON_NETWORK = frozenset(
 _FICLONERANGE = 0x4020940D
 # One call: large enough to cost nothing, small enough for progress and for an interrupt to act.
 _COPY_NBYTES = 64 << 20
+_READ_NBYTES = 8 << 20
 # That a way does not exist, and not that the bytes find no place.
 _CANNOT = frozenset(
     {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM}
@@ -192,6 +196,36 @@ class OutputFile:
         for descriptor in (self._descriptor, self._direct):
             if descriptor is not None:
                 os.close(descriptor)
+
+
+def copy_file(
+    source: Path, target: Path, advance: Callable[[int], None] = lambda nbytes: None
+) -> None:
+    """Copy a file; blocks are shared, or copied by a server, where that can be.
+
+    Args:
+        source: A regular file, or a link to one that its folder may have.
+        target: The file to make.
+        advance: Called with the number of bytes as they are there.
+
+    Raises:
+        ModelError: The source cannot be read, is a link out of its folder, or became shorter.
+        OSError: The file system refuses.
+    """
+    with os.fdopen(open_regular(source), "rb") as reading:
+        descriptor = reading.fileno()
+        nbytes = os.fstat(descriptor).st_size
+        with OutputFile(target, nbytes) as output:
+            if (shared := output.clone(descriptor, 0, 0, nbytes)) is not None:
+                advance(shared[1])
+            done = shared or output.copy(descriptor, 0, 0, nbytes, advance) or (0, 0)
+            memory = memoryview(mmap.mmap(-1, _READ_NBYTES))
+            for at in range(done[1], nbytes, _READ_NBYTES):
+                part = memory[: nbytes - at]
+                if not read_into(part, descriptor, at):
+                    raise ModelError(f"{printable(source, 200)} became shorter while it was read")
+                output.write(part, at)
+                advance(len(part))
 
 
 def shares_blocks(base: Path, folder: Path) -> bool:

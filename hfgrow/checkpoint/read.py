@@ -2,10 +2,14 @@
 
 transformers loads a checkpoint whose layers are missing and fills them at random, reads whichever
 shard comes last, and follows paths out of the folder. This reader refuses instead.
+
+torch.compile, data parallelism, FSDP, activation checkpointing, PEFT and the frames of multimodal
+models put words of their own into the names of tensors, and a backbone saved alone lacks its
+`model.`: they are read under the names that the class of the model has.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,6 @@ from hfgrow.checkpoint.derived.checked import derived
 from hfgrow.checkpoint.files import CONFIG, INDEX, SINGLE, Files, leaves_by_link
 from hfgrow.checkpoint.foreign import EMPTIED
 from hfgrow.checkpoint.header import Entry, read_header, read_index
-from hfgrow.checkpoint.names import told, usual_names
 from hfgrow.console import Progress, Silent, say_loading
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.families.table import Family
@@ -27,6 +30,19 @@ _RECOMPUTED = re.compile(
     r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.((original_)?inv_freq|(cos|sin)_cached)"
 )
 _COMPARE_NBYTES = 1 << 22
+_WRAPPERS = frozenset(
+    {
+        "_checkpoint_wrapped_module",
+        "_forward_module",
+        "_fsdp_wrapped_module",
+        "_orig_mod",
+        "module",
+    }
+)
+_BACKBONE = "model."
+_HEAD = "lm_head.weight"
+# What stands before the first number of a layer.
+_BEFORE_LAYERS = re.compile(r"((?:[A-Za-z_]\w*\.)*?)layers\.\d+\.", re.ASCII)
 
 
 def read(files: Files, progress: Progress | None = None) -> GrowthPlan:
@@ -64,7 +80,7 @@ def read(files: Files, progress: Progress | None = None) -> GrowthPlan:
         say_loading(progress or Silent())
         return _derived(files, config, stored, sources, notes)
     names_found = usual_names(stored)
-    notes += told(names_found)
+    notes += _renaming_notes(names_found)
     tensors = {names_found[name]: tensor for name, tensor in stored.items()}
     dropped = [name for name in tensors if _RECOMPUTED.fullmatch(name)]
     for name in dropped:
@@ -107,6 +123,61 @@ def _derived(
         notes=tuple(notes),
         derived=family,
     )
+
+
+def usual_names(names: Collection[str]) -> dict[str, str]:
+    """Return every name as the class of the model has it; what is not understood keeps its name.
+
+    Args:
+        names: As they are stored.
+
+    Raises:
+        ModelError: Two of them are one.
+    """
+    bare = {name: _unwrapped(name) for name in names}
+    prefix = _prefix_of_backbone(bare.values())
+    usual: dict[str, str] = {}
+    for name, text in bare.items():
+        usual[name] = _in_the_model(text, prefix) if prefix != _BACKBONE else text
+    found: dict[str, str] = {}
+    for name, text in usual.items():
+        if (other := found.setdefault(text, name)) != name:
+            raise ModelError(
+                f"{printable(other)} and {printable(name)} are both {printable(text)}",
+                hint="save the model again, unwrapped: with its own save_pretrained",
+            )
+    return usual
+
+
+def _renaming_notes(names: Mapping[str, str]) -> list[str]:
+    """Return a note about names that were stored otherwise."""
+    changed = {name: text for name, text in names.items() if name != text}
+    if not changed:
+        return []
+    name, text = next(iter(changed.items()))
+    return [
+        f"{len(changed)} of {len(names)} tensors have names of a wrapper or of the backbone alone: "
+        f"{printable(name)} is read as {printable(text)}"
+    ]
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _prefix_of_backbone(names: Collection[str]) -> str:
+    """Return what stands before `layers.0.` in the names of the text model."""
+    found = {match[1] for name in names if (match := _BEFORE_LAYERS.match(name))}
+    with_embeddings = {prefix for prefix in found if f"{prefix}embed_tokens.weight" in names}
+    prefixes = with_embeddings or found
+    return prefixes.pop() if len(prefixes) == 1 else _BACKBONE
+
+
+def _in_the_model(name: str, prefix: str) -> str:
+    """Return a name with the prefix of the class instead of the one found."""
+    if name == _HEAD or name.endswith(f".{_HEAD}"):
+        return _HEAD
+    return _BACKBONE + name.removeprefix(prefix) if name.startswith(prefix) else name
 
 
 def _merge(

@@ -80,9 +80,7 @@ def read_bounded(file: Path | Traversable, limit: int, what: str, *, verb: str =
     """Return the content of a file that a user names.
 
     Args:
-        file: The file.
         limit: The most bytes it may have; no more than one beyond are read.
-        what: The file, as messages name it.
         verb: What goes with that: `the steps` have.
 
     Raises:

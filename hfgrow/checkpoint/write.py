@@ -1,6 +1,7 @@
-"""Carry a plan out in a folder: weights copied or computed, config, side files."""
+"""Carry a plan out in a folder: weights copied or computed, config, side files; or copy a model."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,10 +11,18 @@ from typing import Any
 
 from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads, rows_of_files
 from hfgrow.checkpoint.compute.recipe_rows import Evaluator
-from hfgrow.checkpoint.copy import copy_file
-from hfgrow.checkpoint.files import CONFIG, INDEX, opened, side_files_of
+from hfgrow.checkpoint.files import (
+    CARD,
+    CONFIG,
+    INDEX,
+    MANIFEST,
+    RECIPE,
+    WEIGHTS_NAME,
+    opened,
+    side_files_of,
+)
 from hfgrow.checkpoint.layout import CopyRun, Layout, Placed, Shard, runs
-from hfgrow.checkpoint.output import OutputFile, shares_blocks
+from hfgrow.checkpoint.output import OutputFile, copy_file, shares_blocks
 from hfgrow.checkpoint.pages import (
     DIRECT_PAGE_NBYTES,
     PLAIN_PAGE_NBYTES,
@@ -23,7 +32,8 @@ from hfgrow.checkpoint.pages import (
     fill,
     up,
 )
-from hfgrow.console import size
+from hfgrow.checkpoint.staging import check_target, staged
+from hfgrow.console import Progress, counting, size
 from hfgrow.errors import OutputError, argument, printable
 from hfgrow.plan.plan import GrowthPlan, SourceFile, is_zero
 from hfgrow.plan.tensors import leaves, predictor_of
@@ -32,6 +42,7 @@ Advance = Callable[[int], None]
 
 # What config, card and lineage take at most; part of the free-space check.
 _SLACK_NBYTES = 1 << 20
+_OF_A_MODEL = frozenset({CONFIG, INDEX, CARD, MANIFEST, RECIPE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +124,34 @@ def copy_side_files(base: Path, folder: Path) -> None:
         copy_file(base / name, target)
 
 
+def copy_model(folder: Path, out: Path, progress: Progress, *, overwrite: bool = False) -> None:
+    """Copy a model into a folder of its own, which appears complete or not at all.
+
+    What is a model's: weights, config, index, card, lineage, recipe, and the side files.
+
+    Args:
+        out: The folder to make.
+        overwrite: Whether a model that stands there may be replaced.
+
+    Raises:
+        OutputError: It cannot be written, or something else stands there.
+        ModelError: A file of the model cannot be read.
+    """
+    check_target(out, folder, overwrite=overwrite)
+    names = {
+        name for name in os.listdir(folder) if name in _OF_A_MODEL or WEIGHTS_NAME.fullmatch(name)
+    }
+    names |= set(side_files_of(folder))
+    nbytes = sum((folder / name).stat().st_size for name in names)
+    with (
+        staged(out, overwrite=overwrite) as staging,
+        counting(progress, f"Copying {printable(out.name)}", nbytes) as advance,
+    ):
+        for name in sorted(names):
+            (staging / name).parent.mkdir(exist_ok=True)
+            copy_file(folder / name, staging / name, advance)
+
+
 def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
     """Write new text files; a path in one of them, such as that of the base, may hold any bytes."""
     for name, text in texts.items():
@@ -153,11 +192,12 @@ def _write_shard(
             uncounted_nbytes=len(shard.header),
             is_hashed=hashes,
         )
-        filler = _Filler(pages, descriptor_of, allow_nonfinite, in_order=hashes)
+        computes = any(map(_is_computed, items))
+        evaluator = Evaluator(rows_of_files(descriptor_of)) if computes else None
+        filler = _Filler(pages, descriptor_of, evaluator, allow_nonfinite, in_order=hashes)
         with pages:
             filler.put(shard.header, 0)
             work = (piece for item in items for piece in filler.pieces(item))
-            computes = any(map(_is_computed, items))
             for _ in in_threads(work, pages.fail) if computes else (piece() for piece in work):
                 pages.report()
     return cloned_nbytes, pages.sha256
@@ -234,6 +274,7 @@ class _Filler:
     Args:
         pages: Those of the file.
         descriptor_of: Opens a file of the base.
+        evaluator: Computes numbers, where some are computed.
         allow_nonfinite: Whether tensors may be computed from NaN or infinity.
         in_order: Whether pages have to be filled in order, what repeats itself once for each place.
     """
@@ -242,6 +283,7 @@ class _Filler:
         self,
         pages: Pages,
         descriptor_of: Callable[[str], int],
+        evaluator: Evaluator | None,
         allow_nonfinite: bool,
         *,
         in_order: bool,
@@ -250,7 +292,7 @@ class _Filler:
         self._descriptor_of = descriptor_of
         self._allow_nonfinite = allow_nonfinite
         self._in_order = in_order
-        self._evaluator = Evaluator(rows_of_files(descriptor_of))
+        self._evaluator = evaluator
 
     def pieces(self, item: CopyRun | Placed) -> Iterator[Callable[[], None]]:
         """Part the work for a range of the file in pieces that can be done on several cores."""
@@ -283,6 +325,7 @@ class _Filler:
     def _compute(self, chunk: Chunk, offset: int) -> None:
         import numpy as np
 
+        assert self._evaluator is not None
         compute = partial(computed, chunk, self._evaluator, allow_nonfinite=self._allow_nonfinite)
         numbers: Any = None
         for start in chunk.offsets:

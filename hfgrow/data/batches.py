@@ -203,11 +203,8 @@ def evaluation_batches(
     target. Sum losses and `num_targets` over all of them.
 
     Args:
-        view: The text.
-        sequence_length: Tokens of a sequence.
         micro_batch_size: Sequences of a batch.
         rank: The process, from 0.
-        world_size: Processes.
         max_tokens: Stop after about that many tokens; None takes all.
         document_mask: Whether documents do not see each other.
 
@@ -303,7 +300,6 @@ def ahead(items: Iterator[Item], work: Callable[[Item], Done], num_workers: int)
     """Yield the results of some work in the order of its items, done ahead by threads.
 
     Args:
-        items: What to work on.
         work: What to do.
         num_workers: Threads, with two items each under way; 0 works when asked.
     """

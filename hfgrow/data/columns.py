@@ -37,8 +37,6 @@ def read_table(stream: BinaryIO, shown: str, column: str, separator: str) -> Ite
 
     Args:
         stream: The file, at its start.
-        shown: The file, as messages name it.
-        column: The column of the text.
         separator: What stands between two values.
 
     Raises:
@@ -71,7 +69,6 @@ def read_columns(file: DataFile, column: str) -> Iterator[Piece]:
 
     Args:
         file: The file; its kind is the name of what `datasets` reads it with.
-        column: The column of the text.
 
     Raises:
         TrainingError: It is no such file, or has no text in the column.
@@ -101,7 +98,6 @@ def read_dataset(source: TextSource, sha: str, client: HubClient) -> Iterator[Pi
     Args:
         source: The dataset, configuration, split and column.
         sha: The commit to read.
-        client: The connection to the Hub.
 
     Raises:
         TrainingError: It needs a loading script, has no such configuration or split, no text in the

@@ -52,7 +52,6 @@ def open_sources(
     Args:
         sources: What to read.
         tokenizer: What to tokenise with.
-        cache: The folder of the folders.
         vocab_size: The rows of the model's embedding.
         client: The connection to the Hub; None is the usual one.
         progress: Told how it goes on; None tells nobody.

@@ -49,7 +49,6 @@ def read_text(stream: BinaryIO, shown: str, separator: str | None) -> Iterator[T
 
     Args:
         stream: The file, at its start.
-        shown: The file, as messages name it.
         separator: What stands between documents; None if the file is one.
 
     Raises:
@@ -106,7 +105,6 @@ def read_json(stream: BinaryIO, shown: str, column: str) -> Iterator[Piece]:
 
     Args:
         stream: The file, at its start.
-        shown: The file, as messages name it.
         column: The key of the text.
 
     Raises:
@@ -245,8 +243,6 @@ def text_of(row: Mapping[str, Any], column: str, where: str) -> str:
 
     Args:
         row: The values by column.
-        column: The column of the text.
-        where: The row, as messages name it.
 
     Raises:
         TrainingError: There is no such column, or no text in it.
@@ -276,7 +272,6 @@ def no_column(
     """Return the error for a column that is not there.
 
     Args:
-        column: The one asked for.
         columns: Those that are there.
         where: The row or file, as messages name it.
         text_columns: Those of them that hold text.
@@ -292,9 +287,7 @@ def not_utf8(shown: str, offset: int, raw: bytes, start: int) -> TrainingError:
     """Return the error for bytes that are no UTF-8.
 
     Args:
-        shown: The file, as messages name it.
         offset: Where `raw` begins in the file, in bytes.
-        raw: The bytes.
         start: Where the offending byte stands in `raw`.
     """
     found = f"byte 0x{raw[start]:02x} at offset {offset + start}"

@@ -266,9 +266,7 @@ def copied(
     """Append tokens that others made to the shards, as they are, nothing put around documents.
 
     Args:
-        source: The source, for messages.
         identity: What identifies its content, for the record.
-        pieces: Its documents.
         tokenizer: What they were made with, to be believed.
         writer: Where to write.
         vocab_size: The rows of the model's embedding.

@@ -31,7 +31,6 @@ def hold_out(view: TokenView, fraction: float, *, at_least: int, seed: int) -> H
     document is short enough, the end of the text is held out.
 
     Args:
-        view: The text.
         fraction: The part of its tokens to hold out, above 0 and below 1; up to twice as much is,
             as documents are long.
         at_least: The fewest tokens to hold out, such as those of one sequence.

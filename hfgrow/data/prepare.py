@@ -78,7 +78,6 @@ def prepare(
 
     Args:
         sources: What to read; the part of a split is not applied here, but by `TokenView.part`.
-        tokenizer: What to tokenise with.
         folder: The folder to make.
         vocab_size: The rows of the model's embedding: a token must be below.
         overwrite: Whether prepared tokens of other text or another tokenizer are replaced.
@@ -266,7 +265,6 @@ def identify(
     """Return what decides the documents of a source; no path is in it.
 
     Args:
-        source: The source.
         known: What was returned earlier: a file of the same size and time is not read again.
         client: The connection to the Hub; None is the usual one.
         anew: Whether documents may end elsewhere than they did when it was prepared earlier.
@@ -323,7 +321,6 @@ def documents_of(
     """Read the documents of a source.
 
     Args:
-        source: The source.
         identity: What `identify` returned for it.
         advance: Told how many bytes of local files were read.
         client: The connection to the Hub; None is the usual one.

@@ -430,7 +430,6 @@ class ShardWriter:
         """Append tokens, and what is known of the documents that begin and end in them.
 
         Args:
-            tokens: The tokens.
             starts: Where documents begin, counted from the first token of all.
             hashes: The hashes of the documents that end here.
             nbytes: The bytes of their text.

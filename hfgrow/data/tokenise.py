@@ -97,10 +97,8 @@ def tokenise(
     """Append the tokens of a source to the shards.
 
     Args:
-        source: The source, for messages.
         identity: What identifies its content, for the record.
         pieces: Its documents.
-        tokenizer: What to tokenise with.
         writer: Where to write.
         vocab_size: A token must be below.
 

@@ -1,4 +1,4 @@
-"""What transformers makes of a model: its tensors, logits, loss and settings of generation.
+"""What transformers makes of a model: its tensors, logits and loss.
 
 torch and transformers are loaded here when they are called for; code in a model folder never runs.
 """
@@ -8,20 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.files import GENERATION, TOKENIZERS, LocalFolder
+from hfgrow.checkpoint.files import TOKENIZERS, LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.checkpoint.strict import read_json_object
 from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
 from hfgrow.console import Progress, counting
-from hfgrow.errors import (
-    GrowthError,
-    ModelError,
-    VerificationError,
-    foreign,
-    missing,
-    printable,
-    said,
-)
+from hfgrow.errors import GrowthError, ModelError, VerificationError, foreign, printable
 from hfgrow.growth.forward import ModelRole, logits_of
 from hfgrow.growth.loading import silence_transformers, skeleton, transformers_config
 from hfgrow.plan.families import FAMILIES
@@ -293,50 +284,3 @@ def _built(folder: Path) -> Any:
     model = skeleton(transformers_config(folder))
     model.tie_weights()
     return model
-
-
-def settle_generation(folder: Path, progress: Progress, *, ask_transformers: bool) -> None:
-    """Leave out the settings of generation if they would stop the model from loading.
-
-    Args:
-        folder: The grown model, which is not published yet.
-        progress: Told if they are left out, and why.
-        ask_transformers: Whether transformers loads them too.
-    """
-    if not (folder / GENERATION).is_file():
-        return
-    fault = _fault(folder, ask_transformers=ask_transformers)
-    if fault:
-        (folder / GENERATION).unlink()
-        progress.say(f"Note: {GENERATION} of the base was left out: {fault}")
-
-
-def check_generation(folder: Path) -> None:
-    """Refuse settings of generation that would stop a model from loading; none are fine.
-
-    Raises:
-        ModelError: They would.
-    """
-    if not (folder / GENERATION).is_file():
-        return
-    if fault := _fault(folder, ask_transformers=not missing(*TRANSFORMERS)):
-        raise ModelError(
-            fault if GENERATION in fault else f"{GENERATION}: {fault}",
-            hint="correct it, or remove it",
-        )
-
-
-def _fault(folder: Path, *, ask_transformers: bool) -> str:
-    try:
-        read_json_object(LocalFolder(folder), GENERATION)
-    except ModelError as error:
-        return str(error)
-    if not ask_transformers:
-        return ""
-    from transformers import GenerationConfig
-
-    try:
-        GenerationConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
-        return f"transformers refuses it: {said(error)}"
-    return ""

@@ -51,7 +51,6 @@ def logits_of(
     Args:
         plan: The model as the strict reader saw it in its folder.
         tokens: Token ids [1, num_tokens].
-        role: What it is.
         at_least: A dtype to compute in where that is finer. It says that this is a base, too,
             whose settings of generation are not asked.
         dtype: A dtype to compute in, finer or not.

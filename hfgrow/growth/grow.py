@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.compute.look import Look
+from hfgrow.checkpoint.compute.look import Look, Seen
 from hfgrow.checkpoint.files import LOCAL_BASE, MANIFEST, TOKENIZERS, Files, LocalFolder
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
@@ -21,13 +21,13 @@ from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.checkpoint.write import check_free_space, config_with, write, write_texts
 from hfgrow.console import Progress, counting, usual_progress
 from hfgrow.errors import OutputError, Text, UsageError, argument, missing, printable, require
-from hfgrow.growth.behaviour import TRANSFORMERS, settle_generation
+from hfgrow.growth.behaviour import TRANSFORMERS
 from hfgrow.growth.loading import COMPUTING, require_for
 from hfgrow.growth.models import base_name, files_of, folder_of, local_folder, locate
-from hfgrow.growth.publish import describes, hashed, known_files, push_files, visible_as
+from hfgrow.growth.publish import describes, hashed, push_files, visible_as
 from hfgrow.growth.request import Growth, GrowthRequest
 from hfgrow.growth.steps import check_steps, planned, suffix_of_steps
-from hfgrow.growth.verify import check_headers, compare_in_transformers
+from hfgrow.growth.verify import check_headers, compare_in_transformers, settle_generation
 from hfgrow.hub.cache import cached_snapshot
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
@@ -46,7 +46,7 @@ from hfgrow.lineage.manifest import (
 )
 from hfgrow.lineage.reading import read_manifest, told_by_config
 from hfgrow.plan.elsewhere import off_beat, zero_rows
-from hfgrow.plan.plan import GrowthPlan, is_computed
+from hfgrow.plan.plan import GrowthPlan
 
 
 def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
@@ -72,9 +72,6 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     if request.dry_run:
         return growth
     manifest = _begin_lineage(request, ref, growth, progress)
-    if any(map(is_computed, growth.plan.tensors.values())):
-        # OpenBLAS ends the process where it finds no memory: now, while nothing is written.
-        import_module("numpy")
     with (
         _looking(request, growth, manifest) as look,
         staged(out, overwrite=request.overwrite) as staging,
@@ -194,8 +191,10 @@ def _plan(
             where = "the base has" if cached_snapshot(ref) is None else "the cache holds"
             progress.say(f"Note: {where} no tokenizer, so the grown model has none")
     growth = draft(request, ref, base)
-    if not request.dry_run:
+    if not request.dry_run and growth.plan.computes:
         require_for(growth.plan)
+        # OpenBLAS ends the process where it finds no memory: now, while nothing is written.
+        import_module("numpy")
     with _only_noted(request, progress):
         check_free_space(growth.plan, growth.layout, out)
     name = target.repo_id.rpartition("/")[2] if target else name
@@ -225,7 +224,6 @@ def link_of(
     """Return the record of a growth; the hashes of what it has written are not known yet.
 
     Args:
-        request: What was asked for.
         ref: The base, resolved.
         growth: Its plan and layout.
         card: What the model card inherits of the base's.
@@ -286,12 +284,15 @@ def _begin_lineage(
 
 
 @contextmanager
-def _looking(request: GrowthRequest, growth: Growth, manifest: Manifest) -> Iterator[Look]:
-    """Read the base beside the writing for what has to be known of it: hashes, and NaN."""
+def _looking(request: GrowthRequest, growth: Growth, manifest: Manifest) -> Iterator[Look | None]:
+    """Read the base beside the writing for what has to be known of it, if anything: hashes, NaN."""
     wants_hashes = request.wants_proof or request.push or len(manifest.chain) > 1
     wants_hashes |= request.know_base
     files = manifest.link.base.files
     unknown = [name for name, file in files.items() if wants_hashes and file.sha256 is None]
+    if not unknown and not request.wants_proof:
+        yield None
+        return
     look = Look(
         growth.base,
         unknown,
@@ -306,7 +307,7 @@ def _write(
     request: GrowthRequest,
     growth: Growth,
     manifest: Manifest,
-    look: Look,
+    look: Look | None,
     staging: Path,
     progress: Progress,
 ) -> tuple[Growth, Manifest]:
@@ -316,7 +317,8 @@ def _write(
     with counting(progress, f"Writing {growth.name}", growth.layout.nbytes) as advance:
 
         def go_on(nbytes: int) -> None:
-            look.check()
+            if look is not None:
+                look.check()
             advance(nbytes)
 
         written = write(
@@ -328,13 +330,11 @@ def _write(
             advance=go_on,
         )
     growth = replace(growth, plan=plan, cloned_nbytes=written.cloned_nbytes)
-    return growth, manifest.with_result_files(
-        known_files(manifest.link.result.files, written.sha256)
-    )
+    return growth, manifest.with_result_hashes(written.sha256)
 
 
 def _know_base(
-    request: GrowthRequest, manifest: Manifest, look: Look, progress: Progress
+    request: GrowthRequest, manifest: Manifest, look: Look | None, progress: Progress
 ) -> tuple[Manifest, bool]:
     """Complete the lineage with what the bytes of the base have shown.
 
@@ -342,12 +342,12 @@ def _know_base(
         The lineage, which starts anew where that of the base tells of other weights; and whether
         logits can be measured.
     """
-    seen = look.result(progress)
+    seen = Seen({}) if look is None else look.result(progress)
     if seen.not_finite is not None:
         if not request.allow_nonfinite:
             raise seen.not_finite
         progress.say(f"Note: {seen.not_finite}; logits are not measured")
-    manifest = manifest.with_base_files(known_files(manifest.link.base.files, seen.sha256))
+    manifest = manifest.with_base_hashes(seen.sha256)
     earlier = manifest.chain[:-1]
     if earlier and not describes(replace(manifest, chain=earlier), manifest.link.base.files):
         progress.say(

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.files import REPO_NAME
 from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.errors import GrowthError, HubUnreachableError, TrainingError, UsageError, printable
-from hfgrow.lineage.records import DATASET, Benchmark, is_benchmark_name
+from hfgrow.lineage.records import Benchmark, is_benchmark_name
 
 # What Du et al. 2024 (https://arxiv.org/abs/2405.15319, Sec. 3.2) measure.
 PAPER_TASKS = (
@@ -48,7 +49,6 @@ def run_tasks(
     """Run tasks on a model.
 
     Args:
-        folder: The model.
         tasks: Names of tasks of the harness.
         device: Where it runs: `cpu`, `cuda:0`.
         batch_size: Sequences at once, or `auto`.
@@ -118,7 +118,7 @@ def _metrics(
     samples = content["n-samples"][task]
     effective, original = int(samples["effective"]), int(samples["original"])
     dataset = config.get("dataset_path")
-    on_hub = isinstance(dataset, str) and dataset not in _LOADERS and DATASET.fullmatch(dataset)
+    on_hub = isinstance(dataset, str) and dataset not in _LOADERS and REPO_NAME.fullmatch(dataset)
     named, split = config.get("dataset_name"), config.get("test_split")
     split = split or config.get("validation_split")
     version = content["versions"].get(task)

@@ -12,7 +12,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, foreign, require
 from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.plan import GrowthPlan, is_computed, stored_in
+from hfgrow.plan.plan import GrowthPlan, stored_in
 from hfgrow.plan.tensors import predictor_of
 
 _FLOATS = ("Infinity", "-Infinity", "NaN")
@@ -92,7 +92,6 @@ def loaded_model(folder: Path, config: Any, *, dtype: Any, **options: Any) -> An
     What transformers raises goes through.
 
     Args:
-        folder: Where it lies.
         config: As `transformers_config` gives it.
         dtype: That of its parameters, or "auto" for those they are stored in.
         options: What else `from_pretrained` is to know.
@@ -173,5 +172,5 @@ def require_for(plan: GrowthPlan) -> None:
     """
     if any(predictor_of(tensor.recipe) for tensor in plan.tensors.values()):
         require("computing tensors", *COMPUTING)
-    elif any(map(is_computed, plan.tensors.values())):
+    elif plan.computes:
         require("computing tensors", "numpy", extra=None)

@@ -69,6 +69,32 @@ def local_folder(ref: ModelRef, client: HubClient, progress: Progress) -> Path:
     return pull(ref, client, progress)
 
 
+def pulled(
+    model: str,
+    out: Path | None,
+    client: HubClient,
+    progress: Progress,
+    *,
+    revision: str | None,
+    overwrite: bool,
+) -> tuple[ModelRef, Path]:
+    """Return a model and its folder on this machine, which is a copy in `out` where that is given.
+
+    Raises:
+        GrowthError: There is no such model, it cannot be had, or `out` cannot be written.
+    """
+    from hfgrow.checkpoint.staging import check_target
+    from hfgrow.checkpoint.write import copy_model
+
+    ref = locate(model, revision, client, progress)
+    if out is None:
+        return ref, local_folder(ref, client, progress)
+    out = out.expanduser()
+    check_target(out, ref.path, overwrite=overwrite)
+    copy_model(local_folder(ref, client, progress), out, progress, overwrite=overwrite)
+    return ref, out
+
+
 def base_name(ref: ModelRef) -> str:
     """Return the short name of a model: the last part of its repository or folder, or its alias."""
     if ref.repo_id:
@@ -97,10 +123,8 @@ def base_folder(
 
     Args:
         folder: The grown model, if it lies on this machine.
-        manifest: Its lineage.
         given: What the user says the base is; None looks for it.
         client: For a base that lies on the Hub.
-        progress: Told how it goes on.
         root: Whether the root is wanted instead of the direct base.
 
     Raises:
@@ -134,9 +158,7 @@ def nearest_ancestor(
 
     Args:
         folder: The model, on this machine.
-        manifest: Its lineage.
         client: For an ancestor that lies on the Hub.
-        progress: Told how it goes on.
 
     Raises:
         ModelError: None is to be found.

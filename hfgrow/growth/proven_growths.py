@@ -65,7 +65,6 @@ def suggestion(plan: GrowthPlan, depth: int) -> str:
 
     Args:
         plan: The base, of a derived family.
-        depth: What was asked for.
     """
     return next((said for said, layer_map in _others(plan, depth) if fits(plan, layer_map)), "")
 

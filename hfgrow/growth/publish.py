@@ -30,10 +30,9 @@ from hfgrow.errors import (
     command,
     printable,
 )
-from hfgrow.growth.behaviour import check_generation
 from hfgrow.growth.models import base_folder, recorded
 from hfgrow.growth.reproduce import replay
-from hfgrow.growth.verify import check_provenance
+from hfgrow.growth.verify import check_generation, check_provenance
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import PushTarget, preflight
@@ -60,8 +59,6 @@ def publish(
     Args:
         folder: A model grown or trained by hfgrow, not changed since.
         repo: The target; None means a repository of the caller's named as the model.
-        client: The connection.
-        progress: Told how it goes on.
         private: The visibility of a new repository; None means as private as its ancestors.
         exist_ok: Whether a repository that hfgrow did not make may be pushed to.
         create_pr: Whether to open a pull request instead.
@@ -115,7 +112,6 @@ def record_training(folder: Path, note: str, progress: Progress) -> bool:
     Args:
         folder: The model, with the hfgrow.json of what it was trained from.
         note: What was done: data, tokens, program.
-        progress: Told how it goes on.
 
     Returns:
         Whether the card has it too: one that somebody edited stays as it is.
@@ -267,15 +263,6 @@ def describes(manifest: Manifest, files: Mapping[str, WeightFile]) -> bool:
     return known.keys() == files.keys() and all(is_same(known[n], files[n]) for n in files)
 
 
-def known_files(
-    files: Mapping[str, WeightFile], sha256: Mapping[str, str]
-) -> dict[str, WeightFile]:
-    """Return the records of weight files with the hashes that are known now."""
-    return {
-        name: replace(file, sha256=sha256.get(name, file.sha256)) for name, file in files.items()
-    }
-
-
 def hashed(
     folder: Path, files: Mapping[str, WeightFile], progress: Progress
 ) -> dict[str, WeightFile]:
@@ -293,7 +280,6 @@ def card_of(folder: Path, manifest: Manifest, repo_id: str | None) -> dict[str, 
 
     Args:
         folder: Where the model lies, with the picture of its loss and its recipe.
-        manifest: Its lineage.
         repo_id: Where it will be pushed, if that is known.
     """
     recipe = None

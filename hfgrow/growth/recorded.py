@@ -22,7 +22,6 @@ def recorded_base(config: Mapping[str, Any], link: Link, dtype: str) -> GrowthPl
 
     Args:
         config: The config of the grown model, of a family with a table.
-        link: How it was grown.
         dtype: The dtype of its tensors, in safetensors' words.
 
     Raises:

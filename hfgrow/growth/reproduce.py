@@ -191,7 +191,6 @@ def replay(
     """Apply the recorded steps of a link to its base.
 
     Args:
-        base: The plan of the base.
         link: The growth.
         maps: The folder with the maps of learned steps.
         is_draft: Whether the plan may lack those, as it is not carried out.

@@ -8,9 +8,7 @@ from hfgrow.console import count
 from hfgrow.growth.steps import Steps
 from hfgrow.hub.preflight import PushTarget
 from hfgrow.hub.push import Pushed
-from hfgrow.lineage.manifest import (
-    Manifest,
-)
+from hfgrow.lineage.manifest import Manifest
 from hfgrow.plan.plan import GrowthPlan
 
 

@@ -143,7 +143,6 @@ def scan(
     Gemma 2 and 3: halves of gains that are stored less 1 are rounded below float32.
 
     Args:
-        folder: The model.
         progress: Told what it costs, and how far it is.
         max_block: The most layers of a block.
         damped: Whether every pass through the block adds half.
@@ -363,8 +362,6 @@ def draw_scan(found: Scan, name: str, kind: str = "png") -> bytes:
     """Draw the change of the loss by the first layer of the block and its number of layers.
 
     Args:
-        found: The scan.
-        name: The model.
         kind: `png` or `svg`.
     """
     import numpy as np

@@ -187,7 +187,6 @@ def apply_step(
     Args:
         plan: The plan to grow.
         operator: A name in the table.
-        arguments: Its arguments by name.
         maps: The folder where the maps of learned growths lie.
         is_draft: Whether a plan will do whose maps are not there yet.
 
@@ -240,7 +239,6 @@ def planned(
     """Return the plan of the grown model.
 
     Args:
-        base: The plan of the base.
         steps: The operators to apply, in order.
         dtype: Convert every tensor, as config.json names dtypes.
         maps: The folder with the maps of learned steps.

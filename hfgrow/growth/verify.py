@@ -1,4 +1,4 @@
-"""Verify a model on disk: headers against the plan, bytes against the base, then transformers."""
+"""Verify a model on disk: headers, settings of generation, bytes against the base, transformers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,16 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from hfgrow.checkpoint.compute.chunks import (
-    Chunk,
-    chunks,
-    computed,
-    in_threads,
-    rows_of_files,
-)
+from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads, rows_of_files
 from hfgrow.checkpoint.compute.recipe_rows import Evaluator
-from hfgrow.checkpoint.files import LocalFolder, hash_file, opened, read_into
+from hfgrow.checkpoint.files import GENERATION, LocalFolder, hash_file, opened, read_into
 from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.strict import read_json_object
 from hfgrow.console import Progress, SaidBar, counting, say_loading, usual_progress
 from hfgrow.errors import (
     ModelError,
@@ -27,13 +22,9 @@ from hfgrow.errors import (
     listed,
     missing,
     printable,
+    said,
 )
-from hfgrow.growth.behaviour import (
-    TRANSFORMERS,
-    check_transformers_view,
-    measure,
-    rounding_of,
-)
+from hfgrow.growth.behaviour import TRANSFORMERS, check_transformers_view, measure, rounding_of
 from hfgrow.growth.loading import require_for
 from hfgrow.growth.models import base_folder
 from hfgrow.growth.reproduce import replay
@@ -93,6 +84,53 @@ def check_headers(folder: Path, plan: GrowthPlan) -> GrowthPlan:
                 f"planned was {printable(repr(plan.config.get(key)))}"
             )
     return found
+
+
+def settle_generation(folder: Path, progress: Progress, *, ask_transformers: bool) -> None:
+    """Leave out the settings of generation if they would stop the model from loading.
+
+    Args:
+        folder: The grown model, which is not published yet.
+        progress: Told if they are left out, and why.
+        ask_transformers: Whether transformers loads them too.
+    """
+    if not (folder / GENERATION).is_file():
+        return
+    fault = _fault(folder, ask_transformers=ask_transformers)
+    if fault:
+        (folder / GENERATION).unlink()
+        progress.say(f"Note: {GENERATION} of the base was left out: {fault}")
+
+
+def check_generation(folder: Path) -> None:
+    """Refuse settings of generation that would stop a model from loading; none are fine.
+
+    Raises:
+        ModelError: They would.
+    """
+    if not (folder / GENERATION).is_file():
+        return
+    if fault := _fault(folder, ask_transformers=not missing(*TRANSFORMERS)):
+        raise ModelError(
+            fault if GENERATION in fault else f"{GENERATION}: {fault}",
+            hint="correct it, or remove it",
+        )
+
+
+def _fault(folder: Path, *, ask_transformers: bool) -> str:
+    try:
+        read_json_object(LocalFolder(folder), GENERATION)
+    except ModelError as error:
+        return str(error)
+    if not ask_transformers:
+        return ""
+    from transformers import GenerationConfig
+
+    try:
+        GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        return f"transformers refuses it: {said(error)}"
+    return ""
 
 
 def check_provenance(
@@ -383,7 +421,6 @@ def compare_in_transformers(
         base: Folder of the base.
         grown: Folder of the grown model.
         plan: What it was grown by, and so what it promises.
-        progress: Told how it goes on.
         text: The probe text; None takes the one shipped with hfgrow.
         can_measure: Whether the numbers of the base allow logits.
 

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hfgrow.checkpoint.files import is_file_of_a_model
+from hfgrow.checkpoint.files import COMMIT, is_file_of_a_model
 from hfgrow.errors import HubUnreachableError, printable
 from hfgrow.hub.client import HubClient
 
-_SHA = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -46,7 +45,7 @@ class Listing:
 
 def is_sha(text: str) -> bool:
     """Say whether a text is a full commit hash."""
-    return _SHA.fullmatch(text) is not None
+    return COMMIT.fullmatch(text) is not None
 
 
 def list_commit(

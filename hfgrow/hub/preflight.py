@@ -58,7 +58,6 @@ def preflight(
         base: The model that is grown; the target must not be it.
         repo: `org/name`, a bare name in the caller's own namespace, or None for `default_name`.
         default_name: The name in the caller's namespace if `repo` is None.
-        client: The connection.
         private: Whether the target shall be private; None is as private as the base.
         exist_ok: Whether a repository that hfgrow did not make may be pushed to.
         create_pr: Whether the push shall open a pull request.

@@ -247,7 +247,6 @@ def is_same(
     """Compare a local file with what a listing says: size and SHA-256, or size and git id.
 
     Args:
-        path: The local file.
         remote: What the listing says.
         sha256: That of the local file, if it is known.
         advance: Called with the number of bytes as they are read.

@@ -43,8 +43,8 @@ def parse(name: str, revision: str | None = None, *, only_hub: bool = False) -> 
     if name.startswith(("hf://", "https://", "http://")):
         return _uri(name, revision)
     is_folder = not only_hub and os.path.isfile(os.path.join(name, "config.json"))
-    alias = load_aliases().get(name.casefold())
     is_demo = name.casefold() == DEMO
+    alias = None if is_demo else load_aliases().get(name.casefold())
     if not only_hub and os.path.isfile(name):
         raise UsageError(f"{shown(name)} is a file", hint="give the folder that holds it")
     if is_folder and (alias or is_demo):

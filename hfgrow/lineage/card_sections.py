@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hfgrow.checkpoint.files import LOSS_PICTURE, PICTURE, WIDTHS_PICTURE
+from hfgrow.checkpoint.files import LOSS_PICTURE, PICTURE, REPO_NAME, WIDTHS_PICTURE
 from hfgrow.console import count
 from hfgrow.errors import printable
 from hfgrow.lineage.describe import (
@@ -22,7 +22,7 @@ from hfgrow.lineage.drawings import GrownAxis, layer_picture, width_picture
 from hfgrow.lineage.kinds import as_phrase
 from hfgrow.lineage.ledger import Ledger, ledger, rows
 from hfgrow.lineage.manifest import Evaluated, Link, Manifest, TrainingLink, TrainingSource
-from hfgrow.lineage.records import DATASET, DEMO_TEXT, Benchmark
+from hfgrow.lineage.records import DEMO_TEXT, Benchmark
 from hfgrow.lineage.tables import markdown_table
 from hfgrow.plan.families.table import AXIS_KEYS
 from hfgrow.plan.operators import OPERATORS
@@ -113,7 +113,7 @@ def datasets(trainings: Sequence[TrainingLink]) -> list[str]:
     """Return the repositories of the datasets of the Hub that were trained on, each once."""
     found = (source.dataset for link in trainings for source in link.data)
     names = dict.fromkeys(
-        name for name in found if name and name != DEMO_TEXT and DATASET.fullmatch(name)
+        name for name in found if name and name != DEMO_TEXT and REPO_NAME.fullmatch(name)
     )
     return list(names)[:_MOST_DATASETS]
 

@@ -118,12 +118,7 @@ _TAKEN_FOR_GRANTED = {
 
 
 def describe_off_beat(found: OffBeat, model: str) -> str:
-    """Return what other programs have wrong, and the growth that they would have right.
-
-    Args:
-        found: What is off the beat.
-        model: The base as it is typed.
-    """
+    """Return what other programs have wrong, and the growth that they would have right."""
     told = (
         f"{_TAKEN_FOR_GRANTED[found.model_type]}. In this model they stand elsewhere, so there it "
         "computes something else, without a word"

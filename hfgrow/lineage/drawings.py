@@ -121,7 +121,6 @@ def width_picture(axes: Sequence[GrownAxis], title: str) -> str:
 
     Args:
         axes: The axes, one below the other.
-        title: The line above the picture.
     """
     parts: list[str] = []
     top = _TOP + 6.0

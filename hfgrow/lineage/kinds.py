@@ -141,7 +141,6 @@ def record(of: type, **given: FieldKind) -> FieldKind:
     default. Other keys are ignored.
 
     Args:
-        of: The dataclass.
         given: The kinds of the fields whose annotations do not say them, by name.
     """
 

@@ -56,7 +56,7 @@ from hfgrow.plan.elsewhere import OffBeat
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import MAX_STEPS
 from hfgrow.plan.operators.operator import MAX_SEED, is_argument
-from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, is_computed
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource
 from hfgrow.plan.promise import Measured
 from hfgrow.plan.tensors import CONFIG_DTYPES, Stored, predictor_of
 
@@ -302,6 +302,10 @@ class Manifest:
         """Return the manifest with a measurement in its last link, a growth."""
         return self._ending_in(replace(self.growth, measured=measured))
 
+    def with_result_hashes(self, sha256: Mapping[str, str]) -> "Manifest":
+        """Return the manifest with hashes of weight files of the model that are known now."""
+        return self.with_result_files(_hashed(self.files, sha256))
+
     def with_result_files(self, files: Mapping[str, WeightFile]) -> "Manifest":
         """Return the manifest with other records of the weight files of the model."""
         if self.trained_since:
@@ -309,9 +313,10 @@ class Manifest:
             return replace(self, elsewhere=(*self.elsewhere[:-1], last))
         return self._ending_in(replace(self.link, result=replace(self.link.result, files=files)))
 
-    def with_base_files(self, files: Mapping[str, WeightFile]) -> "Manifest":
-        """Return the manifest with other records of the weight files of the last link's base."""
-        return self._ending_in(replace(self.link, base=replace(self.link.base, files=files)))
+    def with_base_hashes(self, sha256: Mapping[str, str]) -> "Manifest":
+        """Return the manifest with hashes of the last link's base that are known now."""
+        base = replace(self.link.base, files=_hashed(self.link.base.files, sha256))
+        return self._ending_in(replace(self.link, base=base))
 
     def trained_elsewhere(self, note: str, files: Mapping[str, WeightFile]) -> "Manifest":
         """Return the manifest with one more training by another program, without benchmarks."""
@@ -339,6 +344,12 @@ class Manifest:
         for link in self.chain:
             current = tuple(current[i] if current else 0 for i in link.layer_map)
         return current
+
+
+def _hashed(files: Mapping[str, WeightFile], sha256: Mapping[str, str]) -> dict[str, WeightFile]:
+    return {
+        name: replace(file, sha256=sha256.get(name, file.sha256)) for name, file in files.items()
+    }
 
 
 def config_record(link: Link | TrainingLink) -> dict[str, object]:
@@ -454,7 +465,7 @@ def layout_files(layout: Layout) -> dict[str, WeightFile]:
 
 def versions_of_plan(plan: GrowthPlan) -> dict[str, str]:
     """Return the versions that a growth depends on; those of numpy and torch if they compute."""
-    numpy = ["numpy"] if any(map(is_computed, plan.tensors.values())) else []
+    numpy = ["numpy"] if plan.computes else []
     torch = ["torch"] if any(predictor_of(t.recipe) for t in plan.tensors.values()) else []
     return versions_of(*torch, *numpy, *(["transformers"] if plan.derived else []))
 

@@ -7,13 +7,7 @@ from typing import Any
 
 from hfgrow.checkpoint.files import LOSS_PICTURE
 from hfgrow.console import Progress
-from hfgrow.lineage.canvas import (
-    has_matplotlib,
-    open_corner,
-    panels,
-    picture_bytes,
-    plain_label,
-)
+from hfgrow.lineage.canvas import has_matplotlib, open_corner, panels, picture_bytes, plain_label
 
 Point = tuple[float, float]
 _INCHES = (8.0, 4.5)

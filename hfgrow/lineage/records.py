@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from hfgrow.checkpoint.files import COMMIT, REPO_NAME
 from hfgrow.checkpoint.strict import is_int
 from hfgrow.lineage.kinds import (
     LABEL,
@@ -39,18 +40,15 @@ from hfgrow.plan.promise import TOLERANCES, Measured
 MEASURED = "measured"
 # What a recipe calls the text that every Python carries; no dataset of the Hub.
 DEMO_TEXT = "demo"
-# The repository of a dataset; the oldest ones have no owner in their name.
-DATASET = re.compile(r"(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}", re.ASCII)
 _SPLIT = re.compile(r"[\w.-]{1,100}(\[(\d{1,3}%)?:(\d{1,3}%)?\])?", re.ASCII)
 _NAME = re.compile(r"[\w.,:@-]{1,100}", re.ASCII)
 _MAX_DEVICES = 1 << 24
 _REPO = re.compile(r"\w[\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
-_REVISION = re.compile(r"[0-9a-f]{40}")
 _WEIGHTS = re.compile(r"\w[\w.-]{0,200}\.safetensors", re.ASCII)
 
 Positive = Annotated[int, whole(1)]
 _Label = Annotated[str, LABEL]
-_Dataset = Annotated[str, text(DATASET)]
+_Dataset = Annotated[str, text(REPO_NAME)]
 _Name = Annotated[str, text(_NAME)]
 
 
@@ -154,7 +152,7 @@ class Model(Record):
     num_non_embedding_parameters: int
     files: Annotated[Mapping[str, WeightFile], _weight_files()]
     repo_id: Annotated[str, text(_REPO)] | None = None
-    revision: Annotated[str, text(_REVISION)] | None = None
+    revision: Annotated[str, text(COMMIT)] | None = None
     hidden_size: Positive | None = None
     intermediate_size: Positive | None = None
     num_attention_heads: Positive | None = None

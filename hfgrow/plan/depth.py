@@ -21,9 +21,9 @@ from typing import Any
 
 from hfgrow.errors import UsageError, growth, printable
 from hfgrow.plan.axes import AxisMap, Span, identity
+from hfgrow.plan.elsewhere import with_true_pattern
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.derived import DerivedFamily, pattern_of
-from hfgrow.plan.families.older import with_true_pattern
 from hfgrow.plan.families.rewrite import rewritten
 from hfgrow.plan.families.table import Family, Kind, Role, layer_of, layer_prefix
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan

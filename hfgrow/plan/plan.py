@@ -148,6 +148,11 @@ class GrowthPlan:
         """Whether every step so far promises the same function as the base."""
         return all(step.preserves_function for step in self.steps)
 
+    @property
+    def computes(self) -> bool:
+        """Whether the numbers of a tensor have to be computed; copies and zeros are bytes."""
+        return not all(tensor.is_copy or is_zero(tensor) for tensor in self.tensors.values())
+
 
 def in_place(base: GrowthPlan, step: GrowthStep) -> GrowthStep:
     """Return a step with the layer map of a growth that leaves the layers where they are."""
@@ -204,11 +209,6 @@ def with_dtype(plan: GrowthPlan, dtype: str | None) -> GrowthPlan:
     }
     keys = [key for key in ("dtype", "torch_dtype") if key in plan.config] or ["dtype"]
     return replace(plan, tensors=tensors, config={**plan.config, **dict.fromkeys(keys, dtype)})
-
-
-def is_computed(tensor: TensorPlan) -> bool:
-    """Say whether a tensor's numbers have to be computed; copies and zeros are bytes."""
-    return not tensor.is_copy and not is_zero(tensor)
 
 
 def is_zero(tensor: TensorPlan) -> bool:

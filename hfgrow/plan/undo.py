@@ -108,7 +108,6 @@ def undone(base: GrowthPlan, grown: GrowthPlan, found: GrowthPlan) -> GrowthPlan
 
     Args:
         base: The plan of the base, of which only names and shapes count.
-        grown: The growth of it.
         found: The grown model as it lies there now, the files and dtypes of the result.
 
     Raises:

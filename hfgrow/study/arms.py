@@ -277,7 +277,6 @@ def check_arms(study: StudyRecipe, arms: frozenset[str] | None) -> None:
     """Refuse arms that a study does not have.
 
     Args:
-        study: The study.
         arms: Their names; None takes all.
 
     Raises:

@@ -366,7 +366,6 @@ def draw_budget(budget: Budget, kind: str) -> bytes:
     """Draw the law at the budget's parameters, its bound, and the budget.
 
     Args:
-        budget: The budget.
         kind: `png` or `svg`.
     """
     import numpy as np

@@ -31,12 +31,10 @@ def recipe_text(
     """Return a recipe that spends a budget as it says.
 
     Args:
-        found: The budget.
         model: The base, as it was named.
         name: Its short name.
         config: What its config.json says of the layers.
         sources: What to train on.
-        command: What was typed for the budget.
 
     Raises:
         UsageError: No recipe can say it: a training is shorter than one sequence.

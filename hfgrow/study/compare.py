@@ -392,9 +392,7 @@ def tokenised(
     Args:
         folder: The base, whose tokenizer is used.
         out: The folder of the comparison.
-        train: The text to train on.
         validation: The text that is held out; without, a part of the other is.
-        client: The connection to the Hub.
         progress: Told how it goes on, and what a reader of the losses must know.
         plan: How the text will be read.
 

@@ -117,10 +117,6 @@ class Design:
 def design(study: StudyRecipe, out: Path) -> Design:
     """Return all runs of a study.
 
-    Args:
-        study: The study.
-        out: Its folder.
-
     Raises:
         UsageError: A run cannot be, or an arm ends as something else than the target.
     """
@@ -149,7 +145,6 @@ def selected(
     """Return only some arms and seeds of a design, and the bases that they need.
 
     Args:
-        whole: The design.
         arms: The arms; None takes all.
         seeds: The seeds; None takes all.
 
@@ -167,7 +162,6 @@ def begun(whole: Design, also: Collection[str] = ()) -> Design:
     """Return only the arms and seeds of a design that have a folder, and the bases that they need.
 
     Args:
-        whole: The design.
         also: Names of runs that are kept without one.
     """
     return _only(whole, lambda job: job.name in also or job.folder.exists())
@@ -281,7 +275,6 @@ def arm_stages(study: StudyRecipe, arm: Arm, seed: int) -> list[dict[str, Any]]:
     """Return what an arm does after its base: growths, and training that adds up to `D`.
 
     Args:
-        study: The study.
         arm: One of its arms that grow.
         seed: The seed of the run; growths that draw at random take it unless they name their own.
 
@@ -359,7 +352,6 @@ def costs_of(
     """Yield what every stage of training costs, and of growth that learns.
 
     Args:
-        recipe: The recipe.
         models: The model after each stage.
         num_base_stages: How many of its first stages are those of the base.
     """

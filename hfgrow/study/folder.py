@@ -164,7 +164,6 @@ class StudyFolder:
         """Write down where a run runs, unless that is where it ran last.
 
         Args:
-            name: The run.
             place: The command and the machine.
 
         Raises:
@@ -201,7 +200,6 @@ def held_for(path: Path, kind: str, *, is_one: Callable[[], bool]) -> Iterator[N
     """Hold a folder in the block, made if it is not there; one of something else is refused.
 
     Args:
-        path: The folder.
         kind: What it is of: a study, or a comparison.
         is_one: Whether that is what lies in it.
 
@@ -225,7 +223,6 @@ def tokenise(recipe: Recipe, tokens: Path, progress: Progress) -> dict[str, Any]
     Args:
         recipe: Of one of its runs.
         tokens: The folder of tokenised text.
-        progress: Told how it goes on.
 
     Returns:
         `train` and `validation`, of each text `label`, `num_tokens` and `fingerprint`; and `notes`,
@@ -379,7 +376,6 @@ def where_ran(design: Design, places: Mapping[str, Sequence[Mapping[str, Any]]])
     """Return the commands and machines that runs ran by, in the order of the runs.
 
     Args:
-        design: The runs.
         places: Where each ran, as the folder of the study has it.
     """
     found: list[tuple[Mapping[str, Any], list[str]]] = []

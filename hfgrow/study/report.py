@@ -121,11 +121,8 @@ def blocks(
     """Yield what stands in a report.
 
     Args:
-        design: The runs.
         found: What they measured.
         summed: What that comes to.
-        drawn: The pictures.
-        ran: Where the runs ran.
         text: What they read, as the folder of the study has it.
     """
     study = design.study

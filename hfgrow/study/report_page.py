@@ -74,8 +74,6 @@ def markdown(title: str, blocks: Iterable[Block], folder: str) -> str:
     """Return a page as Markdown.
 
     Args:
-        title: Its title.
-        blocks: What is on it.
         folder: Where the pictures lie, seen from the page.
     """
     parts = [f"# {_plain(title)}", *(_in_markdown(block, folder) for block in blocks)]

@@ -140,7 +140,6 @@ def results(design: Design, outcomes: Mapping[str, Outcome]) -> tuple[Result, ..
     """Read what the runs of all arms measured so far.
 
     Args:
-        design: The runs.
         outcomes: How runs ended, if they were just carried out.
     """
     return tuple(_result(job, outcomes.get(job.name)) for job in design.arms)

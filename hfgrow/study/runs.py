@@ -66,12 +66,10 @@ def run_study(
     """Carry out all runs of a study that are not done.
 
     Args:
-        design: The runs.
         folder: The folder of the study, which we hold.
         place: The command and the machine, for the record.
         num_parallel: How many run at a time.
         on_cpu: Whether accelerators are left alone.
-        progress: Told how it goes on.
 
     Returns:
         How each run ended, by its name.
@@ -283,7 +281,6 @@ def start_child(
     """Start a run whose folder is prepared.
 
     Args:
-        job: The run.
         recipe: Where its recipe is written to.
         script: The script that carries it out.
         scratch: Where it says how it ended.
@@ -342,7 +339,6 @@ def prepare_folder(job: StudyRun, tokens: Path) -> None:
     """Make the folder of a run that has none yet: empty, or forked from the run of its base.
 
     Args:
-        job: The run.
         tokens: The folder of tokenised text that all runs share.
 
     Raises:

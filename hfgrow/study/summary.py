@@ -125,7 +125,6 @@ def summary(design: Design, found: Sequence[Result], dead: Mapping[str, float]) 
     """Return the numbers of a study.
 
     Args:
-        design: The runs.
         found: What they measured.
         dead: The share of weights without a gradient, by arm.
     """

@@ -62,7 +62,6 @@ def recipe_file(name: str, client: HubClient, progress: Progress) -> Iterator[st
     Args:
         name: A file, a recipe of hfgrow's, the folder of a run or a trained model, or a trained
             model on the Hub.
-        client: The connection to the Hub.
         progress: Told what is read there.
 
     Raises:

@@ -26,7 +26,6 @@ def check_beforehand(recipe: Recipe, client: HubClient, *, resume: bool) -> None
     """Refuse a run whose base, tokenizer, text or output cannot be; nothing is fetched.
 
     Args:
-        recipe: The recipe.
         client: Asked what a name that nobody knows could mean.
         resume: Whether a run that lies in the output goes on.
 
@@ -89,7 +88,6 @@ def recipe_lines(
     """Yield what a recipe will do, stage by stage.
 
     Args:
-        recipe: The recipe.
         models: The model after each stage, if somebody looked.
         flops: What every stage of training costs, where that is known.
     """

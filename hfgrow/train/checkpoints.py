@@ -62,7 +62,6 @@ def save_checkpoint(
     """Write a checkpoint, then remove all but the newest `keep`.
 
     Args:
-        folder: Where the checkpoints of the run lie.
         step: Optimizer steps done; part of the name.
         files: Name of a safetensors file without suffix -> its tensors.
         state: Everything that is no tensor.
@@ -118,7 +117,6 @@ def latest_checkpoint(folder: Path, progress: Progress) -> Checkpoint | None:
     """Return the newest checkpoint that is whole, or None where there are none.
 
     Args:
-        folder: Where the checkpoints of the run lie.
         progress: Told how far the reading is, and which ones are passed over, and why.
 
     Raises:
@@ -299,7 +297,6 @@ def put_optimizer(
 
     Args:
         model: The transformers model whose parameters it has.
-        optimizer: The optimizer.
         state: By names of parameters; those that do not train are passed over.
         groups: What `group_state` returned; None leaves the groups as they are.
     """

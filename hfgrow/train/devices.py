@@ -281,7 +281,6 @@ def open_devices(recipe: Recipe, *, on_cpu: bool = False) -> Devices:
     """Let accelerate start, and compare what it made with the recipe.
 
     Args:
-        recipe: What was asked for.
         on_cpu: Whether to leave accelerators alone.
 
     Raises:

@@ -164,12 +164,9 @@ def same_bytes(
     """Return the same part of every text as each model's tokens.
 
     Args:
-        candidates: The models.
-        sources: The texts.
         max_tokens: The most tokens of a text, by the first model's tokenizer.
         cache: Where the tokens are to lie.
         client: The connection to the Hub, for texts.
-        progress: Told how it goes on.
 
     Raises:
         GrowthError: A text or a tokenizer cannot be read.
@@ -319,12 +316,9 @@ def prepared(
     """Check models and texts and tokenise the texts; the tokens stay as long as the block runs.
 
     Args:
-        candidates: The models.
-        sources: The texts.
         max_tokens: The most tokens of a text, by the first model's tokenizer.
         sequence_length: Tokens of a sequence; None takes up to 1024, as far as all models go.
         client: The connection to the Hub, for texts.
-        progress: Told how it goes on.
 
     Raises:
         GrowthError: A model or a text cannot be read or has no token to predict, or a model lacks
@@ -362,11 +356,6 @@ def prepared(
 
 def measured(ready: Prepared, device: torch.device, progress: Progress) -> Iterator[ModelLoss]:
     """Measure models on their texts, one model after the other, in float32; yield what they cost.
-
-    Args:
-        ready: The models and their texts.
-        device: Where they run.
-        progress: Told how it goes on.
 
     Raises:
         GrowthError: A model cannot be loaded, or has no finite loss on a text.

@@ -85,7 +85,6 @@ def export(run: Run, stage: Stage, target: Target, costs: Arithmetic, flops: flo
 
     Args:
         run: The run, at the end of the stage.
-        stage: The stage.
         target: Where to, and what it is.
         costs: What a token of the model costs.
         flops: What a token of the stage cost, where not everything trained.
@@ -172,14 +171,12 @@ def lineage_files(
 
     Args:
         run: The run, at the end of the stage.
-        train: The stage.
         plan: The model that the stage began with.
         staging: Where the weights of the result lie.
         names: Their files.
         base: Where that model comes from: `name`, and `repo_id` and `revision` if from the Hub.
         costs: What a token of the model costs.
         flops: What a token of the stage cost.
-        folder: The folder of the run.
         name: What the result is called.
         made_by: The recipe that lies beside the result, if one does.
     """

@@ -161,7 +161,6 @@ def utilization(tokens_per_s: float, flops_per_token: float, peak: float) -> flo
 
     Args:
         tokens_per_s: Tokens per second, of all devices together.
-        flops_per_token: FLOPs of one token.
         peak: FLOP/s of all devices together.
     """
     return tokens_per_s * flops_per_token / peak

@@ -18,8 +18,8 @@ from hfgrow.checkpoint.write import copy_side_files
 from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.errors import ModelError, UsageError, printable, said
 from hfgrow.growth.loading import built_model, config_of
+from hfgrow.plan.elsewhere import with_older_keys
 from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.older import with_older_keys
 from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
 from hfgrow.plan.tensors import Stored
 from hfgrow.train.recipe.parts import FreshModel
@@ -42,7 +42,6 @@ def write_weights(
     One is converted at a time, so that a second copy of the model is never in memory.
 
     Args:
-        folder: Where to.
         tensors: By name, on the CPU.
         converted: Returns what is written of a tensor, in `dtype`.
         dtype: That of all tensors in the files.
@@ -95,7 +94,6 @@ def write_fresh(fresh: FreshModel, tokenizer: Path, seed: int, target: Path) -> 
     """Write a model of random weights, as transformers initialises them.
 
     Args:
-        fresh: Its config.
         tokenizer: A model folder whose tokenizer it has.
         seed: Decides the weights.
         target: The folder to make.

@@ -284,8 +284,6 @@ def record_evaluation(run: Run, losses: tuple[HeldOutLoss, ...], when: str) -> N
     """Record what the held-out text cost where the run stands.
 
     Args:
-        run: The run.
-        losses: What it cost.
         when: `start`, `inside` or `end` of a stage, or `base` before a first growth.
     """
     at = run.position

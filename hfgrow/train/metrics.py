@@ -67,7 +67,6 @@ class Position:
         """Return the seconds that the rest of the stage takes; 0 where no two steps tell it.
 
         Args:
-            num_steps: Steps of the stage.
             begin: `stage_step` and `stage_seconds` where this session took the stage up: an earlier
                 one may have run at another speed.
         """

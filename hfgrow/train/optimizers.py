@@ -237,7 +237,6 @@ def trained_names(
 
     Args:
         tensors: The names of the model's tensors in files.
-        train: The stage.
         layer_map: The layer map of the last growth; None if nothing has grown.
         kept: As in `parameter_groups`.
         names: How these names are to be read.

@@ -95,7 +95,6 @@ def plan_stages(recipe: Recipe, base: GrowthPlan, growth: Link | None) -> Iterat
     """Walk the stages of a recipe over the plan of its base.
 
     Args:
-        recipe: The recipe.
         base: The plan of the model that it begins with.
         growth: The base's own last growth, if it has one.
 

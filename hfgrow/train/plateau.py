@@ -18,7 +18,6 @@ def has_ended(recipe: Recipe, train: Train, at: Position) -> bool:
     """Say whether a stage has nothing left to train.
 
     Args:
-        recipe: The recipe.
         train: The stage that the run stands in.
         at: Where the run stands.
     """
@@ -35,7 +34,6 @@ def is_at_plateau(
     trains at its peak: where the stage began and where its tokens end make no difference.
 
     Args:
-        recipe: The recipe.
         train: The stage that the run stands in.
         at: Where the run stands.
         evaluations: What was measured so far, as `Position.evaluations` holds it.

@@ -41,7 +41,6 @@ def launch_command(
 
     Args:
         script: The bundled script.
-        arguments: Its arguments.
         num_processes: Processes on all machines together.
         extra: What goes to `accelerate launch`, such as `--num_machines 2`.
 

@@ -6,9 +6,7 @@ from typing import Any
 
 from hfgrow.checkpoint.files import MANIFEST
 from hfgrow.console import Progress
-from hfgrow.errors import (
-    ModelError,
-)
+from hfgrow.errors import ModelError
 from hfgrow.growth.models import files_of
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef

@@ -60,7 +60,6 @@ class Schedule:
 
         Args:
             tokens: Tokens of the stage trained before the step.
-            batch_tokens: Tokens of the step.
         """
         return self.factor(tokens + batch_tokens / 2)
 
@@ -82,12 +81,7 @@ class Schedule:
 
 
 def schedule_of(train: Train, batch_tokens: int) -> Schedule:
-    """Return the schedule of a stage of a recipe.
-
-    Args:
-        train: The stage.
-        batch_tokens: Tokens of a step.
-    """
+    """Return the schedule of a stage of a recipe."""
     return Schedule(
         kind=train.schedule,
         # As many as are trained on: with those of the recipe the last step could have rate 0.

@@ -117,10 +117,7 @@ def make_stage(
     """Load a stage's model and make all that trains it.
 
     Args:
-        recipe: The recipe.
-        train: The stage.
         folder: The model that the stage begins with.
-        devices: The processes.
         layer_map: That of the last growth, if there was one.
         kept: Which entries are older than that, where it grew a width.
         masked_by: The growth whose mask opens in this stage, if one does.

@@ -34,13 +34,10 @@ def open_texts(
     """Open the text of a recipe, which the main process tokenises if nobody has.
 
     Args:
-        recipe: The recipe.
         base: The model that the run begins with.
         tokenizer: A model folder whose tokenizer is used.
         tokens: Where tokenised text lies.
-        devices: The processes.
         client: The connection to the Hub, for text that lies there.
-        progress: Told how it goes on.
         resume: Whether a run goes on: datasets are then of the commits that it began with.
 
     Raises:
@@ -100,8 +97,6 @@ def begun(
     """Return texts whose sequences begin as the family was trained with, or as is wanted.
 
     Args:
-        views: The texts.
-        model_type: The family.
         tokenizer: What they were tokenised with.
         bos: `sequence` or `document`; None is what the family was trained with.
 

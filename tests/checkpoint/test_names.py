@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.checkpoint.names import usual_names
-from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.read import read, usual_names
 from hfgrow.errors import ModelError
 from hfgrow.train.stage import load_model
 from tests.attacks.craft import add_tensor, drop_tensors, edit_config, read_raw, rename_tensors

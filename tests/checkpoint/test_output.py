@@ -24,7 +24,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hfgrow.checkpoint import copy, output, pages, write
+from hfgrow.checkpoint import output, pages, write
 from hfgrow.checkpoint.compute import chunks
 from hfgrow.checkpoint.files import file_stamp
 from hfgrow.checkpoint.header import BLOCK_NBYTES
@@ -523,10 +523,10 @@ def test_no_more_memory_is_taken_than_pages_may_have(
 def test_a_file_is_copied_in_every_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Way, nbytes: int
 ) -> None:
-    monkeypatch.setattr(copy, "_READ_NBYTES", 4 * BLOCK_NBYTES)
+    monkeypatch.setattr(output, "_READ_NBYTES", 4 * BLOCK_NBYTES)
     (tmp_path / "base").write_bytes(CONTENT[:nbytes])
     told: list[int] = []
     way(monkeypatch)
-    copy.copy_file(tmp_path / "base", tmp_path / "copy", told.append)
+    output.copy_file(tmp_path / "base", tmp_path / "copy", told.append)
     assert (tmp_path / "copy").read_bytes() == CONTENT[:nbytes]
     assert sum(told) == nbytes

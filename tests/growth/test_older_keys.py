@@ -10,8 +10,8 @@ from transformers import AutoConfig
 
 from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.plan.elsewhere import with_older_keys
 from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.older import with_older_keys
 from hfgrow.train.initial_weights import write_fresh
 from hfgrow.train.recipe.parts import FreshModel
 from tests.checkpoints import SIZES, TRAITS, MakeCheckpoint, edit_json

@@ -11,12 +11,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import UsageError
 from hfgrow.plan.operators.inserting import opt_deus
-from hfgrow.plan.tensors import (
-    Aligned,
-    Blend,
-    Fill,
-    gradient,
-)
+from hfgrow.plan.tensors import Aligned, Blend, Fill, gradient
 from tests.checkpoint.test_compute import evaluate
 from tests.checkpoints import MakeCheckpoint, tensors_of
 from tests.layer_plans import NORM, OUT, QUERY, plan_of, recipe, stored

@@ -14,8 +14,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
 
 from hfgrow.plan.depth import grown_config
-from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.refused import NOT_GROWN
+from hfgrow.plan.families import FAMILIES, NOT_GROWN
 from hfgrow.plan.families.table import Family, Kind, layer_of, layer_prefix
 from tests.checkpoints import SIZES, TRAITS, MakeCheckpoint, load, logits
 from tests.families import DENSE
@@ -168,7 +167,9 @@ def test_windows_are_off_where_transformers_turns_them_off(model_type: str) -> N
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 def test_a_branch_ends_in_its_projection_or_in_the_norm_behind_it(family: Family) -> None:
     ends = {
-        role.tensor.removesuffix(".bias").removesuffix(".weight") for role in family.branch_ends
+        role.tensor.removesuffix(".bias").removesuffix(".weight")
+        for role in family.layer
+        if role.ends_branch
     }
     if family.model_type == "glm4":
         assert ends == {"post_self_attn_layernorm", "post_mlp_layernorm"}
@@ -316,8 +317,8 @@ def silence(family: Family, layer: Any, kept: str = "") -> None:
     """Let the branches of a layer end in nothing; `kept` is left as it is."""
     tensors = dict(layer.named_parameters())
     with torch.no_grad():
-        for role in family.branch_ends:
-            if role.tensor in tensors and role.tensor != kept:
+        for role in family.layer:
+            if role.ends_branch and role.tensor in tensors and role.tensor != kept:
                 centred = role.kind is Kind.GAIN and family.centred_gains
                 tensors[role.tensor].fill_(-1 if centred else 0)
 
@@ -328,7 +329,7 @@ def test_a_layer_without_branch_ends_does_nothing_and_each_end_is_needed(
 ) -> None:
     family = FAMILIES[model_type]
     loaded = load(make_checkpoint(model_type))[0]
-    ends = [role.tensor for role in family.branch_ends]
+    ends = [role.tensor for role in family.layer if role.ends_branch]
     present = [name for name in ends if name in dict(loaded.model.layers[0].named_parameters())]
     assert len(present) in (2, 3, 4)
     for kept in ("", *present):

@@ -30,14 +30,7 @@ from hfgrow.train.planned_stages import plan_stages
 from hfgrow.train.recipe.recipe import recipe_of
 from hfgrow.train.recipe.stages import Train
 from hfgrow.train.stage import load_model
-from tests.checkpoints import (
-    MakeCheckpoint,
-    edit_json,
-    load,
-    probe,
-    tensors_of,
-    write_tokenizer,
-)
+from tests.checkpoints import MakeCheckpoint, edit_json, load, probe, tensors_of, write_tokenizer
 from tests.program import call_hfgrow
 from tests.train.runs import carry, losses, recipe, stop_after
 

@@ -20,14 +20,7 @@ from hfgrow.checkpoint.compute.recipe_rows import Evaluator, ReadRows
 from hfgrow.checkpoint.files import Files, read_into
 from hfgrow.errors import ModelError, argument, printable
 from hfgrow.plan.plan import GrowthPlan, TensorPlan, stored_in
-from hfgrow.plan.tensors import (
-    CONFIG_NAMES,
-    DTYPE_NBYTES,
-    Lift,
-    Recipe,
-    Stored,
-    leaves,
-)
+from hfgrow.plan.tensors import CONFIG_NAMES, DTYPE_NBYTES, Lift, Recipe, Stored, leaves
 
 # Few calls, and yet what is computed stays in the cache.
 _CHUNK_ELEMENTS = 1 << 19
@@ -88,7 +81,6 @@ def computed(
     """Compute the bytes of a chunk, rounded once, to nearest even.
 
     Args:
-        chunk: What to compute.
         evaluator: Computes its numbers.
         allow_nonfinite: Whether what is NaN or infinite in the base stays so.
         into: Where to, as many bytes as the chunk has; None allocates them.
@@ -161,7 +153,6 @@ def check_finite(
     """Read every weight of a checkpoint and refuse NaN and infinity.
 
     Args:
-        files: Where it lies.
         plan: What `read` returned for it.
         advance: Called with the number of bytes as they are read.
 

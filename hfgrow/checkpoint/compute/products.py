@@ -185,7 +185,6 @@ def predictor_steps(num_layers: int, rows: int, columns: int) -> tuple[int, floa
     """Return the steps, FLOPs and samples' numbers of the training of a predictor.
 
     Args:
-        num_layers: The layers of the base.
         rows: Rows of the matrix in each.
         columns: Its columns.
     """

@@ -80,7 +80,6 @@ class Evaluator:
 
         Args:
             out: Where to, an array as `stored_dtype` says.
-            recipe: What to compute.
             start: The first row.
             dtype: The dtype of `out`, in safetensors' words.
         """

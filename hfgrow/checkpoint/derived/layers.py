@@ -66,7 +66,6 @@ def difference(one: Traits, other: Traits, layer_map: Sequence[int], num_layers:
         one: Of the base.
         other: Of the grown model.
         layer_map: For every layer of the grown model the 0-based layer of the base.
-        num_layers: The depth of the base.
     """
     for name in {**one, **other}:
         old, new = one.get(name, ...), other.get(name, ...)

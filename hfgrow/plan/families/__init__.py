@@ -1,4 +1,4 @@
-"""The families hfgrow can grow: one table for each `model_type`."""
+"""The families hfgrow can grow, one table for each `model_type`, and those that it refuses."""
 
 from collections.abc import Mapping
 
@@ -16,12 +16,12 @@ from hfgrow.plan.families.llama_like import (
     IQUESTCODER,
     MINISTRAL,
     MINISTRAL3,
+    SMOLLM3,
 )
 from hfgrow.plan.families.minicpm3 import MINICPM3
 from hfgrow.plan.families.olmo2 import EXAONE4, OLMO2, OLMO3
 from hfgrow.plan.families.phi3 import PHI3
 from hfgrow.plan.families.qwen import HUNYUAN_V1_DENSE, QWEN2, QWEN3, SEED_OSS
-from hfgrow.plan.families.smollm3 import SMOLLM3
 from hfgrow.plan.families.table import Family
 
 
@@ -72,3 +72,22 @@ FAMILIES: Mapping[str, Family] = _Families(
         QWEN3_MOE,
     )
 )
+
+_REMOTE = "its code is not in transformers, and code in a model repository is never run"
+_SEES = "a model of text and images whose text layers hfgrow cannot grow inside it"
+_ENCODER = "no causal language model"
+# The model types that people will try and hfgrow does not grow, and why.
+NOT_GROWN: dict[str, str] = {
+    "idefics3": _SEES,
+    "kimi_k2": _REMOTE,
+    "llava": _SEES,
+    "mllama": _SEES,
+    "paligemma": _SEES,
+    "qwen2_5_vl": _SEES,
+    "qwen2_vl": _SEES,
+    "qwen3_vl": _SEES,
+    "reformer": "its layers are reversible and hand on two streams",
+    "rwkv": "its weights are divided by what follows the number of the layer",
+    "smolvlm": _SEES,
+    "t5": _ENCODER,
+}

@@ -21,14 +21,7 @@ from hfgrow.plan.families.llama import (
     POST_NORMS,
 )
 from hfgrow.plan.families.qwen import HEAD_NORMS
-from hfgrow.plan.families.table import (
-    Family,
-    Kind,
-    Role,
-    class_defaults,
-    last_is_full,
-    windowed,
-)
+from hfgrow.plan.families.table import Family, Kind, Role, class_defaults, last_is_full, windowed
 
 # The attention logits are divided by its root.
 QUERY_SCALAR = "query_pre_attn_scalar"

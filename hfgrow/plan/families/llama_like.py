@@ -6,6 +6,8 @@ queries that grow with their position.
 ERNIE 4.5, CWM, InternLM3, IQuest-Coder and Helium: Llama with other names or rules for what
 config.json leaves out. ERNIE 4.5 and Helium rotate neighbours.
 
+SmolLM3: Llama, some layers without rotary embeddings, told by a list that must follow the depth.
+
 Granite with sliding windows: Granite, and a sink for each head, which takes a share of its
 attention.
 """
@@ -82,6 +84,35 @@ CWM = replace(
     kv_heads_default=8,
     head_dim_default=128,
     derived_lists=first_is_full,
+)
+
+
+def rope_layers(config: Config) -> dict[str, list[Any]]:
+    """Derive `no_rope_layers` (1 means with rotary embeddings) and `layer_types`."""
+    num_layers = config["num_hidden_layers"]
+    interval = config.get("no_rope_layer_interval", 4)
+    with_rope = config.get("no_rope_layers") or [
+        int((i + 1) % interval != 0) for i in range(num_layers)
+    ]
+    windowed = config.get("use_sliding_window") and config.get("sliding_window") is not None
+    return {
+        "no_rope_layers": with_rope,
+        "layer_types": [
+            "sliding_attention" if windowed and not rope else "full_attention" for rope in with_rope
+        ],
+    }
+
+
+SMOLLM3 = replace(
+    LLAMA,
+    model_type="smollm3",
+    architecture="SmolLM3ForCausalLM",
+    class_defaults=class_defaults(vocab=128256, hidden=2048, ffn=11008, layers=36, heads=16),
+    tied_default=True,
+    kv_heads_default=4,
+    heads_divide_hidden=False,
+    per_layer_lists=("no_rope_layers", "layer_types"),
+    derived_lists=rope_layers,
 )
 
 

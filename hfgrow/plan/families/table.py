@@ -122,11 +122,6 @@ class Family:
     begins_with_bos: bool = False
 
     @property
-    def branch_ends(self) -> tuple[Role, ...]:
-        """The roles of a layer whose output is added to the residual stream."""
-        return tuple(role for role in self.layer if role.ends_branch)
-
-    @property
     def final_norm(self) -> Role:
         """The gain between the last layer and the head."""
         return next(role for role in self.outer if role.kind is Kind.GAIN)

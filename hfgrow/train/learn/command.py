@@ -232,11 +232,9 @@ def learn_maps(
     Args:
         base: What grows, in a folder here.
         arguments: What was asked for, complete.
-        corpus: The text.
         text: What to call it.
         folder: Where the file of the maps is put.
         device: Where to compute.
-        progress: Told how it goes on.
 
     Returns:
         The arguments with the maps, the text and what came out.

@@ -112,9 +112,7 @@ def fit(
     Args:
         model: The grown model as a function of them.
         initial: What they begin as; it stays as it is.
-        order: The text to learn from.
         validation: The text that decides which iterate is kept.
-        settings: How to learn.
         device: Where to compute.
         progress: Told the held-out losses.
 
@@ -249,7 +247,6 @@ def initial_maps(
     """Return every map of a growth as it begins, float32 [grown units, units of the base].
 
     Args:
-        base: The plan of the base.
         growth: Where the growth leads.
         arguments: The init and the seed.
     """

@@ -271,7 +271,6 @@ def refused(error: ValidationError, content: object, where: str) -> UsageError:
     Args:
         error: What pydantic found.
         content: The recipe as it was read.
-        where: How messages name the file.
     """
     faults = {_path(fault, content): fault for fault in reversed(error.errors(include_url=False))}
     # A list with a faulty entry is also called too short.

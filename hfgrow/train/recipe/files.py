@@ -86,7 +86,6 @@ def with_overrides(content: Mapping[Any, Any], overrides: Iterable[str]) -> dict
     """Return a recipe, as it was read, with values put in; the recipe itself stays as it is.
 
     Args:
-        content: The recipe.
         overrides: Each `path=value`. The path is keys and 0-based list indices between dots, such
             as `stages.0.train.tokens`; what it leads through is made where it is missing, and the
             index after the last appends. The value is YAML; an empty one is null.

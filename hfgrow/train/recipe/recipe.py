@@ -174,7 +174,6 @@ def recipe_of(content: Mapping[Any, Any], where: str = "the recipe") -> Recipe:
 
     Args:
         content: Its keys.
-        where: How messages name it.
 
     Raises:
         UsageError: It says what cannot be.
