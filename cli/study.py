@@ -116,8 +116,7 @@ def study(
         )
     folder.check_unchanged(whole.jobs)
     if dry_run:
-        console.say("Timing a few steps of the target")
-        estimated = estimate(plan, num_parallel=jobs, on_cpu=cpu)
+        estimated = estimate(plan, console, num_parallel=jobs, on_cpu=cpu)
         lines = broken(estimated.lines(), console.width, behind=6)
         console.result("\n".join(lines), estimated.to_json())
         return

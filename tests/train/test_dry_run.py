@@ -1,6 +1,7 @@
 """A dry run says what a recipe costs, and refuses what the run itself would refuse."""
 
 import json
+import re
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hfgrow.console import Silent
 from hfgrow.errors import GrowthError, UsageError
 from hfgrow.hub.client import HubClient
-from hfgrow.train import dry_run
+from hfgrow.train import dry_run, estimate
 from hfgrow.train.recipe.recipe import recipe_of
 from tests.train import runs
 
@@ -234,6 +235,17 @@ def test_json_has_all_that_the_table_says(tmp_path: Path) -> None:
     assert found["rate"]["is_measured"]
     assert found["stages"][0]["flops"] == found["flops"]
     assert found["recipe"]["optimizer"]["betas"] == [0.9, 0.95]
+
+
+def test_no_more_is_timed_than_there_is_time_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "_TIMING_S", 0.0)
+    found = looked_at(runs.recipe(tmp_path)).rate
+    assert found is not None
+    # The shortest step, one sequence of 32 tokens, is made even then.
+    assert re.fullmatch(r"measured on 32 tokens in \d+\.\d s, \d+ threads?", found.source)
+    assert found.flops_per_s > 0
 
 
 def test_a_warmup_of_what_is_new_is_refused_where_nothing_has_grown(tmp_path: Path) -> None:
