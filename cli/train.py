@@ -197,9 +197,8 @@ def _close(folder: Path, result: dict[str, Any], console: Console) -> dict[str, 
         rows.append(("may go", f"{size(sum(spare.values()))} of {kinds}: {clean_up}"))
     if made.url:
         rows.append(("Hub", f"{made.url} ({'private' if result['private'] else 'public'})"))
-    say_block(console, f"Finished: {printable(made.name)}", rows)
-    if not made.url:
-        console.say(f"Next: hfgrow push {shown}")
+    following = f"hfgrow {'lineage' if made.url else 'push'} {shown}"
+    say_block(console, f"Finished: {printable(made.name)}", rows, following)
     return {
         **result,
         "num_hidden_layers": made.num_hidden_layers,
