@@ -104,8 +104,6 @@ def push(
         create_pr=create_pr,
         dry_run=dry_run,
     )
-    for note in pushed.notes:
-        console.say(f"Note: {note}")
     name = printable(pushed.url.removeprefix(f"{client.endpoint}/"))
     done = "Would be pushed" if dry_run else "Pushed"
     if pushed.already:
@@ -116,6 +114,8 @@ def push(
         *([("commit", pushed.commit)] if pushed.commit else []),
     ]
     say_block(console, done, rows, None if dry_run else f"hfgrow lineage {name}")
+    for note in pushed.notes:
+        console.say(f"Note: {note}")
     if pushed.private is False and private is None and not pushed.already:
         console.say("Note: as public as its base; --private is for your eyes alone")
     console.result(
@@ -127,6 +127,7 @@ def push(
             "commit": pushed.commit or None,
             "already_pushed": pushed.already,
             "pull_request": pushed.pull_request,
+            "notes": list(pushed.notes),
             "dry_run": dry_run,
         },
     )

@@ -12,7 +12,7 @@ from hfgrow.checkpoint.files import GENERATION, TOKENIZERS, LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.strict import read_json_object
 from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
-from hfgrow.console import Progress, counting
+from hfgrow.console import Progress, counting, say_loading
 from hfgrow.errors import (
     GrowthError,
     ModelError,
@@ -311,15 +311,22 @@ def settle_generation(folder: Path, progress: Progress, *, ask_transformers: boo
         progress.say(f"Note: {GENERATION} of the base was left out: {fault}")
 
 
-def check_generation(folder: Path) -> None:
+def check_generation(folder: Path, progress: Progress) -> None:
     """Refuse settings of generation that would stop a model from loading; none are fine.
+
+    Args:
+        folder: The model.
+        progress: Told where transformers is loaded to look at them.
 
     Raises:
         ModelError: They would.
     """
     if not (folder / GENERATION).is_file():
         return
-    if fault := _fault(folder, ask_transformers=not missing(*TRANSFORMERS)):
+    asked = not missing(*TRANSFORMERS)
+    if asked:
+        say_loading(progress)
+    if fault := _fault(folder, ask_transformers=asked):
         raise ModelError(
             fault if GENERATION in fault else f"{GENERATION}: {fault}",
             hint="correct it, or remove it",
