@@ -224,16 +224,15 @@ def rate_of(
     """
     import torch
 
-    from hfgrow.train.flops import arithmetic, measured_on_cpu, peak_flops
+    from hfgrow.train.flops import arithmetic
 
-    peak = measured_on_cpu(_GEMM_SIZE, _seconds) if device.type == "cpu" else peak_flops(device)
-    if peak is None:
+    usual = usual_flops(device)
+    if usual is None:
         return None
-    share = _USUAL_MFU.get(device.type, _USUAL_MFU_ELSEWHERE)
     # Processes on CPUs part the cores among them, unless each was given a number of threads.
     is_shared = device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS")
     parts = recipe.world.processes if is_shared else 1
-    usual = share * peak / parts
+    usual /= parts
     tokens = recipe.micro_batch_size * recipe.data.sequence_length
     num_parameters = arithmetic(config, recipe.data.sequence_length).num_parameters
     is_small = all_trained_nbytes(num_parameters) <= _MOST_MODEL_NBYTES
@@ -248,7 +247,22 @@ def rate_of(
             is_measured=True,
         )
     what = "measured matrix products" if device.type == "cpu" else "the data sheet's peak"
-    return Rate(usual, f"assumed, {share:.0%} of {what}", is_measured=False)
+    return Rate(usual, f"assumed, {_share(device):.0%} of {what}", is_measured=False)
+
+
+def usual_flops(device: Any) -> float | None:
+    """Return the FLOP/s that models usually reach on a device; None where its peak is unknown.
+
+    On a CPU products are measured for it, which takes about a third of a second.
+    """
+    from hfgrow.train.flops import measured_on_cpu, peak_flops
+
+    peak = measured_on_cpu(_GEMM_SIZE, _seconds) if device.type == "cpu" else peak_flops(device)
+    return None if peak is None else _share(device) * peak
+
+
+def _share(device: Any) -> float:
+    return _USUAL_MFU.get(device.type, _USUAL_MFU_ELSEWHERE)
 
 
 def others_at_work() -> str:
