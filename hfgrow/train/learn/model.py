@@ -84,7 +84,7 @@ class LearnedModel:
         Args:
             batch: Tokens and targets, without a document mask.
             maps: Every map by name, on the device.
-            passed: Called behind each layer, and on the way back once more.
+            passed: Called at each layer, and on the way back once more.
         """
         tokens, targets = batch.input_ids.to(self._device), batch.targets.to(self._device)
         hidden = self._frozen[_source(self._embeddings)][tokens]
@@ -124,9 +124,10 @@ class LearnedModel:
         told: dict[str, Any],
         passed: Callable[[], None],
     ) -> Tensor:
+        # At its begin: on the way back it ends as soon as it has made what is needed.
+        passed()
         weights = self.layer_weights(i, maps)
         output: Tensor = functional_call(self._layers[i], weights, (hidden,), told, strict=True)
-        passed()
         return output
 
     def _grown(self, recipe: Recipe, maps: Maps) -> Tensor:
