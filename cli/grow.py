@@ -116,13 +116,19 @@ def _apply_command() -> Callable[..., None]:
     steps_argument = parameter_of("steps", _StepsArgument, inspect.Parameter.empty)
 
     def work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -> Growth:
-        from hfgrow.train.recipe.files import find_recipe
+        from hfgrow.train.recipe.files import find_recipe, shipped_recipes
 
         model, name = values["model"], values["steps"]
         if _is_file_of_steps(model) and not Path(name).is_file():
             # The order of earlier versions.
             model, name = name, model
-        file = find_recipe(name, "growths")
+        try:
+            file = find_recipe(name, "growths")
+        except UsageError as error:
+            if model.removesuffix(".yaml") in shipped_recipes("growths"):
+                words = shlex.join(["hfgrow", "apply", name, model])
+                raise UsageError(str(error), hint=f"the model comes first: {words}") from None
+            raise
         found = read_steps(file)
         request = replace(request, model=model, steps=found.steps)
         if found.passthrough:

@@ -181,7 +181,7 @@ def test_only_what_chosen_arms_need_is_left(tmp_path: Path) -> None:
         ({"sizes": ["small"]}, "sizes is no mapping of names to what they change", ""),
         ({"reference": "nobody"}, "reference is 'nobody'", ""),
         ({"seeds": [1, 1]}, "every seed once", ""),
-        ({"like": "nonsense"}, "there is no recipe nonsense", ""),
+        ({"like": "nonsense"}, "there is no study nonsense", ""),
     ],
 )
 def test_what_is_wrong_in_itself_is_one_line(

@@ -257,5 +257,10 @@ def test_a_warmup_of_what_is_new_is_refused_where_nothing_has_grown(tmp_path: Pa
 def test_a_stage_that_trains_a_part_alone_says_so(tmp_path: Path) -> None:
     last = {"tokens": 1024, "learning_rate": 1e-2, "trainable": "new", "new_warmup": 0.5}
     lines = planned(runs.recipe(tmp_path, stages=[*runs.GROWN[:2], {"train": last}]))
-    assert "learning rate 0.01, trainable new, new_warmup 0.5; " in lines[3]
+    said = r"learning rate 0\.01, trainable new \(what the last growth added: [\d,]+ parameters\), "
+    assert re.search(said + r"new_warmup 0\.5; ", lines[3])
     assert "trainable" not in lines[1]
+    last |= {"trainable": ["*.q_proj.*", "*.k_proj.*", "*norm*", "*.up_proj.*"], "new_warmup": None}
+    lines = planned(runs.recipe(tmp_path, stages=[*runs.GROWN[:2], {"train": last}]))
+    said = r", trainable \*\.q_proj\.\* \*\.k_proj\.\* \*norm\* and 1 more \([\d,]+ parameters\); "
+    assert re.search(said, lines[3])
