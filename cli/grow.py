@@ -125,9 +125,13 @@ def _apply_command() -> Callable[..., None]:
         try:
             file = find_recipe(name, "growths")
         except UsageError as error:
-            if model.removesuffix(".yaml") in shipped_recipes("growths"):
+            known = shipped_recipes("growths")
+            if model.removesuffix(".yaml") in known:
                 words = shlex.join(["hfgrow", "apply", name, model])
-                raise UsageError(str(error), hint=f"the model comes first: {words}") from None
+                error.hint = f"the model comes first: {words}"
+            elif not error.hint.startswith("did you mean"):
+                names = ", ".join(known)
+                error.hint = f"a file that holds such as [stack: {{g: 2}}], or one of {names}"
             raise
         found = read_steps(file)
         request = replace(request, model=model, steps=found.steps)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hfgrow.checkpoint.files import CARD, REPO_ID, LocalFolder
+from hfgrow.checkpoint.files import CARD, LocalFolder
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import count, size
 from hfgrow.errors import UsageError, command, printable
@@ -71,10 +71,11 @@ def verify(
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
     folder = Path(model).expanduser()
-    if not folder.exists() and (
-        REPO_ID.fullmatch(model) or model.startswith(("hf://", "https://"))
-    ):
-        folder = local_folder(locate(model, None, client, console), client, console)
+    if not folder.exists():
+        ref = locate(model, None, client, console)
+        # What has no lineage is refused before it is downloaded.
+        manifest_of(files_of(ref, client))
+        folder = local_folder(ref, client, console)
     outcome = verify_model(folder, client, console, base=base, text=probe_text_of(text))
     measured = outcome.measured
     if outcome.provenance is None:
@@ -221,8 +222,9 @@ def reproduce(
     outcome = reproduce_model(
         model, HubClient(token=token), console, revision=revision, root=root, out=out
     )
+    lines = [f"{name}: sha256 {digest}, equal" for name, digest in outcome.items()]
     console.result(
-        "\n".join(f"{name}: sha256 {digest}, equal" for name, digest in outcome.items()),
+        "\n".join(broken(lines, console.width, behind=2)),
         {"model": model, "sha256": dict(outcome), "ok": True},
     )
     if out is not None:

@@ -125,6 +125,8 @@ def train(
                 check_beforehand(loaded, client, resume=resume)
         for line in recipe_lines(loaded):
             console.say(line)
+        # In the process that is launched: here torch is never imported.
+        say_loading(console)
         arguments = [file]
         for override in overrides:
             arguments += ["--set", override]
