@@ -37,7 +37,7 @@ from hfgrow.growth.reproduce import replay
 from hfgrow.growth.verify import check_provenance
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
-from hfgrow.hub.preflight import PushTarget, preflight, target_id
+from hfgrow.hub.preflight import NOBODY, NOT_LOGGED_IN, PushTarget, preflight, target_id
 from hfgrow.hub.push import Pushed, push
 from hfgrow.lineage.card import MAX_RECIPE_NBYTES, card_files, drawings, licence_note
 from hfgrow.lineage.manifest import Link, Manifest, WeightFile, widths_of
@@ -101,10 +101,6 @@ def publish(
     return push_files(folder, proved, target, client, progress)
 
 
-# Stands for the account where nobody is logged in.
-_YOU = "YOU"
-
-
 def _planned(
     repo: str | None,
     manifest: Manifest,
@@ -113,7 +109,7 @@ def _planned(
     asked: Callable[[], PushTarget],
 ) -> Pushed:
     """Return where a push would go: as the Hub says, or as far as it is known without it."""
-    why = "nobody is logged in (hf auth login)"
+    why = NOT_LOGGED_IN
     if client.has_token:
         try:
             target = asked()
@@ -121,10 +117,10 @@ def _planned(
             why = str(error)
         else:
             return Pushed(f"{client.endpoint}/{target.repo_id}", "", private=target.private)
-    repo_id = target_id(repo, manifest.link.result.name, _YOU)
+    repo_id = target_id(repo, manifest.link.result.name, NOBODY)
     notes = [f"the Hub was not asked whether you may push there, nor what is there: {why}"]
-    if repo_id.startswith(f"{_YOU}/"):
-        notes.append(f"{_YOU} stands for the account that pushes")
+    if repo_id.startswith(f"{NOBODY}/"):
+        notes.append(f"{NOBODY} stands for the account that pushes")
     is_local = not any(link.base.repo_id for link in manifest.chain)
     if private is None and is_local:
         private = False

@@ -21,6 +21,8 @@ _ANOTHER = one_of(
     argument("repo", "NAME"), argument("create_pr"), argument("exist_ok", "to add to it")
 )
 _LOGIN = "hf auth login"
+# Stands for the account in the name of a repository where nobody is logged in, and why it does.
+NOBODY, NOT_LOGGED_IN = "YOU", f"nobody is logged in ({_LOGIN})"
 
 
 @dataclass(frozen=True)
