@@ -1,5 +1,6 @@
 """The commands `hfgrow data`: text tokenised for training, and checked."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,9 +98,12 @@ def prepare(
         ("where", shown),
         ("in a recipe", f"data: {{train: [{{path: {shown}}}], ...}}, with this tokenizer"),
     ]
-    say_block(console, "Tokenised", rows)
-    console.say(
-        f"Next: hfgrow train RECIPE --set data.train.0.path={shown}, or hfgrow data check {shown}"
+    typed = shlex.quote(shown)
+    say_block(
+        console,
+        "Tokenised",
+        rows,
+        f"hfgrow train RECIPE --set data.train.0.path={typed}, or hfgrow data check {typed}",
     )
     console.result(str(out), _document(out, files))
 

@@ -36,7 +36,7 @@ from . import options
 from .completion import growths
 from .operator_pages import example_of
 from .options import Step, extra_parameters, own_parameters, parameter_of, with_extra_steps
-from .terminal import OPTIONS, Console, broken
+from .terminal import OPTIONS, Console, broken, say_block
 
 _SHARED: dict[str, tuple[Any, Any]] = {
     "out": (options.OutOption, None),
@@ -116,13 +116,23 @@ def _apply_command() -> Callable[..., None]:
     steps_argument = parameter_of("steps", _StepsArgument, inspect.Parameter.empty)
 
     def work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -> Growth:
-        from hfgrow.train.recipe.files import find_recipe
+        from hfgrow.train.recipe.files import find_recipe, shipped_recipes
 
         model, name = values["model"], values["steps"]
         if _is_file_of_steps(model) and not Path(name).is_file():
             # The order of earlier versions.
             model, name = name, model
-        file = find_recipe(name, "growths")
+        try:
+            file = find_recipe(name, "growths")
+        except UsageError as error:
+            known = shipped_recipes("growths")
+            if model.removesuffix(".yaml") in known:
+                words = shlex.join(["hfgrow", "apply", name, model])
+                error.hint = f"the model comes first: {words}"
+            elif not error.hint.startswith("did you mean"):
+                names = ", ".join(known)
+                error.hint = f"a file that holds such as [stack: {{g: 2}}], or one of {names}"
+            raise
         found = read_steps(file)
         request = replace(request, model=model, steps=found.steps)
         if found.passthrough:
@@ -239,8 +249,7 @@ def _print(growth: Growth, request: GrowthRequest, console: Console) -> None:
         lines = broken(plan_text(growth).splitlines(), console.width, behind=16)
         console.result("\n".join(lines), {})
         return
-    for line in growth_text(growth):
-        console.say(line)
+    say_block(console, *growth_block(growth))
     for note in growth.pushed.notes if growth.pushed else ():
         console.say(f"Note: {note}")
     console.result(str(growth.out), growth_document(growth, dry_run=False))
@@ -277,7 +286,7 @@ def plan_text(growth: Growth) -> str:
         *_cost_lines(growth),
         f"function        {promise_of(growth)}",
         *_layer_lines(growth),
-        *_elsewhere(growth, "elsewhere       "),
+        *(f"elsewhere       {text}" for text in _elsewhere(growth)),
         f"output          {printable(growth.out, 200)}",
     ]
     if growth.target:
@@ -319,38 +328,35 @@ def _expert_lines(growth: Growth) -> list[str]:
     ]
 
 
-def growth_text(growth: Growth) -> list[str]:
-    """Return what a growth says at its end: at most ten lines, the last the next command."""
+def growth_block(growth: Growth) -> tuple[str, list[tuple[str, str]], str | None]:
+    """Return what a growth says at its end: a title, what was made, and the next command."""
     base, plan, out = growth.base, growth.plan, printable(growth.out, 200)
-    quoted = shlex.quote(out)
     one, two = count(base.num_parameters), count(plan.num_parameters)
     grown = (
         f"{base.num_hidden_layers} layers ({one} parameters) into {plan.num_hidden_layers} ({two})"
         if _changes_layers(growth)
         else f"{one} parameters into {two}"
     )
-    lines = [
-        f"Grew {grown} by {describe_steps(plan.steps)}",
-        f"  where     {out}, {size(growth.layout.nbytes)}{_shared(growth)}",
-        *([f"  layers    {_connections(growth)}"] if _changes_layers(growth) else []),
-        *([f"  width     {_changed(growth)}"] if _widths(growth) else []),
-        f"  function  {promise_of(growth)}",
-        *_measured(growth),
-        *_elsewhere(growth, "  elsewhere "),
-        f"  checked   {len(plan.tensors)} tensors against plan and family{_transformers(growth)}",
+    measured = growth.manifest.growth.measured if growth.manifest else None
+    rows = [
+        ("where", f"{out}, {size(growth.layout.nbytes)}{_shared(growth)}"),
+        *([("layers", _connections(growth))] if _changes_layers(growth) else []),
+        *([("width", _changed(growth))] if _widths(growth) else []),
+        ("function", promise_of(growth)),
+        *([("measured", measured_short(measured))] if measured else []),
+        *(("elsewhere", text) for text in _elsewhere(growth)),
+        (
+            "checked",
+            f"{len(plan.tensors)} tensors against plan and family{_transformers(growth)}",
+        ),
     ]
+    following: str | None = f"hfgrow {'push' if measured else 'verify'} {shlex.quote(out)}"
     if growth.pushed:
         state = "already there, nothing to push" if growth.pushed.already else "pushed"
         where = growth.pushed.pull_request or growth.pushed.url
-        lines.append(f"  Hub       {state}: {where} ({growth.pushed.visibility})")
-    following = (
-        f"hfgrow push {quoted}" if growth.manifest and growth.manifest.growth.measured else ""
-    )
-    if not growth.pushed:
-        lines.append(f"Next: {following or f'hfgrow verify {quoted}'}")
-    elif growth.target:
-        lines.append(f"Next: hfgrow lineage {growth.target.repo_id}")
-    return lines
+        rows.append(("Hub", f"{state}: {where} ({growth.pushed.visibility})"))
+        following = f"hfgrow lineage {growth.target.repo_id}" if growth.target else None
+    return f"Grew {grown} by {describe_steps(plan.steps)}", rows, following
 
 
 def growth_document(growth: Growth, *, dry_run: bool) -> dict[str, Any]:
@@ -426,15 +432,10 @@ def promise_of(growth: Growth) -> str:
     return "preserved" if growth.plan.preserves_function else "not preserved: a start for training"
 
 
-def _elsewhere(growth: Growth, begin: str) -> list[str]:
+def _elsewhere(growth: Growth) -> list[str]:
     """Return what other programs have wrong, if they have."""
     found = off_beat(growth.base, growth.plan)
-    return [] if found is None else [begin + describe_off_beat(found, "MODEL")]
-
-
-def _measured(growth: Growth) -> list[str]:
-    measured = growth.manifest.growth.measured if growth.manifest else None
-    return [f"  measured  {measured_short(measured)}"] if measured else []
+    return [] if found is None else [describe_off_beat(found, "MODEL")]
 
 
 def _transformers(growth: Growth) -> str:

@@ -1,5 +1,6 @@
 """Commands for what travels with hfgrow: recipes, short names of models, documentation."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from hfgrow.train.recipe.files import shipped_recipes, summary_of
 
 from . import options
 from .completion import all_recipes, documentation, pages
-from .terminal import Console, near, paragraphs
+from .terminal import Console, near, paragraphs, say_block
 
 # The command that takes a shipped recipe -> the folder where such recipes lie.
 _FOLDERS = {"train": "", "study": "studies", "apply MODEL": "growths"}
@@ -71,8 +72,8 @@ def recipes(
         raise OutputError(f"the file {shown} exists", hint="add --overwrite, or give another name")
     with translated(shown):
         replace_text(out, text)
-    console.say(f"{key}: {size(len(text.encode()))} in {shown}")
-    console.say(f"Next: hfgrow {command} {shown} --dry-run")
+    rows = [("where", f"{shown}, {size(len(text.encode()))}")]
+    say_block(console, f"Copied {key}", rows, f"hfgrow {command} {shlex.quote(shown)} --dry-run")
     console.result(str(out), {**document, "copied": str(out)})
 
 

@@ -46,17 +46,20 @@ def pull(
     client = HubClient(token=token)
     ref, folder = pulled(model, out, client, console, revision=revision, overwrite=overwrite)
     rows = [("commit", ref.revision)] if ref.revision else []
-    typed = shlex.quote(printable(model, 200))
-    following = f"Next: hfgrow stack {typed} --g 2, or another of hfgrow operators"
+    typed = shlex.quote(printable(out or model, 200))
+    following: str | None = f"hfgrow stack {typed} --g 2, or another of hfgrow operators"
+    notes = []
     try:
         plan = read(LocalFolder(folder))
     except ModelError as error:
-        following = f"Note: it is here, and cannot be grown: {error}"
+        following, notes = None, [f"Note: it is here, and cannot be grown: {error}"]
     else:
         what = f"{plan.num_hidden_layers} layers, {count(plan.num_parameters)} parameters"
         rows.insert(0, ("what", f"{what}, {size(plan.nbytes)}"))
-    say_block(console, f"Here: {printable(ref.label, 100)}", rows)
-    console.say(following)
+    rows.append(("where", printable(folder, 200)))
+    say_block(console, f"Here: {printable(ref.label, 100)}", rows, following)
+    for note in notes:
+        console.say(note)
     document = {"folder": str(folder), "repo": ref.repo_id, "revision": ref.revision}
     console.result(str(folder), document)
 
@@ -92,8 +95,6 @@ def push(
         create_pr=create_pr,
         dry_run=dry_run,
     )
-    for note in pushed.notes:
-        console.say(f"Note: {note}")
     name = printable(pushed.url.removeprefix(f"{client.endpoint}/"))
     done = "Would be pushed" if dry_run else "Pushed"
     if pushed.already:
@@ -103,11 +104,11 @@ def push(
         ("what", f"{len(pushed.files)} files, {size(sum(pushed.files.values()))}"),
         *([("commit", pushed.commit)] if pushed.commit else []),
     ]
-    say_block(console, done, rows)
+    say_block(console, done, rows, None if dry_run else f"hfgrow lineage {name}")
+    for note in pushed.notes:
+        console.say(f"Note: {note}")
     if pushed.private is False and private is None and not pushed.already:
         console.say("Note: as public as its base; --private is for your eyes alone")
-    if not dry_run:
-        console.say(f"Next: hfgrow lineage {name}")
     console.result(
         pushed.pull_request or pushed.url,
         {
@@ -117,6 +118,7 @@ def push(
             "commit": pushed.commit or None,
             "already_pushed": pushed.already,
             "pull_request": pushed.pull_request,
+            "notes": list(pushed.notes),
             "dry_run": dry_run,
         },
     )

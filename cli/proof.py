@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hfgrow.checkpoint.files import CARD, REPO_ID, LocalFolder
+from hfgrow.checkpoint.files import CARD, LocalFolder
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import count, size
 from hfgrow.errors import UsageError, command, printable
@@ -34,7 +34,7 @@ from hfgrow.lineage.manifest import Manifest, TrainingLink
 from hfgrow.lineage.reading import manifest_of
 
 from . import options
-from .terminal import Console, broken
+from .terminal import Console, broken, say_block
 
 # Of a text, no more than 512 tokens are looked at.
 _MAX_TEXT_NBYTES = 1 << 20
@@ -69,13 +69,15 @@ def verify(
     Of a trained model, whose weights nothing derives, the sha256 are compared with its record.
     """
     console = Console(as_json=json, quiet=quiet)
+    probe = probe_text_of(text)
     client = HubClient(token=token)
     folder = Path(model).expanduser()
-    if not folder.exists() and (
-        REPO_ID.fullmatch(model) or model.startswith(("hf://", "https://"))
-    ):
-        folder = local_folder(locate(model, None, client, console), client, console)
-    outcome = verify_model(folder, client, console, base=base, text=probe_text_of(text))
+    if not folder.exists():
+        ref = locate(model, None, client, console)
+        # What has no lineage is refused before it is downloaded.
+        manifest_of(files_of(ref, client))
+        folder = local_folder(ref, client, console)
+    outcome = verify_model(folder, client, console, base=base, text=probe)
     measured = outcome.measured
     if outcome.provenance is None:
         console.result(*_trained(folder, outcome))
@@ -221,10 +223,14 @@ def reproduce(
     outcome = reproduce_model(
         model, HubClient(token=token), console, revision=revision, root=root, out=out
     )
+    lines = [f"{name}: sha256 {digest}, equal" for name, digest in outcome.items()]
     console.result(
-        "\n".join(f"{name}: sha256 {digest}, equal" for name, digest in outcome.items()),
+        "\n".join(broken(lines, console.width, behind=2)),
         {"model": model, "sha256": dict(outcome), "ok": True},
     )
+    if out is not None:
+        kept = printable(out, 200)
+        say_block(console, "Rebuilt", [("where", kept)], f"hfgrow verify {shlex.quote(kept)}")
 
 
 def ungrow(
@@ -246,23 +252,25 @@ def ungrow(
     found = ungrow_model(folder, out, console, overwrite=overwrite)
     shown, link = printable(found.out, 200), found.link
     equal = "equal to that of the base" if not found.unproved else "not compared"
-    lines = [
+    rows = [
+        ("where", f"{shown}, {size(found.nbytes)}"),
+        ("sha256", f"{found.sha256}, {equal}"),
+    ]
+    if found.unproved:
+        rows.append(
+            (
+                "note",
+                f"{found.unproved}: whether an old weight has moved is not known, only that none "
+                "was to be trained",
+            )
+        )
+    say_block(
+        console,
         f"Took back {describe_steps(link.steps)}: {count(link.result.num_parameters)} parameters "
         f"into {count(found.num_parameters)}",
-        f"  where     {shown}, {size(found.nbytes)}",
-        f"  sha256    {found.sha256}, {equal}",
-        *(
-            [
-                f"  note      {found.unproved}: whether an old weight has moved is not known, only "
-                "that none was to be trained"
-            ]
-            if found.unproved
-            else []
-        ),
-        f"Next: hfgrow inspect {shlex.quote(shown)}",
-    ]
-    for line in broken(lines, console.width, behind=12):
-        console.say(line)
+        rows,
+        f"hfgrow inspect {shlex.quote(shown)}",
+    )
     document = {
         "out": str(found.out),
         "base": link.base.name,
@@ -298,8 +306,13 @@ def card(
         check_repo_id(repo)
     with translated(printable(folder, 200)):
         manifest = manifest_of(LocalFolder(folder))
-        for name, text in card_of(folder, manifest, repo).items():
+        made = card_of(folder, manifest, repo)
+        for name, text in made.items():
             replace_text(folder / name, text)
+    shown = printable(folder, 200)
+    rows = [("what", ", ".join(made)), ("where", shown)]
+    words = " ".join(shlex.quote(word) for word in filter(None, (shown, repo)))
+    say_block(console, "Written anew", rows, f"hfgrow push {words}")
     console.result(str(folder / CARD), {"card": str(folder / CARD)})
 
 

@@ -23,7 +23,7 @@ from hfgrow.train.recipe.speech import in_keys
 
 from . import options
 from .completion import listed_operators
-from .terminal import OPTIONS, Console, broken
+from .terminal import OPTIONS, Console, broken, say_block
 from .typed_steps import typed_step
 
 _STUDY_EXAMPLES = """\
@@ -116,8 +116,7 @@ def study(
         )
     folder.check_unchanged(whole.jobs)
     if dry_run:
-        console.say("Timing a few steps of the target")
-        estimated = estimate(plan, num_parallel=jobs, on_cpu=cpu)
+        estimated = estimate(plan, console, num_parallel=jobs, on_cpu=cpu)
         lines = broken(estimated.lines(), console.width, behind=6)
         console.result("\n".join(lines), estimated.to_json())
         return
@@ -134,8 +133,9 @@ def study(
         summed = write_report(reported, results(reported, outcomes), folder)
     for line in lines_of(summed):
         console.say(line)
+    page = printable(folder.path / "report.html", 200)
+    say_block(console, "Reported", [("where", page)], f"open {page} in a browser")
     console.result(str(folder.path / "report.html"), document_of(summed, folder.path))
-    console.say(f"Next: open {printable(folder.path / 'report.html', 200)} in a browser")
     if any(outcome.status != DONE for outcome in outcomes.values()):
         raise typer.Exit(8)
 
@@ -310,8 +310,13 @@ def compare(
     if keep:
         lines.append(f"kept: {place / WINNER}")
     console.result("\n".join(lines), document)
-    follow = f"hfgrow push {place / WINNER}" if keep else f"hfgrow {_grown_by(order[0], model)}"
-    console.say(f"Next: {printable(follow, 300)}")
+    follow = f"push {shlex.quote(str(place / WINNER))}" if keep else _grown_by(order[0], model)
+    say_block(
+        console,
+        f"Compared {len(found)} growths of {printable(base_name(ref))}",
+        [("where", printable(place, 200))],
+        f"hfgrow {printable(follow, 300)}",
+    )
 
 
 def _grown_by(best: "Probe", model: str) -> str:

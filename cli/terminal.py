@@ -10,11 +10,21 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from hfgrow.console import ProgressBar, SaidBar, Silent, for_terminal, terminal_width, wrapped
+from hfgrow.console import (
+    ProgressBar,
+    SaidBar,
+    Silent,
+    duration,
+    for_terminal,
+    terminal_width,
+    wrapped,
+)
 from hfgrow.errors import GrowthError, Speech, command, option, printable, redacted
 
 # What is over sooner shows no bar.
 _MOMENT_S = 0.5
+# Of a shorter time tenths are told.
+_LEAST_S, _SHORT_S = 0.1, 10.0
 # The first words of lines, and how a terminal shows them: red, yellow, bold.
 _COLOURS = {"Error": "1;31", "Note": "33", "Hint": "1", "Next": "1;32"}
 _TRUE = ("1", "ON", "YES", "TRUE")
@@ -42,6 +52,15 @@ class Console:
         self.as_json = as_json
         self.quiet = quiet or as_json
         self._said: set[str] = set()
+        self._begun_s = time.monotonic()
+
+    @property
+    def took(self) -> str:
+        """How long the command has run."""
+        seconds = time.monotonic() - self._begun_s
+        if seconds < _LEAST_S:
+            return f"less than {_LEAST_S} s"
+        return f"{seconds:.1f} s" if seconds < _SHORT_S else duration(seconds)
 
     @property
     def width(self) -> int | None:
@@ -144,12 +163,23 @@ def paragraphs(rows: Iterable[tuple[str, str]], width: int | None, *, indent: in
     return lines
 
 
-def say_block(console: Console, title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Say on stderr what a command has made: a title, and below it what, where and how long."""
+def say_block(
+    console: Console, title: str, rows: Iterable[tuple[str, str]], following: str | None = None
+) -> None:
+    """Say on stderr what a command has made: what, where, how long it took, and what to type next.
+
+    Args:
+        console: Where it is said.
+        title: The first line.
+        rows: What stands below it; how long it took is the last of them.
+        following: The next command, if there is one.
+    """
     width = terminal_width() if sys.stderr.isatty() else None
     console.say(title)
-    for line in paragraphs(rows, width, indent=2):
+    for line in paragraphs([*rows, ("took", console.took)], width, indent=2):
         console.say(line)
+    if following is not None:
+        console.say(f"Next: {following}")
 
 
 def broken(lines: Iterable[str], width: int | None, *, behind: int) -> list[str]:

@@ -125,6 +125,8 @@ def train(
                 check_beforehand(loaded, client, resume=resume)
         for line in recipe_lines(loaded):
             console.say(line)
+        # In the process that is launched: here torch is never imported.
+        say_loading(console)
         arguments = [file]
         for override in overrides:
             arguments += ["--set", override]
@@ -197,9 +199,8 @@ def _close(folder: Path, result: dict[str, Any], console: Console) -> dict[str, 
         rows.append(("may go", f"{size(sum(spare.values()))} of {kinds}: {clean_up}"))
     if made.url:
         rows.append(("Hub", f"{made.url} ({'private' if result['private'] else 'public'})"))
-    say_block(console, f"Finished: {printable(made.name)}", rows)
-    if not made.url:
-        console.say(f"Next: hfgrow push {shown}")
+    following = f"hfgrow {'lineage' if made.url else 'push'} {shown}"
+    say_block(console, f"Finished: {printable(made.name)}", rows, following)
     return {
         **result,
         "num_hidden_layers": made.num_hidden_layers,

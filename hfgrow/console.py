@@ -129,9 +129,9 @@ class Pace:
         self._next_s = self._begun_s + _FIRST_S
 
     def due(self, done: int) -> str | None:
-        """Return what is done and the time left at the speed so far; None between two lines."""
+        """Return what is done and the time left; None between two lines, and when all is done."""
         now_s = time.monotonic()
-        if now_s < self._next_s:
+        if now_s < self._next_s or done >= self._total:
             return None
         passed_s = now_s - self._begun_s
         self._next_s = now_s + min(max(_INTERVAL_S, _SHARE * passed_s), _LONGEST_INTERVAL_S)

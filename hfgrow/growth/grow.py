@@ -31,7 +31,7 @@ from hfgrow.growth.verify import check_headers, compare_in_transformers, settle_
 from hfgrow.hub.cache import cached_snapshot
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
-from hfgrow.hub.preflight import PushTarget, preflight
+from hfgrow.hub.preflight import NOBODY, NOT_LOGGED_IN, PushTarget, preflight, target_id
 from hfgrow.lineage import card
 from hfgrow.lineage.card_metadata import inherited
 from hfgrow.lineage.manifest import (
@@ -64,7 +64,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
     progress = progress or usual_progress()
     client = HubClient(token=request.token)
     ref, name, out = _resolve(request, client, progress)
-    target = _preflight(request, ref, name, client)
+    target = _preflight(request, ref, name, client, progress)
     _check_output(request, ref, out, progress)
     with _without_collecting():
         base = _headers(request, ref, client, progress)
@@ -104,10 +104,14 @@ def _usual_name(request: GrowthRequest, ref: ModelRef) -> str:
 
 
 def _preflight(
-    request: GrowthRequest, ref: ModelRef, name: str, client: HubClient
+    request: GrowthRequest, ref: ModelRef, name: str, client: HubClient, progress: Progress
 ) -> PushTarget | None:
     """Ask the Hub whether the push can succeed, if there is to be one."""
     if not request.push:
+        return None
+    if request.dry_run and not client.has_token:
+        repo_id = target_id(request.repo, name, NOBODY)
+        progress.say(f"Note: the Hub was not asked about a push to {repo_id}: {NOT_LOGGED_IN}")
         return None
     if ref.path is not None:
         seen = visible_as(ref.label, read_manifest(ref.path), client)

@@ -1,7 +1,7 @@
 """Push a grown or trained model: the files that hfgrow wrote, as it wrote them, and no others."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from hfgrow.console import Progress, counting
 from hfgrow.errors import (
     GrowthError,
     HubRefusedError,
+    HubUnreachableError,
     ModelError,
     UsageError,
     VerificationError,
@@ -35,7 +36,7 @@ from hfgrow.growth.reproduce import replay
 from hfgrow.growth.verify import check_generation, check_provenance
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
-from hfgrow.hub.preflight import PushTarget, preflight
+from hfgrow.hub.preflight import NOBODY, NOT_LOGGED_IN, PushTarget, preflight, target_id
 from hfgrow.hub.push import Pushed, push
 from hfgrow.lineage.card import MAX_RECIPE_NBYTES, card_files, drawings, licence_note
 from hfgrow.lineage.manifest import Link, Manifest, WeightFile, widths_of
@@ -62,33 +63,65 @@ def publish(
         private: The visibility of a new repository; None means as private as its ancestors.
         exist_ok: Whether a repository that hfgrow did not make may be pushed to.
         create_pr: Whether to open a pull request instead.
-        dry_run: Whether nothing is sent, and nothing written here; there is no commit then.
+        dry_run: Whether nothing is sent, and nothing written here; there is no commit then. Without
+            a login or an answer the plan is made of what lies here.
 
     Raises:
         ModelError: The folder was not made by hfgrow, or its weights were changed since.
         GrowthError: The Hub refuses, does not answer, or changed meanwhile.
     """
     manifest = manifest_of(LocalFolder(folder))
-    base = manifest.link.base
-    ref = replace(visible_as(base.name, manifest, client), repo_id=base.repo_id)
-    target = preflight(
-        ref,
-        repo,
-        manifest.link.result.name,
-        client,
-        private=private,
-        exist_ok=exist_ok,
-        create_pr=create_pr,
-    )
+
+    def asked() -> PushTarget:
+        base = manifest.link.base
+        return preflight(
+            replace(visible_as(base.name, manifest, client), repo_id=base.repo_id),
+            repo,
+            manifest.link.result.name,
+            client,
+            private=private,
+            exist_ok=exist_ok,
+            create_pr=create_pr,
+        )
+
+    if dry_run:
+        found = _planned(repo, manifest, client, private, asked)
+        read(LocalFolder(folder))
+        check_generation(folder, progress)
+        return replace(found, files=_sizes(folder, manifest))
+    target = asked()
     # Config, index and headers must still agree; the weights themselves are hashed next.
     read(LocalFolder(folder))
-    check_generation(folder)
-    if dry_run:
-        url = f"{client.endpoint}/{target.repo_id}"
-        return replace(Pushed(url, ""), private=target.private, files=_sizes(folder, manifest))
+    check_generation(folder, progress)
     proved = unchanged(folder, manifest, progress)
     _write_down(folder, manifest, proved, target.repo_id)
     return push_files(folder, proved, target, client, progress)
+
+
+def _planned(
+    repo: str | None,
+    manifest: Manifest,
+    client: HubClient,
+    private: bool | None,
+    asked: Callable[[], PushTarget],
+) -> Pushed:
+    """Return where a push would go: as the Hub says, or as far as it is known without it."""
+    why = NOT_LOGGED_IN
+    if client.has_token:
+        try:
+            target = asked()
+        except HubUnreachableError as error:
+            why = str(error)
+        else:
+            return Pushed(f"{client.endpoint}/{target.repo_id}", "", private=target.private)
+    repo_id = target_id(repo, manifest.link.result.name, NOBODY)
+    notes = [f"the Hub was not asked whether you may push there, nor what is there: {why}"]
+    if repo_id.startswith(f"{NOBODY}/"):
+        notes.append(f"{NOBODY} stands for the account that pushes")
+    is_local = not any(link.base.repo_id for link in manifest.chain)
+    if private is None and is_local:
+        private = False
+    return Pushed(f"{client.endpoint}/{repo_id}", "", private=private, notes=tuple(notes))
 
 
 def write_benchmarks(folder: Path, found: Sequence[Benchmark], progress: Progress) -> bool:

@@ -8,6 +8,7 @@
 import difflib
 import json
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from typing import Any
 from hfgrow.checkpoint.derived.grown import checked
 from hfgrow.checkpoint.learned_maps import open_maps
 from hfgrow.checkpoint.strict import parse_yaml, read_bounded
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import UsageError, command, printable
 from hfgrow.growth.mergekit import Passthrough, of_slices
 from hfgrow.growth.proven_growths import check_proven, with_suggestion
 from hfgrow.plan.operators import ALL_OPERATORS, MAX_STEPS, OPERATORS, apply
@@ -70,9 +71,12 @@ def read_steps(path: Path | Traversable) -> StepsFile:
         kind = type(content).__name__
         kind = {"dict": "a mapping", "str": "a text"}.get(kind, f"a {kind}")
         found = "nothing" if content in (None, []) else kind
+        trains = isinstance(content, dict) and "stages" in content
         raise UsageError(
             f"the steps {shown} hold {found}, not a list of operators",
-            hint="such as: - stack: {g: 2}",
+            hint=f"a recipe with stages is run by {command(f'train {shlex.quote(shown)}')}"
+            if trains
+            else "such as: - stack: {g: 2}",
         )
     if len(content) > MAX_STEPS:
         raise UsageError(f"the steps {shown} are {len(content)}, more than {MAX_STEPS}")

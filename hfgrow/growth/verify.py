@@ -102,15 +102,22 @@ def settle_generation(folder: Path, progress: Progress, *, ask_transformers: boo
         progress.say(f"Note: {GENERATION} of the base was left out: {fault}")
 
 
-def check_generation(folder: Path) -> None:
+def check_generation(folder: Path, progress: Progress) -> None:
     """Refuse settings of generation that would stop a model from loading; none are fine.
+
+    Args:
+        folder: The model.
+        progress: Told where transformers is loaded to look at them.
 
     Raises:
         ModelError: They would.
     """
     if not (folder / GENERATION).is_file():
         return
-    if fault := _fault(folder, ask_transformers=not missing(*TRANSFORMERS)):
+    asked = not missing(*TRANSFORMERS)
+    if asked:
+        say_loading(progress)
+    if fault := _fault(folder, ask_transformers=asked):
         raise ModelError(
             fault if GENERATION in fault else f"{GENERATION}: {fault}",
             hint="correct it, or remove it",

@@ -21,6 +21,8 @@ _ANOTHER = one_of(
     argument("repo", "NAME"), argument("create_pr"), argument("exist_ok", "to add to it")
 )
 _LOGIN = "hf auth login"
+# Stands for the account in the name of a repository where nobody is logged in, and why it does.
+NOBODY, NOT_LOGGED_IN = "YOU", f"nobody is logged in ({_LOGIN})"
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def preflight(
     """
     caller = _caller(client)
     name = str(caller["name"])
-    repo_id = _target_id(repo, default_name, name)
+    repo_id = target_id(repo, default_name, name)
     if base.repo_id is not None and repo_id.casefold() == base.repo_id.casefold():
         raise UsageError(
             f"{repo_id} is the base itself, which a push would overwrite",
@@ -123,7 +125,12 @@ def may_write_somewhere(token: dict[str, Any]) -> bool:
     return any("repo.write" in scope for scope in [*scopes, rights.get("global") or []])
 
 
-def _target_id(repo: str | None, default_name: str, name: str) -> str:
+def target_id(repo: str | None, default_name: str, name: str) -> str:
+    """Return the repository that is meant, of the caller of a name where none is given.
+
+    Raises:
+        UsageError: The name cannot be.
+    """
     repo_id = repo if repo and "/" in repo else f"{name}/{repo or default_name}"
     if repo_id.startswith("-") or "/-" in repo_id:
         raise UsageError(

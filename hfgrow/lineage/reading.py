@@ -41,7 +41,9 @@ def manifest_of(files: Files) -> Manifest:
         UsageError: This is the folder of a run.
     """
     if files.folder and not Path(files.folder).is_dir():
-        raise ModelError(f"there is no folder {files.label}")
+        raise ModelError(
+            f"there is no folder {files.label}", hint=f"name that of a model with {MANIFEST}"
+        )
     if isinstance(files, LocalFolder):
         refuse_run(files.path)
     if MANIFEST not in files.names():

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hfgrow.console import count, duration
+from hfgrow.console import Progress, count, duration
 from hfgrow.lineage.tables import text_table
 from hfgrow.study.accounting import total
 from hfgrow.study.design import Design, StudyRun
@@ -89,11 +89,12 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(design: Design, *, num_parallel: int, on_cpu: bool) -> Estimate:
+def estimate(design: Design, progress: Progress, *, num_parallel: int, on_cpu: bool) -> Estimate:
     """Return what a study will take.
 
     Args:
         design: Its runs.
+        progress: Told where steps of the largest are timed.
         num_parallel: How many run at a time.
         on_cpu: Whether accelerators are left alone.
     """
@@ -109,7 +110,7 @@ def estimate(design: Design, *, num_parallel: int, on_cpu: bool) -> Estimate:
         for job in design.jobs
     )
     largest = max(design.jobs, key=lambda job: job.costs[-1].num_parameters)
-    rate = _rate(largest, design, num_parallel=num_parallel, on_cpu=on_cpu)
+    rate = _rate(largest, design, progress, num_parallel=num_parallel, on_cpu=on_cpu)
     if rate is None:
         return Estimate(design.study.name, runs, None, "", None, num_parallel)
     cost = largest.costs[-1]
@@ -129,7 +130,9 @@ def _share_of_evaluation(job: StudyRun) -> float:
     return texts * evaluation.tokens / evaluation.every_tokens / 3
 
 
-def _rate(job: StudyRun, design: Design, *, num_parallel: int, on_cpu: bool) -> Rate | None:
+def _rate(
+    job: StudyRun, design: Design, progress: Progress, *, num_parallel: int, on_cpu: bool
+) -> Rate | None:
     """Return how fast the target trains with the cores that a run gets."""
     import torch
 
@@ -139,6 +142,7 @@ def _rate(job: StudyRun, design: Design, *, num_parallel: int, on_cpu: bool) -> 
         return rate_of(
             job.recipe,
             fresh_plan(numbers_in(design.study.model)).config,
+            progress,
             flops_per_token=job.costs[-1].exact_flops,
             device=device_of(on_cpu=on_cpu),
         )

@@ -75,6 +75,11 @@ class StageModel(Protocol):
         ...
 
     @property
+    def num_trained(self) -> int:
+        """Those of them that train."""
+        ...
+
+    @property
     def rates(self) -> str:
         """What parametrization makes of the peak, in words."""
         ...
@@ -98,6 +103,7 @@ def recipe_lines(
         for model in models
     }
     rates = {model.number: f" ({model.rates})" for model in models if model.rates}
+    trained = {model.number: model.num_trained for model in models}
     base = recipe.base if isinstance(recipe.base, str) else "a fresh model"
     yield f"{printable(base)} to {printable(recipe.output, 200)}"
     for number, stage in enumerate(recipe.stages):
@@ -117,7 +123,7 @@ def recipe_lines(
                 f"{steps:,} steps of {recipe.batch_tokens:,}; {recipe.optimizer.name}, "
                 f"{train.schedule}, learning rate {train.learning_rate:g}"
                 f"{' by mup' if train.parametrization else ''}{rates.get(number, '')}"
-                f"{_of_part(train)}{_until(train)}{cost}"
+                f"{_of_part(train, trained.get(number))}{_until(train)}{cost}"
             )
     yield f"  checkpoints: {cadence_line(recipe.checkpoint)}"
 
@@ -132,9 +138,26 @@ def _until(train: Train) -> str:
     )
 
 
-def _of_part(train: Train) -> str:
+_PARTS = {
+    "new": "what the last growth added",
+    "new+embeddings": "what the last growth added, and the embeddings",
+}
+_MOST_PATTERNS = 3
+
+
+def _of_part(train: Train, num_trained: int | None) -> str:
     """Say what alone trains, and what rises by itself; nothing where all train alike."""
-    trainable = train.trainable
-    wanted = trainable if isinstance(trainable, str) else " ".join(trainable)
-    only = "" if wanted == "all" else f", trainable {printable(wanted, 100)}"
-    return only + ("" if train.new_warmup is None else f", new_warmup {train.new_warmup}")
+    wanted = train.trainable
+    own = {"new_learning_rate": train.new_learning_rate, "new_warmup": train.new_warmup}
+    by_itself = "".join(f", {key} {value}" for key, value in own.items() if value is not None)
+    if wanted == "all":
+        return by_itself
+    if isinstance(wanted, str):
+        named, told = wanted, [_PARTS.get(wanted, "")]
+    else:
+        named, told = " ".join(wanted[:_MOST_PATTERNS]), []
+        if len(wanted) > _MOST_PATTERNS:
+            named += f" and {len(wanted) - _MOST_PATTERNS} more"
+    told += [] if num_trained is None else [f"{num_trained:,} parameters"]
+    meaning = f" ({': '.join(filter(None, told))})" if any(told) else ""
+    return f", trainable {printable(named, 300)}{meaning}{by_itself}"

@@ -206,9 +206,8 @@ def dry_run(
         )
     if device.type == "cpu" and (busy := others_at_work()):
         notes.append(f"{busy}: the time is that of free cores, and may be several times as long")
-    progress.say("Timing a step of it")
     cost = stage_cost(recipe, largest)
-    rate = cost and rate_of(recipe, config, flops_per_token=cost[1], device=device)
+    rate = cost and rate_of(recipe, config, progress, flops_per_token=cost[1], device=device)
     return DryRun(
         recipe=recipe, models=models, needs=needs, memory=memory, rate=rate, notes=tuple(notes)
     )

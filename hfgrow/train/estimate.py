@@ -2,8 +2,8 @@
 
 Weights, gradients and the optimizer's state are counted. Activations are those that autograd would
 keep of one micro-batch: the model runs on tensors without numbers, and what is saved is summed. The
-rate is measured by steps of the model itself where that takes a moment, else it is the peak of
-the device times a share that is said.
+rate is measured by steps of the model itself where that takes a moment, on as many tokens as a few
+seconds allow, else it is the peak of the device times a share that is said.
 """
 
 import os
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
+from hfgrow.console import Progress, duration
 from hfgrow.growth.loading import available_nbytes, built_model, config_of
 from hfgrow.plan.families import FAMILIES
 from hfgrow.train.peaks import USUAL_MFU
@@ -25,9 +26,13 @@ _PROGRAM_NBYTES = 450_000_000
 # products, and runs of 39M to 77M parameters here reached 0.7 to 1.
 _USUAL_MFU = {"cuda": USUAL_MFU}
 _USUAL_MFU_ELSEWHERE = 0.7
-# What may be made and run for an estimate: a micro-batch that takes no longer.
+# What may be made and run for an estimate: a micro-batch that takes no longer on free cores.
 _MOST_SECONDS, _MOST_MODEL_NBYTES = 3.0, 400_000_000
+# The wall time of all steps, at most: where others use the cores too, fewer tokens are timed.
+_TIMING_S = 4.0
 _NUM_STEPS = 3
+# Those of the first step, which says how many more can be timed.
+_FIRST_TOKENS = 64
 # That share is of products of this size.
 _GEMM_SIZE = 512
 
@@ -201,41 +206,63 @@ def _text(config: Mapping[str, Any]) -> Any:
 
 
 def rate_of(
-    recipe: Recipe, config: Mapping[str, Any], *, flops_per_token: float, device: Any
+    recipe: Recipe,
+    config: Mapping[str, Any],
+    progress: Progress,
+    *,
+    flops_per_token: float,
+    device: Any,
 ) -> Rate | None:
     """Return how fast a model trains here; None where neither device nor model says it.
 
     Args:
         recipe: The recipe.
         config: The config of the model.
+        progress: Told where steps of it are timed.
         flops_per_token: Its exact FLOPs of a token.
         device: The torch device.
     """
     import torch
 
-    from hfgrow.train.flops import arithmetic, measured_on_cpu, peak_flops
+    from hfgrow.train.flops import arithmetic
 
-    peak = measured_on_cpu(_GEMM_SIZE, _seconds) if device.type == "cpu" else peak_flops(device)
-    if peak is None:
+    usual = usual_flops(device)
+    if usual is None:
         return None
-    share = _USUAL_MFU.get(device.type, _USUAL_MFU_ELSEWHERE)
     # Processes on CPUs part the cores among them, unless each was given a number of threads.
     is_shared = device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS")
     parts = recipe.world.processes if is_shared else 1
-    usual = share * peak / parts
+    usual /= parts
     tokens = recipe.micro_batch_size * recipe.data.sequence_length
-    counted = arithmetic(config, recipe.data.sequence_length)
-    is_small = all_trained_nbytes(counted.num_parameters) <= _MOST_MODEL_NBYTES
+    num_parameters = arithmetic(config, recipe.data.sequence_length).num_parameters
+    is_small = all_trained_nbytes(num_parameters) <= _MOST_MODEL_NBYTES
     if device.type == "cpu" and is_small and tokens * flops_per_token / usual <= _MOST_SECONDS:
-        seconds = _step_seconds(recipe, config, device)
+        progress.say(f"Timing steps of the model, for at most about {duration(_TIMING_S)}")
+        timed = _timed(recipe, config, device)
         threads = torch.get_num_threads()
         return Rate(
-            tokens * counted.exact_flops / seconds / parts,
-            f"measured, {_NUM_STEPS} steps on {threads} thread{'' if threads == 1 else 's'}",
+            timed.flops_per_s / parts,
+            f"measured on {timed.num_tokens:,} tokens in {timed.wall_s:.1f} s, "
+            f"{threads} thread{'' if threads == 1 else 's'}",
             is_measured=True,
         )
     what = "measured matrix products" if device.type == "cpu" else "the data sheet's peak"
-    return Rate(usual, f"assumed, {share:.0%} of {what}", is_measured=False)
+    return Rate(usual, f"assumed, {_share(device):.0%} of {what}", is_measured=False)
+
+
+def usual_flops(device: Any) -> float | None:
+    """Return the FLOP/s that models usually reach on a device; None where its peak is unknown.
+
+    On a CPU products are measured for it, which takes about a third of a second.
+    """
+    from hfgrow.train.flops import measured_on_cpu, peak_flops
+
+    peak = measured_on_cpu(_GEMM_SIZE, _seconds) if device.type == "cpu" else peak_flops(device)
+    return None if peak is None else _share(device) * peak
+
+
+def _share(device: Any) -> float:
+    return _USUAL_MFU.get(device.type, _USUAL_MFU_ELSEWHERE)
 
 
 def others_at_work() -> str:
@@ -251,11 +278,24 @@ def _seconds() -> float:
     return time.process_time() / torch.get_num_threads()
 
 
-def _step_seconds(recipe: Recipe, config: Mapping[str, Any], device: Any) -> float:
-    """Return the time of a micro-batch's step with a fresh model, the best of a few."""
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """What steps of a model came to: the rate of the best, and what all of them took."""
+
+    flops_per_s: float
+    num_tokens: int
+    wall_s: float
+
+
+def _timed(recipe: Recipe, config: Mapping[str, Any], device: Any) -> _Timed:
+    """Return the rate of a fresh model, by a short step and as much as time is left for.
+
+    A step cannot be ended, so that each is made only where the speed so far says that it fits.
+    """
     import torch
 
     from hfgrow.train.attention import preferred_kernels, use_causal_attention
+    from hfgrow.train.flops import arithmetic
     from hfgrow.train.loss import NextTokenLoss
 
     with torch.device(device):
@@ -263,16 +303,35 @@ def _step_seconds(recipe: Recipe, config: Mapping[str, Any], device: Any) -> flo
         use_causal_attention(model)
         module = NextTokenLoss(model)
         optimizer = torch.optim.AdamW(module.parameters(), fused=True)
-        shape = (recipe.micro_batch_size, recipe.data.sequence_length)
-        tokens = torch.randint(0, _text(config).vocab_size, shape)
-    best = float("inf")
+    vocab_size = _text(config).vocab_size
+
+    def step(num_sequences: int, length: int) -> float:
+        tokens = torch.randint(0, vocab_size, (num_sequences, length), device=device)
+        started = _seconds()
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            loss, count = module(tokens, tokens)
+        (loss / count).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return _seconds() - started
+
+    length = recipe.data.sequence_length
+    first, whole = (1, min(length, _FIRST_TOKENS)), (recipe.micro_batch_size, length)
+    flops_of = {n: n * arithmetic(config, n).exact_flops for n in (first[1], length)}
+    shape, rate, num_tokens, num_whole = first, 0.0, 0, 0
+    begun_s = time.monotonic()
     with preferred_kernels(device):
-        for _ in range(_NUM_STEPS):
-            started = _seconds()
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                loss, count = module(tokens, tokens)
-            (loss / count).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            best = min(best, _seconds() - started)
-    return best
+        while num_whole < _NUM_STEPS:
+            before_s = time.monotonic()
+            flops = shape[0] * flops_of[shape[1]]
+            rate = max(rate, flops / step(*shape))
+            num_tokens += prod(shape)
+            num_whole += shape == whole
+            took_s = time.monotonic() - before_s
+            left_s = max(0.0, begun_s + _TIMING_S - time.monotonic())
+            # The first step of all is slow, and those that follow say how many sequences fit.
+            if fit := int(left_s / took_s * flops / flops_of[length]):
+                shape = (min(fit, recipe.micro_batch_size), length)
+            elif shape != first or left_s < took_s:
+                break
+    return _Timed(rate, num_tokens, time.monotonic() - begun_s)

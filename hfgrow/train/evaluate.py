@@ -7,9 +7,10 @@ that part. Where it ends inside a document, bytes are counted by the tokens' sha
 """
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from math import exp, isfinite, log
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.checkpoint.read import read
-from hfgrow.console import Pace, Progress, size
+from hfgrow.console import Pace, Progress, duration, size
 from hfgrow.data.batches import evaluation_batches, num_evaluation_blocks
 from hfgrow.data.corpus import open_sources
 from hfgrow.data.order import check_sequence_length
@@ -27,9 +28,12 @@ from hfgrow.data.sources import TextSource
 from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
 from hfgrow.errors import ModelError, UsageError, argument, command, printable
+from hfgrow.growth.loading import filled_config
 from hfgrow.hub.client import HubClient
 from hfgrow.train.attention import BatchMasks
 from hfgrow.train.devices import Devices, inner_model
+from hfgrow.train.estimate import usual_flops
+from hfgrow.train.flops import arithmetic
 from hfgrow.train.loss import NextTokenLoss
 from hfgrow.train.recipe.recipe import Recipe
 from hfgrow.train.stage import load_model
@@ -361,8 +365,6 @@ def measured(ready: Prepared, device: torch.device, progress: Progress) -> Itera
         GrowthError: A model cannot be loaded, or has no finite loss on a text.
     """
     for found, views in zip(ready.candidates, ready.views, strict=True):
-        nbytes = _FLOAT32 * read(LocalFolder(found.folder)).num_parameters
-        progress.say(f"Measuring {printable(found.name)}, {size(nbytes)} of weights in memory")
         devices = Devices(_Alone(device), "none", False)
         result = _measured(found, views, ready.sequence_length, devices, progress)
         for text in result.texts:
@@ -380,29 +382,38 @@ def _measured(
     devices: Devices,
     progress: Progress,
 ) -> ModelLoss:
+    name, plan = printable(found.name), read(LocalFolder(found.folder))
+    progress.say(f"Loading {name}, {size(_FLOAT32 * plan.num_parameters)} of weights in memory")
     model = load_model(found.folder)
     module = NextTokenLoss(model).to(devices.device)
-    done, pace = 0, Pace(sum(view.num_tokens - 1 for view in views), "{:,}".format)
+    total = sum(view.num_tokens - 1 for view in views)
+    progress.say(f"Measuring {name} on {_cost(plan.config, total, length, devices.device)}")
+    done, pace = 0, Pace(total, "{:,}".format)
+
+    def tell(num_tokens: int) -> None:
+        if state := pace.due(min(num_tokens, total)):
+            progress.say(f"Measuring {name}, tokens: {state}")
 
     def advance(num_tokens: int) -> None:
         nonlocal done
         done += num_tokens
-        if state := pace.due(done):
-            progress.say(f"Measuring {printable(found.name)}, tokens: {state}")
+        tell(done)
 
     # What a batch lacks is filled up, and would be computed for nothing.
     most = max(num_evaluation_blocks(view, length) for view in views)
-    losses = evaluate(
-        module,
-        views,
-        devices,
-        BatchMasks(model.config, length, devices.device),
-        sequence_length=length,
-        micro_batch_size=max(1, min(_MICRO_BATCH_TOKENS // length, most)),
-        max_tokens=_ALL,
-        document_mask=False,
-        advance=advance,
-    )
+    batch = max(1, min(_MICRO_BATCH_TOKENS // length, most))
+    with _each_layer(model, lambda share: tell(done + int(share * batch * length))):
+        losses = evaluate(
+            module,
+            views,
+            devices,
+            BatchMasks(model.config, length, devices.device),
+            sequence_length=length,
+            micro_batch_size=batch,
+            max_tokens=_ALL,
+            document_mask=False,
+            advance=advance,
+        )
     for loss in losses:
         if not isfinite(loss.loss):
             raise ModelError(
@@ -410,7 +421,6 @@ def _measured(
                 hint=command(f"check {printable(found.folder, 200)}", weights="")
                 + " says where its weights are NaN or infinite, if they are",
             )
-    num_parameters = read(LocalFolder(found.folder)).num_parameters
     texts = tuple(
         TextLoss(
             replace(loss, label=view.label),
@@ -420,4 +430,36 @@ def _measured(
     )
     del model, module
     gc.collect()
-    return ModelLoss(found.name, num_parameters, texts)
+    return ModelLoss(found.name, plan.num_parameters, texts)
+
+
+def _cost(config: Mapping[str, Any], num_tokens: int, length: int, device: torch.device) -> str:
+    """Return how many tokens are measured, and about how long a CPU takes for them, in words."""
+    # A forward pass is a third of a step.
+    flops = num_tokens * arithmetic(filled_config(config), length).exact_flops / 3
+    words = f"{num_tokens:,} tokens, {flops:.3g} FLOPs"
+    # The peaks of data sheets are not those of float32.
+    if device.type != "cpu" or (rate := usual_flops(device)) is None:
+        return words
+    return f"{words}: about {duration(max(1.0, flops / rate))} on free cores"
+
+
+@contextmanager
+def _each_layer(model: Any, tell: Callable[[float], None]) -> Iterator[None]:
+    """Call a function with the share of its layers that a forward pass has gone through."""
+    num_layers = int(model.config.get_text_config(decoder=True).num_hidden_layers)
+    lists = (found for found in model.modules() if isinstance(found, torch.nn.ModuleList))
+    layers = next((found for found in lists if len(found) == num_layers), ())
+
+    def passed(number: int, *_: object) -> None:
+        # The head behind the last layer costs as well.
+        tell((number + 1) / (num_layers + 1))
+
+    hooks = [
+        layer.register_forward_hook(partial(passed, number)) for number, layer in enumerate(layers)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -172,6 +172,7 @@ def test_stdout_is_the_path_and_stderr_the_talk(with_grown: Path) -> None:
     assert finished.stdout == "o3\n"
     lines = [line for line in finished.stderr.splitlines() if not line.startswith("Note")]
     assert lines[0].startswith("Grew 4 layers")
+    assert re.fullmatch(r"  took      (less than )?\d+\.\d s", lines[-2])
     assert lines[-1] == "Next: hfgrow verify o3"
     assert len(lines) <= 10
 

@@ -21,6 +21,16 @@ def test_a_dry_run_writes_nothing_here_or_there(hub_with_base: Hub, tmp_path: Pa
     assert not [r for r in hub_with_base.log[already:] if r.line.startswith("POST /api/repos")]
 
 
+def test_a_dry_run_of_a_push_needs_no_login(hub_with_base: Hub, tmp_path: Path) -> None:
+    machine = Machine(hub_with_base, tmp_path)
+    words = ("stack", BASE, "--g", "2", "--push", "--dry-run", "--out", "grown")
+    finished = machine.hfgrow(*words, token=None)
+    assert finished.returncode == 0, finished.stderr
+    assert "4 -> 8 layers" in finished.stdout
+    said = "Note: the Hub was not asked about a push to YOU/grown: nobody is logged in"
+    assert said in finished.stderr
+
+
 @pytest.mark.case("F-1", "F-2", "F-4", "F-19")
 @pytest.mark.parametrize(
     ("token", "words", "code", "message"),

@@ -46,3 +46,23 @@ def test_settings_of_generation_that_stop_the_model_from_loading_are_not_pushed(
     assert reason in finished.stderr
     assert "correct it, or remove it" in finished.stderr
     assert ("model", "alice/grown") not in hub.store.repos
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [(None, "nobody is logged in (hf auth login)"), (ALICE, "offline mode is on")],
+    ids=["no-token", "no-network"],
+)
+def test_a_dry_run_needs_no_login_and_no_network(
+    hub: Hub, grown: Path, token: str | None, said: str
+) -> None:
+    env = hub_environment(hub, grown.parent / "home") | {"HF_HUB_OFFLINE": "1"}
+    env["HF_TOKEN"] = token or ""
+    found = run_hfgrow("push", grown, "--dry-run", "--private", env=env)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == f"{hub.url}/YOU/grown\n"
+    assert f"  where  {hub.url}/YOU/grown (private)" in found.stderr
+    assert "Note: the Hub was not asked whether you may push there" in found.stderr
+    assert said in found.stderr
+    assert "Note: YOU stands for the account that pushes" in found.stderr
+    assert hub.log == []

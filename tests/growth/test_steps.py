@@ -376,3 +376,22 @@ def test_a_growth_known_by_name_that_does_not_fit_says_how_to_change_it() -> Non
     done = call_hfgrow("apply", "demo", "openseek-mid", "--dry-run")
     assert done.returncode == 2
     assert "hfgrow recipes openseek-mid --copy mine.yaml" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("openseek-mid", "demo"), "the model comes first: hfgrow apply demo openseek-mid"),
+        (("demo", "openseek-mod"), "did you mean openseek-mid?"),
+        (("demo", "no.yaml"), "a file that holds such as [stack: {g: 2}], or one of motif-2"),
+        (("demo", "recipe.yaml"), "a recipe with stages is run by hfgrow train recipe.yaml"),
+    ],
+    ids=["order", "slip", "no-file", "recipe-of-train"],
+)
+def test_what_stands_in_the_place_of_steps_is_told(
+    words: tuple[str, str], hint: str, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text("stages: []\n")
+    done = call_hfgrow("apply", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"Hint: {hint}" in done.stderr

@@ -401,3 +401,9 @@ def test_a_base_that_shrank_is_an_error_and_no_crash(
         file.truncate(5000)
     with pytest.raises(VerificationError, match="differs from"):
         check_provenance(out, plan)
+
+
+def test_a_model_by_its_short_name_was_not_grown() -> None:
+    done = call_hfgrow("verify", "demo")
+    assert done.returncode == 3
+    assert "has no hfgrow.json: it was not grown by hfgrow" in done.stderr

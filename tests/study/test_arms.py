@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hfgrow.console import Silent
 from hfgrow.errors import UsageError
 from hfgrow.plan.plan import connection_rate
 from hfgrow.study.accounting import total
@@ -180,7 +181,7 @@ def test_only_what_chosen_arms_need_is_left(tmp_path: Path) -> None:
         ({"sizes": ["small"]}, "sizes is no mapping of names to what they change", ""),
         ({"reference": "nobody"}, "reference is 'nobody'", ""),
         ({"seeds": [1, 1]}, "every seed once", ""),
-        ({"like": "nonsense"}, "there is no recipe nonsense", ""),
+        ({"like": "nonsense"}, "there is no study nonsense", ""),
     ],
 )
 def test_what_is_wrong_in_itself_is_one_line(
@@ -258,13 +259,13 @@ def test_an_estimate_takes_numbers_for_each_level_of_threads(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
     found = design(load_study(written(tmp_path, tiny(tmp_path))), tmp_path)
-    assert estimate(found, num_parallel=1, on_cpu=True).flops_per_s
+    assert estimate(found, Silent(), num_parallel=1, on_cpu=True).flops_per_s
 
 
 def test_an_estimate_has_the_tokens_of_all_stages(tmp_path: Path) -> None:
     arm = {"stages": [{"train": {"share": 0.25}}, STACK, {"train": {}}]}
     study = load_study(written(tmp_path, tiny(tmp_path, arms={"mine": arm})))
-    found = estimate(design(study, tmp_path), num_parallel=1, on_cpu=True)
+    found = estimate(design(study, tmp_path), Silent(), num_parallel=1, on_cpu=True)
     assert [run.tokens for run in found.runs] == [1024, 2048]
 
 

@@ -1,6 +1,7 @@
 """A dry run says what a recipe costs, and refuses what the run itself would refuse."""
 
 import json
+import re
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hfgrow.console import Silent
 from hfgrow.errors import GrowthError, UsageError
 from hfgrow.hub.client import HubClient
-from hfgrow.train import dry_run
+from hfgrow.train import dry_run, estimate
 from hfgrow.train.recipe.recipe import recipe_of
 from tests.train import runs
 
@@ -236,6 +237,17 @@ def test_json_has_all_that_the_table_says(tmp_path: Path) -> None:
     assert found["recipe"]["optimizer"]["betas"] == [0.9, 0.95]
 
 
+def test_no_more_is_timed_than_there_is_time_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "_TIMING_S", 0.0)
+    found = looked_at(runs.recipe(tmp_path)).rate
+    assert found is not None
+    # The shortest step, one sequence of 32 tokens, is made even then.
+    assert re.fullmatch(r"measured on 32 tokens in \d+\.\d s, \d+ threads?", found.source)
+    assert found.flops_per_s > 0
+
+
 def test_a_warmup_of_what_is_new_is_refused_where_nothing_has_grown(tmp_path: Path) -> None:
     stages = [{"train": {"tokens": 1024, "learning_rate": 1e-2, "new_warmup": 0.5}}]
     with pytest.raises(UsageError, match="new_warmup is of what a growth added"):
@@ -245,5 +257,10 @@ def test_a_warmup_of_what_is_new_is_refused_where_nothing_has_grown(tmp_path: Pa
 def test_a_stage_that_trains_a_part_alone_says_so(tmp_path: Path) -> None:
     last = {"tokens": 1024, "learning_rate": 1e-2, "trainable": "new", "new_warmup": 0.5}
     lines = planned(runs.recipe(tmp_path, stages=[*runs.GROWN[:2], {"train": last}]))
-    assert "learning rate 0.01, trainable new, new_warmup 0.5; " in lines[3]
+    said = r"learning rate 0\.01, trainable new \(what the last growth added: [\d,]+ parameters\), "
+    assert re.search(said + r"new_warmup 0\.5; ", lines[3])
     assert "trainable" not in lines[1]
+    last |= {"trainable": ["*.q_proj.*", "*.k_proj.*", "*norm*", "*.up_proj.*"], "new_warmup": None}
+    lines = planned(runs.recipe(tmp_path, stages=[*runs.GROWN[:2], {"train": last}]))
+    said = r", trainable \*\.q_proj\.\* \*\.k_proj\.\* \*norm\* and 1 more \([\d,]+ parameters\); "
+    assert re.search(said, lines[3])

@@ -1,6 +1,7 @@
 """`hfgrow eval`: what it says is what transformers computes, and models compare by bytes."""
 
 import json
+import re
 import shutil
 from math import exp, log
 from pathlib import Path
@@ -108,6 +109,23 @@ def test_the_base_stands_before_what_grew_from_it(place: Path) -> None:
         "letters",
         "grown",
     ]
+
+
+def test_it_says_what_it_costs_and_how_far_it_is_within_a_batch(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_FIRST_S", "_INTERVAL_S", "_SHARE"):
+        monkeypatch.setattr(f"hfgrow.console.{name}", 0.0)
+    words = ("--text", "text.txt", "--sequence-length", str(LENGTH))
+    said = call_hfgrow("eval", "letters", *words, cwd=place).stderr
+    cost = r"Measuring letters on (\d+) tokens, \S+ FLOPs: about 1 s on free cores"
+    found = re.search(cost, said)
+    assert found is not None, said
+    total = int(found[1])
+    done = [int(n) for n in re.findall(rf"letters, tokens: (\d+) of {total}\b", said)]
+    # The text is one batch: a line behind each of 4 layers.
+    assert len(done) == 4
+    assert 0 < done[0] < done[1] < done[2] < done[3] < total
 
 
 def test_a_text_that_is_too_short_to_compare_by_is_named(place: Path) -> None:

@@ -111,6 +111,19 @@ def test_a_gradient_reaches_every_map_and_parts_the_copies(make_checkpoint: Make
         assert (one - two).norm() > 0.05 * one.norm(), name
 
 
+def test_every_layer_is_told_of_on_the_way_forward_and_back(
+    make_checkpoint: MakeCheckpoint,
+) -> None:
+    model, maps = model_of(make_checkpoint(), g=2)
+    for tensor in maps.values():
+        tensor.requires_grad_()
+    passed: list[None] = []
+    loss, _ = model.loss(batch(), maps, lambda: passed.append(None))
+    assert len(passed) == model.num_layers == 8
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert len(passed) == 16
+
+
 def most_layers_alive(base: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     """Return for how many layers at once grown weights exist, and how often layers are made."""
     model, maps = model_of(base, g=3, width_g=2)

@@ -169,9 +169,10 @@ def _run_of(text: str) -> range:
 
 
 def _left_out(shown: str, reached: int, upper: int) -> UsageError:
+    run = f"[{reached + 1}]" if reached + 1 == upper else f"[{reached + 1}:{upper}]"
     return UsageError(
         f"{shown} leaves out the layers {reached + 1} to {upper} of the base",
-        hint="every layer stands at least once, the lower ones first",
+        hint=f"every layer stands at least once, the lower ones first: {run} names what is missing",
     )
 
 

@@ -18,10 +18,11 @@ Source: Wang et al. 2023, "Learning to Grow Pretrained Models for Efficient Tran
 the code of Du et al. 2024, https://arxiv.org/abs/2405.15319
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from math import isfinite, sqrt
 from typing import Any
 
@@ -135,12 +136,15 @@ def fit(
     progress.say(f"Step 0 of {settings.steps}: held-out loss {initial_loss:.4f} of {of}")
     best, kept_step = _copied(maps), 0
     every = max(1, settings.steps // _NUM_EVALUATIONS)
-    pace = Pace(settings.steps, "{:,}".format)
+    # Every layer is passed on the way forward, and again on the way back.
+    runs = 2 * model.num_layers * settings.batch.accumulation
+    pace = Pace(settings.steps * runs, lambda done: f"{done / runs:.3g}")
+    passed = partial(_tell, pace, count(1), "Learning, steps", progress)
     with closing(_batches(order, settings.batch)) as steps:
         for step in range(1, settings.steps + 1):
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * schedule.of_step(step - 1, 1)
-            if not _stepped(model, maps, next(steps), optimizer, device):
+            if not _stepped(model, maps, next(steps), optimizer, device, passed):
                 progress.say(f"Note: the loss of step {step} is not finite; learning ends")
                 break
             if step % every == 0 or step == settings.steps:
@@ -148,11 +152,15 @@ def fit(
                 progress.say(f"Step {step} of {settings.steps}: held-out loss {found:.4f}")
                 if found < loss:
                     best, loss, kept_step = _copied(maps), found, step
-            elif state := pace.due(step):
-                progress.say(f"Learning, steps: {state}")
     if kept_step == 0 and settings.steps:
         progress.say("Note: no step made the held-out loss lower, so the init is kept")
     return Fitted(best, initial_loss, loss, kept_step)
+
+
+def _tell(pace: Pace, numbers: Iterator[int], what: str, progress: Progress) -> None:
+    """Tell how far something is, if it is time: one more of its parts is done."""
+    if state := pace.due(next(numbers)):
+        progress.say(f"{what}: {state}")
 
 
 def _batches(order: BlockOrder, batch: BatchPlan) -> Any:
@@ -166,13 +174,14 @@ def _stepped(
     batches: Sequence[MicroBatch],
     optimizer: torch.optim.Optimizer,
     device: torch.device,
+    passed: Callable[[], None],
 ) -> bool:
     """Take a step; say whether its loss and gradients were finite. If not, nothing moves."""
     optimizer.zero_grad(set_to_none=True)
     num_targets = sum(batch.num_targets for batch in batches)
     for batch in batches:
         with _precision(device):
-            total, _ = model.loss(batch, maps)
+            total, _ = model.loss(batch, maps, passed)
         (total / num_targets).backward()  # type: ignore[no-untyped-call]  # torch has no types
     norm = torch.nn.utils.clip_grad_norm_(list(maps.values()), _MAX_NORM)
     if not isfinite(float(norm)):
@@ -190,15 +199,18 @@ def _held_out(
     progress: Progress,
 ) -> float:
     """Return the loss of held-out text, nats per token."""
-    total, count = 0.0, 0
-    pace = Pace(sum(_num_targets(view, settings) for view in views), "{:,}".format)
+    total, num_tokens = 0.0, 0
+    size, length = settings.batch.micro_batch_size, settings.sequence_length
+    blocks = (num_evaluation_blocks(view, length, MAX_EVALUATION_TOKENS) for view in views)
+    runs = model.num_layers * sum(-(-number // size) for number in blocks)
+    targets = sum(_num_targets(view, settings) for view in views)
+    pace = Pace(runs, lambda done: f"{targets * done // runs:,}")
+    passed = partial(_tell, pace, count(1), "Measuring held-out text, tokens", progress)
     with torch.no_grad(), _precision(device):
         for batch in _evaluation(views, settings):
-            loss, num_targets = model.loss(batch, maps)
-            total, count = total + float(loss), count + num_targets
-            if state := pace.due(count):
-                progress.say(f"Measuring held-out text, tokens: {state}")
-    return total / count
+            loss, num_targets = model.loss(batch, maps, passed)
+            total, num_tokens = total + float(loss), num_tokens + num_targets
+    return total / num_tokens
 
 
 def _evaluation(views: Sequence[TokenView], settings: FitSettings) -> Iterator[MicroBatch]:

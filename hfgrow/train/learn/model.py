@@ -10,7 +10,7 @@ Source: Wang et al. 2023, "Learning to Grow Pretrained Models for Efficient Tran
 https://arxiv.org/abs/2303.00980, Sec. 3
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,20 @@ class LearnedModel:
         for recipe in {_source(self._embeddings), _source(self._head)}:
             self._frozen[recipe] = self._frozen[recipe].float()
 
-    def loss(self, batch: MicroBatch, maps: Maps) -> tuple[Tensor, int]:
+    @property
+    def num_layers(self) -> int:
+        """Its layers, all of them grown."""
+        return len(self._layers)
+
+    def loss(
+        self, batch: MicroBatch, maps: Maps, passed: Callable[[], None] = lambda: None
+    ) -> tuple[Tensor, int]:
         """Return the summed loss of a batch in nats, and how many tokens it sums over.
 
         Args:
             batch: Tokens and targets, without a document mask.
             maps: Every map by name, on the device.
+            passed: Called at each layer, and on the way back once more.
         """
         tokens, targets = batch.input_ids.to(self._device), batch.targets.to(self._device)
         hidden = self._frozen[_source(self._embeddings)][tokens]
@@ -91,7 +99,7 @@ class LearnedModel:
             **({} if masks is None else {"attention_masks": masks}),
         }
         for i in range(len(self._layers)):
-            hidden = checkpoint(self._layer, i, hidden, maps, told, use_reentrant=False)
+            hidden = checkpoint(self._layer, i, hidden, maps, told, passed, use_reentrant=False)
         gain = {"weight": self._grown(self._gain, maps)}
         hidden = functional_call(self._norm, gain, (hidden,), strict=True)
         if isinstance(self._head, Learned) and self._head.cols is not None:
@@ -108,7 +116,16 @@ class LearnedModel:
         """Return the weights of a grown layer, by their names inside it."""
         return {name: self._grown(recipe, maps) for name, recipe in self._recipes[i].items()}
 
-    def _layer(self, i: int, hidden: Tensor, maps: Maps, told: dict[str, Any]) -> Tensor:
+    def _layer(
+        self,
+        i: int,
+        hidden: Tensor,
+        maps: Maps,
+        told: dict[str, Any],
+        passed: Callable[[], None],
+    ) -> Tensor:
+        # At its begin: on the way back it ends as soon as it has made what is needed.
+        passed()
         weights = self.layer_weights(i, maps)
         output: Tensor = functional_call(self._layers[i], weights, (hidden,), told, strict=True)
         return output

@@ -13,6 +13,8 @@ from hfgrow.errors import UsageError, argument, printable
 
 _SHIPPED = "hfgrow_recipes"
 _SUFFIX = ".yaml"
+# What is in a folder of them, in a word.
+_KINDS = {"": "recipe", "studies": "study", "growths": "growth"}
 _MAX_NBYTES = 1 << 16
 
 
@@ -48,11 +50,12 @@ def find_recipe(recipe: str | Path, folder: str = "") -> Traversable:
     if path.exists() and not (folder and path.is_dir()):
         return path
     name, shipped = str(recipe).removesuffix(_SUFFIX), shipped_recipes(folder)
+    shown = printable(recipe, 200)
     if name in shipped:
         return shipped[name]
     near = difflib.get_close_matches(name, shipped, n=1)
     raise UsageError(
-        f"there is no recipe {printable(recipe, 200)}: neither a file nor one of hfgrow's",
+        f"there is no {_KINDS[folder]} {shown}: neither a file nor one of hfgrow's",
         hint=f"did you mean {near[0]}?" if near else f"hfgrow has {', '.join(shipped)}",
     )
 
