@@ -226,12 +226,11 @@ def tensor_scale(
             tensors[name] = replace(tensor, recipe=_times(tensor.recipe, factor))
     if unused:
         raise UsageError(
-            f"{argument('factors')}: no tensor is left there whose name has "
-            f"{printable(repr(min(unused)))} in it",
+            f"no tensor is left there whose name has {printable(repr(min(unused)))} in it",
             hint=f"such as o_proj:0.5,down_proj:0.5; {argument('layers')} says where",
         )
     if all(factor == 1 for _, factor in by_part):
-        raise UsageError(f"{argument('factors')} are all 1, which changes nothing")
+        raise UsageError("all factors are 1, which changes nothing")
     arguments = {"factors": factors} if layers is None else {"factors": factors, "layers": layers}
     return replace(base, tensors=tensors, steps=(*base.steps, in_place(base, own.step(arguments))))
 
@@ -246,8 +245,7 @@ def _factors(text: str) -> list[tuple[str, float]]:
             factor = float("nan")
         if not part or not isfinite(factor):
             raise UsageError(
-                f"{printable(repr(entry))} in {argument('factors')} is no part of a name with a "
-                "number",
+                f"{printable(repr(entry))} is no part of a name with a number",
                 hint="such as o_proj:0.5,down_proj:0.5, or *:0.9 for every tensor",
             )
         found.append((part, factor))
@@ -270,7 +268,8 @@ def _positions(num_layers: int, pattern: str | None) -> Iterator[int]:
         if run.stop > num_layers + 1:
             raise UsageError(
                 f"{printable(repr(part))} in {argument('layers')} leaves the {num_layers} layers",
-                hint=f"0 is what stands before them, {num_layers + 1} what stands behind them",
+                hint=f"[1:{num_layers}] are these, 0 is what stands before them and "
+                f"{num_layers + 1} what stands behind",
             )
         yield from run
 
