@@ -60,9 +60,10 @@ def made(venv: Path, requirements: Sequence[str], *, torch: bool = True) -> Path
         print(f"making {venv}", file=sys.stderr)
         pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet"]
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
-        # Alone and first: with it installed, nothing else asks for another build of it.
+        # Alone and first, so that nothing asks for another build, and then held to its version.
         if torch:
-            subprocess.run([*pip, torch_version()], check=True)
+            pip.append(torch_version())
+            subprocess.run(pip, check=True)
         subprocess.run([*pip, *requirements], check=True)
         done.touch()
     return venv

@@ -158,9 +158,10 @@ def _as_mergekit_says(
     if found.unread:
         unread = printable(", ".join(found.unread), 200)
         console.say(f"Note: {printable(name, 200)} has {unread}, which hfgrow does not read")
-    if len(found.steps) == 1:
-        converted = f" --dtype {found.dtype}" if found.dtype and not request.dtype else ""
-        console.say(f"That is: hfgrow {describe_typed(found.steps[0], request.model)}{converted}")
+    converted = f" --dtype {found.dtype}" if found.dtype and not request.dtype else ""
+    typed = [describe_step(*step) for step in found.steps[1:]]
+    first = f"hfgrow {describe_typed(found.steps[0], request.model)}{converted}"
+    console.say(f"That is: {', then '.join([first, *typed])}")
     return replace(
         request, dtype=request.dtype or found.dtype, num_base_layers=found.num_base_layers
     )

@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "head-dim": ("--factor", "2"),
     "untie": (),
     "paper-noise": ("--amount", "0.2"),
+    "tensor-scale": ("self_attn:0.5,*:0.75", "--layers", "[2:3]"),
     "upcycle": ("--experts", "6", "--shards", "3"),
 }
 # The layer maps of those that only copy layers, written out by hand.

@@ -4,8 +4,8 @@
 
 "Right" is the same 24 tokens and, where a program tells logits, none off by more than a thousandth
 of the largest (mlx-lm rounds the scale of Gemma's embeddings to bfloat16); "wrong" is anything else
-that came without a word. Environments are made in DIR/venvs, about 5 GB, and stay there. The tables
-go into docs/elsewhere.md.
+that came without a word. Environments are made in DIR/venvs, about 10 GB, and stay there. The
+tables go into docs/elsewhere.md.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.document import put
 from benchmarks.elsewhere.adapters import adapter_rows
 from benchmarks.elsewhere.models import Grown, made
+from benchmarks.elsewhere.rounded import rounded_rows
 from benchmarks.elsewhere.tools import TOOLS, Tool, answers, reference
 from benchmarks.measure import table
 
@@ -36,10 +37,11 @@ def main() -> None:
     programs = _programs(list(made(folder / "models")), tools, folder)
     print(programs)
     if not args.only:
-        adapters = adapter_rows(folder)
-        print(adapters)
+        adapters, rounded = adapter_rows(folder), rounded_rows(folder)
+        print(adapters, rounded, sep="\n\n")
         put(PAGE, "programs", programs)
         put(PAGE, "adapters", adapters)
+        put(PAGE, "rounded", rounded)
 
 
 def _programs(models: Sequence[Grown], tools: Sequence[Tool], scratch: Path) -> str:

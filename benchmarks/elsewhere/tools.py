@@ -26,7 +26,8 @@ def run(read):
         try:
             found = read(folder)
         except BaseException as error:
-            found = {{"refused": f"{{type(error).__name__}}: {{error}}"}}
+            said = f"{{type(error).__name__}}: {{error}}"
+            found = {{"refused": said.replace(folder, "MODEL")}}
         print(json.dumps(found), file=answers, flush=True)
 
 
@@ -141,6 +142,123 @@ def read(folder):
 run(read)
 """
 
+# It knows models by name: what it says of the nearest is changed by hand to what config.json says.
+_LITGPT = """
+import shutil
+import tempfile
+from pathlib import Path
+import torch
+from litgpt import GPT, Config
+from litgpt.scripts import convert_hf_checkpoint as converter
+
+NEAREST = {
+    "gemma3_text": "Gemma-3-1b-it",
+    "llama": "Llama-3.2-1B",
+    "mistral": "Mistral-7B-v0.1",
+    "olmo2": "OLMo-2-1124-7B",
+    "qwen2": "Qwen2.5-0.5B",
+    "qwen3": "Qwen3-0.6B",
+}
+LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor")
+nearest = Config.from_name
+
+
+def by_hand(said):
+    rotary, heads = said["rope_parameters"], said["num_attention_heads"]
+    kinds = said.get("layer_types") or []
+    windows = [int(kind == "sliding_attention") for kind in kinds]
+    changed = {
+        "n_layer": said["num_hidden_layers"],
+        "n_embd": said["hidden_size"],
+        "n_head": heads,
+        "n_query_groups": said["num_key_value_heads"],
+        "head_size": said.get("head_dim") or said["hidden_size"] // heads,
+        "intermediate_size": said["intermediate_size"],
+        "norm_eps": said["rms_norm_eps"],
+        "vocab_size": said["vocab_size"],
+        "padded_vocab_size": said["vocab_size"],
+        "block_size": said["max_position_embeddings"],
+        "rope_base": rotary.get("full_attention", rotary)["rope_theta"],
+        "rope_adjustments": None,
+    }
+    if rotary.get("rope_type") == "llama3":
+        changed["rope_adjustments"] = {key: rotary[key] for key in LLAMA3}
+        length = rotary["original_max_position_embeddings"]
+        changed["rope_adjustments"]["original_max_seq_len"] = length
+    if any(windows):
+        changed["sliding_window_size"] = said["sliding_window"]
+        changed["sliding_window_indices"] = changed["rope_indices"] = windows
+        changed["rope_local_base_freq"] = rotary["sliding_attention"]["rope_theta"]
+        changed["attention_scores_scalar"] = said["query_pre_attn_scalar"]
+    return nearest(NEAREST[said["model_type"]], **changed)
+
+
+def read(folder):
+    said = json.loads(Path(folder, "config.json").read_text())
+    if said["model_type"] not in NEAREST:
+        raise ValueError(f"litgpt has no {said['model_type']}")
+    config = by_hand(said)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(shutil.copytree(folder, Path(scratch, "model")))
+        converter.Config.from_name = lambda name: config
+        converter.convert_hf_checkpoint(out, model_name=NEAREST[said["model_type"]])
+        model = GPT(Config.from_file(out / "model_config.yaml")).eval()
+        model.load_state_dict(torch.load(out / "lit_model.pth", weights_only=True))
+
+    def logits(tokens):
+        with torch.no_grad():
+            return model(torch.tensor([tokens]))[0].tolist()
+
+    return greedy(logits)
+
+
+run(read)
+"""
+
+_ONNXRUNTIME = """
+import tempfile
+import numpy
+import onnxruntime_genai
+from onnxruntime_genai.models.builder import create_model, parse_extra_options
+
+
+def read(folder):
+    with tempfile.TemporaryDirectory() as out:
+        how = (None, folder, out, "fp32", "cpu", f"{out}/cache")
+        create_model(*how, **parse_extra_options(*how, []))
+        model = onnxruntime_genai.Model(out)
+
+        def logits(tokens):
+            params = onnxruntime_genai.GeneratorParams(model)
+            params.set_search_options(max_length=len(tokens) + 1)
+            generator = onnxruntime_genai.Generator(model, params)
+            generator.append_tokens(numpy.array([tokens], dtype=numpy.int32))
+            return generator.get_output("logits")[0].tolist()
+
+        return greedy(logits)
+
+
+run(read)
+"""
+
+# What pip brings of torchvision is made for another build of torch, and nothing here needs it.
+_OPENVINO = """
+sys.modules["torchvision"] = None
+import torch
+from optimum.intel import OVModelForCausalLM
+
+
+def read(folder):
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = OVModelForCausalLM.from_pretrained(
+        folder, export=True, load_in_8bit=False, use_cache=False, ov_config=settings
+    )
+    return greedy(lambda tokens: model(torch.tensor([tokens])).logits[0].tolist())
+
+
+run(read)
+"""
+
 
 @dataclass(frozen=True)
 class Tool:
@@ -170,6 +288,13 @@ TOOLS = (
         _LLAMA_CPP,
         source="llama-cpp-python==0.3.36",
     ),
+    Tool("litgpt", ("litgpt==0.5.13",), _LITGPT),
+    Tool(
+        "onnxruntime-genai",
+        (_TRANSFORMERS_5, "onnxruntime-genai==0.18.0", "onnx==1.23.2", "onnx-ir==1.1.0"),
+        _ONNXRUNTIME,
+    ),
+    Tool("OpenVINO", ("optimum-intel==2.2.0", "openvino==2026.4.1"), _OPENVINO),
 )
 
 

@@ -2,10 +2,14 @@
 
 A slice is a range of layers, counted from 0, the end not among them. Slices alone are `partial`.
 Where slices of one layer are scaled to add nothing, as LLaMA Pro (Wu et al. 2024,
-https://arxiv.org/abs/2401.02415, Sec. 3) does, they are `zero-depth`.
+https://arxiv.org/abs/2401.02415, Sec. 3) does, they are `zero-depth`; any other scale of tensors is
+a `tensor-scale` behind.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count, groupby
+from math import isfinite
 from typing import Any, NamedTuple
 
 from hfgrow.errors import UsageError, printable
@@ -15,8 +19,16 @@ from hfgrow.plan.tensors import CONFIG_DTYPES
 Steps = list[tuple[str, dict[str, object]]]
 _READ = {"slices", "merge_method", "parameters", "out_dtype", "dtype"}
 _OF_SLICE, _OF_SOURCE = {"sources", "parameters"}, {"model", "layer_range", "parameters"}
-# What mergekit calls the last matrix of each branch, by a part of its name.
-_BRANCH_ENDS = ("o_proj", "down_proj")
+# Parts of names and what a tensor is multiplied by that has the first of them in its name.
+Factors = tuple[tuple[str, float], ...]
+# A layer of which mergekit says that it adds nothing.
+_NOTHING = {("o_proj", 0.0), ("down_proj", 0.0)}
+_EVERY = "*"
+# A scale of the first slice takes what stands before the layers, of the last what stands behind.
+_BEFORE, _BEHIND = ("model.embed_tokens.weight",), ("model.norm.weight", "lm_head.weight")
+# Without a number, and no part of how the name of every layer begins.
+_FILTER = re.compile(r"[A-Za-z_.-]{1,80}", re.ASCII)
+_LAYERS = "model.layers."
 
 
 class Passthrough(NamedTuple):
@@ -43,7 +55,7 @@ def of_slices(where: str, content: Mapping[str, Any]) -> Passthrough:
         content: What it holds.
 
     Raises:
-        UsageError: It is a merge of several models, or scales what it copies.
+        UsageError: It is a merge of several models, or has parameters other than plain scales.
     """
     method = content.get("merge_method")
     if method != "passthrough":
@@ -51,8 +63,6 @@ def of_slices(where: str, content: Mapping[str, Any]) -> Passthrough:
             f"{where} are a recipe of mergekit with merge_method {printable(method)}",
             hint="hfgrow reads passthrough: slices of one model, stacked",
         )
-    if content.get("parameters"):
-        raise UsageError(f"{where} have parameters for all slices, which hfgrow does not read")
     slices = content["slices"]
     if not isinstance(slices, list) or not slices:
         raise UsageError(
@@ -60,8 +70,8 @@ def of_slices(where: str, content: Mapping[str, Any]) -> Passthrough:
             hint="such as: slices: [{sources: [{model: org/base, layer_range: [0, 12]}]}]",
         )
     parts, models = [], []
-    # Every layer of the result: that of the base, and whether it adds nothing.
-    layers: list[tuple[int, bool]] = []
+    # Every layer of the result: that of the base, and what its tensors are multiplied by.
+    layers: list[tuple[int, Factors]] = []
     for number, entry in enumerate(slices, 1):
         sources = entry.get("sources") if isinstance(entry, dict) else None
         source = sources[0] if isinstance(sources, list) and len(sources) == 1 else None
@@ -81,9 +91,9 @@ def of_slices(where: str, content: Mapping[str, Any]) -> Passthrough:
             raise UsageError(
                 f"{told} has the key {printable(unknown[0])}, which hfgrow does not read"
             )
-        is_zero = _adds_nothing(told, source.get("parameters") or entry.get("parameters"))
+        factors = _factors(told, *(one.get("parameters") for one in (source, entry, content)))
         check_num_layers(len(layers) + bounds[1] - bounds[0])
-        layers += [(layer, is_zero) for layer in range(*bounds)]
+        layers += [(layer, factors) for layer in range(*bounds)]
         parts.append(f"[{bounds[0] + 1}:{bounds[1]}]")
         models.append(source.get("model"))
     if any(model != models[0] for model in models):
@@ -97,36 +107,88 @@ def of_slices(where: str, content: Mapping[str, Any]) -> Passthrough:
             f"{where} have dtype {printable(dtype)}", hint=f"one of {', '.join(CONFIG_DTYPES)}"
         )
     unread = tuple(str(key) for key in content if key not in _READ)
-    if any(is_zero for _, is_zero in layers):
-        return Passthrough(_expansion(where, layers), dtype, 1 + max(layers)[0], unread)
-    return Passthrough([("partial", {"pattern": "-".join(parts)})], dtype, None, unread)
+    if steps := _expansion(layers):
+        return Passthrough(steps, dtype, 1 + max(layers)[0], unread)
+    scales = list(_scales([factors for _, factors in layers]))
+    if scales and [layer for layer, _ in layers] == list(range(len(layers))):
+        return Passthrough(scales, dtype, len(layers), unread)
+    steps = [("partial", {"pattern": "-".join(parts)}), *scales]
+    return Passthrough(steps, dtype, None, unread)
 
 
-def _adds_nothing(where: str, parameters: Any) -> bool:
-    """Say whether parameters of a slice scale what its layers add by 0, and nothing else."""
-    if not parameters:
-        return False
-    scale = parameters.get("scale") if isinstance(parameters, dict) else None
-    entries = scale if isinstance(scale, list) and len(parameters) == 1 else []
-    if all(isinstance(entry, dict) and entry.keys() <= {"filter", "value"} for entry in entries):
-        found = [(entry.get("filter"), entry.get("value")) for entry in entries]
-        ends, rest = found[: len(_BRANCH_ENDS)], found[len(_BRANCH_ENDS) :]
-        if all((end, 0) in ends for end in _BRANCH_ENDS) and rest in ([], [(None, 1)]):
-            return True
-    raise UsageError(
-        f"{where} has parameters that hfgrow does not read",
-        hint="it reads a scale of 0 for o_proj and for down_proj, and of 1 for the rest",
-    )
+def _factors(where: str, *scopes: Any) -> Factors:
+    """Return what the scales of scopes come to, the first of which that fits a tensor counts."""
+    found: dict[str, float] = {}
+    for parameters in filter(None, scopes):
+        is_scale = isinstance(parameters, dict) and parameters.keys() == {"scale"}
+        scale = parameters["scale"] if is_scale else [None]
+        entries = scale if isinstance(scale, list) else [scale]
+        if entries is not scale and not isinstance(scale, dict):
+            entries = [{"value": scale}]
+        for entry in entries:
+            part, factor = _factor(entry)
+            if factor is None:
+                raise UsageError(
+                    f"{where} has parameters that hfgrow does not read",
+                    hint="it reads scale, a number or a list such as "
+                    "[{filter: o_proj, value: 0.5}, {value: 1}]",
+                )
+            if not any(before == _EVERY or before in part for before in found):
+                found[part] = factor
+    if found.get(_EVERY) == 1:
+        del found[_EVERY]
+    return tuple(found.items()) if any(factor != 1 for factor in found.values()) else ()
 
 
-def _expansion(where: str, layers: Sequence[tuple[int, bool]]) -> Steps:
-    """Return the steps that put layers that add nothing where a recipe has them."""
+def _factor(entry: Any) -> tuple[str, float | None]:
+    """Return the filter and the value of a scale; the value is None if hfgrow does not read it."""
+    if not isinstance(entry, dict) or entry.keys() - {"filter", "value"}:
+        return _EVERY, None
+    part, value = entry.get("filter") or _EVERY, entry.get("value")
+    is_text = isinstance(part, str) and (_FILTER.fullmatch(part) or part == _EVERY)
+    if not is_text or part in _LAYERS or type(value) not in (int, float, str):
+        return _EVERY, None
+    try:
+        factor = float(value or 0)
+    except (ValueError, OverflowError):
+        return part, None
+    return part, factor if isfinite(factor) else None
+
+
+def _scales(layers: Sequence[Factors]) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield a step for all layers that are multiplied by the same."""
+    for factors in dict.fromkeys(filter(None, layers)):
+        found = [i for i, one in enumerate(layers, 1) if one == factors]
+        if factors == layers[0] and _fits(factors, _BEFORE):
+            found.insert(0, 0)
+        if factors == layers[-1] and _fits(factors, _BEHIND):
+            found.append(len(layers) + 1)
+        text = ",".join(f"{part}:{factor!r}".removesuffix(".0") for part, factor in factors)
+        step: dict[str, object] = {"factors": text}
+        if len(found) < len(layers) + 2:
+            step["layers"] = _runs(found)
+        yield "tensor-scale", step
+
+
+def _fits(factors: Factors, names: Iterable[str]) -> bool:
+    return any(part == _EVERY or part in name for part, _ in factors for name in names)
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    step = count()
+    runs = ([*run] for _, run in groupby(numbers, key=lambda number: number - next(step)))
+    return "-".join(f"[{run[0]}:{run[-1]}]" if run[1:] else f"[{run[0]}]" for run in runs)
+
+
+def _expansion(layers: Sequence[tuple[int, Factors]]) -> Steps:
+    """Return the steps that put layers that add nothing where a recipe has them, if they do."""
     order = [layer for layer, _ in layers]
     depth = max(order) + 1
-    zeros = [layer for layer, is_zero in layers if is_zero]
-    kept = [layer for layer, is_zero in layers if not is_zero]
+    zeros = [layer for layer, factors in layers if {*factors} == _NOTHING]
+    kept = [layer for layer, factors in layers if not factors]
     # Each behind the layer that it is a copy of.
-    if kept == list(range(depth)) and order == sorted(order) and not layers[0][1]:
+    is_sorted = kept == list(range(depth)) and order == sorted(order) and not layers[0][1]
+    if zeros and is_sorted and len(zeros) + len(kept) == len(layers):
         every = depth // len(zeros) if len(zeros) <= depth else depth
         if zeros == list(range(every - 1, depth, every)) and depth % every == 0:
             return [("zero-depth", {"every": every})]
@@ -135,7 +197,4 @@ def _expansion(where: str, layers: Sequence[tuple[int, bool]]) -> Steps:
         if set(zeros) == {depth - 1}:
             # One at a time on top: each is a copy of the one below it.
             return [("zero-depth", {"every": depth + i}) for i in range(len(zeros))]
-    raise UsageError(
-        f"{where} put layers that add nothing elsewhere than zero-depth does",
-        hint="hfgrow operators zero-depth says where it puts them",
-    )
+    return []

@@ -4,12 +4,13 @@ The mask at run time, against checkpoints with the mask folded in by the program
 """
 
 import json
+import shlex
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 
 import hfgrow
 from hfgrow.checkpoint.files import LocalFolder
@@ -28,18 +29,15 @@ from tests.families import EVERY_DENSE_FAMILY
 from tests.growths import Case, with_exact_norms
 from tests.program import call_hfgrow
 
+typed_step = import_module("hfgrow_cli.typed_steps").typed_step
+
 Steps = list[tuple[str, dict[str, object]]]
 
 
 def steps_of(case: Case) -> Steps:
     if case.operator == "branch-scale":
         return [("stack", {"g": 2}), ("branch-scale", {"exponent": 0.5})]
-    operator, *words = case.command
-    if operator == "partial":
-        return [(operator, {"pattern": words[0]})]
-    names = [word.removeprefix("--").replace("-", "_") for word in words[::2]]
-    values = [yaml.safe_load(word) for word in words[1::2]]
-    return [(operator, dict(zip(names, values, strict=True)))]
+    return [typed_step(shlex.join(case.command))]
 
 
 def written(base: Path, steps: Steps, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from hfgrow.errors import UsageError
 from hfgrow.growth.steps import (
@@ -12,6 +14,7 @@ from hfgrow.growth.steps import (
     read_steps,
 )
 from hfgrow.plan.plan import LayerSource
+from tests.checkpoints import write_checkpoint
 from tests.growth.test_steps import written
 from tests.layer_plans import plan_of
 from tests.program import call_hfgrow
@@ -36,7 +39,7 @@ def test_slices_of_mergekit_are_the_partial_stack_that_they_are(tmp_path: Path) 
         ("passthrough", "slerp", "merge_method slerp"),
         ("[2, 6]", "[6, 2]", "slice 2 is not one source"),
         ("[2, 6]", "[2.0, 6]", "slice 2 is not one source"),
-        ("layer_range: [2, 6]", "layer_range: [2, 6], parameters: {scale: 0}", "has parameters"),
+        ("[2, 6]", "[2, 6], parameters: {scale: [0, 1]}", "slice 2 has parameters"),
         ("org/base, layer_range: [2", "org/other, layer_range: [2", "layers of 2 models"),
         ("slices:", "slices: 3\nrest:", "have slices 3; expected a list of them"),
         ("slices:", "slices: {a: 1}\nrest:", "have slices {'a': 1}; expected a list of them"),
@@ -52,7 +55,13 @@ def test_slices_of_mergekit_are_the_partial_stack_that_they_are(tmp_path: Path) 
             "[0, 4]}]\n  parameters: {scale: [{filter: [o_proj], value: 0}]}",
             "slice 1 has parameters",
         ),
-        ("dtype: bfloat16", "parameters: {scale: 0.5}", "have parameters for all slices"),
+        (
+            "[0, 4]}]",
+            "[0, 4]}]\n  parameters: {scale: [{filter: o_proj, value: [0, 1]}]}",
+            "slice 1 has parameters",
+        ),
+        ("dtype: bfloat16", "parameters: {t: 1, scale: 2}", "slice 1 has parameters"),
+        ("dtype: bfloat16", "parameters: [1]", "slice 1 has parameters"),
     ],
 )
 def test_a_merge_that_is_no_growth_is_refused(
@@ -101,24 +110,81 @@ def test_slices_scaled_to_add_nothing_are_zero_depth(
 
 
 @pytest.mark.parametrize(
-    ("slices", "scale", "said"),
+    "entry",
     [
-        ([(0, 2), 0, (2, 4)], "", "elsewhere than zero-depth does"),
-        ([(0, 3), 2, (3, 4)], "", "elsewhere than zero-depth does"),
-        ([(0, 2), (1, 2), 1], "", "elsewhere than zero-depth does"),
-        ([0, (0, 2)], "", "elsewhere than zero-depth does"),
-        ([(0, 2), 1], "[{filter: o_proj, value: 0}]", "slice 2 has parameters that"),
-        ([(0, 2), 1], "[{filter: o_proj, value: 0}, {value: 1}]", "slice 2 has parameters that"),
-        ([(0, 2), 1], "[{value: 1}, {filter: o_proj, value: 0}]", "slice 2 has parameters that"),
-        ([(0, 2), 1], "[3]", "slice 2 has parameters that"),
-        ([(0, 2), 1], "0", "slice 2 has parameters that"),
+        "3",
+        "{filter: o_proj, value: true}",
+        "{filter: o_proj, value: .nan}",
+        "{filter: o_proj, value: half}",
+        "{filter: o_proj, value: 0.5, model: a}",
+        # In the base and in what it grows into the numbers are others.
+        "{filter: layers.3., value: 0}",
+        "{filter: layers, value: 0}",
     ],
 )
-def test_an_expansion_that_is_no_growth_is_refused(
-    tmp_path: Path, slices: list[Any], scale: str, said: str
+def test_a_scale_that_is_not_read_is_refused(tmp_path: Path, entry: str) -> None:
+    with pytest.raises(UsageError, match="slice 2 has parameters that hfgrow does not read"):
+        read_steps(written(tmp_path, expansion((0, 2), 1, scale=f"[{entry}]")))
+
+
+HALF = "[{filter: o_proj, value: 0.5}, {filter: down_proj, value: 0.5}, {value: 1.0}]"
+ZERO, ENDS = "o_proj:0,down_proj:0", "o_proj:0.5,down_proj:0.5"
+
+
+@pytest.mark.parametrize(
+    ("slices", "scale", "pattern", "scales"),
+    [
+        ([(0, 2), 1], HALF, "[1:2]-[2:2]", [{"factors": ENDS, "layers": "[3]"}]),
+        ([0, (0, 2), 1], HALF, "[1:1]-[1:2]-[2:2]", [{"factors": ENDS, "layers": "[1]-[4]"}]),
+        # The last slice goes on to the norm and the head behind it.
+        ([(0, 2), 1], "-1e-3", "[1:2]-[2:2]", [{"factors": "*:-0.001", "layers": "[3:4]"}]),
+        ([(0, 2), 1], "[{value: 1}, {filter: o_proj, value: 0}]", "[1:2]-[2:2]", []),
+        ([(0, 2), 1], "[{filter: o_proj, value: 0}]", "[1:2]-[2:2]", [{"factors": "o_proj:0"}]),
+        # Where zero-depth has no layers that add nothing.
+        ([(0, 2), 0, (2, 4)], "", "[1:2]-[1:1]-[3:4]", [{"factors": ZERO, "layers": "[3]"}]),
+        ([0, (0, 2)], "", "[1:1]-[1:2]", [{"factors": ZERO, "layers": "[1]"}]),
+    ],
+)
+def test_a_scale_of_a_slice_is_a_tensor_scale_behind(
+    tmp_path: Path, slices: list[Any], scale: str, pattern: str, scales: list[dict[str, str]]
 ) -> None:
-    with pytest.raises(UsageError, match=said):
-        read_steps(written(tmp_path, expansion(*slices, scale=scale)))
+    found = read_steps(written(tmp_path, expansion(*slices, scale=scale))).steps
+    assert found[0] == ("partial", {"pattern": pattern})
+    wanted = [{"layers": "[3]", **one} for one in scales]
+    assert found[1:] == [("tensor-scale", one) for one in wanted]
+
+
+def test_a_scale_of_all_slices_counts_where_a_slice_has_none_for_the_tensor(tmp_path: Path) -> None:
+    text = f"{expansion((0, 2), 1, scale=HALF[:-14] + ']')}\nparameters: {{scale: 2}}"
+    assert read_steps(written(tmp_path, text)).steps[1:] == [
+        ("tensor-scale", {"factors": "*:2", "layers": "[0:2]"}),
+        ("tensor-scale", {"factors": f"{ENDS},*:2", "layers": "[3:4]"}),
+    ]
+
+
+def test_a_scale_of_layers_that_stand_once_grows_nothing(tmp_path: Path) -> None:
+    found = read_steps(written(tmp_path, f"{expansion((0, 4))}\nparameters: {{scale: 0.9}}"))
+    assert found.steps == [("tensor-scale", {"factors": "*:0.9"})]
+
+
+def test_a_scaled_tensor_has_the_bits_that_torch_multiplies(tmp_path: Path) -> None:
+    """That is what mergekit does, in the dtype of the tensor."""
+    write_checkpoint(tmp_path / "base", "llama", dtype="bfloat16")
+    text = expansion((0, 4), 3, scale="[{filter: q_proj, value: 0.7071067811865476}]")
+    written(tmp_path, text)
+    done = call_hfgrow("apply", "base", "steps.yaml", "--out", "grown", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = (
+        "That is: hfgrow partial base '[1:4]-[4:4]', then tensor-scale q_proj:0.7071067811865476 "
+        "--layers [5]"
+    )
+    assert told in done.stderr.splitlines()
+    base, grown = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "grown"))
+    weight = base["model.layers.3.self_attn.q_proj.weight"]
+    scaled = grown["model.layers.4.self_attn.q_proj.weight"]
+    assert torch.equal(scaled.view(torch.int16), (weight * 0.7071067811865476).view(torch.int16))
+    kept = grown["model.layers.3.self_attn.q_proj.weight"]
+    assert torch.equal(kept, weight)
 
 
 def test_a_recipe_of_mergekit_is_followed_to_its_dtype(base: Path, tmp_path: Path) -> None:

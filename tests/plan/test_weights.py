@@ -1,4 +1,4 @@
-"""What changes weights and no size: weaker branches, noise, a head of its own."""
+"""What changes weights and no size: weaker branches, noise, factors by name, a head of its own."""
 
 import pytest
 
@@ -7,11 +7,11 @@ from hfgrow.checkpoint.read import read
 from hfgrow.errors import UsageError
 from hfgrow.plan.operators.inserting import zero_depth
 from hfgrow.plan.operators.stacking import partial, stack
-from hfgrow.plan.operators.weights import branch_scale, paper_noise, untie
+from hfgrow.plan.operators.weights import branch_scale, paper_noise, tensor_scale, untie
 from hfgrow.plan.plan import LayerSource
 from hfgrow.plan.tensors import Blend, Fill
 from tests.checkpoints import MakeCheckpoint
-from tests.layer_plans import OUT, QUERY, plan_of, recipe, stored
+from tests.layer_plans import NORM, OUT, QUERY, plan_of, recipe, stored
 
 
 def test_branch_scale_multiplies_what_branches_add_and_nothing_else() -> None:
@@ -70,3 +70,48 @@ def test_noise_of_one_seed_is_added_once() -> None:
     with pytest.raises(UsageError, match="noise of the seed 3 was added before") as caught:
         paper_noise(noisy, amount=0.1, seed=3)
     assert caught.value.hint == "give another seed"
+
+
+def test_tensor_scale_multiplies_what_the_first_part_fits() -> None:
+    scaled = tensor_scale(stack(plan_of(2), g=2), "o_proj:0.5,self_attn:0", layers="[2]-4")
+    for i in (1, 3):
+        assert recipe(scaled, i, OUT) == Blend(((0.5, stored(1, OUT)),))
+        assert recipe(scaled, i, QUERY) == Fill((8, 8), 0.0)
+        assert recipe(scaled, i, NORM) == stored(1, NORM)
+    assert recipe(scaled, 2, OUT) == stored(0, OUT)
+    assert scaled.steps[1].arguments == {"factors": "o_proj:0.5,self_attn:0", "layers": "[2]-4"}
+
+
+def test_tensor_scale_counts_embeddings_before_the_layers_and_the_head_behind(
+    make_checkpoint: MakeCheckpoint,
+) -> None:
+    base = read(LocalFolder(make_checkpoint()))
+
+    def changed(layers: str | None) -> set[str]:
+        scaled = tensor_scale(base, "*:2", layers=layers)
+        return {name for name in base.tensors if scaled.tensors[name] != base.tensors[name]}
+
+    assert changed("[0]") == {"model.embed_tokens.weight"}
+    assert changed("[5]") == {"model.norm.weight", "lm_head.weight"}
+    assert changed("[0:5]") == changed(None) == set(base.tensors)
+
+
+@pytest.mark.parametrize(
+    ("factors", "layers", "said"),
+    [
+        ("o_proj", None, "'o_proj' is no part of a name with a number"),
+        (":0.5", None, "':0.5' is no part of a name with a number"),
+        ("o_proj:0.5,", None, "'' is no part of a name with a number"),
+        ("o_proj:nan", None, "'o_proj:nan' is no part of a name with a number"),
+        ("o_proj:1e999", None, "'o_proj:1e999' is no part of a name with a number"),
+        ("o_prj:0.5", None, "no tensor is left there whose name has 'o_prj' in it"),
+        ("self:0.5,o_proj:2", None, "no tensor is left there whose name has 'o_proj' in"),
+        ("o_proj:0.5", "[3:4]-[0]*2", r"'\[0\]\*2' in layers is no run of neighbouring layers"),
+        ("o_proj:0.5", "", "'' in layers is no run of neighbouring layers"),
+        ("o_proj:0.5", "[4:6]", r"'\[4:6\]' in layers leaves the 4 layers"),
+        ("o_proj:1", None, "all factors are 1, which changes nothing"),
+    ],
+)
+def test_factors_that_fit_nothing_are_refused(factors: str, layers: str | None, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        tensor_scale(plan_of(4), factors, layers=layers)

@@ -170,7 +170,7 @@ def test_every_operator_can_be_a_stage() -> None:
         "head-dim": {"factor": 2},
         "upcycle": {"experts": 4},
     }
-    needed |= {"paper-noise": {"amount": "1e-2"}}
+    needed |= {"paper-noise": {"amount": "1e-2"}, "tensor-scale": {"factors": "o_proj:0.5"}}
     for operator in OPERATORS:
         content = yaml.safe_load(MINIMAL)
         content["stages"].insert(0, {"grow": {"operator": operator, **needed.get(operator, {})}})

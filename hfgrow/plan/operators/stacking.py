@@ -1,17 +1,18 @@
 """Operators in depth whose new layers are copies: each is a layer map."""
 
-import re
 from typing import Literal
 
 from hfgrow.errors import UsageError, argument, growth, printable
 from hfgrow.plan.depth import apply_layer_map, check_num_layers
 from hfgrow.plan.operators.operator import (
+    LAYER_RUN,
     STACKING_PAPER,
     Operator,
     Seed,
     check_divides,
     check_seed,
     operator,
+    run_of,
     target_arguments,
     target_layers,
 )
@@ -99,9 +100,6 @@ def interpolate(
     return apply_layer_map(base, layer_map, own.step(target_arguments(g, layers)))
 
 
-_PART = re.compile(r"(?P<layers>\d+|\[\d{1,9}(?::\d{1,9})?\])(?:\*(?P<times>\d{1,9}))?", re.ASCII)
-
-
 @operator(
     "partial",
     axis="depth",
@@ -133,8 +131,8 @@ def partial(own: Operator[...], base: GrowthPlan, pattern: str) -> GrowthPlan:
     layer_map: list[int] = []
     reached = 0
     for part in pattern.split("-"):
-        match = _PART.fullmatch(part)
-        run = _run_of(match["layers"]) if match else range(0)
+        match = LAYER_RUN.fullmatch(part)
+        run = run_of(match["layers"]) if match else range(0)
         if match is None or not run:
             raise UsageError(
                 f"{printable(part)!r} in {shown} is no run of neighbouring layers",
@@ -157,15 +155,6 @@ def partial(own: Operator[...], base: GrowthPlan, pattern: str) -> GrowthPlan:
     if len(layer_map) == num_layers:
         raise UsageError(f"{shown} repeats nothing", hint="add *n to a part")
     return apply_layer_map(base, layer_map, own.step({"pattern": pattern}))
-
-
-def _run_of(text: str) -> range:
-    """Return the 0-based layers of a part; an empty range if they are no neighbours."""
-    if text.startswith("["):
-        first, _, last = text.strip("[]").partition(":")
-        return range(int(first) - 1, int(last or first))
-    run = range(int(text[0]) - 1, int(text[-1]))
-    return run if [*text] == [str(i + 1) for i in run] else range(0)
 
 
 def _left_out(shown: str, reached: int, upper: int) -> UsageError:

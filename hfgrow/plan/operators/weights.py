@@ -1,23 +1,29 @@
 """Operators that change weights and no size."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from math import isfinite
+from typing import Annotated
 
-from hfgrow.errors import UsageError, argument, growth
+from hfgrow.errors import UsageError, argument, growth, printable
 from hfgrow.plan.depth import initial_std, scale_branches
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import Kind, layer_of
 from hfgrow.plan.operators.operator import (
+    LAYER_RUN,
     STACKING_PAPER,
     Amount,
+    Mark,
     Operator,
     Seed,
     check_amount,
     check_seed,
     operator,
+    run_of,
 )
 from hfgrow.plan.plan import GrowthPlan, TensorPlan, in_place
-from hfgrow.plan.tensors import Blend, Normal
+from hfgrow.plan.tensors import Blend, Fill, Normal, Recipe
 
 
 @operator(
@@ -172,3 +178,103 @@ def branch_scale(
         factors = [times[source.layer] ** -exponent for source in base.layer_map]
     step = in_place(base, own.step(arguments))
     return replace(base, tensors=scale_branches(base, factors), steps=(*base.steps, step))
+
+
+@operator(
+    "tensor-scale",
+    axis="weights",
+    preserves_function=False,
+    formula="W' = c W, c by the name of the tensor",
+    paper="Goddard et al. 2024, Arcee's MergeKit, https://arxiv.org/abs/2403.13257",
+)
+def tensor_scale(
+    own: Operator[...],
+    base: GrowthPlan,
+    factors: Annotated[str, Mark.VARIANT],
+    *,
+    layers: Annotated[str | None, Mark.VARIANT] = None,
+) -> GrowthPlan:
+    """Multiply tensors by numbers, told by a part of their names.
+
+    What a scale with filters is in a passthrough recipe of mergekit, with the same bits but for the
+    sign of a zero. What is stored is multiplied, also where gains are stored less 1. Not function
+    preserving.
+
+    Source: the library of the paper, its merge method passthrough.
+
+    Args:
+        own: The operator, for the record.
+        base: The plan to change, usually a grown one.
+        factors: Parts of names with their factors, such as o_proj:0.5,down_proj:0.5; the first that
+            fits counts, and "*" fits every tensor.
+        layers: The layers, as runs counted from 1, such as [11:20]-[31:40]; 0 is what stands before
+            the first, and the number behind the last what stands behind it. Left out, all of these.
+
+    Raises:
+        UsageError: Either is not written so, a part fits no tensor, or all factors are 1.
+    """
+    by_part = _factors(factors)
+    chosen = set(_positions(base.num_hidden_layers, layers))
+    tensors, unused = dict(base.tensors), {part for part, _ in by_part}
+    before = FAMILIES[base.family].embeddings.tensor
+    for name, tensor in base.tensors.items():
+        layer, rest = layer_of(name) or (-1 if name == before else base.num_hidden_layers, name)
+        fitting = (one for one in by_part if one[0] == "*" or one[0] in rest)
+        part, factor = next(fitting, ("", 1.0)) if layer in chosen else ("", 1.0)
+        unused.discard(part)
+        if factor != 1:
+            tensors[name] = replace(tensor, recipe=_times(tensor.recipe, factor))
+    if unused:
+        raise UsageError(
+            f"no tensor is left there whose name has {printable(repr(min(unused)))} in it",
+            hint=f"such as o_proj:0.5,down_proj:0.5; {argument('layers')} says where",
+        )
+    if all(factor == 1 for _, factor in by_part):
+        raise UsageError("all factors are 1, which changes nothing")
+    arguments = {"factors": factors} if layers is None else {"factors": factors, "layers": layers}
+    return replace(base, tensors=tensors, steps=(*base.steps, in_place(base, own.step(arguments))))
+
+
+def _factors(text: str) -> list[tuple[str, float]]:
+    found = []
+    for entry in text.split(","):
+        part, _, number = entry.rpartition(":")
+        try:
+            factor = float(number)
+        except ValueError:
+            factor = float("nan")
+        if not part or not isfinite(factor):
+            raise UsageError(
+                f"{printable(repr(entry))} is no part of a name with a number",
+                hint="such as o_proj:0.5,down_proj:0.5, or *:0.9 for every tensor",
+            )
+        found.append((part, factor))
+    return found
+
+
+def _positions(num_layers: int, pattern: str | None) -> Iterator[int]:
+    """Yield the 0-based layers of runs, -1 for what stands before them, `l` for what is behind."""
+    if pattern is None:
+        yield from range(-1, num_layers + 1)
+        return
+    for part in pattern.split("-"):
+        match = LAYER_RUN.fullmatch(part)
+        run = run_of(match["layers"]) if match and not match["times"] else range(0)
+        if not run:
+            raise UsageError(
+                f"{printable(repr(part))} in {argument('layers')} is no run of neighbouring layers",
+                hint="such as [11:20], or [11:20]-[31:40]",
+            )
+        if run.stop > num_layers + 1:
+            raise UsageError(
+                f"{printable(repr(part))} in {argument('layers')} leaves the {num_layers} layers",
+                hint=f"[1:{num_layers}] are these, 0 is what stands before them and "
+                f"{num_layers + 1} what stands behind",
+            )
+        yield from run
+
+
+def _times(recipe: Recipe, factor: float) -> Recipe:
+    if not factor:
+        return Fill(recipe.shape, 0.0)
+    return Blend(((factor, recipe),))
