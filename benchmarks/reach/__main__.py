@@ -200,9 +200,18 @@ def _write(version: str, rows: dict[str, Row]) -> None:
         }
         for model_type, row in sorted(rows.items())
     }
-    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in shipped.items())
-    SHIPPED.write_text(f'{{"{version}": {{\n{lines}\n}}}}\n', encoding="utf-8")
+    # What was proven with other releases stays.
+    known = {**json.loads(SHIPPED.read_text(encoding="utf-8")), version: shipped}
+    releases = (
+        f"{json.dumps(release)}: {{\n{_lines(found)}\n}}" for release, found in known.items()
+    )
+    SHIPPED.write_text("{" + ",\n".join(releases) + "}\n", encoding="utf-8")
     PAGE.write_text(with_peer(written(version, rows)), encoding="utf-8")
+
+
+def _lines(found: dict[str, Row]) -> str:
+    """Return a line a type, so that what changes shows."""
+    return ",\n".join(f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in found.items())
 
 
 if __name__ == "__main__":
