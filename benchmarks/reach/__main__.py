@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -200,9 +200,24 @@ def _write(version: str, rows: dict[str, Row]) -> None:
         }
         for model_type, row in sorted(rows.items())
     }
-    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in shipped.items())
-    SHIPPED.write_text(f'{{"{version}": {{\n{lines}\n}}}}\n', encoding="utf-8")
-    PAGE.write_text(with_peer(written(version, rows)), encoding="utf-8")
+    # What was proven with other releases stays.
+    known = {**proven.proven(), version: shipped}
+    SHIPPED.write_text(as_text(known), encoding="utf-8")
+    PAGE.write_text(with_peer(written(version, list(known), rows)), encoding="utf-8")
+
+
+def as_text(known: Mapping[str, Mapping[str, Row]]) -> str:
+    """Return the table with a line a type, so that what changes shows, and equal rows once."""
+    releases = list(known)
+    parts = []
+    for i, (release, found) in enumerate(known.items()):
+        lines = []
+        for model_type, row in found.items():
+            same = (one for one in releases[:i] if known[one].get(model_type) == row)
+            lines.append(f"  {json.dumps(model_type)}: {json.dumps(next(same, row))}")
+        body = ",\n".join(lines)
+        parts.append(f"{json.dumps(release)}: {{\n{body}\n}}")
+    return "{" + ",\n".join(parts) + "}\n"
 
 
 if __name__ == "__main__":

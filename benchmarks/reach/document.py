@@ -1,7 +1,7 @@
 """docs/families.md: every type, and what comes of growing it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ _SHOWN = {
     "open": "not closed",
     "wrong": "WRONG",
     "crashed": "CRASHED",
-    "not built": "not built alone",
+    "not built": "not run alone",
     "not needed": "",
 }
 _OPERATORS = ("stack", "interpolate", "partial", "zero-depth")
 
 
-def written(version: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the document of a release of transformers."""
+def written(version: str, releases: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the document of a release of transformers, and of which the table that ships has."""
     grown = sum(
         any(row[name] in ("right", "close") for name in _OPERATORS) for row in rows.values()
     )
@@ -49,6 +49,7 @@ def written(version: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     text = Path(__file__).with_name("families.md").read_text(encoding="utf-8")
     return text.format(
         version=version,
+        releases=" and ".join(releases),
         types=len(rows),
         grown=grown,
         silent=silent,

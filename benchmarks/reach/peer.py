@@ -15,6 +15,8 @@ from typing import Any
 from benchmarks.environments import MERGEKIT, made
 
 from .prove import base_of, compared_with_stack, loaded
+from .tiny import probe
+from .twins import run
 
 # Folders of bases as arguments, the output beside each; a line of JSON for each one.
 _MERGE = """
@@ -58,16 +60,17 @@ def ask(venv: Path, types: Sequence[str], folder: Path) -> Verdicts:
 
     Args:
         venv: The environment with mergekit.
-        types: Those that can be built alone are asked for, the others left out.
+        types: Those that run alone are asked for, the others left out.
         folder: Where models lie meanwhile.
     """
     bases: dict[str, tuple[Path, int]] = {}
     for model_type in types:
         try:
             base = base_of(model_type, folder / model_type)
+            run(loaded(base)[0], probe())
             bases[model_type] = (base, num_layers_of(base))
-        except Exception as error:  # a type that cannot be built alone
-            print(f"{model_type}: not built, {type(error).__name__}", flush=True)
+        except Exception as error:  # a type that cannot be built, or run, alone
+            print(f"{model_type}: not run, {type(error).__name__}", flush=True)
     asked = [
         json.dumps([str(base), num_layers, str(base.with_suffix(".mergekit"))])
         for base, num_layers in bases.values()

@@ -37,7 +37,8 @@ class Outcome:
     """What came of one growth, and why.
 
     The verdict is right, close (to rounding), open (only equal to copied modules), refused
-    (rightly), could (refused, though it would have been right), wrong or crashed.
+    (rightly), could (refused, though it would have been right), not built (or not run, by
+    transformers itself), wrong or crashed.
     """
 
     verdict: str
@@ -59,6 +60,10 @@ def prove(base: Path, out: Path, name: str) -> Outcome:
         read(LocalFolder(base))
     except GrowthError as error:
         return Outcome("refused", str(error))
+    try:
+        run(_base(base), probe())
+    except Exception as error:  # one that transformers itself does not run on text alone
+        return Outcome("not built", f"the base does not run: {type(error).__name__}: {error}"[:200])
     if name != "partial":
         return prove_step(base, out, name, STEPS[name])
     # The one end that is not repeated is the first layer, or the last.

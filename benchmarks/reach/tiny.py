@@ -90,6 +90,8 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("sliding_window", "attention_window_size", "sliding_window_size"), _WINDOW),
     **dict.fromkeys(("window_size", "attention_chunk_size", "local_attention"), _WINDOW),
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "decoder_vocab_size"), _VOCAB),
+    # Rows of the embeddings that no token has: the head lacks them.
+    "unpadded_vocab_size": _VOCAB - 4,
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
     **dict.fromkeys(
         ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k"), 2

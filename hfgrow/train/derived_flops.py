@@ -288,8 +288,10 @@ def _run(skeleton: Skeleton, *, is_masked: bool) -> tuple[_Layer, ...]:
     with torch.no_grad():
         mask = torch.ones_like(tokens) if is_masked else None
         output = model(tokens, attention_mask=mask, use_cache=True)
-    _look_into(getattr(output, "past_key_values", None), found, skeleton.text)
-    _look_into(getattr(output, "cache_params", None), found, skeleton.text)
+    # transformers has one name for all of them since 5.24.
+    names = ("cache",) if hasattr(output, "cache") else ("past_key_values", "cache_params")
+    for name in names:
+        _look_into(getattr(output, name, None), found, skeleton.text)
     for one, layer in zip(found, layers, strict=True):
         if any("Delta" in type(module).__name__ for module in layer.modules()):
             one.state_flops = 6

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hfgrow.checkpoint.derived.layers import kinds_of, traits_of
+from hfgrow.checkpoint.derived.layers import all_traits, kinds_of
 from hfgrow.checkpoint.derived.proven import row_of
 from hfgrow.checkpoint.derived.skeleton import Form, Skeleton, skeleton_of
 from hfgrow.errors import ModelError, printable
@@ -62,7 +62,6 @@ def family_of(skeleton: Skeleton, form: Form) -> DerivedFamily:
 
     settings = skeleton.settings
     zero = row_of(skeleton.config.model_type, __version__).get("zero", {})
-    traits = [traits_of(layer) for layer in skeleton.layers]
     return DerivedFamily(
         model_type=skeleton.config.model_type,
         architecture=type(skeleton.model).__name__,
@@ -70,7 +69,7 @@ def family_of(skeleton: Skeleton, form: Form) -> DerivedFamily:
         stack=form.stack,
         inside=skeleton.inside,
         settings=settings,
-        kinds=kinds_of(traits),
+        kinds=kinds_of(all_traits(skeleton.layers)),
         embeddings=skeleton.embeddings,
         tables=_tables(form, settings, len(skeleton.layers)),
         sizes={axis: _count(skeleton.text, key) for axis, key in AXIS_KEYS.items()},

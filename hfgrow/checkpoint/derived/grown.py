@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from hfgrow.checkpoint.derived.checked import check_tensors, family_of, form_of
-from hfgrow.checkpoint.derived.layers import Traits, difference, outer_traits, stores, traits_of
+from hfgrow.checkpoint.derived.layers import Traits, all_traits, difference, outer_traits, stores
 from hfgrow.checkpoint.derived.skeleton import (
     Form,
     Skeleton,
@@ -110,11 +110,10 @@ def _check_layers(base: Skeleton, grown: Skeleton, layer_map: Sequence[int]) -> 
             f"transformers makes {len(grown.layers)} layers of the grown config, not "
             f"{len(layer_map)}"
         )
-    sources = [traits_of(layer) for layer in base.layers]
+    before, after = all_traits(base.layers), all_traits(grown.layers)
     for i, source in enumerate(layer_map):
-        found = traits_of(grown.layers[i])
-        if name := difference(sources[source], found, layer_map, len(sources)):
-            now, was = _shown(found, name), _shown(sources[source], name)
+        if name := difference(before[source], after[i], layer_map, len(before)):
+            now, was = _shown(after[i], name), _shown(before[source], name)
             raise UsageError(
                 f"layer {i} comes from layer {source}, but transformers builds another there: "
                 f"{printable(name)} is {now}, and was {was}"
@@ -123,8 +122,9 @@ def _check_layers(base: Skeleton, grown: Skeleton, layer_map: Sequence[int]) -> 
 
 def _check_handed_on(grown: Skeleton, after: GrowthPlan) -> None:
     """Refuse layers that add nothing, and whose keys and values later layers take all the same."""
+    traits = all_traits(grown.layers)
     for i, source in enumerate(after.steps[-1].layer_map):
-        if source.mode == "copy" or not stores(traits_of(grown.layers[i])):
+        if source.mode == "copy" or not stores(traits[i]):
             continue
         raise UsageError(
             f"layer {i} would add nothing, but layers behind it take its keys and values "

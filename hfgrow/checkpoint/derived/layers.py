@@ -4,7 +4,7 @@ Two layers with the same of all that compute the same of the same numbers, as lo
 reaches them; that is what the proof on tiny models of a type says.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -14,6 +14,7 @@ from hfgrow.plan.families.rewrite import DEPTHS
 _NUMBERS = frozenset({"layer_idx", "layer_id", "layer_number"})
 # Of a layer whose keys and values later ones take: of several copies the last one stores them.
 _STORES = "store_full_length_kv"
+_TAKES = "is_kv_shared_layer"
 _SIMPLE = (bool, int, float, str, bytes, type(None), Enum)
 # Where its config was read from, whether it trains, and what the layers or the files say better.
 _SKIPPED = _NUMBERS | {
@@ -34,9 +35,28 @@ def traits_of(layer: Any) -> Traits:
     return found
 
 
+def all_traits(layers: Iterable[Any]) -> list[Traits]:
+    """Return what each layer of a model is.
+
+    Where no layer takes the keys and values of another, none is said to store them: Gemma 4 since
+    transformers 5.24 says so of the last layer of each kind all the same, for its assistants.
+    """
+    found = [traits_of(layer) for layer in layers]
+    if any(_says(_TAKES, traits) for traits in found):
+        return found
+    return [
+        {name: value for name, value in traits.items() if name.rpartition(".")[2] != _STORES}
+        for traits in found
+    ]
+
+
 def stores(traits: Traits) -> bool:
     """Say whether later layers take the keys and values of a layer."""
-    return any(value and name.rpartition(".")[2] == _STORES for name, value in traits.items())
+    return _says(_STORES, traits)
+
+
+def _says(attribute: str, traits: Traits) -> bool:
+    return any(value and name.rpartition(".")[2] == attribute for name, value in traits.items())
 
 
 def kinds_of(traits: Sequence[Traits]) -> tuple[str, ...]:

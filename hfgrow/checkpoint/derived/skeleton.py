@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hfgrow.checkpoint.derived.layers import kinds_of, traits_of
+from hfgrow.checkpoint.derived.layers import all_traits, kinds_of
 from hfgrow.errors import ModelError, foreign, printable, require
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.rewrite import DEPTHS
@@ -301,7 +301,7 @@ def _forms(model: Any, stack: str) -> Iterator[Form]:
             [tuple(name.removeprefix(base) for name in names) for names in tied],
         )
     plain = {name: tensor.detach() for name, tensor in tensors.items()}
-    kinds = kinds_of([traits_of(layer) for layer in model.get_submodule(stack)])
+    kinds = kinds_of(all_traits(model.get_submodule(stack)))
     # One layer of each kind stands for all: experts with a name each are tens of thousands.
     chosen = {kinds.index(kind) for kind in kinds}
     some = {name: t for name, t in plain.items() if _layer(name, f"{stack}.") in chosen | {None}}
