@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -291,21 +291,41 @@ def put_model(model: Any, tensors: Mapping[str, Tensor]) -> None:
 
 
 def put_optimizer(
-    model: Any, optimizer: Any, state: State, groups: list[dict[str, Any]] | None = None
+    model: Any, optimizer: Any, state: State, groups: Sequence[Mapping[str, Any]] = ()
 ) -> None:
     """Put a state into an optimizer.
 
     Args:
         model: The transformers model whose parameters it has.
         state: By names of parameters; those that do not train are passed over.
-        groups: What `group_state` returned; None leaves the groups as they are.
+        groups: What `group_state` returned; empty leaves the groups as they are.
     """
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         if name in state and id(parameter) in trained:
             optimizer.state[parameter] = dict(_placed(state[name], parameter))
-    for group, kept in zip(optimizer.param_groups, groups or [], strict=bool(groups)):
-        group.update({key: kept[key] for key in _OF_GROUP if key in kept})
+    own = optimizer.param_groups
+    for group, kept in zip(own, _kept_for(own, groups), strict=False):
+        group.update(kept)
+
+
+def _kept_for(
+    own: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield what each group of an optimizer goes on with; nothing where nothing was kept.
+
+    Where there were as many groups, each has its own; else all have the first one's. How far the
+    average of Schedule-Free is, in its rate, is then said in units of their own peak, so that the
+    next iterate has the same share of the average everywhere.
+    """
+    for i, group in enumerate(own if groups else ()):
+        is_own = len(groups) == len(own)
+        kept = {key: value for key, value in groups[i if is_own else 0].items() if key in _OF_GROUP}
+        if kept and not is_own:
+            ratio = group["peak"] / own[0]["peak"]
+            kept["weight_sum"] *= ratio ** group["weight_lr_power"]
+            kept["lr_max"] *= ratio
+        yield kept
 
 
 def read_optimizer(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:

@@ -104,7 +104,8 @@ class ParameterGroup:
         learning_rate: The peak of their learning rate.
         decays: Whether weight decay pulls at them: matrices, embeddings among them.
         is_inside: Whether Muon takes them, as `is_inside` says.
-        is_new: Whether nothing that trains in them is older than the last growth.
+        is_new: Whether they warm up by themselves: nothing that trains in them is older than the
+            last growth.
         multiples: How much wider they are than what weight decay and eps are said for.
     """
 
@@ -156,6 +157,7 @@ def parameter_groups(
     layer_map: Sequence[LayerSource] | None = None,
     kept: Mapping[str, Kept] | None = None,
     new_learning_rate: float | None = None,
+    new_warms_up: bool = False,
     embedding_learning_rate: float | None = None,
     multiples: Mapping[str, Multiples] | None = None,
     names: Names = PLAIN,
@@ -174,6 +176,8 @@ def parameter_groups(
             None where whole layers are new, and nothing else.
         new_learning_rate: The peak of the tensors that the last growth added, and of those that it
             added to where nothing else of them trains.
+        new_warms_up: Whether the tensors that the last growth added have a warmup of their own, and
+            so groups of their own.
         embedding_learning_rate: The peak of the embeddings and the head.
         multiples: How much wider each tensor is than what the rates are said for; None is not.
         names: What the parameters are called in files, which patterns match.
@@ -205,7 +209,8 @@ def parameter_groups(
             rate = new_learning_rate
         wider = (multiples or {}).get(first, AS_WIDE)
         is_matrix, inside = parameter.ndim > 1, is_inside(first, parameter.ndim, names)
-        key = (rate / wider.inputs, is_matrix, inside, first in new, wider)
+        is_new = new_warms_up and first in new
+        key = (rate / wider.inputs, is_matrix, inside, is_new, wider)
         parted.setdefault(key, []).append(name)
     return tuple(
         ParameterGroup(tuple(found), tuple(named[name] for name in found), *key)

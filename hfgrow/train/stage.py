@@ -1,6 +1,6 @@
 """A stage of training as it stands ready: model, optimizer, schedule, mask."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,6 +185,7 @@ def _groups(
         layer_map=layer_map,
         kept=kept,
         new_learning_rate=train.new_learning_rate,
+        new_warms_up=train.new_warmup is not None,
         embedding_learning_rate=train.embedding_learning_rate,
         multiples=multiples,
         names=names,
@@ -212,32 +213,10 @@ def begin_with(stage: Stage, state: Mapping[str, Any], groups: Sequence[Mapping[
         for value in entry.values():
             if value.ndim and name in named and tuple(value.shape) != tuple(named[name].shape):
                 raise TrainingError(f"the optimizer's state of {printable(name)} has another shape")
-    put_optimizer(stage.model, stage.optimizer, state)
+    put_optimizer(stage.model, stage.optimizer, state, groups)
     stage.partly_new.drop_momentum(stage.optimizer)
     if isinstance(stage.optimizer, ScheduleFreeAdamW):
-        own = stage.optimizer.param_groups
-        for group, kept in zip(own, _kept_for(own, groups), strict=False):
-            group.update(kept)
-        for group in own:
+        for group in stage.optimizer.param_groups:
             # Growth left the mean in the parameters; y lies between it and z.
             group["train_mode"] = False
         stage.optimizer.train()
-
-
-def _kept_for(
-    own: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """Yield what each group of Schedule-Free goes on with: how far its average is, in its rate.
-
-    Where there were as many groups, each has its own; else all have the first one's, in units of
-    their own peak, so that the next iterate has the same share of the average everywhere.
-    """
-    for i, group in enumerate(own if groups else ()):
-        is_own = len(groups) == len(own)
-        kept = groups[i if is_own else 0]
-        ratio = 1.0 if is_own else group["peak"] / own[0]["peak"]
-        yield {
-            "k": kept["k"],
-            "weight_sum": kept["weight_sum"] * ratio ** group["weight_lr_power"],
-            "lr_max": kept["lr_max"] * ratio,
-        }

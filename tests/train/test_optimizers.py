@@ -17,6 +17,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.errors import UsageError
 from hfgrow.plan.operators import apply
 from hfgrow.plan.plan import LayerSource
+from hfgrow.train.checkpoints import group_state, put_optimizer
 from hfgrow.train.optimizers import (
     MuonAdamW,
     ParameterGroup,
@@ -326,6 +327,35 @@ def test_patterns_choose_by_tensor_name(model: Any) -> None:
     assert layers_of(groups) == {0, 1, 2, 3}
     late = {n for n in names_of(groups) if n.startswith(("model.layers.2.", "model.layers.3."))}
     assert late == {f"model.layers.{i}.self_attn.o_proj.weight" for i in (2, 3)}
+
+
+def test_what_is_new_has_groups_of_its_own_only_where_it_warms_up_by_itself(model: Any) -> None:
+    """Checkpoints of stages without that are as old as checkpoints, and have as many groups."""
+    plain = parameter_groups(model, learning_rate=RATE)
+    grown = parameter_groups(model, learning_rate=RATE, layer_map=INTERLEAVED)
+    apart = parameter_groups(model, learning_rate=RATE, layer_map=INTERLEAVED, new_warms_up=True)
+    assert grown == plain
+    assert layers_of([group for group in apart if group.is_new]) == {1, 3}
+    assert layers_of([group for group in apart if not group.is_new]) == {0, 2}
+
+
+def test_an_optimizer_with_other_groups_than_were_kept_goes_on_with_the_same_average(
+    model: Any,
+) -> None:
+    few = parameter_groups(model, learning_rate=RATE)
+    many = parameter_groups(
+        model, learning_rate=RATE, layer_map=INTERLEAVED, new_learning_rate=2 * RATE
+    )
+    kept = make_optimizer(ScheduleFreeAdamW(), few)
+    for group in kept.param_groups:
+        group.update({"k": 7, "weight_sum": 3.0, "lr_max": RATE})
+    found = make_optimizer(ScheduleFreeAdamW(), many)
+    put_optimizer(model, found, {}, group_state(kept))
+    assert len(found.param_groups) > len(kept.param_groups)
+    for group in found.param_groups:
+        assert group["k"] == 7
+        assert group["lr_max"] == group["peak"]
+        assert group["weight_sum"] == 3.0 * (group["peak"] / RATE) ** group["weight_lr_power"]
 
 
 def test_the_next_stage_can_thaw_what_this_one_froze(model: Any) -> None:
