@@ -16,6 +16,8 @@ os.environ |= {
     # Threads that wait for each other on a shared machine cost more than these models need.
     "OMP_NUM_THREADS": "1",
 }
+# The suite starts hundreds of programs; each would compile our modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import shutil  # noqa: E402
 
