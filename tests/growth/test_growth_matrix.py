@@ -22,7 +22,7 @@ from tests.growths import (
     NEAR_OPERATORS,
     REFUSED,
     Case,
-    with_exact_norms,
+    exact_norms,
 )
 from tests.program import call_hfgrow
 
@@ -176,10 +176,12 @@ def test_each_layer_is_of_the_kind_of_its_source_layer(grown: Grown, base_model:
 
 
 @pytest.mark.matrix
-def test_the_function_is_preserved_in_exact_norms_or_else_changed(grown: Grown) -> None:
+def test_the_function_is_preserved_in_exact_norms_or_else_changed(
+    grown: Grown, base_model: Any
+) -> None:
     """At most 1e-12 of the largest logit, in float64 and with norms in float64."""
-    expected = logits(with_exact_norms(load(grown.base)[0]))
-    found = logits(with_exact_norms(load(grown.folder)[0]))
+    with exact_norms(base_model(grown.base)) as base, exact_norms(grown.model) as model:
+        expected, found = logits(base), logits(model)
     error = float((found - expected).abs().max() / expected.abs().max())
     if preserves(grown.case):
         assert error <= 1e-12
