@@ -66,8 +66,14 @@ def with_tensors(folder: Path, names: dict[str, tuple[int, ...]], **given: Any) 
     save_file(tensors_of(folder) | more | given, folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("operator", ["stack", "interpolate"])
-@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize(
+    ("model_type", "operator"),
+    [
+        pytest.param(model_type, operator, marks=pytest.mark.slow if (i + j) % 2 else ())
+        for i, model_type in enumerate(TYPES)
+        for j, operator in enumerate(("stack", "interpolate"))
+    ],
+)
 def test_a_growth_by_copies_computes_what_its_twins_do(
     model_type: str, operator: str, base: MakeBase, tmp_path: Path
 ) -> None:
@@ -101,7 +107,14 @@ def test_a_layer_with_a_tensor_that_no_proof_had_is_not_silenced(base: MakeBase)
         apply(plan, "zero-depth", {"g": 2})
 
 
-@pytest.mark.parametrize("model_type", ["gemma3", "gemma4", "llama4", "mistral3", "qwen3_5"])
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        "gemma3",
+        "mistral3",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("gemma4", "llama4", "qwen3_5")),
+    ],
+)
 def test_the_text_layers_of_a_model_that_sees_grow_and_the_rest_is_carried(
     model_type: str, tmp_path: Path
 ) -> None:

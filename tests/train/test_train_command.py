@@ -177,7 +177,7 @@ def test_a_trained_model_is_pushed_with_its_curve(
 ) -> None:
     talk_here(hub, monkeypatch, token=ALICE)
     recipe = runs.recipe(tmp_path, stages=GROWN, push={"repo": "alice/trained"})
-    runs.carry(recipe, quiet=False)
+    runs.carry(recipe, draws=True, quiet=False)
     assert "Pushed: " in capfd.readouterr().err
     assert "loss.png" in hub.files("alice/trained")
     there = call_hfgrow("lineage", "alice/trained", "--json")
