@@ -73,7 +73,7 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
             "sequence_length": 32,
         },
         "batch_tokens": 256,
-        "micro_batch_size": 2,
+        "micro_batch_size": 4,
         "precision": "fp32",
         "checkpoint": {"every_tokens": 512, "keep": 2},
         "evaluation": {"every_tokens": 1024, "tokens": 512},

@@ -104,7 +104,7 @@ def test_json_is_one_document_also_of_an_error(tmp_path: Path) -> None:
     [
         (["nonsense"], 2, "there is no recipe nonsense"),
         (["mine.yaml", "other.py"], 2, "other.py is one word too many"),
-        (["mine.yaml", "--set", "batch_tokens=100"], 2, "a multiple of 64"),
+        (["mine.yaml", "--set", "batch_tokens=100"], 2, "a multiple of 128"),
         (["mine.yaml", "--set", "optimiser.name=adamw"], 2, "did you mean optimizer"),
         (["mine.yaml", "--set", "tokenizer=./gone"], 2, "gone"),
         (["mine.yaml", "--set", "data.train.0.path=gone.txt"], 2, "gone.txt"),
