@@ -32,9 +32,14 @@ from tests.hub_server.pushes import grown_folder  # noqa: E402, F401
 from tests.leaks import TOKENS, leaks  # noqa: E402
 from tests.program import CANARY, TERMINAL, handling  # noqa: E402
 
-# The machines that run this are slow and shared: a single example has no deadline.
+# The machines that run this are slow and shared: a single example has no deadline. Each run draws
+# other examples, so that many runs see what few do not.
 settings.register_profile(
-    "hfgrow", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    "hfgrow",
+    deadline=None,
+    max_examples=30,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
 )
 settings.load_profile("hfgrow")
 

@@ -23,6 +23,7 @@ from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import apply
 from tests.checkpoints import edit_json, tensors_of
 from tests.program import call_hfgrow
+from tests.sampling import sampled
 
 TYPES = (
     "falcon_h1",
@@ -66,14 +67,7 @@ def with_tensors(folder: Path, names: dict[str, tuple[int, ...]], **given: Any) 
     save_file(tensors_of(folder) | more | given, folder / "model.safetensors")
 
 
-@pytest.mark.parametrize(
-    ("model_type", "operator"),
-    [
-        pytest.param(model_type, operator, marks=pytest.mark.slow if (i + j) % 2 else ())
-        for i, model_type in enumerate(TYPES)
-        for j, operator in enumerate(("stack", "interpolate"))
-    ],
-)
+@pytest.mark.parametrize(("model_type", "operator"), sampled(TYPES, ("stack", "interpolate")))
 def test_a_growth_by_copies_computes_what_its_twins_do(
     model_type: str, operator: str, base: MakeBase, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ from tests.checkpoints import MakeCheckpoint, load, logits, tensors_of
 from tests.families import EVERY_DENSE_FAMILY
 from tests.growths import Case, with_exact_norms
 from tests.program import call_hfgrow
+from tests.sampling import sampled
 
 Steps = list[tuple[str, dict[str, object]]]
 
@@ -60,14 +61,7 @@ def check_same(found: Any, expected: Any) -> None:
         assert torch.equal(tensor, other_tensors[name]), name
 
 
-@pytest.mark.parametrize(
-    ("operator", "dtype"),
-    [
-        pytest.param(operator, dtype, marks=pytest.mark.slow if (i + j) % 2 else ())
-        for i, operator in enumerate(OPERATORS)
-        for j, dtype in enumerate(("float32", "bfloat16"))
-    ],
-)
+@pytest.mark.parametrize(("operator", "dtype"), sampled(OPERATORS, ("float32", "bfloat16")))
 def test_a_model_grows_to_the_bits_that_are_written(
     operator: str, dtype: str, make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
@@ -166,11 +160,11 @@ def test_what_does_not_fit_is_refused(base: Path) -> None:
 
 
 MASKED_FAMILIES = [
-    ("llama", False),
-    ("llama", True),
-    ("qwen3", True),
-    ("gemma2", True),
-    ("phi3", False),
+    pytest.param("llama", False),
+    pytest.param("llama", True),
+    pytest.param("qwen3", True),
+    pytest.param("gemma2", True),
+    pytest.param("phi3", False),
 ]
 STEPS = {
     "random-width": ("--hidden-size", "48", "--ffn", "60", "--heads", "8"),
@@ -186,14 +180,7 @@ def grown(base: Path, out: Path, operator: str, mask: float) -> tuple[Any, Link]
     return model, manifest_of(LocalFolder(out)).growth
 
 
-@pytest.mark.parametrize(
-    ("model_type", "tied", "operator"),
-    [
-        pytest.param(*family, operator, marks=pytest.mark.slow if (i + j) % 2 else ())
-        for i, family in enumerate(MASKED_FAMILIES)
-        for j, operator in enumerate(STEPS)
-    ],
-)
+@pytest.mark.parametrize(("model_type", "tied", "operator"), sampled(MASKED_FAMILIES, STEPS))
 def test_the_masked_model_is_the_one_with_the_mask_folded_in(
     model_type: str, tied: bool, operator: str, make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
