@@ -81,7 +81,7 @@ def shapes_by_transformers(model: Any) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("model_type", "variant", "tied"), sampled(FAMILIES, VARIANTS, (False, True))
+    ("model_type", "variant", "tied"), sampled(FAMILIES, VARIANTS, (False, True), one_in=4)
 )
 def test_names_and_shapes_are_those_of_transformers(
     model_type: str, variant: str, tied: bool
