@@ -19,6 +19,7 @@ from tests.checkpoints import MakeCheckpoint, load, logits, naive_twin, probe, t
 from tests.growths import (
     COMMANDS,
     LAYER_MAPS,
+    MIXTURES,
     NEAR,
     NEAR_OPERATORS,
     REFUSED,
@@ -92,8 +93,10 @@ def is_copying(case: Case) -> bool:
 def is_sample(case: Case, one_in: int) -> bool:
     """Say whether it is one of a part in which every operator and every family stands."""
     if case.model_type in NEAR:
+        if one_in == A_THIRD or case.model_type in MIXTURES:
+            return True
         chosen = NEAR_OPERATORS.index(case.operator) - list(NEAR).index(case.model_type)
-        return one_in == A_THIRD or chosen % len(NEAR_OPERATORS) == 0
+        return chosen % len(NEAR_OPERATORS) == 0
     chosen = list(COMMANDS).index(case.operator) - OWN.index(case.model_type)
     return chosen % one_in == 0
 
