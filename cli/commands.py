@@ -4,6 +4,7 @@ A module is imported when one of its commands is typed; the first page needs non
 """
 
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -165,6 +166,7 @@ def listed() -> dict[str, Listed]:
     return {**grown, **COMMANDS}
 
 
+@cache
 def command_of(name: str, module: str) -> Any:
     """Import the module of a command, and make this command of it and no other."""
     part = App()

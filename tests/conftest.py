@@ -16,6 +16,8 @@ os.environ |= {
     # Threads that wait for each other on a shared machine cost more than these models need.
     "OMP_NUM_THREADS": "1",
 }
+# The suite starts hundreds of programs; each would compile our modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import shutil  # noqa: E402
 
@@ -30,9 +32,14 @@ from tests.hub_server.pushes import grown_folder  # noqa: E402, F401
 from tests.leaks import TOKENS, leaks  # noqa: E402
 from tests.program import CANARY, TERMINAL, handling  # noqa: E402
 
-# The machines that run this are slow and shared: a single example has no deadline.
+# The machines that run this are slow and shared: a single example has no deadline. Each run draws
+# other examples, so that many runs see what few do not.
 settings.register_profile(
-    "hfgrow", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    "hfgrow",
+    deadline=None,
+    max_examples=30,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
 )
 settings.load_profile("hfgrow")
 

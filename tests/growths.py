@@ -1,5 +1,7 @@
 """One command for every operator on the tiny bases, and what some families cannot do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,6 +192,14 @@ def with_exact_norms(model: Any) -> Any:
         if type(module).__name__.endswith("RMSNorm"):
             module.forward = _exact_norm(module)
     return model
+
+
+@contextmanager
+def exact_norms(model: Any) -> Iterator[Any]:
+    """Let them compute so for a while."""
+    yield with_exact_norms(model)
+    for module in model.modules():
+        module.__dict__.pop("forward", None)
 
 
 def _exact_router(router: Any) -> Any:

@@ -3,8 +3,6 @@
 import ast
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from benchmarks.reach.peer import with_peer
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import OPERATORS
 from tests.growths import NEAR, REFUSED
+from tests.program import call_hfgrow
 
 pytestmark = pytest.mark.xdist_group("docs")
 
@@ -35,11 +34,8 @@ def commands() -> list[list[str]]:
 @pytest.fixture(scope="module")
 def hfgrow_help() -> dict[str, str]:
     """The help text of every command that the README names."""
-    program = Path(sys.executable).with_name("hfgrow")
     return {
-        name: subprocess.run(
-            [program, *name.split(), "--help"], check=True, capture_output=True, text=True
-        ).stdout
+        name: call_hfgrow(*name.split(), "--help").stdout
         for name in {command_of(words) for words in commands()}
     }
 

@@ -22,6 +22,7 @@ https://arxiv.org/abs/2204.02311, App. B (the share of attention, and MFU; there
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -170,7 +171,7 @@ def peak_flops(device: Any) -> float | None:
     """Return the peak of a torch device in FLOP/s: bf16 on a GPU, measured on a CPU.
 
     On a CPU it is the rate of a float32 matrix product with the threads that torch has, which takes
-    about a third of a second.
+    about a third of a second, once in a process.
 
     Returns:
         None for a device whose peak is unknown.
@@ -181,9 +182,14 @@ def peak_flops(device: Any) -> float | None:
         case "cuda":
             return peak_of(torch.cuda.get_device_name(device))
         case "cpu":
-            return measured_on_cpu()
+            return _peak_on_cpu(torch.get_num_threads())
         case _:
             return None
+
+
+@cache
+def _peak_on_cpu(num_threads: int) -> float:
+    return measured_on_cpu()
 
 
 def measured_on_cpu(

@@ -305,7 +305,10 @@ def test_whatever_transformers_opens_it_opens_without_code_of_the_model() -> Non
     """Settings of generation are data alone, and a class that is at hand runs nothing else."""
     opened = []
     for file in Path(hfgrow.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_bytes())):
+        text = file.read_text(encoding="utf-8")
+        if ".from_pretrained(" not in text and ".from_config(" not in text:
+            continue
+        for node in ast.walk(ast.parse(text)):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
             if node.func.attr not in ("from_pretrained", "from_config"):

@@ -249,7 +249,7 @@ def test_a_path_that_cannot_be_is_a_mistake_and_no_bug(tmp_path: Path, name: str
         ("lineage", f"./{name}"),
         ("stack", "demo", "--g", "2", "--out", name),
     ):
-        done = run_hfgrow(*words, cwd=tmp_path)
+        done = call_hfgrow(*words, cwd=tmp_path)
         assert done.returncode in (2, 3, 5, 7), done.stderr
         assert "a bug" not in done.stderr
 

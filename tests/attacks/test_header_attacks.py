@@ -206,7 +206,7 @@ def test_a_tensor_of_rank_0_is_not_taken_for_a_weight(base: Path, weights: Path)
 
 
 @pytest.mark.case("A26")
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_flipped_bytes_are_refused_or_change_no_header(base: Path, data: st.DataObject) -> None:
     """A26: never a crash, and 0 only where the header says what it said."""

@@ -98,7 +98,7 @@ def fill(filler: Path, num_pages: int) -> None:
     with filler.open("wb", buffering=0) as file:
         with suppress(OSError):
             while True:
-                file.write(bytes(1 << 12))
+                file.write(bytes(1 << 16))
         file.truncate(max(0, file.tell() - (num_pages << 12)))
 
 

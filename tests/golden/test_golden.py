@@ -12,16 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.golden import kept
-from tests.hub_server import Hub
-from tests.hub_server.machine import Machine
+from tests.hub_server import ALICE, Hub
+from tests.hub_server.fixtures import IGNORE_CLIENT_WARNING, talk_here
 from tests.hub_server.plain_client import sha256
-from tests.program import call_hfgrow, run_hfgrow
+from tests.program import call_hfgrow
 
 # A growth or a run is looked at by several tests, and a run takes time.
 pytestmark = pytest.mark.xdist_group("golden")
 
 within_rounding = partial(pytest.approx, abs=2e-4)
-train_hfgrow = partial(run_hfgrow, timeout=240)
 
 
 @pytest.fixture(scope="module", params=kept.GROWTHS)
@@ -65,11 +64,15 @@ def test_a_kept_model_is_reproduced_from_its_record(kept_model: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
 @pytest.mark.parametrize("grown", ["apply"], indirect=True)
-def test_a_kept_model_is_pushed_as_it_is(kept_model: Path, hub_server: Hub, tmp_path: Path) -> None:
-    done = Machine(hub_server, tmp_path).hfgrow("push", str(kept_model))
+def test_a_kept_model_is_pushed_as_it_is(
+    kept_model: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk_here(hub, monkeypatch, token=ALICE)
+    done = call_hfgrow("push", kept_model)
     assert done.returncode == 0, done.stderr
-    remote = hub_server.files(f"alice/{kept_model.name}")
+    remote = hub.files(f"alice/{kept_model.name}")
     del remote[".gitattributes"]
     local = {path.name: path for path in kept_model.iterdir() if path.name != ".hfgrow-base"}
     assert {name: sha256(file) for name, file in remote.items()} == {
@@ -87,7 +90,7 @@ def resumed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = Path(tmp_path_factory.mktemp("resumed"), request.param)
     folder.mkdir()
     kept.unpack_run(request.param, folder)
-    kept.train(train_hfgrow, request.param, folder, "--resume")
+    kept.train(call_hfgrow, request.param, folder, "--resume")
     return folder
 
 
@@ -104,7 +107,7 @@ def test_a_kept_run_ends_in_a_model_with_the_kept_record(resumed: Path) -> None:
 
 @pytest.mark.slow
 def test_the_demo_is_grown_and_trained_to_the_kept_losses(tmp_path: Path) -> None:
-    kept.run_in(train_hfgrow, tmp_path, kept.DEMO)
+    kept.run_in(call_hfgrow, tmp_path, kept.DEMO)
     run, before = tmp_path / "run", kept.kept_run("demo")
     assert kept.metrics(run) == within_rounding(kept.metrics(before))
     assert kept.run_record(run / "final") == within_rounding(kept.run_record(before))

@@ -24,6 +24,7 @@ from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import apply
 from tests.checkpoints import edit_json, tensors_of
 from tests.program import call_hfgrow
+from tests.sampling import sampled
 
 TYPES = (
     "falcon_h1",
@@ -74,8 +75,7 @@ def with_tensors(folder: Path, names: dict[str, tuple[int, ...]], **given: Any) 
     save_file(tensors_of(folder) | more | given, folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("operator", ["stack", "interpolate"])
-@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize(("model_type", "operator"), sampled(TYPES, ("stack", "interpolate")))
 def test_a_growth_by_copies_computes_what_its_twins_do(
     model_type: str, operator: str, base: MakeBase, tmp_path: Path
 ) -> None:
@@ -109,7 +109,13 @@ def test_a_layer_with_a_tensor_that_no_proof_had_is_not_silenced(base: MakeBase)
         apply(plan, "zero-depth", {"g": 2})
 
 
-@pytest.mark.parametrize("model_type", SEEING)
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        pytest.param(name, marks=() if name in ("gemma3", "mistral3") else pytest.mark.slow)
+        for name in SEEING
+    ],
+)
 def test_the_text_layers_of_a_model_that_sees_grow_and_the_rest_is_carried(
     model_type: str, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ from hfgrow.growth.behaviour import measure, num_probe_tokens
 from hfgrow.growth.forward import ModelRole, logits_of
 from hfgrow.plan.families import FAMILIES
 from tests.checkpoints import MakeCheckpoint, edit_json, load, probe, tensors_of
+from tests.families import EVERY_FAMILY
 
 ROLE = ModelRole("the model", ModelError)
 
@@ -29,7 +30,10 @@ def same(one: Any, other: Any) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("number", "model_type"), list(enumerate(FAMILIES)))
+@pytest.mark.parametrize(
+    ("number", "model_type"),
+    [pytest.param(i, *one.values, marks=one.marks) for i, one in enumerate(EVERY_FAMILY)],
+)
 def test_the_logits_are_those_of_the_loaded_model_to_the_last_bit(
     make_checkpoint: MakeCheckpoint, number: int, model_type: str
 ) -> None:

@@ -80,7 +80,7 @@ def widths(draw: st.DrawFn, config: Any) -> dict[str, object]:
 
 
 @given(data=st.data(), base=bases())
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_copies_of_any_sizes_keep_the_function(data: st.DataObject, base: Any) -> None:
     operator = data.draw(st.sampled_from(["hyperclone-noisy", "split", "net2net", "lemon"]))
     arguments = data.draw(widths(base.config)) | {"noise": data.draw(st.floats(0, 1))}
@@ -88,7 +88,7 @@ def test_copies_of_any_sizes_keep_the_function(data: st.DataObject, base: Any) -
 
 
 @given(data=st.data(), base=bases())
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_new_units_of_any_sizes_keep_the_function(data: st.DataObject, base: Any) -> None:
     operator = data.draw(st.sampled_from(["zero-width", "random-width"]))
     assert error(base, [(operator, data.draw(widths(base.config)))]) <= EXACT
@@ -128,13 +128,13 @@ def small() -> Any:
 
 
 @given(steps=STEPS)
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_any_list_of_preserving_steps_preserves_the_function(small: Any, steps: Steps) -> None:
     assert error(small, steps) <= EXACT * len(steps)
 
 
 @given(steps=STEPS, data=st.data())
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_a_growth_may_be_parted_anywhere(small: Any, steps: Steps, data: st.DataObject) -> None:
     """Two growths one after the other give the bits of one: composition is associative."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hfgrow.growth.loading import transformers_config
-from tests.checkpoints import MakeCheckpoint, edit_json
+from tests.checkpoints import MakeCheckpoint, copied_models, edit_json
 from tests.program import Finished, call_hfgrow, run_hfgrow
 
 # Run by Python at its start: what is hidden looks as if nobody had installed it.
@@ -29,21 +29,28 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 """
 
 
-@pytest.fixture
-def place(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def grown(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base in float32, `copied` and `zeros` grown from it, and `computed` and `after` it."""
-    shutil.copytree(make_checkpoint(), tmp_path / "base")
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(HIDE)
+    folder = tmp_path_factory.mktemp("grown")
+    shutil.copytree(make_checkpoint(), folder / "base")
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(HIDE)
     for words in (
         ("stack", "base", "--g", "2", "--out", "copied"),
         ("zero-depth", "base", "--g", "2", "--out", "zeros"),
         ("stack", "base", "--g", "2", "--dtype", "bfloat16", "--out", "computed"),
         ("stack", "./computed", "--g", "2", "--dtype", "float32", "--out", "after"),
     ):
-        finished = call_hfgrow(*words, cwd=tmp_path)
+        finished = call_hfgrow(*words, cwd=folder)
         assert finished.returncode == 0, finished.stderr
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def place(grown: Path, tmp_path: Path) -> Path:
+    """A copy of it that the test may change."""
+    return copied_models(grown, tmp_path / "place")
 
 
 def bare(place: Path, *words: str, hidden: str = "torch numpy transformers") -> Finished:

@@ -1,12 +1,15 @@
 """What is looked at before a folder is pushed, and told: settings that load, a licence."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.hub_server import ALICE, Hub
-from tests.hub_server.fixtures import hub_environment
+from tests.hub_server.fixtures import IGNORE_CLIENT_WARNING, hub_environment, talk_here
 from tests.program import Finished, call_hfgrow, run_hfgrow
+
+pytestmark = pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
 
 
 @pytest.fixture
@@ -18,15 +21,16 @@ def grown(base: Path, tmp_path: Path) -> Path:
     return out
 
 
-def push(hub: Hub, folder: Path) -> Finished:
-    home = folder.parent / "home"
-    env = hub_environment(hub, home, token=ALICE) | {"HF_HUB_OFFLINE": "0"}
-    return run_hfgrow("push", folder, "alice/grown", env=env)
+@pytest.fixture
+def push(hub: Hub, grown: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Finished]:
+    """Push it, in this process."""
+    talk_here(hub, monkeypatch, token=ALICE)
+    return lambda: call_hfgrow("push", grown, "alice/grown")
 
 
 @pytest.mark.case("G8")
-def test_a_licence_that_asks_for_a_look_is_told_at_the_push(hub: Hub, grown: Path) -> None:
-    finished = push(hub, grown)
+def test_a_licence_that_asks_for_a_look_is_told_at_the_push(push: Callable[[], Finished]) -> None:
+    finished = push()
     assert finished.returncode == 0, finished.stderr
     assert "Note: The base's licence, cc-by-nc-4.0, allows no commercial use" in finished.stderr
 
@@ -38,10 +42,10 @@ def test_a_licence_that_asks_for_a_look_is_told_at_the_push(hub: Hub, grown: Pat
     ids=["json", "transformers"],
 )
 def test_settings_of_generation_that_stop_the_model_from_loading_are_not_pushed(
-    hub: Hub, grown: Path, text: str, reason: str
+    hub: Hub, grown: Path, push: Callable[[], Finished], text: str, reason: str
 ) -> None:
     (grown / "generation_config.json").write_text(text)
-    finished = push(hub, grown)
+    finished = push()
     assert finished.returncode == 3, finished.stderr
     assert reason in finished.stderr
     assert "correct it, or remove it" in finished.stderr

@@ -312,6 +312,7 @@ assert torch.equal(model(ids).logits, again(ids).logits)
 """
 
 
+@pytest.mark.slow
 def test_transformers_pushes_and_loads_a_model(hub: Hub, run: Run) -> None:
     """A tiny random Llama makes the round trip with equal logits."""
     run(hub, "python", "-c", FROM_PRETRAINED)

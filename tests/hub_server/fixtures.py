@@ -67,6 +67,14 @@ def running_xet_hub(tmp_path: Path) -> Iterator[Hub]:
         yield hub
 
 
+def talk_here(hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    """Let the program in this process take a hub for the Hub, with a token."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setenv("HF_TOKEN", token)
+
+
 def hub_environment(
     hub: Hub, home: Path, token: str | None = ALICE, *, xet: bool = False
 ) -> dict[str, str]:

@@ -17,7 +17,8 @@ from hfgrow.plan.depth import grown_config
 from hfgrow.plan.families import FAMILIES, NOT_GROWN
 from hfgrow.plan.families.table import Family, Kind, layer_of, layer_prefix
 from tests.checkpoints import SIZES, TRAITS, MakeCheckpoint, load, logits
-from tests.families import DENSE
+from tests.families import DENSE, EVERY_FAMILY
+from tests.sampling import sampled
 from tests.skeletons import config_of, skeleton
 
 # The ways in which config.json may or may not name what the class would add by itself.
@@ -78,9 +79,9 @@ def shapes_by_transformers(model: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize(
+    ("model_type", "variant", "tied"), sampled(FAMILIES, VARIANTS, (False, True), one_in=4)
+)
 def test_names_and_shapes_are_those_of_transformers(
     model_type: str, variant: str, tied: bool
 ) -> None:
@@ -198,8 +199,7 @@ def test_gains_begin_at_0_exactly_where_they_are_stored_less_1(model_type: str) 
     assert gains >= 9
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize(("model_type", "dtype"), sampled(EVERY_FAMILY, DTYPES))
 def test_embeddings_are_scaled_as_the_loaded_class_scales_them(
     model_type: str, dtype: str, make_checkpoint: MakeCheckpoint
 ) -> None:

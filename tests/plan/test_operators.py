@@ -21,6 +21,7 @@ from tests.checkpoints import MakeCheckpoint, load, logits
 from tests.families import EVERY_FAMILY
 from tests.layer_plans import plan_of
 from tests.program import call_hfgrow
+from tests.sampling import sampled
 
 BY_DEPTH: list[Operator[...]] = [stack, interpolate, zero_depth, random_depth, append_top]
 NAMES = [row.name for row in BY_DEPTH]
@@ -78,8 +79,7 @@ PRESERVING = [
 ]
 
 
-@pytest.mark.parametrize("model_type", EVERY_FAMILY)
-@pytest.mark.parametrize("words", PRESERVING, ids=" ".join)
+@pytest.mark.parametrize(("words", "model_type"), sampled(PRESERVING, EVERY_FAMILY), ids=str)
 def test_a_promise_to_preserve_the_function_is_kept_to_the_last_bit(
     words: tuple[str, ...], model_type: str, make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:

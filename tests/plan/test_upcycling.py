@@ -19,6 +19,7 @@ from tests.attacks.craft import drop_tensors
 from tests.checkpoints import MakeCheckpoint, edit_json, load, logits, tensors_of
 from tests.growths import UPCYCLED, Case
 from tests.program import call_hfgrow
+from tests.sampling import sampled
 from tests.skeletons import config_of
 
 BECOMES = {
@@ -40,18 +41,16 @@ def upcycled(base: Path, out: Path, *words: str) -> Path:
     return out
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("--experts", "4"),
-        ("--experts", "5", "--top-k", "3"),
-        ("--experts", "6", "--shards", "2"),
-        ("--experts", "6", "--shards", "3", "--top-k", "6"),
-        ("--experts", "12", "--shards", "2", "--top-k", "4", "--seed", "7"),
-    ],
-    ids=" ".join,
-)
-@pytest.mark.parametrize("model_type", UPCYCLED)
+WORDS = [
+    ("--experts", "4"),
+    ("--experts", "5", "--top-k", "3"),
+    ("--experts", "6", "--shards", "2"),
+    ("--experts", "6", "--shards", "3", "--top-k", "6"),
+    ("--experts", "12", "--shards", "2", "--top-k", "4", "--seed", "7"),
+]
+
+
+@pytest.mark.parametrize(("model_type", "words"), sampled(UPCYCLED, WORDS), ids=str)
 def test_copies_and_shards_compute_what_the_base_computes_in_float32(
     model_type: str, words: tuple[str, ...], make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:

@@ -73,7 +73,7 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
             "sequence_length": 32,
         },
         "batch_tokens": 256,
-        "micro_batch_size": 2,
+        "micro_batch_size": 4,
         "precision": "fp32",
         "checkpoint": {"every_tokens": 512, "keep": 2},
         "evaluation": {"every_tokens": 1024, "tokens": 512},
@@ -173,10 +173,17 @@ def growing(optimizer_state: str, **grow: Any) -> list[dict[str, Any]]:
     return [GROWN[0], {"grow": grown}, GROWN[2]]
 
 
-def carry(recipe: dict[str, Any], **flags: Any) -> Path:
-    """Run a recipe in this process; return the folder of its model."""
+def carry(recipe: dict[str, Any], *, draws: bool = False, **flags: Any) -> Path:
+    """Run a recipe in this process; return the folder of its model.
+
+    Its curve is drawn only if asked for: drawing takes longer than so small a run.
+    """
     flags = {"quiet": True, **flags}
-    result = run_recipe(Job(recipe=recipe_of(recipe), on_cpu=True, **flags))
+    with pytest.MonkeyPatch.context() as patch:
+        if not draws:
+            # As where nobody installed it.
+            patch.setitem(sys.modules, "matplotlib", None)
+        result = run_recipe(Job(recipe=recipe_of(recipe), on_cpu=True, **flags))
     return Path(result["folder"])
 
 

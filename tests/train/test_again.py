@@ -10,7 +10,8 @@ from hfgrow.hub.listing import ModelRef
 from hfgrow.train.again import portable_recipe
 from hfgrow.train.recipe.recipe import load_recipe, recipe_of
 from tests.checkpoints import MakeCheckpoint
-from tests.hub_server import Hub
+from tests.hub_server import ALICE, Hub
+from tests.hub_server.fixtures import IGNORE_CLIENT_WARNING, talk_here
 from tests.hub_server.machine import Machine
 from tests.program import call_hfgrow
 from tests.train import runs
@@ -50,6 +51,25 @@ def test_the_recipe_makes_the_same_weights_again(
     assert weights(again) == weights(asked)
 
 
+@pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
+def test_a_pushed_model_has_a_recipe_by_its_name_that_makes_the_same_weights(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = recipe(tmp_path, stages=GROWN)
+    final = carry(asked)
+    talk_here(hub, monkeypatch, token=ALICE)
+    pushed = call_hfgrow("push", final)
+    assert pushed.returncode == 0, pushed.stderr
+    (place := tmp_path / "place").mkdir()
+    monkeypatch.chdir(place)
+    os.link(tmp_path / "text.txt", place / "text.txt")
+    named = call_hfgrow("train", "alice/run", "--cpu", "--dry-run", "--yaml")
+    assert named.returncode == 0, named.stderr
+    carry(yaml.safe_load(named.stdout))
+    assert weights({"output": "run"}) == weights(asked)
+
+
+@pytest.mark.slow
 def test_a_pushed_model_is_made_again_by_its_name(hub_server: Hub, tmp_path: Path) -> None:
     asked = recipe(tmp_path, stages=GROWN)
     final = carry(asked)
@@ -111,9 +131,7 @@ def test_a_run_whose_base_moved_on_goes_on_from_the_commit_that_it_began_with(
     capfd: pytest.CaptureFixture[str],
     make_checkpoint: MakeCheckpoint,
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    talk_here(hub, monkeypatch, token=ALICE)
     small = make_checkpoint("llama", vocab_size=2048)
     files = {path.name: path.read_bytes() for path in small.iterdir()}
     first = hub.seed("alice/base", files)

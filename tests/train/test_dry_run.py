@@ -200,7 +200,7 @@ def test_activations_are_those_that_training_keeps(tmp_path: Path, more: dict[st
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        hidden = model.model(torch.zeros(2, 32, dtype=torch.long), use_cache=False)
+        hidden = model.model(torch.zeros(4, 32, dtype=torch.long), use_cache=False)
     state = hidden.last_hidden_state
     beside = 2 * 4 * state.numel()
     assert found.memory.activations == pytest.approx(sum(kept.values()) + beside, rel=0.02)

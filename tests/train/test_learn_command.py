@@ -229,10 +229,17 @@ def learning(folder: Path, **learn: Any) -> dict[str, Any]:
     return runs.recipe(folder, stages=[runs.GROWN[0], {"grow": LEARN | learn}, runs.GROWN[2]])
 
 
-def test_a_stage_learns_its_maps_from_the_text_of_the_run(tmp_path: Path) -> None:
-    recipe = learning(tmp_path)
-    final = runs.carry(recipe)
-    manifest = read_manifest(final)
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The recipe of a run that learned maps and ended."""
+    recipe = learning(tmp_path_factory.mktemp("learned"))
+    runs.carry(recipe)
+    return recipe
+
+
+def test_a_stage_learns_its_maps_from_the_text_of_the_run(learned: dict[str, Any]) -> None:
+    recipe = learned
+    manifest = read_manifest(Path(recipe["output"], "final"))
     assert manifest is not None
     growth = manifest.last_growth
     assert growth is not None
@@ -244,8 +251,8 @@ def test_a_stage_learns_its_maps_from_the_text_of_the_run(tmp_path: Path) -> Non
     assert not Path(recipe["output"], "stages", "maps").exists()
 
 
-def test_the_tokens_of_the_maps_are_in_the_ledger(tmp_path: Path) -> None:
-    manifest = read_manifest(runs.carry(learning(tmp_path)))
+def test_the_tokens_of_the_maps_are_in_the_ledger(learned: dict[str, Any]) -> None:
+    manifest = read_manifest(Path(learned["output"], "final"))
     assert manifest is not None
     growth = next(entry for entry in ledger(manifest).entries if entry.kind == "growth")
     assert growth.tokens == 4 * 256
@@ -256,17 +263,12 @@ def test_the_tokens_of_the_maps_are_in_the_ledger(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_cut_off_after_learning_ends_in_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    learned: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = []
-    for name in ("whole", "cut"):
-        (tmp_path / name).mkdir()
-        recipe = learning(tmp_path / name)
-        if name == "cut":
-            runs.stop_after(monkeypatch, recipe, 5)
-        runs.carry(recipe, resume=name == "cut")
-        found.append(runs.weights(recipe))
-    assert found[0] == found[1]
+    cut = learning(tmp_path)
+    runs.stop_after(monkeypatch, cut, 5)
+    runs.carry(cut, resume=True)
+    assert runs.weights(cut) == runs.weights(learned)
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) 
 def test_sequences_longer_than_the_models_positions_are_refused(tmp_path: Path) -> None:
     final = runs.carry(runs.recipe(tmp_path))
     (tmp_path / "two").mkdir()
-    recipe = runs.recipe(tmp_path / "two", base=str(final), tokenizer=None)
+    recipe = runs.recipe(tmp_path / "two", base=str(final), tokenizer=None, micro_batch_size=2)
     recipe["data"]["sequence_length"] = 128
     with pytest.raises(UsageError, match="max_position_embeddings 64"):
         runs.carry(recipe)

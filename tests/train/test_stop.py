@@ -112,6 +112,7 @@ def test_a_signal_that_was_ignored_stays_so() -> None:
 
 
 @pytest.mark.case("E12")
+@pytest.mark.slow
 def test_a_run_that_nohup_starts_outlives_the_hangup(tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path)
     with handling({signal.SIGHUP: signal.SIG_IGN}):

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from hfgrow.errors import UsageError
+from hfgrow.errors import HubRefusedError, UsageError
 from hfgrow.lineage.reading import read_manifest
 from hfgrow.train.processes import launch_command, start
 from tests.hub_server import ALICE, Hub
-from tests.hub_server.fixtures import hub_environment
+from tests.hub_server.fixtures import IGNORE_CLIENT_WARNING, talk_here
 from tests.program import Finished, call_hfgrow, program, run_hfgrow
 from tests.train import runs
 
@@ -104,7 +104,7 @@ def test_json_is_one_document_also_of_an_error(tmp_path: Path) -> None:
     [
         (["nonsense"], 2, "there is no recipe nonsense"),
         (["mine.yaml", "other.py"], 2, "other.py is one word too many"),
-        (["mine.yaml", "--set", "batch_tokens=100"], 2, "a multiple of 64"),
+        (["mine.yaml", "--set", "batch_tokens=100"], 2, "a multiple of 128"),
         (["mine.yaml", "--set", "optimiser.name=adamw"], 2, "did you mean optimizer"),
         (["mine.yaml", "--set", "tokenizer=./gone"], 2, "gone"),
         (["mine.yaml", "--set", "data.train.0.path=gone.txt"], 2, "gone.txt"),
@@ -171,41 +171,28 @@ def test_a_stopped_run_says_how_it_goes_on(tmp_path: Path, number: int) -> None:
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 
 
-def test_a_trained_model_is_pushed_with_its_curve(tmp_path: Path) -> None:
-    with Hub() as hub:
-        environment = hub_environment(hub, tmp_path / "hf", token=ALICE)
-        recipe = written(tmp_path, stages=GROWN, push={"repo": "alice/trained"})
-        done = subprocess.run(
-            [program(), "train", recipe, "--cpu"],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "alice/trained" in done.stderr
-        there = subprocess.run(
-            [program(), "lineage", "alice/trained", "--json"],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+@pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
+def test_a_trained_model_is_pushed_with_its_curve(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    talk_here(hub, monkeypatch, token=ALICE)
+    recipe = runs.recipe(tmp_path, stages=GROWN, push={"repo": "alice/trained"})
+    runs.carry(recipe, draws=True, quiet=False)
+    assert "Pushed: " in capfd.readouterr().err
+    assert "loss.png" in hub.files("alice/trained")
+    there = call_hfgrow("lineage", "alice/trained", "--json")
     assert len(json.loads(there.stdout)["chain"]) == 3
 
 
-def test_a_push_that_is_not_allowed_stops_before_any_work(tmp_path: Path) -> None:
-    with Hub() as hub:
-        environment = hub_environment(hub, tmp_path / "hf", token=ALICE)
-        recipe = written(tmp_path, push={"repo": "bob/trained"})
-        done = subprocess.run(
-            [program(), "train", recipe, "--cpu"],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-    assert done.returncode == 4, done.stderr
-    assert not runs.lines(runs.recipe(tmp_path))
+def test_a_push_that_is_not_allowed_stops_before_any_work(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk_here(hub, monkeypatch, token=ALICE)
+    recipe = runs.recipe(tmp_path, push={"repo": "bob/trained"})
+    with pytest.raises(HubRefusedError) as caught:
+        runs.carry(recipe)
+    assert caught.value.exit_code == 4
+    assert not runs.lines(recipe)
 
 
 @pytest.mark.parametrize(
