@@ -1,19 +1,17 @@
 """Verify a model on disk: headers, settings of generation, bytes against the base, transformers."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads, rows_of_files
 from hfgrow.checkpoint.compute.recipe_rows import Evaluator
 from hfgrow.checkpoint.files import GENERATION, LocalFolder, hash_file, opened, read_into
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.strict import read_json_object
-from hfgrow.console import Progress, SaidBar, counting, say_loading, usual_progress
+from hfgrow.console import Progress, counting, say_loading, usual_progress
 from hfgrow.errors import (
     ModelError,
     UsageError,
@@ -41,8 +39,6 @@ _NUM_READERS = 4
 
 # A descriptor, and where in its file a tensor begins.
 _Range = tuple[int, int]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,72 +319,14 @@ def verify(
     found = base_folder(folder, manifest, base, client, progress)
     plan = replay(read(LocalFolder(found), progress), growth, folder)
     require_for(plan)
+    with counting(progress, "Comparing bytes", plan.nbytes) as advance:
+        provenance = check_provenance(folder, plan, advance=advance)
     absent = missing(*TRANSFORMERS)
     if absent:
-        provenance = _compared(folder, plan, progress)
         progress.say(f"Note: transformers' view and the logits need {listed(absent)}")
         return Verified(manifest, provenance)
-    look = partial(compare_in_transformers, found, folder, plan, text=text)
-    with _aside(look, progress) as outcome:
-        provenance = _compared(folder, plan, progress)
-        num_tensors, measured = outcome()
+    num_tensors, measured = compare_in_transformers(found, folder, plan, progress, text=text)
     return Verified(manifest, provenance, num_tensors, measured)
-
-
-def _compared(folder: Path, plan: GrowthPlan, progress: Progress) -> Provenance:
-    with counting(progress, "Comparing bytes", plan.nbytes) as advance:
-        return check_provenance(folder, plan, advance=advance)
-
-
-class _Left(BaseException):
-    """Nobody waits for work any more; no library takes this for an error of its own."""
-
-
-@contextmanager
-def _aside(work: Callable[[Progress], T], progress: Progress) -> Iterator[Callable[[], T]]:
-    """Begin work in a thread, and give what waits for its outcome: what it returns, or raises.
-
-    Its counts are told once somebody waits. Where the block ends by an error, it is left at the
-    next of them.
-    """
-    told = _Told(progress)
-    with ThreadPoolExecutor(1, thread_name_prefix="aside") as pool:
-        future = pool.submit(work, told)
-
-        def outcome() -> T:
-            told.is_awaited = True
-            return future.result()
-
-        try:
-            yield outcome
-        finally:
-            told.is_left = True
-
-
-class _Told:
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self.is_awaited = self.is_left = False
-
-    def say(self, text: str) -> None:
-        self._progress.say(text)
-
-    def bytes(self, what: str, total: int) -> "_Count":
-        return _Count(self, what, total)
-
-
-class _Count(SaidBar):
-    def __init__(self, told: _Told, what: str, total: int) -> None:
-        super().__init__(told, what, total)
-        self._told = told
-
-    def advance(self, nbytes: int) -> None:
-        if self._told.is_left:
-            raise _Left
-        if self._told.is_awaited:
-            super().advance(nbytes)
-        else:
-            self._done += nbytes
 
 
 def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Verified:
