@@ -68,7 +68,7 @@ def next_tokens(ids: torch.Tensor) -> torch.Tensor:
 
 def derived_recipe(folder: Path, base: Path, **changes: Any) -> dict[str, Any]:
     """Return a recipe of 4 steps that begins with a model on the disk."""
-    made = recipe(folder, base=str(base), batch_tokens=64, **changes)
+    made = recipe(folder, base=str(base), batch_tokens=64, micro_batch_size=2, **changes)
     made["evaluation"] = {"tokens": 64}
     made["checkpoint"] = {"every_tokens": 64}
     made.setdefault("stages", [])
