@@ -12,17 +12,21 @@ from hfgrow.plan.operators import ALL_OPERATORS, OPERATORS
 from . import options
 from .terminal import Console, broken, near
 
+_EXAMPLES = """\
+hfgrow operators
+hfgrow operators stack"""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("operators")(operators)
+    app.command("operators", epilog=_EXAMPLES)(operators)
 
 
 # Values for an example; an operator takes the first of these that it has.
 _TARGETS = {"g": 2, "block": 2, "factor": 2, "amount": 0.2, "exponent": 0.5, "experts": 8}
 
 # What makes sense behind another operator only.
-_EXAMPLES = {"branch-scale": "hfgrow stack MODEL --g 4 --branch-scale 0.5"}
+_OF_OPERATORS = {"branch-scale": "hfgrow stack MODEL --g 4 --branch-scale 0.5"}
 
 
 def operators(
@@ -107,8 +111,8 @@ def _arguments(name: str) -> dict[str, dict[str, Any]]:
 
 def example_of(name: str) -> str:
     """Return a command with the arguments of an example."""
-    if name in _EXAMPLES:
-        return _EXAMPLES[name]
+    if name in _OF_OPERATORS:
+        return _OF_OPERATORS[name]
     operator, _, more = describe_step(name, example_arguments(name)).partition(" ")
     return f"hfgrow {operator} MODEL {more}".rstrip()
 

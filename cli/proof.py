@@ -38,6 +38,18 @@ from .terminal import Console, broken, say_block
 
 # Of a text, no more than 512 tokens are looked at.
 _MAX_TEXT_NBYTES = 1 << 20
+_VERIFY_EXAMPLES = """\
+hfgrow verify ./demo-stack-g2
+hfgrow verify you/demo-stack-g2 --base demo --text mine.txt"""
+_LINEAGE_EXAMPLES = """\
+hfgrow lineage ./demo-stack-g2
+hfgrow lineage you/demo-stack-g2 --json"""
+_REPRODUCE_EXAMPLES = """\
+hfgrow reproduce ./demo-stack-g2
+hfgrow reproduce you/demo-stack-g2 --root demo --out again"""
+_CARD_EXAMPLES = """\
+hfgrow card ./demo-stack-g2 --repo you/demo-stack-g2
+hfgrow card ./demo-stack-g2 --trained-elsewhere '2B tokens of FineWeb'"""
 _UNGROW_EXAMPLES = """\
 hfgrow ungrow smol-grown/final     # a run that trained `trainable: new` alone
 hfgrow ungrow ./demo-zero-depth-g2 --out back"""
@@ -45,10 +57,10 @@ hfgrow ungrow ./demo-zero-depth-g2 --out back"""
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command("verify")(verify)
-    app.command("lineage")(lineage)
-    app.command("reproduce")(reproduce)
-    app.command("card")(card)
+    app.command("verify", epilog=_VERIFY_EXAMPLES)(verify)
+    app.command("lineage", epilog=_LINEAGE_EXAMPLES)(lineage)
+    app.command("reproduce", epilog=_REPRODUCE_EXAMPLES)(reproduce)
+    app.command("card", epilog=_CARD_EXAMPLES)(card)
     app.command("ungrow", epilog=_UNGROW_EXAMPLES)(ungrow)
 
 
