@@ -20,6 +20,7 @@ from hfgrow.growth.verify import verify as verify_model
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.repo_names import check_repo_id
+from hfgrow.hub.search import DEMO
 from hfgrow.lineage.describe import (
     changed_widths,
     command_line,
@@ -70,7 +71,8 @@ def verify(
         str | None, typer.Option("--base", metavar="MODEL", help="The base, if it has moved.")
     ] = None,
     text: Annotated[
-        Path | None, typer.Option("--text", metavar="FILE", help="Probe text, UTF-8.")
+        Path | None,
+        typer.Option("--text", metavar="FILE", help="Probe text, UTF-8, or `demo`."),
     ] = None,
     token: options.TokenOption = None,
     json: options.JsonOption = False,
@@ -336,13 +338,18 @@ def _loads(manifest: Manifest) -> dict[str, object]:
 
 
 def probe_text_of(path: Path | None) -> str | None:
-    """Return the start of a text to measure on, as much as is looked at.
+    """Return the start of a text to measure on, as much as is looked at; `demo` is that of eval.
 
     Raises:
         UsageError: It cannot be read, or is blank.
     """
     if path is None:
         return None
+    if str(path) == DEMO and not path.exists():
+        from hfgrow.data.prepare import demo_documents
+        from hfgrow.data.sources import VALIDATION
+
+        return "\n".join(piece.text for piece in demo_documents(VALIDATION))
     shown = printable(path, 200)
     try:
         with path.open("rb") as file:
