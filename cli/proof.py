@@ -31,7 +31,7 @@ from hfgrow.lineage.describe import (
     training_lines,
 )
 from hfgrow.lineage.ledger import Ledger, ledger
-from hfgrow.lineage.manifest import Manifest, TrainingLink
+from hfgrow.lineage.manifest import Link, Manifest, TrainingLink
 from hfgrow.lineage.reading import manifest_of
 
 from . import options
@@ -92,15 +92,23 @@ def verify(
         manifest_of(files_of(ref, client))
         folder = local_folder(ref, client, console)
     outcome = verify_model(folder, client, console, base=base, text=probe)
-    measured = outcome.measured
-    if outcome.provenance is None:
-        console.result(*_trained(folder, outcome))
-        return
-    preserves = outcome.manifest.growth.preserves_function
-    computed = outcome.provenance.num_computed
+    told = _trained if outcome.provenance is None else _grown
+    lines, document = told(outcome)
+    console.result(
+        "\n".join(broken(lines, console.width, behind=14)),
+        {"folder": str(folder), **document, "ok": True},
+    )
+    if folder == Path(model).expanduser():
+        console.say(f"Next: hfgrow push {shlex.quote(printable(model, 200))}")
+
+
+def _grown(outcome: Verified) -> tuple[list[str], dict[str, object]]:
+    growth, measured, found = outcome.manifest.growth, outcome.measured, outcome.provenance
+    assert found is not None
+    preserves, computed = growth.preserves_function, found.num_computed
     lines = [
-        f"bytes         {outcome.provenance.num_tensors} tensors, "
-        f"{size(outcome.provenance.nbytes)}, equal to what the plan makes of the base"
+        f"bytes         {found.num_tensors} tensors, "
+        f"{size(found.nbytes)}, equal to what the plan makes of the base"
         + (f" ({computed} computed again)" if computed else ""),
         _expected(outcome),
         *measured_lines(measured),
@@ -112,18 +120,21 @@ def verify(
             if measured
             else "promised to be preserved"
         ),
+        f"verified      {_verdict(growth, measured is not None)}",
     ]
-    console.result(
-        "\n".join(broken(lines, console.width, behind=14)),
-        {
-            "folder": str(folder),
-            "provenance": asdict(outcome.provenance),
-            "num_transformers_tensors": outcome.num_transformers_tensors,
-            "measured": measured.to_json() if measured else None,
-            "preserves_function": preserves,
-            "ok": True,
-        },
-    )
+    return lines, {
+        "provenance": asdict(found),
+        "num_transformers_tensors": outcome.num_transformers_tensors,
+        "measured": measured.to_json() if measured else None,
+        "preserves_function": preserves,
+    }
+
+
+def _verdict(growth: Link, was_measured: bool) -> str:
+    made = f"exactly what {describe_steps(growth.steps)} makes of {printable(growth.base.name)}"
+    if not growth.preserves_function:
+        return f"{made}; it computes something else, as such a growth does"
+    return f"{made}{', and computes what that does' if was_measured else ''}"
 
 
 def _expected(outcome: Verified) -> str:
@@ -132,17 +143,19 @@ def _expected(outcome: Verified) -> str:
     return f"transformers  expects exactly these {outcome.num_transformers_tensors} tensors"
 
 
-def _trained(folder: Path, outcome: Verified) -> tuple[str, dict[str, object]]:
+def _trained(outcome: Verified) -> tuple[list[str], dict[str, object]]:
     files = outcome.manifest.files
     names = ", ".join(printable(name) for name in files)
-    lines = [f"sha256        {names}: as its training recorded", _expected(outcome)]
-    return "\n".join(lines), {
-        "folder": str(folder),
+    lines = [
+        f"sha256        {names}: as its training recorded",
+        _expected(outcome),
+        "verified      exactly what its training left",
+    ]
+    return lines, {
         "provenance": None,
         "sha256": {name: file.sha256 for name, file in files.items()},
         "num_transformers_tensors": outcome.num_transformers_tensors,
         "measured": None,
-        "ok": True,
     }
 
 
