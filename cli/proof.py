@@ -25,9 +25,9 @@ from hfgrow.lineage.describe import (
     changed_widths,
     command_line,
     describe_parameters,
-    describe_steps,
     ledger_lines,
     measured_lines,
+    told_steps,
     training_lines,
 )
 from hfgrow.lineage.ledger import Ledger, ledger
@@ -131,7 +131,7 @@ def _grown(outcome: Verified) -> tuple[list[str], dict[str, object]]:
 
 
 def _verdict(growth: Link, was_measured: bool) -> str:
-    made = f"exactly what {describe_steps(growth.steps)} makes of {printable(growth.base.name)}"
+    made = f"exactly what {told_steps(growth.steps)} makes of {printable(growth.base.name)}"
     if not growth.preserves_function:
         return f"{made}; it computes something else, as such a growth does"
     return f"{made}{', and computes what that does' if was_measured else ''}"
@@ -293,7 +293,7 @@ def ungrow(
         )
     say_block(
         console,
-        f"Took back {describe_steps(link.steps)}: {count(link.result.num_parameters)} parameters "
+        f"Took back {told_steps(link.steps)}: {count(link.result.num_parameters)} parameters "
         f"into {count(found.num_parameters)}",
         rows,
         f"hfgrow inspect {shlex.quote(shown)}",
