@@ -55,6 +55,15 @@ def test_every_command_of_the_readme_is_one(words: list[str], hfgrow_help: dict[
         assert option in hfgrow_help[command_of(words)]
 
 
+def test_the_walkthrough_shows_what_the_budget_prints() -> None:
+    page = (ROOT / "docs" / "walkthrough.md").read_text()
+    (words,) = (words for words in commands() if words[1:4] == "budget --parameters 2.67M".split())
+    block = page[page.index("    target  ") :].split("\n\n")[0]
+    *shown, rest = (line.removeprefix("    ") for line in block.splitlines())
+    assert rest == "..."
+    assert call_hfgrow(*words[1:]).stdout.splitlines()[: len(shown)] == shown
+
+
 def test_every_operator_is_in_the_readme() -> None:
     for name in OPERATORS:
         assert f"| `{name} " in README, f"the table of operators in README.md has no row of {name}"
