@@ -45,7 +45,9 @@ def operators(
         if name in ALL_OPERATORS:
             hint = f"{name} needs text and has a command of its own: hfgrow {name} --help"
         raise UsageError(f"there is no operator {printable(name)}", hint=hint)
-    console.result("\n".join(broken(_explained(name), console.width, behind=21)), _row(name))
+    facts, arguments = _explained(name)
+    lines = broken(facts, console.width, behind=21) + broken(arguments, console.width, behind=6)
+    console.result("\n".join(lines), _row(name))
 
 
 def _table() -> list[str]:
@@ -62,9 +64,10 @@ def _table() -> list[str]:
     return lines[:-1]
 
 
-def _explained(name: str) -> list[str]:
+def _explained(name: str) -> tuple[list[str], list[str]]:
+    """Return what an operator is, and its arguments below that."""
     row = OPERATORS[name]
-    lines = [
+    facts = [
         f"{row.name}: {row.summary}",
         f"axis                 {row.axis}",
         f"formula              {row.formula}",
@@ -73,13 +76,12 @@ def _explained(name: str) -> list[str]:
         f"example              {example_of(name)}",
     ]
     arguments = _arguments(name)
-    if arguments:
-        lines.append("arguments")
+    lines = ["arguments"] if arguments else []
     for argument in arguments.values():
         default = argument["default"]
         shown = "" if default is None else f"  [default: {default}]"
         lines.append(f"  {argument['typed']}: {argument['help']}{shown}")
-    return lines
+    return facts, lines
 
 
 def _row(name: str) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def test_every_command_of_the_readme_is_one(words: list[str], hfgrow_help: dict[
 
 def test_the_walkthrough_shows_what_the_budget_prints() -> None:
     page = (ROOT / "docs" / "walkthrough.md").read_text()
-    (words,) = (words for words in commands() if words[1:4] == "budget --parameters 2.67M".split())
+    (words,) = (words for words in commands() if words[1:4] == ["budget", "--parameters", "2.67M"])
     block = page[page.index("    target  ") :].split("\n\n")[0]
     *shown, rest = (line.removeprefix("    ") for line in block.splitlines())
     assert rest == "..."
