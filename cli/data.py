@@ -17,17 +17,21 @@ from . import options
 from .help_pages import App, Group
 from .terminal import Console, say_block
 
-_DATA_EXAMPLES = """\
+_PREPARE_EXAMPLES = """\
 hfgrow data prepare text/*.jsonl --tokenizer SmolLM2-135M --out tokens
 # and in a recipe:  data: {train: [{path: tokens}], ...}"""
+_CHECK_EXAMPLES = "hfgrow data check tokens"
+_EXAMPLES = """\
+hfgrow data prepare demo --tokenizer demo --out tokens
+hfgrow data check tokens"""
 _REQUIRED = ("numpy", "tokenizers")
 
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands to the program."""
-    data = App(name="data", cls=Group, help="Tokenise text for training.")
-    data.command("prepare", epilog=_DATA_EXAMPLES)(prepare)
-    data.command("check")(check)
+    data = App(name="data", cls=Group, help="Tokenise text for training.", epilog=_EXAMPLES)
+    data.command("prepare", epilog=_PREPARE_EXAMPLES)(prepare)
+    data.command("check", epilog=_CHECK_EXAMPLES)(check)
     app.add_typer(data)
 
 

@@ -275,6 +275,9 @@ def _table(losses: Sequence["ModelLoss"], text: int, width: int | None) -> list[
                 f"{found.loss.bits_per_byte:.4f}",
             )
         )
+    if len(text_table(rows, left=[0], width=width)) > len(rows):
+        # In parts, of which the first must have what compares.
+        rows = [(name, last, *others) for name, *others, last in rows]
     return text_table(rows, left=[0], width=width)
 
 

@@ -13,6 +13,9 @@ from hfgrow.errors import GrowthError, OutputError, UsageError, printable
 from . import options
 from .terminal import Console
 
+_EXAMPLES = """\
+hfgrow extend-hf
+hf grow stack demo --g 2"""
 _NAME = "grow"
 # GitHub has no account whose name begins with a hyphen: `hf extensions update` finds none there.
 _OWNER = "-local"
@@ -20,7 +23,7 @@ _OWNER = "-local"
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("extend-hf")(extend_hf)
+    app.command("extend-hf", epilog=_EXAMPLES)(extend_hf)
 
 
 def extend_hf(

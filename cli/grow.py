@@ -24,6 +24,7 @@ from hfgrow.lineage.describe import (
     describe_steps,
     layer_rows,
     measured_short,
+    told_steps,
 )
 from hfgrow.lineage.manifest import changes_layers, experts_of, non_embedding_parameters, widths_of
 from hfgrow.plan.elsewhere import off_beat
@@ -343,6 +344,7 @@ def growth_block(growth: Growth) -> tuple[str, list[tuple[str, str]], str | None
         ("where", f"{out}, {size(growth.layout.nbytes)}{_shared(growth)}"),
         *([("layers", _connections(growth))] if _changes_layers(growth) else []),
         *([("width", _changed(growth))] if _widths(growth) else []),
+        *_learned(growth),
         ("function", promise_of(growth)),
         *([("measured", measured_short(measured))] if measured else []),
         *(("elsewhere", text) for text in _elsewhere(growth)),
@@ -357,7 +359,7 @@ def growth_block(growth: Growth) -> tuple[str, list[tuple[str, str]], str | None
         where = growth.pushed.pull_request or growth.pushed.url
         rows.append(("Hub", f"{state}: {where} ({growth.pushed.visibility})"))
         following = f"hfgrow lineage {growth.target.repo_id}" if growth.target else None
-    return f"Grew {grown} by {describe_steps(plan.steps)}", rows, following
+    return f"Grew {grown} by {told_steps(plan.steps)}", rows, following
 
 
 def growth_document(growth: Growth, *, dry_run: bool) -> dict[str, Any]:
@@ -411,6 +413,19 @@ def _widths(growth: Growth) -> list[tuple[str, int, int]]:
 
 def _changed(growth: Growth) -> str:
     return ", ".join(f"{key} {before} -> {after}" for key, before, after in _widths(growth))
+
+
+def _learned(growth: Growth) -> list[tuple[str, str]]:
+    """Return what learning made of the held-out loss, where maps were learned."""
+    found = [step.arguments for step in growth.plan.steps if "initial_loss" in step.arguments]
+    return [
+        (
+            "learned",
+            f"held-out loss {one['initial_loss']:.4f} -> {one['loss']:.4f} nats per token, maps of "
+            f"step {one['kept_step']}",
+        )
+        for one in found
+    ]
 
 
 def _layer_lines(growth: Growth) -> list[str]:

@@ -66,9 +66,7 @@ class Command(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples, each in a line of its own."""
-        if self.epilog:
-            lines = [f"  {line}" for line in self.epilog.splitlines()]
-            formatter.write("\n".join(["\nExamples:", *lines, ""]))
+        _write_examples(self, formatter)
 
 
 class Group(TyperGroup):
@@ -102,6 +100,16 @@ class Group(TyperGroup):
             command = self.get_command(ctx, name)
             if command is not None:
                 yield name, "Commands", command.help or ""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, each in a line of its own."""
+        _write_examples(self, formatter)
+
+
+def _write_examples(command: Any, formatter: Any) -> None:
+    if command.epilog:
+        lines = [f"  {line}" for line in command.epilog.splitlines()]
+        formatter.write("\n".join(["\nExamples:", *lines, ""]))
 
 
 def _write_options(command: Any, ctx: Any, formatter: Any) -> None:

@@ -16,15 +16,25 @@ from . import options
 from .completion import all_recipes, documentation, pages
 from .terminal import Console, near, paragraphs, say_block
 
+_RECIPES_EXAMPLES = """\
+hfgrow recipes
+hfgrow recipes demo
+hfgrow recipes demo --copy mine.yaml"""
+_ALIASES_EXAMPLES = """\
+hfgrow aliases
+hfgrow aliases --json"""
+_DOCS_EXAMPLES = """\
+hfgrow docs
+hfgrow docs training | less"""
 # The command that takes a shipped recipe -> the folder where such recipes lie.
 _FOLDERS = {"train": "", "study": "studies", "apply MODEL": "growths"}
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command("recipes")(recipes)
-    app.command("aliases")(aliases)
-    app.command("docs")(docs)
+    app.command("recipes", epilog=_RECIPES_EXAMPLES)(recipes)
+    app.command("aliases", epilog=_ALIASES_EXAMPLES)(aliases)
+    app.command("docs", epilog=_DOCS_EXAMPLES)(docs)
 
 
 def recipes(

@@ -33,6 +33,12 @@ from .terminal import Console, broken
 _INSPECT_EXAMPLES = """\
 hfgrow inspect demo
 hfgrow inspect hf://org/name@main"""
+_CHECK_EXAMPLES = """\
+hfgrow check demo
+hfgrow check ./demo-stack-g2 --weights"""
+_ENV_EXAMPLES = """\
+hfgrow env
+hfgrow env --json"""
 _MOST_RUNS = 12
 _PACKAGES = ("huggingface_hub", "hf-xet", "transformers", "torch", "safetensors", "accelerate")
 
@@ -40,8 +46,8 @@ _PACKAGES = ("huggingface_hub", "hf-xet", "transformers", "torch", "safetensors"
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command("inspect", epilog=_INSPECT_EXAMPLES)(inspect_model)
-    app.command("check")(check)
-    app.command("env")(env)
+    app.command("check", epilog=_CHECK_EXAMPLES)(check)
+    app.command("env", epilog=_ENV_EXAMPLES)(env)
 
 
 def inspect_model(

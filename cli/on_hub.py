@@ -18,6 +18,9 @@ from . import options
 from .help_pages import OUTPUT
 from .terminal import Console, say_block
 
+_PULL_EXAMPLES = """\
+hfgrow pull SmolLM2-135M
+hfgrow pull org/name --revision main --out name"""
 _PUSH_EXAMPLES = """\
 hfgrow push ./demo-stack-g2
 hfgrow push ./demo-stack-g2 you/name --private"""
@@ -25,7 +28,7 @@ hfgrow push ./demo-stack-g2 you/name --private"""
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command("pull")(pull)
+    app.command("pull", epilog=_PULL_EXAMPLES)(pull)
     app.command("push", epilog=_PUSH_EXAMPLES)(push)
 
 

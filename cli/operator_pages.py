@@ -12,17 +12,21 @@ from hfgrow.plan.operators import ALL_OPERATORS, OPERATORS
 from . import options
 from .terminal import Console, broken, near
 
+_EXAMPLES = """\
+hfgrow operators
+hfgrow operators stack"""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("operators")(operators)
+    app.command("operators", epilog=_EXAMPLES)(operators)
 
 
 # Values for an example; an operator takes the first of these that it has.
 _TARGETS = {"g": 2, "block": 2, "factor": 2, "amount": 0.2, "exponent": 0.5, "experts": 8}
 
 # What makes sense behind another operator only.
-_EXAMPLES = {"branch-scale": "hfgrow stack MODEL --g 4 --branch-scale 0.5"}
+_OF_OPERATORS = {"branch-scale": "hfgrow stack MODEL --g 4 --branch-scale 0.5"}
 
 
 def operators(
@@ -41,7 +45,9 @@ def operators(
         if name in ALL_OPERATORS:
             hint = f"{name} needs text and has a command of its own: hfgrow {name} --help"
         raise UsageError(f"there is no operator {printable(name)}", hint=hint)
-    console.result("\n".join(broken(_explained(name), console.width, behind=21)), _row(name))
+    facts, arguments = _explained(name)
+    lines = broken(facts, console.width, behind=21) + broken(arguments, console.width, behind=6)
+    console.result("\n".join(lines), _row(name))
 
 
 def _table() -> list[str]:
@@ -58,9 +64,10 @@ def _table() -> list[str]:
     return lines[:-1]
 
 
-def _explained(name: str) -> list[str]:
+def _explained(name: str) -> tuple[list[str], list[str]]:
+    """Return what an operator is, and its arguments below that."""
     row = OPERATORS[name]
-    lines = [
+    facts = [
         f"{row.name}: {row.summary}",
         f"axis                 {row.axis}",
         f"formula              {row.formula}",
@@ -69,13 +76,12 @@ def _explained(name: str) -> list[str]:
         f"example              {example_of(name)}",
     ]
     arguments = _arguments(name)
-    if arguments:
-        lines.append("arguments")
+    lines = ["arguments"] if arguments else []
     for argument in arguments.values():
         default = argument["default"]
         shown = "" if default is None else f"  [default: {default}]"
         lines.append(f"  {argument['typed']}: {argument['help']}{shown}")
-    return lines
+    return facts, lines
 
 
 def _row(name: str) -> dict[str, Any]:
@@ -107,8 +113,8 @@ def _arguments(name: str) -> dict[str, dict[str, Any]]:
 
 def example_of(name: str) -> str:
     """Return a command with the arguments of an example."""
-    if name in _EXAMPLES:
-        return _EXAMPLES[name]
+    if name in _OF_OPERATORS:
+        return _OF_OPERATORS[name]
     operator, _, more = describe_step(name, example_arguments(name)).partition(" ")
     return f"hfgrow {operator} MODEL {more}".rstrip()
 

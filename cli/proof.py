@@ -20,17 +20,18 @@ from hfgrow.growth.verify import verify as verify_model
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.repo_names import check_repo_id
+from hfgrow.hub.search import DEMO
 from hfgrow.lineage.describe import (
     changed_widths,
     command_line,
     describe_parameters,
-    describe_steps,
     ledger_lines,
     measured_lines,
+    told_steps,
     training_lines,
 )
 from hfgrow.lineage.ledger import Ledger, ledger
-from hfgrow.lineage.manifest import Manifest, TrainingLink
+from hfgrow.lineage.manifest import Link, Manifest, TrainingLink
 from hfgrow.lineage.reading import manifest_of
 
 from . import options
@@ -38,6 +39,18 @@ from .terminal import Console, broken, say_block
 
 # Of a text, no more than 512 tokens are looked at.
 _MAX_TEXT_NBYTES = 1 << 20
+_VERIFY_EXAMPLES = """\
+hfgrow verify ./demo-stack-g2
+hfgrow verify you/demo-stack-g2 --base demo --text mine.txt"""
+_LINEAGE_EXAMPLES = """\
+hfgrow lineage ./demo-stack-g2
+hfgrow lineage you/demo-stack-g2 --json"""
+_REPRODUCE_EXAMPLES = """\
+hfgrow reproduce ./demo-stack-g2
+hfgrow reproduce you/demo-stack-g2 --root demo --out again"""
+_CARD_EXAMPLES = """\
+hfgrow card ./demo-stack-g2 --repo you/demo-stack-g2
+hfgrow card ./demo-stack-g2 --trained-elsewhere '2B tokens of FineWeb'"""
 _UNGROW_EXAMPLES = """\
 hfgrow ungrow smol-grown/final     # a run that trained `trainable: new` alone
 hfgrow ungrow ./demo-zero-depth-g2 --out back"""
@@ -45,10 +58,10 @@ hfgrow ungrow ./demo-zero-depth-g2 --out back"""
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command("verify")(verify)
-    app.command("lineage")(lineage)
-    app.command("reproduce")(reproduce)
-    app.command("card")(card)
+    app.command("verify", epilog=_VERIFY_EXAMPLES)(verify)
+    app.command("lineage", epilog=_LINEAGE_EXAMPLES)(lineage)
+    app.command("reproduce", epilog=_REPRODUCE_EXAMPLES)(reproduce)
+    app.command("card", epilog=_CARD_EXAMPLES)(card)
     app.command("ungrow", epilog=_UNGROW_EXAMPLES)(ungrow)
 
 
@@ -58,7 +71,8 @@ def verify(
         str | None, typer.Option("--base", metavar="MODEL", help="The base, if it has moved.")
     ] = None,
     text: Annotated[
-        Path | None, typer.Option("--text", metavar="FILE", help="Probe text, UTF-8.")
+        Path | None,
+        typer.Option("--text", metavar="FILE", help="Probe text, UTF-8, or `demo`."),
     ] = None,
     token: options.TokenOption = None,
     json: options.JsonOption = False,
@@ -78,15 +92,23 @@ def verify(
         manifest_of(files_of(ref, client))
         folder = local_folder(ref, client, console)
     outcome = verify_model(folder, client, console, base=base, text=probe)
-    measured = outcome.measured
-    if outcome.provenance is None:
-        console.result(*_trained(folder, outcome))
-        return
-    preserves = outcome.manifest.growth.preserves_function
-    computed = outcome.provenance.num_computed
+    told = _trained if outcome.provenance is None else _grown
+    lines, document = told(outcome)
+    console.result(
+        "\n".join(broken(lines, console.width, behind=14)),
+        {"folder": str(folder), **document, "ok": True},
+    )
+    if folder == Path(model).expanduser():
+        console.say(f"Next: hfgrow push {shlex.quote(printable(model, 200))}")
+
+
+def _grown(outcome: Verified) -> tuple[list[str], dict[str, object]]:
+    growth, measured, found = outcome.manifest.growth, outcome.measured, outcome.provenance
+    assert found is not None
+    preserves, computed = growth.preserves_function, found.num_computed
     lines = [
-        f"bytes         {outcome.provenance.num_tensors} tensors, "
-        f"{size(outcome.provenance.nbytes)}, equal to what the plan makes of the base"
+        f"bytes         {found.num_tensors} tensors, "
+        f"{size(found.nbytes)}, equal to what the plan makes of the base"
         + (f" ({computed} computed again)" if computed else ""),
         _expected(outcome),
         *measured_lines(measured),
@@ -98,18 +120,21 @@ def verify(
             if measured
             else "promised to be preserved"
         ),
+        f"verified      {_verdict(growth, measured is not None)}",
     ]
-    console.result(
-        "\n".join(broken(lines, console.width, behind=14)),
-        {
-            "folder": str(folder),
-            "provenance": asdict(outcome.provenance),
-            "num_transformers_tensors": outcome.num_transformers_tensors,
-            "measured": measured.to_json() if measured else None,
-            "preserves_function": preserves,
-            "ok": True,
-        },
-    )
+    return lines, {
+        "provenance": asdict(found),
+        "num_transformers_tensors": outcome.num_transformers_tensors,
+        "measured": measured.to_json() if measured else None,
+        "preserves_function": preserves,
+    }
+
+
+def _verdict(growth: Link, was_measured: bool) -> str:
+    made = f"exactly what {told_steps(growth.steps)} makes of {printable(growth.base.name)}"
+    if not growth.preserves_function:
+        return f"{made}; it computes something else, as such a growth does"
+    return f"{made}{', and computes what that does' if was_measured else ''}"
 
 
 def _expected(outcome: Verified) -> str:
@@ -118,17 +143,19 @@ def _expected(outcome: Verified) -> str:
     return f"transformers  expects exactly these {outcome.num_transformers_tensors} tensors"
 
 
-def _trained(folder: Path, outcome: Verified) -> tuple[str, dict[str, object]]:
+def _trained(outcome: Verified) -> tuple[list[str], dict[str, object]]:
     files = outcome.manifest.files
     names = ", ".join(printable(name) for name in files)
-    lines = [f"sha256        {names}: as its training recorded", _expected(outcome)]
-    return "\n".join(lines), {
-        "folder": str(folder),
+    lines = [
+        f"sha256        {names}: as its training recorded",
+        _expected(outcome),
+        "verified      exactly what its training left",
+    ]
+    return lines, {
         "provenance": None,
         "sha256": {name: file.sha256 for name, file in files.items()},
         "num_transformers_tensors": outcome.num_transformers_tensors,
         "measured": None,
-        "ok": True,
     }
 
 
@@ -266,7 +293,7 @@ def ungrow(
         )
     say_block(
         console,
-        f"Took back {describe_steps(link.steps)}: {count(link.result.num_parameters)} parameters "
+        f"Took back {told_steps(link.steps)}: {count(link.result.num_parameters)} parameters "
         f"into {count(found.num_parameters)}",
         rows,
         f"hfgrow inspect {shlex.quote(shown)}",
@@ -324,13 +351,18 @@ def _loads(manifest: Manifest) -> dict[str, object]:
 
 
 def probe_text_of(path: Path | None) -> str | None:
-    """Return the start of a text to measure on, as much as is looked at.
+    """Return the start of a text to measure on, as much as is looked at; `demo` is that of eval.
 
     Raises:
         UsageError: It cannot be read, or is blank.
     """
     if path is None:
         return None
+    if str(path) == DEMO and not path.exists():
+        from hfgrow.data.prepare import demo_documents
+        from hfgrow.data.sources import VALIDATION
+
+        return "\n".join(piece.text for piece in demo_documents(VALIDATION))
     shown = printable(path, 200)
     try:
         with path.open("rb") as file:

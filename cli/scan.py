@@ -46,7 +46,9 @@ def scan(
     text: Annotated[
         Path | None,
         typer.Option(
-            "--text", metavar="FILE", help="Text to measure on, UTF-8.  [default: a page]"
+            "--text",
+            metavar="FILE",
+            help="Text to measure on, UTF-8, or `demo`.  [default: a page]",
         ),
     ] = None,
     tokens: Annotated[
@@ -111,8 +113,9 @@ def _lines(found: Scan, name: str, width: int | None) -> list[str]:
         f"{printable(name)}: loss {found.base_loss:.4f} on {found.num_tokens} tokens of "
         f"{found.text}; a block run twice{how}"
     )
+    counted = "layers are counted from 0; a pattern of hfgrow partial, as its paper does, from 1"
     return [
-        *broken([head], width, behind=2),
+        *broken([head, counted], width, behind=2),
         "",
         *_table("best blocks", found.blocks[:_NUM_SHOWN], found, width),
         "",
@@ -129,10 +132,10 @@ def _table(
     rows = [("layers", "repeated", "loss", "change", "pattern")]
     for block in blocks:
         known = isfinite(block.loss)
-        layers = str(block.stop)
+        layers = str(block.start)
         rows.append(
             (
-                layers if block.num_layers == 1 else f"{block.start + 1}-{block.stop}",
+                layers if block.num_layers == 1 else f"{block.start}-{block.stop - 1}",
                 str(block.num_layers),
                 f"{block.loss:.4f}" if known else "not finite",
                 f"{block.loss - found.base_loss:+.4f}" if known else "-",

@@ -241,7 +241,8 @@ def compare(
     client = HubClient(token=token)
     ref = locate(model, None, client, console)
     folder = local_folder(ref, client, console)
-    place = (out or Path(f"{base_name(ref)}-comparison")).expanduser().absolute()
+    given = (out or Path(f"{base_name(ref)}-comparison")).expanduser()
+    place = given.absolute()
     shared, length = shared_settings(
         folder,
         sequence_length=sequence_length,
@@ -308,13 +309,13 @@ def compare(
         lines.append("the grown models differ in size: equal tokens are not equal compute")
     lines += texts.notes
     if keep:
-        lines.append(f"kept: {place / WINNER}")
+        lines.append(f"kept: {printable(given / WINNER, 200)}")
     console.result("\n".join(lines), document)
-    follow = f"push {shlex.quote(str(place / WINNER))}" if keep else _grown_by(order[0], model)
+    follow = f"push {shlex.quote(str(given / WINNER))}" if keep else _grown_by(order[0], model)
     say_block(
         console,
         f"Compared {len(found)} growths of {printable(base_name(ref))}",
-        [("where", printable(place, 200))],
+        [("where", printable(given, 200))],
         f"hfgrow {printable(follow, 300)}",
     )
 

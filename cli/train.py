@@ -29,6 +29,10 @@ hfgrow train mine.yaml --resume
 hfgrow train --schema > recipe.schema.json   # for an editor
 hfgrow train mine.yaml -- --num_machines 2   # goes to accelerate launch"""
 
+_CLEAN_EXAMPLES = """\
+hfgrow clean demo-gstack --dry-run
+hfgrow clean demo-gstack --keep stages"""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
@@ -37,7 +41,7 @@ def register(app: typer.Typer) -> None:
         epilog=_EXAMPLES,
         context_settings={"allow_extra_args": True},
     )(train)
-    app.command("clean")(clean)
+    app.command("clean", epilog=_CLEAN_EXAMPLES)(clean)
 
 
 def _print_schema(wanted: bool) -> None:

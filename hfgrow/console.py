@@ -166,8 +166,8 @@ class SaidBar:
 
 # A terminal that is wider than it reads well is not filled.
 _WIDEST = 120
-# The first words of lines with something to paste, which stays whole.
-_TO_PASTE = ("Hint: ", "Next: ", "That is: ")
+# Lines with something to paste, which stays whole; a hint without a trace of that is prose.
+_TO_PASTE = re.compile(r"(Next|That is): |Hint: .*([=/`'\"$<>|]|\b(hfgrow|hf|pip) | --?\w)")
 
 
 def terminal_width() -> int:
@@ -199,7 +199,7 @@ def for_terminal(text: str, stream: TextIO) -> str:
     lines: list[str] = []
     for line in text.split("\n"):
         behind = len(line) - len(line.lstrip()) + 2
-        width = None if line.startswith(_TO_PASTE) else terminal_width()
+        width = None if _TO_PASTE.match(line) else terminal_width()
         lines += wrapped(line, width, behind=behind)
     return "\n".join(lines)
 

@@ -1,6 +1,7 @@
 """hfgrow from Python: what a shell completes, how objects show themselves, commands as calls."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,16 @@ def test_models_are_measured_side_by_side(growth: hfgrow.Growth) -> None:
     assert grown.num_parameters > base.num_parameters
     assert base.texts[0].loss.num_tokens == grown.texts[0].loss.num_tokens
     assert base.texts[0].loss.loss < grown.texts[0].loss.loss
+    assert re.fullmatch(
+        r"ModelLoss\(demo: 1.44 M parameters; demo \d\.\d+ nats a token, \d\.\d+ bits a byte\)",
+        repr(base),
+    )
+
+
+def test_a_verification_shows_what_was_compared_and_measured(growth: hfgrow.Growth) -> None:
+    shown = repr(hfgrow.verify(growth.out))
+    assert len(shown) < LONGEST_REPR
+    assert shown.startswith("Verified(demo-stack-g2: 110 tensors; Measured(loss 3.5567 -> 3.6537")
 
 
 def test_a_budget_takes_a_model_or_parameters_and_not_both() -> None:

@@ -57,6 +57,9 @@ def test_what_is_said_on_a_terminal_breaks_between_words_and_commands_stay_whole
         "That is: hfgrow partial a-model-with-a-name '[1:4]-[3:6]'",
     ):
         assert for_terminal(command, Terminal()) == command
+    assert for_terminal(
+        "Hint: one of demo, gradual-midas, reference, schedule-free", Terminal()
+    ) == ("Hint: one of demo, gradual-midas,\n  reference, schedule-free")
     assert for_terminal("Note: config.json says that hfgrow grew it", Terminal()) == (
         "Note: config.json says that hfgrow grew\n  it"
     )

@@ -55,9 +55,18 @@ def test_every_command_of_the_readme_is_one(words: list[str], hfgrow_help: dict[
         assert option in hfgrow_help[command_of(words)]
 
 
+def test_the_walkthrough_shows_what_the_budget_prints() -> None:
+    page = (ROOT / "docs" / "walkthrough.md").read_text()
+    (words,) = (words for words in commands() if words[1:4] == ["budget", "--parameters", "2.67M"])
+    block = page[page.index("    target  ") :].split("\n\n")[0]
+    *shown, rest = (line.removeprefix("    ") for line in block.splitlines())
+    assert rest == "..."
+    assert call_hfgrow(*words[1:]).stdout.splitlines()[: len(shown)] == shown
+
+
 def test_every_operator_is_in_the_readme() -> None:
     for name in OPERATORS:
-        assert f"| `{name} " in README
+        assert f"| `{name} " in README, f"the table of operators in README.md has no row of {name}"
 
 
 def test_every_family_is_in_the_readme() -> None:
@@ -143,7 +152,9 @@ def test_every_near_family_keeps_what_is_promised() -> None:
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_the_proof_matrix_shows_what_is_promised(name: str) -> None:
-    for family, cell in proof_matrix()[name].items():
+    cells = proof_matrix().get(name)
+    assert cells is not None, f"the proof matrix of docs/operators.md has no row of {name}"
+    for family, cell in cells.items():
         if (name, family) in REFUSED:
             assert cell.startswith("refused")
         elif OPERATORS[name].preserves_function:

@@ -113,15 +113,16 @@ def leaves_by_link(folder: Path, names: Iterable[str]) -> str:
 
 
 class LocalFolder:
-    """The files of a folder on this machine."""
+    """The files of a folder on this machine.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The folder.
+        label: How messages name it; the path, as given, unless something else was typed.
+    """
+
+    def __init__(self, path: Path, label: str | None = None) -> None:
         self.path = path
-
-    @property
-    def label(self) -> str:
-        """The path, as given."""
-        return printable(self.path, 200)
+        self.label = label or printable(path, 200)
 
     @property
     def folder(self) -> str:

@@ -275,7 +275,7 @@ def identify(
     identity: dict[str, Any] = {"text_column": source.text_column}
     if source.dataset == DEMO:
         split = source.whole_split
-        text = "".join(piece.text for piece in _demo(split))
+        text = "".join(piece.text for piece in demo_documents(split))
         digest = hashlib.sha256(text.encode()).hexdigest()
         return {"dataset": DEMO, "split": split, "sha256": digest}
     if source.dataset is not None:
@@ -330,7 +330,7 @@ def documents_of(
         GrowthError: The Hub says no, or does not answer.
     """
     if source.dataset == DEMO:
-        yield from _demo(source.whole_split)
+        yield from demo_documents(source.whole_split)
     elif source.dataset is not None:
         yield from read_dataset(source, identity["revision"], client or HubClient())
     known = {file["name"]: (file["nbytes"], file["mtime_ns"]) for file in identity.get("files", ())}
@@ -388,7 +388,7 @@ def _stamp(file: DataFile) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _demo(split: str) -> Sequence[TextPiece]:
+def demo_documents(split: str) -> Sequence[TextPiece]:
     """Return the topics that `help()` of Python shows: those to train on, or those held out.
 
     Held out are the topics that the demo model was not trained on; paragraphs that stand in these

@@ -51,7 +51,7 @@ def files_of(ref: ModelRef, client: HubClient) -> Files:
     Offline that is the cache, as far as it holds them.
     """
     if ref.path is not None:
-        return LocalFolder(ref.path)
+        return LocalFolder(ref.path, ref.alias)
     if not client.anonymous and (snapshot := cached_snapshot(ref)) is not None:
         return LocalFolder(snapshot)
     return RemoteFiles(ref, client)

@@ -107,8 +107,8 @@ class Scan:
     def _row(self, block: ScannedBlock) -> dict[str, Any]:
         known = isfinite(block.loss)
         return {
-            "first_layer": block.start + 1,
-            "last_layer": block.stop,
+            "first_layer": block.start,
+            "last_layer": block.stop - 1,
             "num_layers": block.num_layers,
             "loss": block.loss if known else None,
             "change": block.loss - self.base_loss if known else None,
@@ -382,9 +382,9 @@ def draw_scan(found: Scan, name: str, kind: str = "png") -> bytes:
     axes.plot(best.start, best.num_layers - 1, marker="*", color="black", markersize=7)
     step = max(1, found.num_hidden_layers // 15)
     firsts = range(0, found.num_hidden_layers, step)
-    axes.set_xticks(firsts, [str(i + 1) for i in firsts])
+    axes.set_xticks(firsts, [str(i) for i in firsts])
     axes.set_yticks(range(num_sizes), [str(i + 1) for i in range(num_sizes)])
-    axes.set_xlabel("first layer of the block, from 1")
+    axes.set_xlabel("first layer of the block, from 0")
     axes.set_ylabel("layers")
     how = "run twice, each pass halved" if found.damped else "run twice"
     axes.set_title(f"{plain_label(name)}: a block {how}", fontsize=10)

@@ -283,6 +283,12 @@ class Verified:
     num_transformers_tensors: int | None = None
     measured: Measured | None = None
 
+    def __repr__(self) -> str:
+        found = self.provenance
+        held = f"{found.num_tensors} tensors" if found else f"{len(self.manifest.files)} files"
+        measured = f"; {self.measured}" if self.measured else ""
+        return f"Verified({self.manifest.link.result.name}: {held}{measured})"
+
 
 def verify(
     folder: str | Path,

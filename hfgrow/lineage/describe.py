@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
+from hfgrow.checkpoint.files import LEARNED_MAPS
 from hfgrow.checkpoint.layout import DEFAULT_MAX_SHARD_NBYTES
 from hfgrow.console import count
 from hfgrow.errors import printable
@@ -40,6 +41,11 @@ def describe_step(operator: str, arguments: Mapping[str, object]) -> str:
 def describe_steps(steps: Sequence[GrowthStep]) -> str:
     """Return steps as one types them, one after the other."""
     return ", then ".join(describe_step(step.operator, step.arguments) for step in steps)
+
+
+def told_steps(steps: Sequence[GrowthStep]) -> str:
+    """Return steps as they are told, a file of maps by the begin of the hash that names it."""
+    return LEARNED_MAPS.sub(lambda name: f"{name[0][:21]}...", describe_steps(steps))
 
 
 def command_line(link: Link) -> str:

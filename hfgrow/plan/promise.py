@@ -37,6 +37,13 @@ class Measured:
     max_abs_logit: float | None = None
     rounding: float | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"Measured(loss {self.base_loss:.4f} -> {self.grown_loss:.4f} on {self.num_tokens} "
+            f"tokens of {self.text}, {self.dtype}; |dlogit| max {self.max_abs_dlogit:.3g}, argmax "
+            f"agrees at {self.argmax_agreement:.1%})"
+        )
+
     def to_json(self) -> dict[str, object]:
         """Return the fields that are known."""
         return {key: value for key, value in asdict(self).items() if value is not None}

@@ -20,7 +20,7 @@ import torch
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.checkpoint.read import read
-from hfgrow.console import Pace, Progress, duration, size
+from hfgrow.console import Pace, Progress, count, duration, size
 from hfgrow.data.batches import evaluation_batches, num_evaluation_blocks
 from hfgrow.data.corpus import open_sources
 from hfgrow.data.order import check_sequence_length
@@ -262,6 +262,14 @@ class ModelLoss:
     name: str
     num_parameters: int
     texts: tuple[TextLoss, ...]
+
+    def __repr__(self) -> str:
+        losses = ", ".join(
+            f"{one.loss.label} {one.loss.loss:.4f} nats a token, {one.loss.bits_per_byte:.4f} bits "
+            "a byte"
+            for one in self.texts
+        )
+        return f"ModelLoss({self.name}: {count(self.num_parameters)} parameters; {losses})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,14 +83,14 @@ def _names(folder: Path) -> list[str]:
 
 
 def test_a_scratch_folder_is_private_and_gone_after_an_error(tmp_path: Path) -> None:
-    def fail() -> None:
+    def check_it_is_private_and_fail() -> None:
         with scratch_folder(tmp_path / "new") as folder:
             (folder / "file").touch()
             assert folder.stat().st_mode & 0o777 == 0o700
             raise KeyError
 
     with pytest.raises(KeyError):
-        fail()
+        check_it_is_private_and_fail()
     assert _names(tmp_path / "new") == []
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from hfgrow.plan.operators import OPERATORS
 from hfgrow.train.recipe.files import shipped_recipes
 from tests.cli.test_cli import COMMANDS
 from tests.program import call_hfgrow, environment, program
@@ -48,9 +47,9 @@ def test_options_stand_in_groups_and_those_of_every_command_last() -> None:
     assert "--out" not in own
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_the_help_of_an_operator_ends_with_an_example(operator: str) -> None:
-    assert "\nExamples:\n  hfgrow " in call_hfgrow(operator, "--help").stdout
+@pytest.mark.parametrize("command", PAGES)
+def test_the_help_of_every_command_ends_with_an_example(command: str) -> None:
+    assert "\nExamples:\n  hfgrow " in call_hfgrow(*command.split(), "--help").stdout
 
 
 COMPLETIONS = {

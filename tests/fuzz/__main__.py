@@ -45,14 +45,16 @@ def guided(target: str, seconds: int) -> None:
             "-print_final_stats=1",
             "-verbosity=1",
         ]
-        atheris.Setup([sys.argv[0], *limits, folder], lambda data: targets.holds(target, data))
+        atheris.Setup(
+            [sys.argv[0], *limits, folder], lambda data: targets.check_answer(target, data)
+        )
         atheris.Fuzz()
 
 
 def at_random(target: str, seconds: float, max_runs: int = 1 << 62) -> int:
     """Fuzz with random changes, and return how often the target accepted them."""
     from tests.fuzz.mutations import mutated
-    from tests.fuzz.targets import holds, seeds
+    from tests.fuzz.targets import check_answer, seeds
 
     chance = random.Random(20240524)
     good, runs, accepted = seeds(target), 0, 0
@@ -61,7 +63,7 @@ def at_random(target: str, seconds: float, max_runs: int = 1 << 62) -> int:
         data = mutated(chance.choice(good), chance.choice(good), chance)
         signal.alarm(_HANG_S)
         try:
-            was_accepted = holds(target, data)
+            was_accepted = check_answer(target, data)
         except BaseException:
             print(f"{target}: {data!r}", file=sys.stderr)
             raise

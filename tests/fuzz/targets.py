@@ -44,7 +44,7 @@ class MemoryFiles:
         return self.content[name][start : start + nbytes]
 
 
-def header(data: bytes) -> None:
+def check_header(data: bytes) -> None:
     """A file as it is, or, if it begins with a brace, the JSON of a header."""
     if data.startswith(b"{"):
         check_entries(parse_header(data, 8 + len(data) + 1000, SINGLE), 8 + len(data) + 1000)
@@ -61,7 +61,7 @@ def check_entries(entries: Mapping[str, Entry], nbytes: int) -> None:
         assert offset + length == following
 
 
-def index(data: bytes) -> None:
+def check_index(data: bytes) -> None:
     """An index beside the file that it may name."""
     found = read_index(MemoryFiles({INDEX: data, "a.safetensors": b"", "b.safetensors": b""}))
     assert found is not None
@@ -69,7 +69,7 @@ def index(data: bytes) -> None:
     assert all(note.isprintable() for note in found.notes(5))
 
 
-def config(data: bytes) -> None:
+def check_config(data: bytes) -> None:
     """A config beside weights of a known shape: what is accepted has that shape."""
     plan = read(MemoryFiles({CONFIG: data, SINGLE: WEIGHTS}))
     assert plan.config["num_hidden_layers"] == 2
@@ -79,16 +79,16 @@ def config(data: bytes) -> None:
     json.dumps(plan.config)
 
 
-def manifest(data: bytes) -> None:
+def check_manifest(data: bytes) -> None:
     """A lineage."""
     parse_manifest(parse_json_object(data, MANIFEST))
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "header": header,
-    "index": index,
-    "config": config,
-    "manifest": manifest,
+    "header": check_header,
+    "index": check_index,
+    "config": check_config,
+    "manifest": check_manifest,
 }
 
 
@@ -107,7 +107,7 @@ def seeds(target: str) -> list[bytes]:
     }[target]
 
 
-def holds(target: str, data: bytes) -> bool:
+def check_answer(target: str, data: bytes) -> bool:
     """Run a target; say whether it accepted the bytes. Anything but a refusal goes up."""
     try:
         TARGETS[target](data)

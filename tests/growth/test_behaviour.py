@@ -107,6 +107,8 @@ def test_a_kept_promise_is_verified(
     assert verified.returncode == 0, verified.stderr
     assert "preserved, within the tolerance" in verified.stdout
     assert "KL 0 nats" in verified.stdout
+    assert verified.stdout.splitlines()[-1].endswith(", and computes what that does")
+    assert verified.stderr.endswith("Next: hfgrow push out\n")
 
 
 def test_a_growth_that_promises_nothing_is_not_held_to_it(

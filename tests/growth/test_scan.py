@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -246,7 +247,11 @@ def test_the_command_prints_tables_a_pattern_to_paste_and_one_document(model: Pa
     pattern = document["best"]["pattern"]
     assert f"Next: hfgrow partial {model} '{pattern}'" in shown.stderr
     assert "Scanning 7 blocks of up to 2 of 4 layers on 20 tokens of a probe text" in shown.stderr
-    assert pattern in shown.stdout
+    first, last = document["best"]["first_layer"], document["best"]["last_layer"]
+    assert pattern == pattern_of(first, last + 1, 4)
+    layers = str(first) if first == last else f"{first}-{last}"
+    assert re.search(rf"^{layers} .* {re.escape(pattern)}$", shown.stdout, re.MULTILINE)
+    assert "layers are counted from 0; a pattern of hfgrow partial" in shown.stdout
     assert f"{document['best']['loss']:.4f}" in shown.stdout
 
 
@@ -278,6 +283,11 @@ def test_a_file_of_text_and_wrong_numbers_are_told_in_the_words_of_the_command(
     ):
         done = call_hfgrow("scan", model, *words)
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+
+
+def test_the_text_of_the_demo_is_taken_by_its_name(model: Path) -> None:
+    done = call_hfgrow("scan", model, "--text", "demo", "--tokens", "20", "--max-block", "1")
+    assert "of up to 1 of 4 layers on 20 tokens of the given text" in done.stderr
 
 
 def test_positions_may_be_left_out_of_the_config(model: Path) -> None:

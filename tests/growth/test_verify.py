@@ -127,6 +127,12 @@ def test_a_model_without_lineage_cannot_be_verified(work: Path) -> None:
     assert "was not grown by hfgrow" in finished.stderr
 
 
+def test_the_demo_is_named_as_it_was_typed() -> None:
+    for command in ("verify", "lineage"):
+        said = call_hfgrow(command, "demo").stderr
+        assert "Error: demo has no hfgrow.json: it was not grown by hfgrow\n" in said
+
+
 @pytest.mark.case("I2")
 def test_the_measurement_is_what_transformers_says(made: Path) -> None:
     """I2: the loss and the logits of base and grown model on the probe text."""

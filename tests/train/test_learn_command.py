@@ -61,6 +61,11 @@ def test_the_command_learns_writes_verifies_and_reproduces(stories: Path, tmp_pa
     assert (out / told["maps"]).is_file()
     assert step["preserves_function"] is (told["kept_step"] == 0)
     assert told["loss"] <= told["initial_loss"]
+    losses = f"{told['initial_loss']:.4f} -> {told['loss']:.4f} nats per token"
+    assert (
+        f"  learned   held-out loss {losses}, maps of step {told['kept_step']}\n" in finished.stderr
+    )
+    assert f"--maps {told['maps'][:21]}...\n" in finished.stderr
     for command in ("verify", "reproduce"):
         done = call_hfgrow(command, out, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

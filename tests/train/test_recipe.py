@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cli.operator_pages import example_arguments
 from hfgrow.errors import UsageError
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.train.recipe.fields import ELSEWHERE, Part
@@ -164,16 +165,9 @@ def test_a_growth_may_come_first_and_keeps_its_arguments() -> None:
 
 
 def test_every_operator_can_be_a_stage() -> None:
-    needed: dict[str, dict[str, object]] = {
-        "partial": {"pattern": "1-6"},
-        "staged": {"g": 2},
-        "head-dim": {"factor": 2},
-        "upcycle": {"experts": 4},
-    }
-    needed |= {"paper-noise": {"amount": "1e-2"}, "tensor-scale": {"factors": "o_proj:0.5"}}
     for operator in OPERATORS:
         content = yaml.safe_load(MINIMAL)
-        content["stages"].insert(0, {"grow": {"operator": operator, **needed.get(operator, {})}})
+        content["stages"].insert(0, {"grow": {"operator": operator, **example_arguments(operator)}})
         grow = recipe_of(content).stages[0].grow
         assert grow is not None
         assert grow.operator == operator

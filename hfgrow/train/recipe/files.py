@@ -56,7 +56,7 @@ def find_recipe(recipe: str | Path, folder: str = "") -> Traversable:
     near = difflib.get_close_matches(name, shipped, n=1)
     raise UsageError(
         f"there is no {_KINDS[folder]} {shown}: neither a file nor one of hfgrow's",
-        hint=f"did you mean {near[0]}?" if near else f"hfgrow has {', '.join(shipped)}",
+        hint=f"did you mean {near[0]}?" if near else f"one of {', '.join(shipped)}",
     )
 
 
