@@ -14,6 +14,7 @@ where there is one. A layer whose branch ends are zero passes the stream on unch
 Source: Du et al. 2024, "Stacking Your Transformers", https://arxiv.org/abs/2405.15319, App. I.2
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod, sqrt
@@ -410,3 +411,18 @@ def initial_std(role: Role, num_inputs: int, num_layers: int) -> float:
     if role.dimensions[0] == HIDDEN:
         return 1 / (sqrt(num_inputs) * num_layers)
     return sqrt(2 / (5 * num_inputs))
+
+
+# A run of neighbouring layers, and how many times it stands: 345, [10:24] or [10], and then *2.
+LAYER_RUN = re.compile(
+    r"(?P<layers>\d+|\[\d{1,9}(?::\d{1,9})?\])(?:\*(?P<times>\d{1,9}))?", re.ASCII
+)
+
+
+def run_of(layers: str) -> range:
+    """Return the 0-based layers of a run, counted from 1 there; empty if they are no neighbours."""
+    if layers.startswith("["):
+        first, _, last = layers.strip("[]").partition(":")
+        return range(int(first) - 1, int(last or first))
+    run = range(int(layers[0]) - 1, int(layers[-1]))
+    return run if [*layers] == [str(i + 1) for i in run] else range(0)

@@ -321,21 +321,6 @@ def _helps(docstring: str) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-# A run of neighbouring layers, and how many times it stands: 345, [10:24] or [10], and then *2.
-LAYER_RUN = re.compile(
-    r"(?P<layers>\d+|\[\d{1,9}(?::\d{1,9})?\])(?:\*(?P<times>\d{1,9}))?", re.ASCII
-)
-
-
-def run_of(layers: str) -> range:
-    """Return the 0-based layers of a run, counted from 1 there; empty if they are no neighbours."""
-    if layers.startswith("["):
-        first, _, last = layers.strip("[]").partition(":")
-        return range(int(first) - 1, int(last or first))
-    run = range(int(layers[0]) - 1, int(layers[-1]))
-    return run if [*layers] == [str(i + 1) for i in run] else range(0)
-
-
 MAX_SEED = (1 << 32) - 1
 
 

@@ -3,16 +3,14 @@
 from typing import Literal
 
 from hfgrow.errors import UsageError, argument, growth, printable
-from hfgrow.plan.depth import apply_layer_map, check_num_layers
+from hfgrow.plan.depth import LAYER_RUN, apply_layer_map, check_num_layers, run_of
 from hfgrow.plan.operators.operator import (
-    LAYER_RUN,
     STACKING_PAPER,
     Operator,
     Seed,
     check_divides,
     check_seed,
     operator,
-    run_of,
     target_arguments,
     target_layers,
 )

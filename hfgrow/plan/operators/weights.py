@@ -7,11 +7,10 @@ from math import isfinite
 from typing import Annotated
 
 from hfgrow.errors import UsageError, argument, growth, printable
-from hfgrow.plan.depth import initial_std, scale_branches
+from hfgrow.plan.depth import LAYER_RUN, initial_std, run_of, scale_branches
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.table import Kind, layer_of
 from hfgrow.plan.operators.operator import (
-    LAYER_RUN,
     STACKING_PAPER,
     Amount,
     Mark,
@@ -20,7 +19,6 @@ from hfgrow.plan.operators.operator import (
     check_amount,
     check_seed,
     operator,
-    run_of,
 )
 from hfgrow.plan.plan import GrowthPlan, TensorPlan, in_place
 from hfgrow.plan.tensors import Blend, Fill, Normal, Recipe
