@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -253,12 +254,22 @@ def rate_of(
 def usual_flops(device: Any) -> float | None:
     """Return the FLOP/s that models usually reach on a device; None where its peak is unknown.
 
-    On a CPU products are measured for it, which takes about a third of a second.
+    On a CPU products are measured for it, which takes about a third of a second, once in a process.
     """
-    from hfgrow.train.flops import measured_on_cpu, peak_flops
+    import torch
 
-    peak = measured_on_cpu(_GEMM_SIZE, _seconds) if device.type == "cpu" else peak_flops(device)
+    from hfgrow.train.flops import peak_flops
+
+    is_cpu = device.type == "cpu"
+    peak = _peak_of_free_cores(torch.get_num_threads()) if is_cpu else peak_flops(device)
     return None if peak is None else _share(device) * peak
+
+
+@cache
+def _peak_of_free_cores(num_threads: int) -> float:
+    from hfgrow.train.flops import measured_on_cpu
+
+    return measured_on_cpu(_GEMM_SIZE, _seconds)
 
 
 def _share(device: Any) -> float:

@@ -373,9 +373,9 @@ def _run_stages(
     _pass_over(setup, position, plan)
     if position.step:
         lost = never_saved(read_metrics(folder.path), position.step) if devices.is_main else 0
-        were = "one was" if lost == 1 else "ones were"
+        were = "step was" if lost == 1 else "steps were"
         again = f"; {lost:,} later {were} not saved, so trained again" if lost else ""
-        progress.say(f"Going on from step {position.step:,}, {position.tokens:,} tokens{again}")
+        progress.say(f"Going on from step {position.step:,} ({position.tokens:,} tokens){again}")
     metrics = Metrics(folder.path, recipe, devices, progress, begin=position)
     run = Run(
         recipe=recipe,
