@@ -237,8 +237,8 @@ def _recipe_line(found: Budget) -> str:
     """Return what a budget of a fresh model is in its recipe."""
     base, more = (round(tokens) for tokens in (found.base_tokens, found.continued_tokens))
     return (
-        f"recipe       {_recipe_of(found)}, with your model as its base, and "
-        f"stages.0.train.tokens: {base:_}, stages.1.grow.g: {found.g}, stages.2.train.tokens: {more:_}"
+        f"recipe       {_recipe_of(found)}, with your model as its base, stages.0.train.tokens: "
+        f"{base:_}, stages.1.grow.g: {found.g}, stages.2.train.tokens: {more:_}"
     )
 
 

@@ -101,10 +101,11 @@ def counting(progress: Progress, what: str, total: int) -> Iterator[Callable[[in
         bar.close()
 
 
-def say_loading(progress: Progress) -> None:
-    """Say that torch and transformers are imported, which takes seconds, unless they are."""
-    if not {"torch", "transformers"} <= sys.modules.keys():
-        progress.say("Loading torch and transformers")
+def say_loading(progress: Progress, *packages: str) -> None:
+    """Say that packages, else torch and transformers, are imported, which takes seconds, if so."""
+    names = packages or ("torch", "transformers")
+    if not set(names) <= sys.modules.keys():
+        progress.say(f"Loading {' and '.join(names)}")
 
 
 # Between lines: seldom where much time has passed already.
