@@ -121,16 +121,16 @@ class Pace:
     Args:
         total: How much there is to do.
         shown: How an amount is said.
-        first_s: Seconds until it is said first.
+        first_s: Seconds until it is said first; None takes 2.
     """
 
     def __init__(
-        self, total: int, shown: Callable[[int], str], *, first_s: float = _FIRST_S
+        self, total: int, shown: Callable[[int], str], *, first_s: float | None = None
     ) -> None:
         self._total = total
         self._shown = shown
         self._begun_s = time.monotonic()
-        self._next_s = self._begun_s + first_s
+        self._next_s = self._begun_s + (_FIRST_S if first_s is None else first_s)
 
     def due(self, done: int) -> str | None:
         """Return what is done and the time left; None between two lines, and when all is done."""
