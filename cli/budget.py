@@ -44,6 +44,10 @@ hfgrow budget --parameters 7B --tokens 300B
 hfgrow budget --parameters 1.1B --flops 8e20 --plot budget.png
 hfgrow budget demo --g 2 --tokens 2M --data demo --recipe mine.yaml"""
 _MINUTE = 60
+# The method from a fresh model on, as recipes: for trainings of one batch and more of the paper's,
+# and for less.
+_PAPER_RECIPE, _SMALL_RECIPE = "paper-gstack", "demo-gstack"
+_PAPER_BATCH = 1 << 21
 _HINT = "hfgrow budget --parameters 7B --tokens 300B, or hfgrow budget MODEL --g 4 --tokens 100B"
 
 
@@ -192,6 +196,7 @@ def budget(
         document["recipe"] = str(recipe)
     lines = [] if found is None else _fit_lines(found)
     lines += _lines(result, name, layers)
+    lines += [_recipe_line(result)] if model is None else []
     console.result("\n".join(broken(lines, console.width, behind=13)), document)
     console.say(f"Next: {_next(model, result, recipe)}")
 
@@ -207,7 +212,7 @@ def _sources(
     if model is None:
         raise UsageError(
             "--recipe needs MODEL, the base that the recipe begins with",
-            hint="of a fresh one: hfgrow recipes paper-gstack --copy FILE",
+            hint=f"of a fresh one: hfgrow recipes {_PAPER_RECIPE} --copy FILE",
         )
     if not data:
         raise UsageError("--recipe needs text to train on", hint="add --data FILE, or a dataset")
@@ -215,17 +220,25 @@ def _sources(
 
 
 def _next(model: str | None, found: Budget, recipe: Path | None) -> str:
-    """Return what follows a budget: a run, the growth itself, or a recipe of both trainings."""
+    """Return what follows a budget: a run, the growth itself, or a recipe to put it into."""
     if recipe is not None:
         return f"hfgrow train {shlex.quote(printable(recipe, 200))} --dry-run"
     if model is not None:
-        grow = f"hfgrow stack {shlex.quote(printable(model, 200))} --g {found.g}"
-        return f"{grow}, then train on by a recipe"
-    base, more = (f"{tokens:.3g}" for tokens in (found.base_tokens, found.continued_tokens))
+        return f"hfgrow stack {shlex.quote(printable(model, 200))} --g {found.g}"
+    return f"hfgrow recipes {_recipe_of(found)} --copy mine.yaml"
+
+
+def _recipe_of(found: Budget) -> str:
+    is_small = min(found.base_tokens, found.continued_tokens) < _PAPER_BATCH
+    return _SMALL_RECIPE if is_small else _PAPER_RECIPE
+
+
+def _recipe_line(found: Budget) -> str:
+    """Return what a budget of a fresh model is in its recipe."""
+    base, more = (round(tokens) for tokens in (found.base_tokens, found.continued_tokens))
     return (
-        "hfgrow recipes paper-gstack --copy mine.yaml, put your model in, then "
-        f"hfgrow train mine.yaml --set stages.0.train.tokens={base} "
-        f"--set stages.1.grow.g={found.g} --set stages.2.train.tokens={more}"
+        f"recipe       {_recipe_of(found)}, with your model as its base, stages.0.train.tokens: "
+        f"{base:_}, stages.1.grow.g: {found.g}, stages.2.train.tokens: {more:_}"
     )
 
 

@@ -27,7 +27,7 @@ from .help_pages import (
 _START = (
     ("hfgrow stack demo --g 2", "grow the model inside hfgrow"),
     ("hfgrow verify demo-stack-g2", "prove what that did"),
-    ("hfgrow train demo --cpu", "grow it, and train it a minute"),
+    ("hfgrow train demo --cpu", "grow it, and train it for about a minute"),
     ("hfgrow inspect SmolLM2-135M", "what a model of the Hub is"),
     ("hfgrow stack TinyLlama --g 4 --dry-run", "a plan; only headers come down"),
 )

@@ -292,8 +292,7 @@ def plan_text(growth: Growth) -> str:
         f"output          {printable(growth.out, 200)}",
     ]
     if growth.target:
-        visibility = "private" if growth.target.private else "public"
-        lines.append(f"push to         {growth.target.repo_id} ({visibility})")
+        lines.append(f"push to         {growth.target.repo_id} ({growth.target.visibility})")
     lines += [f"note            {note}" for note in base.notes]
     return "\n".join(lines)
 

@@ -141,23 +141,24 @@ def train(
             "--quiet": console.quiet,
         }
         arguments += [flag for flag, wanted in flags.items() if wanted]
+        words = ["hfgrow", "train", recipe, *(["--cpu"] if cpu else [])]
+        for override in overrides:
+            words += ["--set", override]
+        again = shlex.join([*words, "--resume", *(["--", *extra] if extra else [])])
         outcome = launch(
             arguments,
             num_processes=loaded.world.processes,
             on_cpu=cpu,
             extra=extra,
             token=token,
+            again=again,
         )
     if "stopped" in outcome:
-        words = ["hfgrow", "train", recipe, *(["--cpu"] if cpu else [])]
-        for override in overrides:
-            words += ["--set", override]
-        again = shlex.join([*words, "--resume", *(["--", *extra] if extra else [])])
         if json:
             console.result("", {**outcome, "resume": again})
         console.stop(f"{outcome['message']}. Go on with: {again}", int(outcome["stopped"]))
     result = outcome["result"]
-    document = _close(Path(result["folder"]), result, console)
+    document = _close(Path(result["folder"]), result, console, resumed=resume)
     console.result(str(result["folder"]), document)
 
 
@@ -178,7 +179,9 @@ def _print_dry_run(
     console.result("\n".join(lines), found.to_json())
 
 
-def _close(folder: Path, result: dict[str, Any], console: Console) -> dict[str, Any]:
+def _close(
+    folder: Path, result: dict[str, Any], console: Console, *, resumed: bool
+) -> dict[str, Any]:
     """Say what a run has made, and return it as JSON has it."""
     from hfgrow.train.clean import removable
     from hfgrow.train.run_folder import RunFolder
@@ -189,9 +192,11 @@ def _close(folder: Path, result: dict[str, Any], console: Console) -> dict[str, 
     shown = shlex.quote(printable(folder, 200))
     run = RunFolder(folder.parent)
     spare = removable(run)
+    # How long this command took stands below.
+    sessions = ", those of earlier sessions too" if resumed else ""
     rows = [
         ("what", f"{made.num_hidden_layers} layers, {count(made.num_parameters)} parameters"),
-        ("trained", f"{count(made.tokens)} tokens in {duration(made.seconds)} of steps"),
+        ("trained", f"{count(made.tokens)} tokens in {duration(made.seconds)} of steps{sessions}"),
         *(("loss", evaluated_line(one)) for one in made.losses),
         ("where", f"{shown}, {size(sum(file.nbytes for file in weights))}"),
     ]

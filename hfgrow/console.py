@@ -101,10 +101,11 @@ def counting(progress: Progress, what: str, total: int) -> Iterator[Callable[[in
         bar.close()
 
 
-def say_loading(progress: Progress) -> None:
-    """Say that torch and transformers are imported, which takes seconds, unless they are."""
-    if not {"torch", "transformers"} <= sys.modules.keys():
-        progress.say("Loading torch and transformers")
+def say_loading(progress: Progress, *packages: str) -> None:
+    """Say that packages, else torch and transformers, are imported, which takes seconds, if so."""
+    names = packages or ("torch", "transformers")
+    if not set(names) <= sys.modules.keys():
+        progress.say(f"Loading {' and '.join(names)}")
 
 
 # Between lines: seldom where much time has passed already.
@@ -120,13 +121,16 @@ class Pace:
     Args:
         total: How much there is to do.
         shown: How an amount is said.
+        first_s: Seconds until it is said first; None takes 2.
     """
 
-    def __init__(self, total: int, shown: Callable[[int], str]) -> None:
+    def __init__(
+        self, total: int, shown: Callable[[int], str], *, first_s: float | None = None
+    ) -> None:
         self._total = total
         self._shown = shown
         self._begun_s = time.monotonic()
-        self._next_s = self._begun_s + _FIRST_S
+        self._next_s = self._begun_s + (_FIRST_S if first_s is None else first_s)
 
     def due(self, done: int) -> str | None:
         """Return what is done and the time left; None between two lines, and when all is done."""

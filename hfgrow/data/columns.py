@@ -147,7 +147,7 @@ def pinned(source: TextSource, client: HubClient) -> str:
         GrowthError: The name cannot be, or the Hub does not have it or does not answer.
     """
     repo_id, revision = source.dataset or "", source.revision
-    check_repo_id(repo_id)
+    check_repo_id(repo_id, "dataset")
     if revision is not None:
         check_revision(revision)
         if is_sha(revision):

@@ -24,14 +24,14 @@ from hfgrow.errors import OutputError, Text, UsageError, argument, missing, prin
 from hfgrow.growth.behaviour import TRANSFORMERS
 from hfgrow.growth.loading import COMPUTING, require_for
 from hfgrow.growth.models import base_name, files_of, folder_of, local_folder, locate
-from hfgrow.growth.publish import describes, hashed, push_files, visible_as
+from hfgrow.growth.publish import describes, hashed, is_local, push_files, visible_as
 from hfgrow.growth.request import Growth, GrowthRequest
 from hfgrow.growth.steps import check_steps, planned, suffix_of_steps
 from hfgrow.growth.verify import check_headers, compare_in_transformers, settle_generation
 from hfgrow.hub.cache import cached_snapshot
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
-from hfgrow.hub.preflight import NOBODY, NOT_LOGGED_IN, PushTarget, preflight, target_id
+from hfgrow.hub.preflight import PushTarget, planned_target, preflight
 from hfgrow.lineage import card
 from hfgrow.lineage.card_metadata import inherited
 from hfgrow.lineage.manifest import (
@@ -109,22 +109,36 @@ def _preflight(
     """Ask the Hub whether the push can succeed, if there is to be one."""
     if not request.push:
         return None
-    if request.dry_run and not client.has_token:
-        repo_id = target_id(request.repo, name, NOBODY)
-        progress.say(f"Note: the Hub was not asked about a push to {repo_id}: {NOT_LOGGED_IN}")
-        return None
-    if ref.path is not None:
-        seen = visible_as(ref.label, read_manifest(ref.path), client)
-        ref = replace(ref, private=seen.private, gated=seen.gated)
-    return preflight(
-        ref,
+    manifest = read_manifest(ref.path) if ref.path is not None else None
+
+    def asked() -> PushTarget:
+        seen = ref
+        if ref.path is not None:
+            found = visible_as(ref.label, manifest, client)
+            seen = replace(ref, private=found.private, gated=found.gated)
+        return preflight(
+            seen,
+            request.repo,
+            name,
+            client,
+            private=request.private,
+            exist_ok=request.exist_ok,
+            create_pr=request.create_pr,
+        )
+
+    if not request.dry_run:
+        return asked()
+    target = planned_target(
+        asked,
         request.repo,
         name,
         client,
         private=request.private,
-        exist_ok=request.exist_ok,
-        create_pr=request.create_pr,
+        is_local=ref.path is not None and is_local(manifest),
     )
+    for note in target.notes:
+        progress.say(f"Note: {note}")
+    return target
 
 
 def _check_output(request: GrowthRequest, ref: ModelRef, out: Path, progress: Progress) -> None:

@@ -1,7 +1,7 @@
 """Push a grown or trained model: the files that hfgrow wrote, as it wrote them, and no others."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,6 @@ from hfgrow.console import Progress, counting
 from hfgrow.errors import (
     GrowthError,
     HubRefusedError,
-    HubUnreachableError,
     ModelError,
     UsageError,
     VerificationError,
@@ -36,7 +35,7 @@ from hfgrow.growth.reproduce import replay
 from hfgrow.growth.verify import check_generation, check_provenance
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
-from hfgrow.hub.preflight import NOBODY, NOT_LOGGED_IN, PushTarget, preflight, target_id
+from hfgrow.hub.preflight import PushTarget, planned_target, preflight
 from hfgrow.hub.push import Pushed, push
 from hfgrow.lineage.card import MAX_RECIPE_NBYTES, card_files, drawings, licence_note
 from hfgrow.lineage.manifest import Link, Manifest, WeightFile, widths_of
@@ -85,10 +84,25 @@ def publish(
         )
 
     if dry_run:
-        found = _planned(repo, manifest, client, private, asked)
+        target = planned_target(
+            asked,
+            repo,
+            manifest.link.result.name,
+            client,
+            private=private,
+            is_local=is_local(manifest),
+        )
         read(LocalFolder(folder))
         check_generation(folder, progress)
-        return replace(found, files=_sizes(folder, manifest))
+        _check_sizes(folder, manifest)
+        return Pushed(
+            f"{client.endpoint}/{target.repo_id}",
+            "",
+            private=target.private,
+            if_new=target.if_new,
+            notes=(*target.notes, _NOT_COMPARED),
+            files=_sizes(folder, manifest),
+        )
     target = asked()
     # Config, index and headers must still agree; the weights themselves are hashed next.
     read(LocalFolder(folder))
@@ -98,30 +112,21 @@ def publish(
     return push_files(folder, proved, target, client, progress)
 
 
-def _planned(
-    repo: str | None,
-    manifest: Manifest,
-    client: HubClient,
-    private: bool | None,
-    asked: Callable[[], PushTarget],
-) -> Pushed:
-    """Return where a push would go: as the Hub says, or as far as it is known without it."""
-    why = NOT_LOGGED_IN
-    if client.has_token:
-        try:
-            target = asked()
-        except HubUnreachableError as error:
-            why = str(error)
-        else:
-            return Pushed(f"{client.endpoint}/{target.repo_id}", "", private=target.private)
-    repo_id = target_id(repo, manifest.link.result.name, NOBODY)
-    notes = [f"the Hub was not asked whether you may push there, nor what is there: {why}"]
-    if repo_id.startswith(f"{NOBODY}/"):
-        notes.append(f"{NOBODY} stands for the account that pushes")
-    is_local = not any(link.base.repo_id for link in manifest.chain)
-    if private is None and is_local:
-        private = False
-    return Pushed(f"{client.endpoint}/{repo_id}", "", private=private, notes=tuple(notes))
+_NOT_COMPARED = (
+    f"the weights were not hashed: the push compares them with {MANIFEST}, and all files with what "
+    "the repository has, and may refuse, or find that all is there"
+)
+
+
+def _check_sizes(folder: Path, manifest: Manifest) -> None:
+    for name, file in manifest.files.items():
+        if LocalFolder(folder).nbytes(name) != file.nbytes:
+            raise _changed(folder, name, manifest)
+
+
+def is_local(manifest: Manifest | None) -> bool:
+    """Say whether nothing that a model was made from is on the Hub."""
+    return not any(link.base.repo_id for link in (manifest.chain if manifest else ()))
 
 
 def write_benchmarks(folder: Path, found: Sequence[Benchmark], progress: Progress) -> bool:
@@ -275,13 +280,18 @@ def unchanged(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
     found = hashed(folder, known, progress)
     for name, file in known.items():
         if not is_same(file, found[name]):
-            raise ModelError(
-                f"{printable(name)} is not the file that {MANIFEST} records: the weights were "
-                f"changed after {'growth' if isinstance(manifest.link, Link) else 'that training'}",
-                hint="if another program trained it since, record that: "
-                + command(f"card {shlex.quote(printable(folder, 200))}", trained_elsewhere="NOTE"),
-            )
+            raise _changed(folder, name, manifest)
     return manifest.with_result_files(found)
+
+
+def _changed(folder: Path, name: str, manifest: Manifest) -> ModelError:
+    made = "growth" if isinstance(manifest.link, Link) else "that training"
+    return ModelError(
+        f"{printable(name)} is not the file that {MANIFEST} records: the weights were changed "
+        f"after {made}",
+        hint="if another program trained it since, record that: "
+        + command(f"card {shlex.quote(printable(folder, 200))}", trained_elsewhere="NOTE"),
+    )
 
 
 def is_same(recorded_file: WeightFile, found: WeightFile) -> bool:

@@ -112,7 +112,8 @@ def check_generation(folder: Path, progress: Progress) -> None:
         return
     asked = not missing(*TRANSFORMERS)
     if asked:
-        say_loading(progress)
+        # Its class of settings needs no torch.
+        say_loading(progress, "transformers")
     if fault := _fault(folder, ask_transformers=asked):
         raise ModelError(
             fault if GENERATION in fault else f"{GENERATION}: {fault}",

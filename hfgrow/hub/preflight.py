@@ -1,5 +1,6 @@
 """Ask everything that could refuse a push before anything is downloaded or grown."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,17 +32,32 @@ class PushTarget:
 
     Args:
         repo_id: The repository.
-        private: Whether it is, or will be made, private.
+        private: Whether it is, or will be made, private; None where nobody has said.
         exists: Whether it is there already.
         head: The commit of its main branch, which must not have moved when the push arrives.
         create_pr: Whether the push opens a pull request instead of changing the main branch.
+        if_new: Whether `private` is that of a new repository, and whether it is there is not known.
+        notes: What of it was not asked, one line each.
     """
 
     repo_id: str
-    private: bool
+    private: bool | None
     exists: bool
     head: str | None
     create_pr: bool
+    if_new: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def visibility(self) -> str:
+        """Who sees it, in a word."""
+        return visibility(self.private, if_new=self.if_new)
+
+
+def visibility(private: bool | None, *, if_new: bool = False) -> str:
+    """Return who sees a repository, in a word or, of a new one, in a few."""
+    word = {True: "private", False: "public", None: "visibility unknown"}[private]
+    return f"{word}, if it is new" if if_new else word
 
 
 def preflight(
@@ -90,6 +106,50 @@ def preflight(
         _check_ours(existing, exist_ok)
     _check_visibility(existing, base, private)
     return PushTarget(repo_id, existing.private, True, existing.sha, create_pr)
+
+
+def planned_target(
+    asked: Callable[[], PushTarget],
+    repo: str | None,
+    default_name: str,
+    client: HubClient,
+    *,
+    private: bool | None,
+    is_local: bool,
+) -> PushTarget:
+    """Return where a push would go: as `preflight` says, or as far as it is known without the Hub.
+
+    Args:
+        asked: Calls `preflight`.
+        repo: As in `preflight`.
+        default_name: As in `preflight`.
+        client: As in `preflight`.
+        private: As in `preflight`.
+        is_local: Whether nothing that the model was made from is on the Hub, and may be private.
+
+    Raises:
+        GrowthError: As `preflight`, but for a lack of a login or of an answer.
+    """
+    why = NOT_LOGGED_IN
+    if client.has_token:
+        try:
+            return asked()
+        except HubUnreachableError as error:
+            why = str(error)
+    repo_id = target_id(repo, default_name, NOBODY)
+    notes = [f"the Hub was not asked whether you may push there, nor what is there: {why}"]
+    if repo_id.startswith(f"{NOBODY}/"):
+        notes.append(f"{NOBODY} stands for the account that pushes")
+    usual = False if is_local else None
+    return PushTarget(
+        repo_id,
+        usual if private is None else private,
+        exists=False,
+        head=None,
+        create_pr=False,
+        if_new=private is None and is_local,
+        notes=tuple(notes),
+    )
 
 
 def _caller(client: HubClient) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from hfgrow.errors import (
 )
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import Listing, list_commit
-from hfgrow.hub.preflight import PushTarget
+from hfgrow.hub.preflight import PushTarget, visibility
 from hfgrow.hub.pull import is_same
 from hfgrow.hub.transfer import Reading, telling
 
@@ -46,6 +46,7 @@ class Pushed:
         notes: What the user should be told, one line each.
         private: Whether the repository is private; None where nobody has said.
         files: The files of the model and their bytes.
+        if_new: As `PushTarget` has it.
     """
 
     url: str
@@ -55,11 +56,12 @@ class Pushed:
     notes: tuple[str, ...] = ()
     private: bool | None = None
     files: Mapping[str, int] = field(default_factory=dict)
+    if_new: bool = False
 
     @property
     def visibility(self) -> str:
         """Who sees it, in a word."""
-        return {True: "private", False: "public", None: "visibility unknown"}[self.private]
+        return visibility(self.private, if_new=self.if_new)
 
 
 def push(

@@ -29,8 +29,8 @@ def check_revision(revision: str) -> None:
         )
 
 
-def check_repo_id(repo_id: str) -> None:
-    """Refuse what cannot be the id of a model.
+def check_repo_id(repo_id: str, kind: str = "model") -> None:
+    """Refuse what cannot be the id of a model, or of another kind of repository.
 
     Raises:
         UsageError: It is not org/name by the rules of the Hub.
@@ -40,14 +40,14 @@ def check_repo_id(repo_id: str) -> None:
 
     namespace, slash, _ = repo_id.partition("/")
     if slash and namespace in _NOT_MODELS:
-        raise UsageError(f"{shown(repo_id)} is no model: {namespace}/ is a type of repository")
+        raise UsageError(f"{shown(repo_id)} is no {kind}: {namespace}/ is a type of repository")
     rule = "org/name, each at most 96 letters, digits, - _ . (no --, no .., not ending in .git)"
     if not repo_id.isascii() or repo_id.count("/") != 1 or repo_id.endswith("\n"):
-        raise UsageError(f"{shown(repo_id)} is neither a folder nor a model id", hint=rule)
+        raise UsageError(f"{shown(repo_id)} is neither a folder nor a {kind} id", hint=rule)
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UsageError(f"{shown(repo_id)} is no model id", hint=rule) from error
+        raise UsageError(f"{shown(repo_id)} is no {kind} id", hint=rule) from error
 
 
 def edit_distance(one: str, other: str, *, limit: int) -> int:

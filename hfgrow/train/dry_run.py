@@ -9,16 +9,25 @@ from typing import Any
 
 from hfgrow.checkpoint.staging import check_apart
 from hfgrow.console import Progress, Silent, duration, size
+from hfgrow.data.columns import pinned
 from hfgrow.data.corpus import HELD_OUT
-from hfgrow.data.sources import most_tokens, text_files_of
-from hfgrow.errors import GrowthError
+from hfgrow.data.sources import DEMO, most_tokens, text_files_of
+from hfgrow.errors import GrowthError, HubUnreachableError
 from hfgrow.growth.loading import filled_config, filled_settings
 from hfgrow.growth.models import locate
 from hfgrow.hub.client import HubClient
 from hfgrow.train.beforehand import recipe_lines
 from hfgrow.train.cadence import cadence_line
 from hfgrow.train.devices import check_trackers
-from hfgrow.train.estimate import Memory, Rate, device_of, memory_of, others_at_work, rate_of
+from hfgrow.train.estimate import (
+    Memory,
+    Rate,
+    device_of,
+    memory_of,
+    others_at_work,
+    rate_of,
+    threads_advice,
+)
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.loss import router_note
 from hfgrow.train.optimizers import is_inside, only_new
@@ -160,8 +169,7 @@ def dry_run(
         GrowthError: Base, tokenizer, text, a tracker or a stage cannot be.
     """
     check_trackers(recipe)
-    for source in (*recipe.data.train, *recipe.data.validation):
-        text_files_of(text_source(source))
+    unasked = list(_check_texts(recipe, client))
     models = plan_recipe(recipe, client, progress)
     needs = needs_of(recipe, models)
     folder = RunFolder(Path(recipe.output).expanduser())
@@ -171,7 +179,7 @@ def dry_run(
             path = locate(name, None, client, Silent()).path
             if path is not None:
                 check_apart(folder.path, path)
-    notes = list(dict.fromkeys(_router_notes(recipe, models)))
+    notes = [*unasked, *dict.fromkeys(_router_notes(recipe, models))]
     try:
         folder.check_free(resume=resume)
     except GrowthError as error:
@@ -204,13 +212,34 @@ def dry_run(
             f"the run takes about {size(total)} of memory, and {size(memory.available)} are "
             "free: lower micro_batch_size, or set activation_checkpointing"
         )
-    if device.type == "cpu" and (busy := others_at_work()):
-        notes.append(f"{busy}: the time is that of free cores, and may be several times as long")
     cost = stage_cost(recipe, largest)
     rate = cost and rate_of(recipe, config, progress, flops_per_token=cost[1], device=device)
+    if device.type == "cpu" and (busy := others_at_work()):
+        is_measured = rate is not None and rate.is_measured
+        time = (
+            "the time is that beside them"
+            if is_measured
+            else "the time is that of free cores, and may be many times as long"
+        )
+        notes.append("; ".join(filter(None, (f"{busy}: {time}", threads_advice()))))
     return DryRun(
         recipe=recipe, models=models, needs=needs, memory=memory, rate=rate, notes=tuple(notes)
     )
+
+
+def _check_texts(recipe: Recipe, client: HubClient) -> Iterator[str]:
+    """Refuse text that is not there, and yield a note where the Hub could not be asked for it."""
+    sources = [text_source(source) for source in (*recipe.data.train, *recipe.data.validation)]
+    for source in sources:
+        text_files_of(source)
+    on_hub = [source for source in sources if source.dataset not in (None, DEMO)]
+    for number, source in enumerate(on_hub):
+        try:
+            pinned(source, client)
+        except HubUnreachableError as error:
+            labels = ", ".join(dict.fromkeys(source.label for source in on_hub[number:]))
+            yield f"whether there is such text was not asked of the Hub ({labels}): {error}"
+            return
 
 
 def _router_notes(recipe: Recipe, models: Sequence[PlannedStage]) -> Iterator[str]:

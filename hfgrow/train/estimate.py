@@ -3,13 +3,16 @@
 Weights, gradients and the optimizer's state are counted. Activations are those that autograd would
 keep of one micro-batch: the model runs on tensors without numbers, and what is saved is summed. The
 rate is measured by steps of the model itself where that takes a moment, on as many tokens as a few
-seconds allow, else it is the peak of the device times a share that is said.
+seconds allow, on the machine as it is then; else it is the peak of the device, of a CPU that of
+free cores, times a share that is said.
 """
 
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -31,8 +34,10 @@ _MOST_SECONDS, _MOST_MODEL_NBYTES = 3.0, 400_000_000
 # The wall time of all steps, at most: where others use the cores too, fewer tokens are timed.
 _TIMING_S = 4.0
 _NUM_STEPS = 3
-# Those of the first step, which says how many more can be timed.
+# Those of the first step, which warms up and says how many more can be timed.
 _FIRST_TOKENS = 64
+# Fewer than these, unless they are a whole micro-batch, tell what a step costs besides its tokens.
+_LEAST_TOKENS = 512
 # That share is of products of this size.
 _GEMM_SIZE = 512
 
@@ -236,29 +241,41 @@ def rate_of(
     tokens = recipe.micro_batch_size * recipe.data.sequence_length
     num_parameters = arithmetic(config, recipe.data.sequence_length).num_parameters
     is_small = all_trained_nbytes(num_parameters) <= _MOST_MODEL_NBYTES
+    less = ""
     if device.type == "cpu" and is_small and tokens * flops_per_token / usual <= _MOST_SECONDS:
         progress.say(f"Timing steps of the model, for at most about {duration(_TIMING_S)}")
-        timed = _timed(recipe, config, device)
-        threads = torch.get_num_threads()
-        return Rate(
-            timed.flops_per_s / parts,
-            f"measured on {timed.num_tokens:,} tokens in {timed.wall_s:.1f} s, "
-            f"{threads} thread{'' if threads == 1 else 's'}",
-            is_measured=True,
-        )
-    what = "measured matrix products" if device.type == "cpu" else "the data sheet's peak"
-    return Rate(usual, f"assumed, {_share(device):.0%} of {what}", is_measured=False)
+        if (timed := _timed(recipe, config, device)) is not None:
+            threads = torch.get_num_threads()
+            return Rate(
+                timed.num_flops / timed.wall_s / parts,
+                f"measured on {timed.num_tokens:,} tokens in {timed.wall_s:.1f} s, "
+                f"{threads} thread{'' if threads == 1 else 's'} of this machine as it is now",
+                is_measured=True,
+            )
+        less = "; a model this small reaches less"
+    what = "measured products on free cores" if device.type == "cpu" else "the data sheet's peak"
+    return Rate(usual, f"assumed, {_share(device):.0%} of {what}{less}", is_measured=False)
 
 
 def usual_flops(device: Any) -> float | None:
     """Return the FLOP/s that models usually reach on a device; None where its peak is unknown.
 
-    On a CPU products are measured for it, which takes about a third of a second.
+    On a CPU products are measured for it, which takes about a third of a second, once in a process.
     """
-    from hfgrow.train.flops import measured_on_cpu, peak_flops
+    import torch
 
-    peak = measured_on_cpu(_GEMM_SIZE, _seconds) if device.type == "cpu" else peak_flops(device)
+    from hfgrow.train.flops import peak_flops
+
+    is_cpu = device.type == "cpu"
+    peak = _peak_of_free_cores(torch.get_num_threads()) if is_cpu else peak_flops(device)
     return None if peak is None else _share(device) * peak
+
+
+@cache
+def _peak_of_free_cores(num_threads: int) -> float:
+    from hfgrow.train.flops import measured_on_cpu
+
+    return measured_on_cpu(_GEMM_SIZE, _seconds)
 
 
 def _share(device: Any) -> float:
@@ -271,6 +288,13 @@ def others_at_work() -> str:
     return "" if load < cores + 1 else f"others use this machine (load {load:.1f} on {cores} cores)"
 
 
+def threads_advice() -> str:
+    """Return what may be faster beside others, in words; empty where the threads were chosen."""
+    if os.environ.get("OMP_NUM_THREADS"):
+        return ""
+    return "threads wait for each other there, and OMP_NUM_THREADS=1 may be faster"
+
+
 def _seconds() -> float:
     """Return the time of this process on its cores: what it waits for them does not count."""
     import torch
@@ -280,17 +304,18 @@ def _seconds() -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """What steps of a model came to: the rate of the best, and what all of them took."""
+    """What the timed steps of a model came to, by the clock on the wall."""
 
-    flops_per_s: float
+    num_flops: float
     num_tokens: int
     wall_s: float
 
 
-def _timed(recipe: Recipe, config: Mapping[str, Any], device: Any) -> _Timed:
-    """Return the rate of a fresh model, by a short step and as much as time is left for.
+def _timed(recipe: Recipe, config: Mapping[str, Any], device: Any) -> _Timed | None:
+    """Return what steps of a fresh model take; None where too few tokens fit into the time.
 
-    A step cannot be ended, so that each is made only where the speed so far says that it fits.
+    A short step warms up and never counts. Each one that follows is made only where the speed so
+    far says that it fits, and is left within where it does not: beside others the speed changes.
     """
     import torch
 
@@ -298,6 +323,7 @@ def _timed(recipe: Recipe, config: Mapping[str, Any], device: Any) -> _Timed:
     from hfgrow.train.flops import arithmetic
     from hfgrow.train.loss import NextTokenLoss
 
+    ends_s = time.monotonic() + _TIMING_S
     with torch.device(device):
         model = built_model(config_of(config), dtype=torch.float32)
         use_causal_attention(model)
@@ -305,33 +331,53 @@ def _timed(recipe: Recipe, config: Mapping[str, Any], device: Any) -> _Timed:
         optimizer = torch.optim.AdamW(module.parameters(), fused=True)
     vocab_size = _text(config).vocab_size
 
+    def check(*_: object) -> None:
+        if time.monotonic() >= ends_s:
+            raise TimeoutError
+
+    def passed(_module: object, _inputs: object, output: object) -> None:
+        check()
+        if isinstance(output, torch.Tensor) and output.requires_grad:
+            output.register_hook(check)  # type: ignore[no-untyped-call]
+
+    for part in model.modules():
+        part.register_forward_hook(passed)
+
     def step(num_sequences: int, length: int) -> float:
         tokens = torch.randint(0, vocab_size, (num_sequences, length), device=device)
-        started = _seconds()
+        started_s = time.monotonic()
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             loss, count = module(tokens, tokens)
         (loss / count).backward()
+        check()
         optimizer.step()
         optimizer.zero_grad()
-        return _seconds() - started
+        return time.monotonic() - started_s
 
     length = recipe.data.sequence_length
     first, whole = (1, min(length, _FIRST_TOKENS)), (recipe.micro_batch_size, length)
     flops_of = {n: n * arithmetic(config, n).exact_flops for n in (first[1], length)}
-    shape, rate, num_tokens, num_whole = first, 0.0, 0, 0
-    begun_s = time.monotonic()
-    with preferred_kernels(device):
-        while num_whole < _NUM_STEPS:
-            before_s = time.monotonic()
-            flops = shape[0] * flops_of[shape[1]]
-            rate = max(rate, flops / step(*shape))
-            num_tokens += prod(shape)
-            num_whole += shape == whole
-            took_s = time.monotonic() - before_s
-            left_s = max(0.0, begun_s + _TIMING_S - time.monotonic())
-            # The first step of all is slow, and those that follow say how many sequences fit.
-            if fit := int(left_s / took_s * flops / flops_of[length]):
-                shape = (min(fit, recipe.micro_batch_size), length)
-            elif shape != first or left_s < took_s:
+    steps: list[_Timed] = []
+    with preferred_kernels(device), suppress(TimeoutError):
+        speed = flops_of[first[1]] / step(*first)
+        while sum(one.num_tokens == prod(whole) for one in steps) < _NUM_STEPS:
+            can = speed * (ends_s - time.monotonic())
+            fit = int(can / flops_of[length])
+            # The first step of all is slow, and another one may say that more fits.
+            if not fit and (steps or can < flops_of[first[1]]):
                 break
-    return _Timed(rate, num_tokens, time.monotonic() - begun_s)
+            shape = (min(fit, recipe.micro_batch_size), length) if fit else first
+            flops, wall_s = shape[0] * flops_of[shape[1]], step(*shape)
+            speed = flops / wall_s
+            steps += [_Timed(flops, prod(shape), wall_s)] if fit else []
+    # A smaller step is slower, token by token.
+    most = max((one.num_tokens for one in steps), default=0)
+    counted = [one for one in steps if one.num_tokens == most]
+    num_tokens = most * len(counted)
+    if num_tokens < min(prod(whole), _LEAST_TOKENS):
+        return None
+    return _Timed(
+        sum(one.num_flops for one in counted),
+        num_tokens,
+        sum(one.wall_s for one in counted),
+    )

@@ -120,9 +120,16 @@ def evaluate(
 
 
 def evaluate_folder(
-    folder: Path, views: Sequence[TokenView], devices: Devices, recipe: Recipe
+    folder: Path,
+    views: Sequence[TokenView],
+    devices: Devices,
+    recipe: Recipe,
+    advance: Callable[[int], None] = lambda num_tokens: None,
 ) -> tuple[HeldOutLoss, ...]:
     """Measure held-out text with the model of a folder, as a run of the recipe does.
+
+    Args:
+        advance: As in `evaluate`.
 
     Raises:
         ModelError: transformers cannot load the model.
@@ -138,6 +145,7 @@ def evaluate_folder(
         micro_batch_size=recipe.micro_batch_size,
         max_tokens=recipe.evaluation.tokens,
         document_mask=recipe.data.document_mask,
+        advance=advance,
     )
 
 

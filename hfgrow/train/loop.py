@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from hfgrow.console import duration
-from hfgrow.data.batches import BatchPlan, MicroBatch, micro_batches
+from hfgrow.data.batches import BatchPlan, MicroBatch, micro_batches, num_evaluation_blocks
 from hfgrow.data.corpus import Corpus
 from hfgrow.data.hashing import key
 from hfgrow.data.order import BlockOrder
@@ -35,6 +35,8 @@ from hfgrow.train.stage import Stage
 
 # Steps in a row whose loss or gradient may not be finite.
 _MAX_SKIPPED = 3
+# The way forward is a third of a step.
+_FORWARD_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,14 +161,17 @@ def take_step(run: Run, stage: Stage, batches: tuple[MicroBatch, ...]) -> Step:
     else:
         num_targets *= devices.num_processes
     total = torch.zeros((), dtype=torch.float64, device=devices.device)
+    tell = run.metrics.within(f"step {at.stage_step + 1}/{stage.train.num_steps(tokens)}", tokens)
     for i, batch in enumerate(batches):
         moved = batch.to(devices.device)
         with devices.accumulating(stage.module, is_last=i == len(batches) - 1):
             with devices.autocast():
                 loss, _ = stage.module(moved.input_ids, moved.targets, stage.masks.of(moved))
+            tell((i + _FORWARD_SHARE) / len(batches))
             # Gradients are means over processes; the loss is one over the tokens of all.
             (loss * (devices.num_processes / max(1, num_targets))).backward()
         total += loss.detach()
+        tell((i + 1) / len(batches))
     stage.partly_new.mask_gradients()
     norm = clip_gradients(stage.trained_parameters, stage.train.gradient_clipping)
     asked = torch.full_like(total, float(devices.stop.number))
@@ -261,7 +266,24 @@ def measure(run: Run, stage: Stage) -> tuple[HeldOutLoss, ...]:
             micro_batch_size=recipe.micro_batch_size,
             max_tokens=recipe.evaluation.tokens,
             document_mask=recipe.data.document_mask,
+            advance=measuring(run),
         )
+
+
+def measuring(run: Run) -> Callable[[int], None]:
+    """Return a function that tells how far held-out text is, by the tokens of a batch."""
+    length, most = run.recipe.data.sequence_length, run.recipe.evaluation.tokens
+    blocks = (num_evaluation_blocks(view, length, most) for view in run.corpus.validation)
+    num_tokens, done = length * sum(blocks), 0
+    tell = run.metrics.within("measuring held-out text", num_tokens)
+
+    def advance(num_measured: int) -> None:
+        nonlocal done
+        # The other processes measure as many at the same time.
+        done += num_measured * run.devices.num_processes
+        tell(done / num_tokens)
+
+    return advance
 
 
 def _is_plateau(run: Run, stage: Stage, losses: tuple[HeldOutLoss, ...]) -> bool:

@@ -6,13 +6,13 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.staging import replace_text, translated
-from hfgrow.console import Progress
+from hfgrow.console import Pace, Progress
 from hfgrow.errors import TrainingError, printable
 from hfgrow.train.devices import Devices
 from hfgrow.train.recipe.recipe import Recipe
@@ -104,6 +104,8 @@ def _is_like(value: object, other: object) -> bool:
 
 
 _INTERVAL_S = 10.0
+# A step or an evaluation that takes longer tells how far it is.
+_WITHIN_S = 5.0
 
 
 class Metrics:
@@ -161,6 +163,21 @@ class Metrics:
         """Tell a line that is not recorded."""
         if self._devices.is_main:
             self.progress.say(text)
+
+    def within(self, what: str, num_tokens: int) -> Callable[[float], None]:
+        """Return a function that tells which share of something is done, once it takes over 5 s.
+
+        Args:
+            what: What is done.
+            num_tokens: The tokens of all of it.
+        """
+        pace = Pace(num_tokens, "{:,}".format, first_s=_WITHIN_S)
+
+        def tell(share: float) -> None:
+            if state := pace.due(int(share * num_tokens)):
+                self.say(f"  {what}, tokens: {state}")
+
+        return tell
 
     def close(self) -> None:
         """End what the trackers began."""

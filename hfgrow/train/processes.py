@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import IO, Any, NoReturn
 
 from hfgrow.checkpoint.locks import scratch_folder
-from hfgrow.errors import TrainingError, UsageError, argument, command, error_named, printable
+from hfgrow.errors import TrainingError, UsageError, command, error_named, printable
 
 # Where the main process says how the run ended, for whoever launched it.
 STATUS_VARIABLE = "HFGROW_STATUS_FILE"
@@ -96,6 +96,7 @@ def launch(
     on_cpu: bool,
     extra: Sequence[str] = (),
     token: str | None = None,
+    again: str,
 ) -> dict[str, Any]:
     """Run the bundled script and return what it said in the end.
 
@@ -105,6 +106,7 @@ def launch(
         on_cpu: Whether accelerators are left alone.
         extra: What goes to `accelerate launch`.
         token: The Hub token; None leaves the environment's.
+        again: The command that goes on with the run.
 
     Returns:
         The result of the run; `stopped` holds the number of a signal that stopped it.
@@ -133,12 +135,10 @@ def launch(
     if stopped:
         return {"stopped": stopped, "message": "Stopped before training began"}
     if code < 0:
-        raise TrainingError(
-            f"the run was ended by signal {-code}", hint=f"go on with {argument('resume')}"
-        )
+        raise TrainingError(f"the run was ended by signal {-code}", hint=f"go on with: {again}")
     raise TrainingError(
         f"a process of the run ended with code {code} before it was done",
-        hint=f"what it said stands above; go on from the last checkpoint with {argument('resume')}",
+        hint=f"what it said stands above; go on from the last checkpoint with: {again}",
     )
 
 

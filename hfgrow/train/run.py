@@ -41,7 +41,7 @@ from hfgrow.lineage.manifest import Model, model_record
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.train.cadence import Cadence, never_saved
 from hfgrow.train.devices import Devices, world_of
-from hfgrow.train.estimate import others_at_work
+from hfgrow.train.estimate import others_at_work, threads_advice
 from hfgrow.train.flops import arithmetic
 from hfgrow.train.growing import Learner, last_growth
 from hfgrow.train.identity import base_identity, is_note, text_identity
@@ -365,17 +365,15 @@ def _run_stages(
         world_size=devices.num_processes,
     )
     progress.say(f"Training on {devices.words()}")
-    on_shared_cpu = devices.device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS")
-    if on_shared_cpu and (busy := others_at_work()):
-        progress.say(
-            f"Note: {busy}: threads wait for each other there, and OMP_NUM_THREADS=1 may be faster"
-        )
+    advice = threads_advice() if devices.device.type == "cpu" else ""
+    if advice and (busy := others_at_work()):
+        progress.say(f"Note: {busy}: {advice}")
     _pass_over(setup, position, plan)
     if position.step:
         lost = never_saved(read_metrics(folder.path), position.step) if devices.is_main else 0
-        were = "one was" if lost == 1 else "ones were"
+        were = "step was" if lost == 1 else "steps were"
         again = f"; {lost:,} later {were} not saved, so trained again" if lost else ""
-        progress.say(f"Going on from step {position.step:,}, {position.tokens:,} tokens{again}")
+        progress.say(f"Going on from step {position.step:,} ({position.tokens:,} tokens){again}")
     metrics = Metrics(folder.path, recipe, devices, progress, begin=position)
     run = Run(
         recipe=recipe,

@@ -45,7 +45,7 @@ from hfgrow.train.export import Target, export
 from hfgrow.train.flops import arithmetic, spent_flops
 from hfgrow.train.growing import Grown, Learner, carried_state, grow_stage, last_growth
 from hfgrow.train.identity import check_checkpoint
-from hfgrow.train.loop import Run, record_evaluation, speed_of, train_stage
+from hfgrow.train.loop import Run, measuring, record_evaluation, speed_of, train_stage
 from hfgrow.train.loss import router_note
 from hfgrow.train.metrics import Position
 from hfgrow.train.mup import multiples_of
@@ -108,7 +108,9 @@ class StageRunner:
         out = self.output.stage(number, name)
         done = self.output.final if is_last else out
         if number == 0 and not at.step:
-            losses = evaluate_folder(self.folder, run.corpus.validation, run.devices, run.recipe)
+            losses = evaluate_folder(
+                self.folder, run.corpus.validation, run.devices, run.recipe, measuring(run)
+            )
             record_evaluation(run, losses, "base")
         said = ""
         if not run.devices.main_sees(done.exists()):

@@ -27,8 +27,11 @@ def test_a_dry_run_of_a_push_needs_no_login(hub_with_base: Hub, tmp_path: Path) 
     finished = machine.hfgrow(*words, token=None)
     assert finished.returncode == 0, finished.stderr
     assert "4 -> 8 layers" in finished.stdout
-    said = "Note: the Hub was not asked about a push to YOU/grown: nobody is logged in"
+    said = (
+        "Note: the Hub was not asked whether you may push there, nor what is there: nobody is log"
+    )
     assert said in finished.stderr
+    assert "push to         YOU/grown (visibility unknown)" in finished.stdout
 
 
 @pytest.mark.case("F-1", "F-2", "F-4", "F-19")

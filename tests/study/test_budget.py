@@ -5,6 +5,7 @@
 
 import json
 import re
+import shlex
 from math import log10
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hfgrow.errors import UsageError
 from hfgrow.study.budget import MOST_SHARE, PAPER, TimingLaw, budget_of
 from hfgrow.study.law_fit import TimingPoint, fit_files, fit_law
 from hfgrow.train.recipe.recipe import load_recipe
-from tests.program import call_hfgrow
+from tests.program import Finished, call_hfgrow
 
 # The table of 2405.15319: parameters, tokens, and the growth timing in billions of tokens.
 TABLE = {
@@ -38,6 +39,47 @@ def test_the_table_of_the_paper_comes_out_to_its_last_digit(name: str) -> None:
     assert f"{found['base_tokens'] / 1e9:.2f} B" == timing
     assert found["extrapolated"] is True
     assert found["clamped"] is False
+
+
+def typed(done: Finished, folder: Path, *more: str) -> Finished:
+    """Type what a command names as the next one."""
+    program, *words = shlex.split(done.stderr.splitlines()[-1].removeprefix("Next: "))
+    assert program == "hfgrow"
+    found = call_hfgrow(*words, *more, cwd=folder)
+    assert found.returncode == 0, found.stderr
+    return found
+
+
+@pytest.mark.parametrize("compute", [("2.67M", "1M"), ("1.1B", "20.48B"), ("7B", "300B")])
+def test_the_next_command_copies_a_recipe_that_takes_the_budget(
+    tmp_path: Path, compute: tuple[str, str]
+) -> None:
+    parameters, tokens = compute
+    words = ("budget", "--parameters", parameters, "--tokens", tokens, "--g", "3")
+    done = call_hfgrow(*words)
+    typed(done, tmp_path)
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("recipe "))
+    changes = re.findall(r"(stages\S+): (\d[\d_]*)", line)
+    recipe = load_recipe(tmp_path / "mine.yaml", [f"{key}={value}" for key, value in changes])
+    found = json.loads(call_hfgrow(*words, "--json").stdout)
+    base, grow, more = recipe.stages
+    assert base.train is not None
+    assert grow.grow is not None
+    assert more.train is not None
+    assert (base.train.tokens, more.train.tokens) == (
+        round(found["base_tokens"]),
+        round(found["continued_tokens"]),
+    )
+    assert grow.grow.arguments["g"] == 3
+
+
+def test_the_next_command_of_a_budget_of_a_model_is_its_growth(tmp_path: Path) -> None:
+    done = call_hfgrow("budget", "demo", "--g", "2", "--tokens", "2M")
+    assert "6 -> 12 layers" in typed(done, tmp_path, "--dry-run").stdout
+
+
+def test_the_next_command_of_a_recipe_is_its_dry_run(tmp_path: Path) -> None:
+    typed(call_hfgrow(*RECIPE, cwd=tmp_path), tmp_path)
 
 
 RECIPE = ("budget", "demo", "--g", "2", "--tokens", "2M", "--data", "demo", "--recipe", "mine.yaml")

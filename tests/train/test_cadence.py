@@ -119,4 +119,4 @@ def test_a_run_that_goes_on_says_which_steps_were_not_saved(
     assert state["position"]["step"] == 4
     carry(asked, resume=True, quiet=False)
     said = capsys.readouterr().err
-    assert "Going on from step 4, 1,024 tokens; 1 later one was not saved" in said
+    assert "Going on from step 4 (1,024 tokens); 1 later step was not saved, so train" in said

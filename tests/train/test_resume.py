@@ -57,7 +57,7 @@ def check_that_a_killed_run_ends_alike(folder: Path, optimizer: str, world: str)
     assert not Path(broken["output"], "final").exists()
     resumed = run(broken, killed, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    (reached,) = re.findall(r"Going on from step (\d+),", resumed.stderr)
+    (reached,) = re.findall(r"Going on from step (\d+) ", resumed.stderr)
     assert step - 2 <= int(reached) < 12
     assert runs.losses(broken) == runs.losses(straight), f"killed at step {step}"
     assert runs.weights(broken) == runs.weights(straight), f"killed at step {step}"

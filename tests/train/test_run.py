@@ -1,6 +1,7 @@
 """A run of a recipe, in this process: stages, growth on the way, what is computed."""
 
 import json
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
 from hfgrow.lineage.manifest import TrainingLink
 from hfgrow.lineage.reading import read_manifest
+from hfgrow.train import metrics
 from hfgrow.train.metrics import Position
 from hfgrow.train.plateau import is_at_plateau
 from hfgrow.train.recipe.recipe import recipe_of
@@ -63,6 +65,25 @@ def test_the_time_that_is_left_is_told_by_the_speed_of_this_session() -> None:
     at = Position(stage_step=104, stage_seconds=1004.0)
     assert at.seconds_left(110, (100, 1000.0)) == 6.0
     assert at.seconds_left(110, (103, 1003.0)) == 0.0
+
+
+@pytest.mark.parametrize("first_s", [0.0, 600.0])
+def test_a_step_that_takes_long_tells_how_far_it_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    first_s: float,
+) -> None:
+    monkeypatch.setattr(metrics, "_WITHIN_S", first_s)
+    runs.carry(runs.recipe(tmp_path), quiet=False)
+    said = [line for line in capfd.readouterr().err.splitlines() if ", tokens: " in line]
+    if first_s:
+        assert said == []
+        return
+    # The way forward of the first of two micro-batches, a third of what it takes.
+    assert re.match(r"  step 1/12, tokens: 42 of 256, \d+ s left", said[1])
+    assert re.match(r"  measuring held-out text, tokens: 128 of 512, \d+ s left", said[0])
+    assert sum("step " in line for line in said) == 12
 
 
 def test_a_stage_ends_where_the_held_out_loss_stops_falling(

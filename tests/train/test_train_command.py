@@ -14,6 +14,7 @@ import yaml
 
 from hfgrow.errors import HubRefusedError, UsageError
 from hfgrow.lineage.reading import read_manifest
+from hfgrow.train import processes
 from hfgrow.train.processes import launch_command, start
 from tests.hub_server import ALICE, Hub
 from tests.hub_server.fixtures import IGNORE_CLIENT_WARNING, talk_here
@@ -169,6 +170,19 @@ def test_a_stopped_run_says_how_it_goes_on(tmp_path: Path, number: int) -> None:
     assert process.returncode == 128 + number
     assert err.splitlines()[-1].endswith("Go on with: hfgrow train mine.yaml --cpu --resume")
     assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_run_that_was_killed_says_what_goes_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    monkeypatch.setattr(processes, "launch_command", lambda *_, **__: ends)
+    done = called(tmp_path, written(tmp_path), "--cpu", "--set", "seed=1")
+    assert done.returncode == 8
+    assert done.stderr.splitlines()[-2:] == [
+        "Error: the run was ended by signal 9",
+        "Hint: go on with: hfgrow train mine.yaml --cpu --set seed=1 --resume",
+    ]
 
 
 @pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
