@@ -471,9 +471,7 @@ def _each_layer(model: Any, tell: Callable[[float], None]) -> Iterator[None]:
         # The head behind the last layer costs as well.
         tell((number + 1) / (num_layers + 1))
 
-    hooks = [
-        layer.register_forward_hook(partial(passed, number)) for number, layer in enumerate(layers)
-    ]
+    hooks = [each.register_forward_hook(partial(passed, i)) for i, each in enumerate(layers)]
     try:
         yield
     finally:
