@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from benchmarks.reach.__main__ import SHIPPED, as_text
+from benchmarks.reach.flags import needs_of
 from benchmarks.reach.prove import Outcome, base_of, prove, prove_step
 from benchmarks.reach.tiny import TRAITS
 from hfgrow.checkpoint.derived.grown import checked
-from hfgrow.checkpoint.derived.proven import proven
+from hfgrow.checkpoint.derived.proven import proven, row_of
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
@@ -107,6 +108,77 @@ def test_a_layer_with_a_tensor_that_no_proof_had_is_not_silenced(base: MakeBase)
     plan = replace(plan, derived=replace(plan.derived, seen=frozenset({"mlp.gate.weight"})))
     with pytest.raises(UsageError, match="found out on layers without"):
         apply(plan, "zero-depth", {"g": 2})
+
+
+@pytest.fixture(scope="module")
+def flagged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, bool], Path]:
+    """Tiny models with one flag that is not the default of their type, each made once."""
+    made: dict[str, Path] = {}
+
+    def get(model_type: str, key: str, value: bool) -> Path:
+        if model_type not in made:
+            folder = tmp_path_factory.mktemp(model_type) / "base"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setitem(TRAITS, model_type, {key: value})
+                made[model_type] = base_of(model_type, folder)
+        return made[model_type]
+
+    return get
+
+
+# Where the default decides what has to be zero in a layer that adds nothing.
+_OPT = ("opt", "do_layer_norm_before", False)
+FLAGS = [
+    _OPT,
+    ("bloom", "apply_residual_connection_post_layernorm", True),
+    ("hyperclovax", "use_post_norm", False),
+    ("lfm3", "use_sandwich_norm", False),
+]
+
+
+@pytest.mark.parametrize("operator", ["zero-depth", "random-depth"])
+def test_a_flag_that_the_ends_rest_on_is_named(
+    operator: str, flagged: Callable[[str, str, bool], Path], tmp_path: Path
+) -> None:
+    folder, out = flagged(*_OPT), tmp_path / "out"
+    refused = call_hfgrow(operator, folder, "--layers", "6", "--out", out)
+    assert refused.returncode == 3
+    assert (
+        f"{operator} of a opt was not proven with do_layer_norm_before false, as config.json has "
+        "it, only with true"
+    ) in refused.stderr
+    assert "--untested" in refused.stderr
+    assert not out.exists()
+    assert call_hfgrow("stack", folder, "--g", "2", "--out", out).returncode == 0
+    shown = call_hfgrow("inspect", folder).stdout
+    assert "layers that add nothing (not proven, --untested)" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(("model_type", "key", "value"), FLAGS)
+def test_ends_that_were_found_with_another_flag_are_not_believed(
+    model_type: str, key: str, value: bool, flagged: Callable[[str, str, bool], Path]
+) -> None:
+    assert row_of(model_type, HERE)["zero"]["needs"] == {key: not value}
+    plan = read(LocalFolder(flagged(model_type, key, value)))
+    assert plan.derived is not None
+    with pytest.raises(ModelError, match=rf"with {key} {str(value).lower()}, as config\.json has"):
+        check_proven(plan.derived, ["zero-depth"])
+    with pytest.raises((ModelError, UsageError)):
+        planned(plan, [("zero-depth", {"g": 2})])
+
+
+def test_the_flags_that_the_ends_rest_on_are_found_by_turning_each_over() -> None:
+    row = row_of("opt", HERE)
+    assert needs_of("opt", row["zero"]) == {"do_layer_norm_before": True}
+
+
+def test_a_layer_without_any_end_is_not_silenced(
+    flagged: Callable[[str, str, bool], Path],
+) -> None:
+    plan = read(LocalFolder(flagged("hyperclovax", "use_post_norm", False)))
+    said = r"a hyperclovax add nothing, and layer 0 has none of post_norm1\.weight, post_norm2\.wei"
+    with pytest.raises(UsageError, match=said):
+        planned(plan, [("zero-depth", {"g": 2})], untested=True)
 
 
 @pytest.mark.parametrize(
