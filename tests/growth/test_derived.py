@@ -84,6 +84,34 @@ def test_a_growth_by_copies_computes_what_its_twins_do(
     assert outcome.verdict == "right", outcome.detail
 
 
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("copies", ("solar", {"overlap": 1})),
+        ("copies", ("midas", {"block": 2})),
+        ("copies", ("lidas", {"block": 2})),
+        ("copies", ("append-top", {"layers": 6})),
+        ("zero-depth", ("random-depth", {"layers": 6})),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else value[0],
+)
+def test_every_map_of_layers_computes_what_its_twins_do(
+    name: str, step: tuple[str, dict[str, object]], base: MakeBase, tmp_path: Path
+) -> None:
+    outcome = prove_step(base("lfm2"), tmp_path / "out", name, step)
+    assert outcome.verdict == "right", outcome.detail
+
+
+@pytest.mark.parametrize("operator", ["average", "lesa"])
+def test_what_mixes_layers_is_refused(operator: str, base: MakeBase) -> None:
+    said = (
+        f"^{operator} mixes layers, for which hfgrow has to know that they are of one kind and the "
+        "roles of their tensors; of a lfm2 it knows none$"
+    )
+    with pytest.raises(UsageError, match=said):
+        planned(read(LocalFolder(base("lfm2"))), [(operator, {"layers": 6})])
+
+
 @pytest.mark.parametrize("model_type", ["falcon_h1", "gemma4_text", "olmoe", "qwen3_5_text"])
 def test_layers_that_add_nothing_change_not_a_single_bit(
     model_type: str, base: MakeBase, tmp_path: Path
@@ -281,6 +309,21 @@ def test_layers_whose_formula_has_their_number_are_refused(base: MakeBase, tmp_p
     assert "lambda_init" in refused.stderr
 
 
+@pytest.mark.parametrize("model_type", ["falcon_mamba", "mamba", "mamba2"])
+def test_weights_that_are_divided_by_the_depth_at_loading_are_refused(
+    model_type: str, base: MakeBase, tmp_path: Path
+) -> None:
+    folder = copied(base(model_type), tmp_path / "base")
+    assert read(LocalFolder(folder)).num_hidden_layers == 4
+    edit_json(folder / "config.json", rescale_prenorm_residual=True)
+    said = (
+        f"^config\\.json: a {model_type} with rescale_prenorm_residual cannot be grown: "
+        "transformers divides out_proj by the root of the number of layers at every loading$"
+    )
+    with pytest.raises(ModelError, match=said):
+        read(LocalFolder(folder))
+
+
 def test_blocks_that_predict_further_tokens_are_left_out_and_named(
     base: MakeBase, tmp_path: Path
 ) -> None:
@@ -435,6 +478,16 @@ def test_layers_store_no_keys_where_none_takes_them(base: MakeBase) -> None:
     family = read(LocalFolder(base("gemma4_text"))).derived
     assert family is not None
     assert family.kinds == tuple("AAAAAB")
+
+
+def test_embeddings_of_layers_are_told_from_the_vocabulary_by_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 layers of 8 channels are as many as the 64 tokens, and as hidden_size."""
+    changes = {"num_hidden_layers": 8, "layer_types": ["sliding_attention", "full_attention"] * 4}
+    monkeypatch.setitem(TRAITS, "gemma4_text", {**changes, "hidden_size": 64})
+    outcome = prove(base_of("gemma4_text", tmp_path / "base"), tmp_path / "out", "stack")
+    assert outcome.verdict == "right", outcome.detail
 
 
 @pytest.fixture(scope="module")
