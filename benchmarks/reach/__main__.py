@@ -248,7 +248,7 @@ def _write(version: str, rows: dict[str, Row]) -> None:
     # What was proven with other releases stays.
     known = {**proven.proven(), version: shipped}
     SHIPPED.write_text(as_text(known), encoding="utf-8")
-    PAGE.write_text(with_peer(written(version, list(known), rows)), encoding="utf-8")
+    PAGE.write_text(with_peer(written(version, known, rows)), encoding="utf-8")
 
 
 def as_text(known: Mapping[str, Mapping[str, Row]]) -> str:

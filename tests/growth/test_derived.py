@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.reach import __main__ as reach
 from benchmarks.reach.__main__ import SHIPPED, as_text
 from benchmarks.reach.flags import needs_of
 from benchmarks.reach.prove import Outcome, base_of, prove, prove_step
@@ -463,6 +464,43 @@ def test_the_table_ships_as_it_is_written_and_has_equal_rows_of_releases_once() 
     assert SHIPPED.read_text(encoding="utf-8") == text
     assert json.loads(text)["5.24.0"]["olmoe"] == "5.23.0"
     assert proven()["5.24.0"]["olmoe"] == proven()["5.23.0"]["olmoe"]
+
+
+def _told(row: str, **more: str) -> dict[str, object]:
+    verdicts = {**dict.fromkeys(("stack", "interpolate", "partial", "zero-depth"), row), **more}
+    return {**verdicts, "zero": {}, "details": {}, "seconds": 0}
+
+
+def test_kept_rows_of_another_release_are_not_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, asked = tmp_path / "rows.jsonl", list[str]()
+    kept = [("0.1", "opt"), (HERE, "olmoe")]
+    lines = [json.dumps([*one, _told("right")]) for one in kept]
+    rows.write_text("".join(f"{line}\n" for line in lines))
+
+    def tried(types: list[str], _: int) -> list[tuple[str, dict[str, object]]]:
+        asked.extend(types)
+        return []
+
+    monkeypatch.setattr(reach, "_all", tried)
+    assert reach.main(["--only", "opt", "olmoe", "--rows", str(rows)]) == 0
+    assert asked == ["opt"]
+
+
+def test_a_table_with_a_wrong_row_is_not_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {"opt": _told("right"), "olmoe": _told("right", stack="wrong")}
+    monkeypatch.setattr(reach, "_all", lambda *_: iter(rows.items()))
+    monkeypatch.setattr(reach, "SHIPPED", tmp_path / "proven.json")
+    monkeypatch.setattr(reach, "PAGE", tmp_path / "families.md")
+    assert reach.main([]) == 1
+    assert capsys.readouterr().err == "wrong or crashed, nothing was written: olmoe\n"
+    assert list(tmp_path.iterdir()) == []
+    rows["olmoe"] = _told("right")
+    assert reach.main([]) == 0
+    assert json.loads((tmp_path / "proven.json").read_text())[HERE].keys() == rows.keys()
 
 
 def test_every_type_of_the_installed_transformers_has_a_row() -> None:
