@@ -130,7 +130,7 @@ def _renew_needs(version: str, only: Sequence[str] | None) -> int:
 def _with_needs(model_type: str, row: Row) -> dict[str, Any]:
     """Return what a row says of layers that add nothing with the flags that this needs."""
     zero = {key: value for key, value in row["zero"].items() if key != "needs"}
-    if row["zero-depth"] != "right" or model_type in FAMILIES:
+    if row["zero-depth"] not in ("right", "close") or model_type in FAMILIES:
         return zero
     needs = needs_of(model_type, zero, whole=model_type in WHOLE)
     return {**zero, "needs": needs} if needs else zero
