@@ -2,12 +2,14 @@
 
     python -m benchmarks.reach                    # all types, minutes; writes the table that ships
     python -m benchmarks.reach --only mixtral     # some types, nothing is written
+    python -m benchmarks.reach --flags            # turns only the booleans over again; writes them
     python -m benchmarks.reach --peer DIR         # asks mergekit, and writes its column
 
 Each type is built tiny with every tensor perturbed, saved, grown by the program's own code, loaded
 as a user would and compared on 16 tokens with two twins in memory: the base's layers run in the
 order of the map, and deep copies of them in a longer list. What is refused is written all the same,
-unchecked, so that a refusal that was not needed shows. Each type has a process of its own.
+unchecked, so that a refusal that was not needed shows. Each type has a process of its own. Where a
+layer was made to add nothing, every boolean of the config is turned over and that is tried again.
 """
 
 import argparse
@@ -27,8 +29,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from hfgrow.checkpoint.derived import proven
+from hfgrow.plan.families import FAMILIES
 
 from .document import written
+from .flags import needs_of
 from .peer import ask, mergekit_venv, record, with_peer
 from .prove import STEPS, base_of, prove, zero_of
 
@@ -62,6 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rows", type=Path, help="Keep rows here, and take up what is there.")
     parser.add_argument(
+        "--flags",
+        action="store_true",
+        help="Only find out again which flags the rows that ship need; write them.",
+    )
+    parser.add_argument(
         "--peer",
         type=Path,
         metavar="DIR",
@@ -71,22 +80,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     version, types = _types()
     if options.peer:
         return _ask_peer(version, options.only or types, options.peer)
-    rows: dict[str, Row] = {}
-    if options.rows and options.rows.exists():
-        rows = dict(map(json.loads, options.rows.read_text(encoding="utf-8").splitlines()))
+    if options.flags:
+        return _renew_needs(version, options.only)
+    rows = _kept(options.rows, version) if options.rows else {}
     wanted = [name for name in options.only or types if name not in rows]
     for model_type, row in _all(wanted, options.processes):
         rows[model_type] = row
         if options.rows:
             with options.rows.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([model_type, row]) + "\n")
+                file.write(json.dumps([version, model_type, row]) + "\n")
         cells = ", ".join(f"{name} {row[name]}" for name in STEPS)
         print(f"{model_type}: {cells} ({row['seconds']:.0f} s)", flush=True)
         for name, detail in row["details"].items():
             print(f"    {name}: {detail}", flush=True)
-    if not options.only:
+    bad = [
+        model_type
+        for model_type, row in rows.items()
+        if any(row[name] in ("wrong", "crashed") for name in STEPS)
+    ]
+    if bad:
+        print(f"wrong or crashed, nothing was written: {', '.join(bad)}", file=sys.stderr)
+    elif not options.only:
         _write(version, rows)
-    return int(any(row[name] in ("wrong", "crashed") for row in rows.values() for name in STEPS))
+    return int(bool(bad))
+
+
+def _kept(file: Path, version: str) -> dict[str, Row]:
+    """Return the rows in a file that were made with this release of transformers."""
+    if not file.exists():
+        return {}
+    kept = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    return {model_type: row for release, model_type, row in kept if release == version}
+
+
+def _renew_needs(version: str, only: Sequence[str] | None) -> int:
+    known = proven.proven()
+    rows = {model_type: dict(row) for model_type, row in known[version].items()}
+    for model_type in only or rows:
+        row = rows[model_type]
+        if not row.get("zero"):
+            continue
+        row["zero"] = _with_needs(model_type, row)
+        if needs := row["zero"].get("needs"):
+            print(f"{model_type}: {json.dumps(needs)}", flush=True)
+    SHIPPED.write_text(as_text({**known, version: rows}), encoding="utf-8")
+    return 0
+
+
+def _with_needs(model_type: str, row: Row) -> dict[str, Any]:
+    """Return what a row says of layers that add nothing with the flags that this needs."""
+    zero = {key: value for key, value in row["zero"].items() if key != "needs"}
+    if row["zero-depth"] not in ("right", "close") or model_type in FAMILIES:
+        return zero
+    needs = needs_of(model_type, zero, whole=model_type in WHOLE)
+    return {**zero, "needs": needs} if needs else zero
 
 
 def _ask_peer(version: str, types: Sequence[str], folder: Path) -> int:
@@ -149,11 +196,9 @@ def row_of(model_type: str) -> Row:
         ways = [True]
     rows = [_row_of(model_type, whole) for whole in ways]
     worst = {name: min((row[name] for row in rows), key=_VERDICTS.index) for name in STEPS}
-    return {
-        **rows[0],
-        **worst,
-        "details": {k: v for row in rows for k, v in row["details"].items()},
-    }
+    details = {k: v for row in rows for k, v in row["details"].items()}
+    found = {**rows[0], **worst, "details": details}
+    return {**found, "zero": _with_needs(model_type, found) if found["zero"] else {}}
 
 
 def _row_of(model_type: str, whole: bool) -> Row:
@@ -203,7 +248,7 @@ def _write(version: str, rows: dict[str, Row]) -> None:
     # What was proven with other releases stays.
     known = {**proven.proven(), version: shipped}
     SHIPPED.write_text(as_text(known), encoding="utf-8")
-    PAGE.write_text(with_peer(written(version, list(known), rows)), encoding="utf-8")
+    PAGE.write_text(with_peer(written(version, known, rows)), encoding="utf-8")
 
 
 def as_text(known: Mapping[str, Mapping[str, Row]]) -> str:

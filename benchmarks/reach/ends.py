@@ -35,6 +35,22 @@ def branch_ends(model: Any, stack: str, tokens: Any) -> dict[str, float]:
     return found
 
 
+def adds_nothing(model: Any, stack: str, ends: Mapping[str, float], tokens: Any) -> bool:
+    """Say whether every layer of a model, its ends filled with their number, is the identity."""
+    import torch
+
+    calls = calls_of(model, stack, tokens)
+    for i, layer in enumerate(model.get_submodule(stack)):
+        twin = copy.deepcopy(layer)
+        with torch.no_grad():
+            for name, tensor in twin.state_dict(keep_vars=True).items():
+                if pattern_of(name) in ends:
+                    tensor.fill_(ends[pattern_of(name)])
+        if not _is_identity(twin, calls[i]):
+            return False
+    return True
+
+
 def patterns(names: Iterable[str], prefixes: Iterable[str]) -> set[str]:
     """Return the patterns of the names that are a layer's, under any of the prefixes."""
     found = set()
@@ -57,41 +73,44 @@ def _of_layer(layer: Any, call: Any) -> dict[str, float] | None:
         if tensor.is_floating_point()
     }
     values = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    hidden = state_of(call)
-    generator = torch.Generator().manual_seed(3)
-    inputs = (hidden, torch.randn(hidden.shape, generator=generator))
 
     def set_all(names: Iterable[str], value: float) -> None:
         with torch.no_grad():
             for name in names:
                 tensors[name].fill_(value)
 
-    def is_identity() -> bool:
-        for given in inputs:
-            args, kwargs = with_state(copy.deepcopy(call), given.clone())
-            with torch.inference_mode():
-                output = twin(*args, **kwargs)
-            output = output[0] if isinstance(output, tuple | list) else output
-            if output.shape != given.shape or not torch.equal(output, given):
-                return False
-        return True
-
     set_all(tensors, 0.0)
     ones: set[str] = set()
-    if not is_identity():
+    if not _is_identity(twin, call):
         ones = {name for name, tensor in tensors.items() if tensor.numel() == 1}
         set_all(ones, 1.0)
-        if not ones or not is_identity():
+        if not ones or not _is_identity(twin, call):
             return None
     ends: dict[str, float] = dict.fromkeys(map(pattern_of, ones), 1.0)
     for group in _groups(twin, [name for name in tensors if name not in ones], call):
         with torch.no_grad():
             for name in group:
                 tensors[name].copy_(values[name])
-        if not is_identity():
+        if not _is_identity(twin, call):
             set_all(group, 0.0)
             ends |= {pattern_of(name): 0.0 for name in group}
     return ends
+
+
+def _is_identity(layer: Any, call: Any) -> bool:
+    """Say whether a layer returns what it is called with, and random hidden states."""
+    import torch
+
+    hidden = state_of(call)
+    generator = torch.Generator().manual_seed(3)
+    for given in (hidden, torch.randn(hidden.shape, generator=generator)):
+        args, kwargs = with_state(copy.deepcopy(call), given.clone())
+        with torch.inference_mode():
+            output = layer(*args, **kwargs)
+        output = output[0] if isinstance(output, tuple | list) else output
+        if output.shape != given.shape or not torch.equal(output, given):
+            return False
+    return True
 
 
 def _groups(layer: Any, names: list[str], call: Any) -> list[list[str]]:

@@ -209,12 +209,13 @@ TRAITS: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_config(model_type: str) -> Any:
-    """Return the config of a tiny model."""
+def tiny_config(model_type: str, more: Mapping[str, Any] | None = None) -> Any:
+    """Return the config of a tiny model, with more said in it."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     config_class: Any = CONFIG_MAPPING[model_type]
     changes = _merged(_changes(_defaults(config_class)), TRAITS.get(model_type, {}))
+    changes = _merged(changes, more or {})
     return config_class(**{key: value for key, value in changes.items() if value is not ...})
 
 

@@ -8,7 +8,7 @@ from hfgrow.checkpoint.foreign import refuse_folder
 from hfgrow.checkpoint.strict import is_int, read_json_object
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.elsewhere import with_older_keys
-from hfgrow.plan.families import FAMILIES, NOT_GROWN
+from hfgrow.plan.families import FAMILIES, NOT_GROWN, NOT_GROWN_WITH
 from hfgrow.plan.families.rewrite import GLOBAL_KEYS, GLOBAL_LISTS
 from hfgrow.plan.families.table import Family
 from hfgrow.plan.tensors import CONFIG_DTYPES
@@ -99,6 +99,12 @@ def _family(config: dict[str, Any]) -> Family | None:
             raise ModelError(
                 f"config.json: model_type {model_type} cannot be grown: {NOT_GROWN[model_type]}",
                 hint=known,
+            )
+        flag, why = NOT_GROWN_WITH.get(model_type, ("", ""))
+        if config.get(flag):
+            raise ModelError(
+                f"config.json: a {model_type} with {flag} cannot be grown: {why}",
+                hint=f'set "{flag}": false if the weights are to act as they are stored',
             )
         return None
     return family

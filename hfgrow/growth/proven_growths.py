@@ -4,7 +4,9 @@ The table is made by `python -m benchmarks.reach`: every causal language model o
 transformers, built tiny, grown by this program and compared with twins in memory.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from hfgrow.checkpoint.derived.grown import fits
 from hfgrow.checkpoint.derived.proven import proven, row_of
@@ -25,39 +27,58 @@ def check_proven(family: DerivedFamily, operators: Sequence[str]) -> None:
         ModelError: The type, or one of the growths, is not in the table of this transformers.
     """
     for operator in operators:
-        if not is_proven(family, operator):
-            said = f"{operator} of a {printable(family.model_type)}"
-            row = row_of(family.model_type, family.version)
-            copies = [name for name in COPIES[:2] if row.get(name) == "right"]
-            elsewhere = _releases(family.model_type, operator)
-            if copies:
-                hint = f"copies were proven: {growth(copies[0], g=2)}"
-            else:
-                hint = (
-                    f"{argument('untested')} grows it all the same; look at the result with "
-                    f"{argument('verify')}"
-                )
-            if elsewhere:
-                hint = f"pip install transformers=={elsewhere[-1]}; or {hint}"
-            where = f", only with {', '.join(elsewhere)}" if elsewhere else ""
-            raise ModelError(
-                f"{said} was not proven with transformers {family.version}{where}", hint=hint
+        if is_proven(family, operator):
+            continue
+        said = f"{operator} of a {printable(family.model_type)}"
+        row = row_of(family.model_type, family.version)
+        copies = [name for name in COPIES[:2] if row.get(name) == "right"]
+        elsewhere = [release for release in proven() if is_proven(family, operator, release)]
+        where = f" with transformers {family.version}"
+        where += f", only with {', '.join(elsewhere)}" if elsewhere else ""
+        hint = (
+            f"{argument('untested')} grows it all the same; look at the result with "
+            f"{argument('verify')}"
+        )
+        if _is_right(row, operator):
+            (key, value), *_ = _missed(family, row)
+            where = (
+                f" with {key} {_as_json(family.settings.get(key))}, as config.json has it, only "
+                f"with {_as_json(value)}"
             )
+            hint = f"copies were proven: {growth(copies[0], g=2)}; {hint}" if copies else hint
+        elif copies:
+            hint = f"copies were proven: {growth(copies[0], g=2)}"
+        if elsewhere:
+            hint = f"pip install transformers=={elsewhere[-1]}; or {hint}"
+        raise ModelError(f"{said} was not proven{where}", hint=hint)
 
 
-def is_proven(family: DerivedFamily, operator: str) -> bool:
-    """Say whether growth by an operator was compared with a twin: itself, or copies of layers."""
-    return family.version in _releases(family.model_type, operator)
+def is_proven(family: DerivedFamily, operator: str, release: str = "") -> bool:
+    """Say whether growth by an operator was compared with a twin: itself, or copies of layers.
+
+    Args:
+        family: The family.
+        operator: The operator.
+        release: A release of transformers, if not the one that is installed.
+    """
+    row = row_of(family.model_type, release or family.version)
+    is_silent = ALL_OPERATORS[operator].adds_silent_layers
+    return _is_right(row, operator) and not (is_silent and _missed(family, row))
 
 
-def _releases(model_type: str, operator: str) -> list[str]:
-    """Return the releases of transformers with which a growth of a type was proven."""
+def _is_right(row: Mapping[str, Any], operator: str) -> bool:
     wanted = SILENT if ALL_OPERATORS[operator].adds_silent_layers else COPIES
-    return [
-        release
-        for release in proven()
-        if any(row_of(model_type, release).get(name) == "right" for name in wanted)
-    ]
+    return any(row.get(name) == "right" for name in wanted)
+
+
+def _missed(family: DerivedFamily, row: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Return the flags that the proof of layers that add nothing rests on, and this one lacks."""
+    needs: Mapping[str, bool] = row.get("zero", {}).get("needs", {})
+    return [(key, value) for key, value in needs.items() if family.settings.get(key) != value]
+
+
+def _as_json(value: object) -> str:
+    return printable(json.dumps(value))
 
 
 def suggestion(plan: GrowthPlan, depth: int) -> str:

@@ -133,7 +133,7 @@ def _by_derived_family(
     for i, source in enumerate(sources):
         layer = by_layer[source.layer]
         if source.mode != "copy":
-            _check_ends(family, layer, step.operator)
+            _check_ends(family, source.layer, layer, step.operator)
         for rest, tensor in layer.items():
             name = f"{family.stack}{i}.{rest}"
             if source.mode == "zero":
@@ -183,7 +183,9 @@ def _fresh(family: DerivedFamily, rest: str, recipe: Recipe, key: str, mask: flo
     return recipe if factor == 1.0 else Blend(((factor, recipe),))
 
 
-def _check_ends(family: DerivedFamily, layer: Mapping[str, TensorPlan], operator: str) -> None:
+def _check_ends(
+    family: DerivedFamily, number: int, layer: Mapping[str, TensorPlan], operator: str
+) -> None:
     """Refuse a layer of which nobody has found out what has to be zero for it to add nothing."""
     said = f"{operator} needs to know what makes a layer of a {printable(family.model_type)} add"
     if not family.ends:
@@ -197,6 +199,12 @@ def _check_ends(family: DerivedFamily, layer: Mapping[str, TensorPlan], operator
                 f"{said} nothing, which was found out on layers without {printable(rest)}",
                 hint=f"copies: {growth('interpolate', g=2)}",
             )
+    if not any(pattern_of(rest) in family.ends for rest in layer):
+        raise UsageError(
+            f"{said} nothing, and layer {number} has none of {printable(', '.join(family.ends))}, "
+            "which do in the models that this was found out on",
+            hint=f"copies: {growth('interpolate', g=2)}",
+        )
 
 
 def _by_blocks(tensor: TensorPlan, axis: int, layer_map: Sequence[int], num_layers: int) -> Recipe:

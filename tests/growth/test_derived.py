@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.reach import __main__ as reach
 from benchmarks.reach.__main__ import SHIPPED, as_text
+from benchmarks.reach.flags import needs_of
 from benchmarks.reach.prove import Outcome, base_of, prove, prove_step
 from benchmarks.reach.tiny import TRAITS
 from hfgrow.checkpoint.derived.grown import checked
-from hfgrow.checkpoint.derived.proven import proven
+from hfgrow.checkpoint.derived.proven import proven, row_of
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
@@ -83,6 +85,34 @@ def test_a_growth_by_copies_computes_what_its_twins_do(
     assert outcome.verdict == "right", outcome.detail
 
 
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("copies", ("solar", {"overlap": 1})),
+        ("copies", ("midas", {"block": 2})),
+        ("copies", ("lidas", {"block": 2})),
+        ("copies", ("append-top", {"layers": 6})),
+        ("zero-depth", ("random-depth", {"layers": 6})),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else value[0],
+)
+def test_every_map_of_layers_computes_what_its_twins_do(
+    name: str, step: tuple[str, dict[str, object]], base: MakeBase, tmp_path: Path
+) -> None:
+    outcome = prove_step(base("lfm2"), tmp_path / "out", name, step)
+    assert outcome.verdict == "right", outcome.detail
+
+
+@pytest.mark.parametrize("operator", ["average", "lesa"])
+def test_what_mixes_layers_is_refused(operator: str, base: MakeBase) -> None:
+    said = (
+        f"^{operator} mixes layers, for which hfgrow has to know that they are of one kind and the "
+        "roles of their tensors; of a lfm2 it knows none$"
+    )
+    with pytest.raises(UsageError, match=said):
+        planned(read(LocalFolder(base("lfm2"))), [(operator, {"layers": 6})])
+
+
 @pytest.mark.parametrize("model_type", ["falcon_h1", "gemma4_text", "olmoe", "qwen3_5_text"])
 def test_layers_that_add_nothing_change_not_a_single_bit(
     model_type: str, base: MakeBase, tmp_path: Path
@@ -107,6 +137,77 @@ def test_a_layer_with_a_tensor_that_no_proof_had_is_not_silenced(base: MakeBase)
     plan = replace(plan, derived=replace(plan.derived, seen=frozenset({"mlp.gate.weight"})))
     with pytest.raises(UsageError, match="found out on layers without"):
         apply(plan, "zero-depth", {"g": 2})
+
+
+@pytest.fixture(scope="module")
+def flagged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, bool], Path]:
+    """Tiny models with one flag that is not the default of their type, each made once."""
+    made: dict[str, Path] = {}
+
+    def get(model_type: str, key: str, value: bool) -> Path:
+        if model_type not in made:
+            folder = tmp_path_factory.mktemp(model_type) / "base"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setitem(TRAITS, model_type, {key: value})
+                made[model_type] = base_of(model_type, folder)
+        return made[model_type]
+
+    return get
+
+
+# Where the default decides what has to be zero in a layer that adds nothing.
+_OPT = ("opt", "do_layer_norm_before", False)
+FLAGS = [
+    _OPT,
+    ("bloom", "apply_residual_connection_post_layernorm", True),
+    ("hyperclovax", "use_post_norm", False),
+    ("lfm3", "use_sandwich_norm", False),
+]
+
+
+@pytest.mark.parametrize("operator", ["zero-depth", "random-depth"])
+def test_a_flag_that_the_ends_rest_on_is_named(
+    operator: str, flagged: Callable[[str, str, bool], Path], tmp_path: Path
+) -> None:
+    folder, out = flagged(*_OPT), tmp_path / "out"
+    refused = call_hfgrow(operator, folder, "--layers", "6", "--out", out)
+    assert refused.returncode == 3
+    assert (
+        f"{operator} of a opt was not proven with do_layer_norm_before false, as config.json has "
+        "it, only with true"
+    ) in refused.stderr
+    assert "--untested" in refused.stderr
+    assert not out.exists()
+    assert call_hfgrow("stack", folder, "--g", "2", "--out", out).returncode == 0
+    shown = call_hfgrow("inspect", folder).stdout
+    assert "layers that add nothing (not proven, --untested)" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(("model_type", "key", "value"), FLAGS)
+def test_ends_that_were_found_with_another_flag_are_not_believed(
+    model_type: str, key: str, value: bool, flagged: Callable[[str, str, bool], Path]
+) -> None:
+    assert row_of(model_type, HERE)["zero"]["needs"] == {key: not value}
+    plan = read(LocalFolder(flagged(model_type, key, value)))
+    assert plan.derived is not None
+    with pytest.raises(ModelError, match=rf"with {key} {str(value).lower()}, as config\.json has"):
+        check_proven(plan.derived, ["zero-depth"])
+    with pytest.raises((ModelError, UsageError)):
+        planned(plan, [("zero-depth", {"g": 2})])
+
+
+def test_the_flags_that_the_ends_rest_on_are_found_by_turning_each_over() -> None:
+    row = row_of("opt", HERE)
+    assert needs_of("opt", row["zero"]) == {"do_layer_norm_before": True}
+
+
+def test_a_layer_without_any_end_is_not_silenced(
+    flagged: Callable[[str, str, bool], Path],
+) -> None:
+    plan = read(LocalFolder(flagged("hyperclovax", "use_post_norm", False)))
+    said = r"a hyperclovax add nothing, and layer 0 has none of post_norm1\.weight, post_norm2\.wei"
+    with pytest.raises(UsageError, match=said):
+        planned(plan, [("zero-depth", {"g": 2})], untested=True)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +308,21 @@ def test_layers_whose_formula_has_their_number_are_refused(base: MakeBase, tmp_p
     assert refused.returncode == 2
     assert "layer 4 comes from layer 0" in refused.stderr
     assert "lambda_init" in refused.stderr
+
+
+@pytest.mark.parametrize("model_type", ["falcon_mamba", "mamba", "mamba2"])
+def test_weights_that_are_divided_by_the_depth_at_loading_are_refused(
+    model_type: str, base: MakeBase, tmp_path: Path
+) -> None:
+    folder = copied(base(model_type), tmp_path / "base")
+    assert read(LocalFolder(folder)).num_hidden_layers == 4
+    edit_json(folder / "config.json", rescale_prenorm_residual=True)
+    said = (
+        f"^config\\.json: a {model_type} with rescale_prenorm_residual cannot be grown: "
+        "transformers divides out_proj by the root of the number of layers at every loading$"
+    )
+    with pytest.raises(ModelError, match=said):
+        read(LocalFolder(folder))
 
 
 def test_blocks_that_predict_further_tokens_are_left_out_and_named(
@@ -350,6 +466,43 @@ def test_the_table_ships_as_it_is_written_and_has_equal_rows_of_releases_once() 
     assert proven()["5.24.0"]["olmoe"] == proven()["5.23.0"]["olmoe"]
 
 
+def _told(row: str, **more: str) -> dict[str, object]:
+    verdicts = {**dict.fromkeys(("stack", "interpolate", "partial", "zero-depth"), row), **more}
+    return {**verdicts, "zero": {}, "details": {}, "seconds": 0}
+
+
+def test_kept_rows_of_another_release_are_not_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, asked = tmp_path / "rows.jsonl", list[str]()
+    kept = [("0.1", "opt"), (HERE, "olmoe")]
+    lines = [json.dumps([*one, _told("right")]) for one in kept]
+    rows.write_text("".join(f"{line}\n" for line in lines))
+
+    def tried(types: list[str], _: int) -> list[tuple[str, dict[str, object]]]:
+        asked.extend(types)
+        return []
+
+    monkeypatch.setattr(reach, "_all", tried)
+    assert reach.main(["--only", "opt", "olmoe", "--rows", str(rows)]) == 0
+    assert asked == ["opt"]
+
+
+def test_a_table_with_a_wrong_row_is_not_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {"opt": _told("right"), "olmoe": _told("right", stack="wrong")}
+    monkeypatch.setattr(reach, "_all", lambda *_: iter(rows.items()))
+    monkeypatch.setattr(reach, "SHIPPED", tmp_path / "proven.json")
+    monkeypatch.setattr(reach, "PAGE", tmp_path / "families.md")
+    assert reach.main([]) == 1
+    assert capsys.readouterr().err == "wrong or crashed, nothing was written: olmoe\n"
+    assert list(tmp_path.iterdir()) == []
+    rows["olmoe"] = _told("right")
+    assert reach.main([]) == 0
+    assert json.loads((tmp_path / "proven.json").read_text())[HERE].keys() == rows.keys()
+
+
 def test_every_type_of_the_installed_transformers_has_a_row() -> None:
     """Where it fails, a new release came: `python -m benchmarks.reach` makes its table."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -363,6 +516,16 @@ def test_layers_store_no_keys_where_none_takes_them(base: MakeBase) -> None:
     family = read(LocalFolder(base("gemma4_text"))).derived
     assert family is not None
     assert family.kinds == tuple("AAAAAB")
+
+
+def test_embeddings_of_layers_are_told_from_the_vocabulary_by_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 layers of 8 channels are as many as the 64 tokens, and as hidden_size."""
+    changes = {"num_hidden_layers": 8, "layer_types": ["sliding_attention", "full_attention"] * 4}
+    monkeypatch.setitem(TRAITS, "gemma4_text", {**changes, "hidden_size": 64})
+    outcome = prove(base_of("gemma4_text", tmp_path / "base"), tmp_path / "out", "stack")
+    assert outcome.verdict == "right", outcome.detail
 
 
 @pytest.fixture(scope="module")

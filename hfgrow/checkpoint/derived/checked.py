@@ -91,13 +91,14 @@ def _tables(form: Form, settings: Mapping[str, Any], num_layers: int) -> dict[st
     width = settings.get(_PER_LAYER_WIDTH)
     if not width:
         return {}
+    # The columns of embeddings, and the rows of what projects onto them.
+    axes = {name: int("embed" in name) for name in form.shapes if "per_layer" in name}
     return {
-        name: shape.index(width * num_layers)
-        for name, shape in form.shapes.items()
-        if "per_layer" in name
-        and not name.startswith(form.stack)
-        and len(shape) == 2
-        and width * num_layers in shape
+        name: axis
+        for name, axis in axes.items()
+        if not name.startswith(form.stack)
+        and len(form.shapes[name]) == 2
+        and form.shapes[name][axis] == width * num_layers
     }
 
 

@@ -107,7 +107,7 @@ def _built(text: str) -> Skeleton:
         config = loaded_config(content)
         model = model_without_numbers(config, content)
         model.tie_weights()
-    inside, part = _text_part(config)
+    inside, part = text_part(config)
     path, layers = _stack(model, part, content)
     with foreign(lambda said: ModelError(f"transformers cannot name the tensors: {said}")):
         forms = tuple(_forms(model, path))
@@ -201,7 +201,7 @@ def real_buffers() -> Iterator[None]:
         any_module.register_parameter = register
 
 
-def _text_part(config: Any) -> tuple[tuple[str, ...], Any]:
+def text_part(config: Any) -> tuple[tuple[str, ...], Any]:
     """Return the config of the layers, and the keys that lead to it."""
     part = config.get_text_config(decoder=True)
     if part is config:
@@ -218,7 +218,7 @@ def layers_of(model: Any) -> Any:
     Raises:
         ModelError: There is none, or more than one.
     """
-    return _stack(model, _text_part(model.config)[1], {"model_type": model.config.model_type})[1]
+    return _stack(model, text_part(model.config)[1], {"model_type": model.config.model_type})[1]
 
 
 def _stack(model: Any, text: Any, content: Mapping[str, Any]) -> tuple[str, Any]:

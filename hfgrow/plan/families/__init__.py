@@ -91,3 +91,9 @@ NOT_GROWN: dict[str, str] = {
     "smolvlm": _SEES,
     "t5": _ENCODER,
 }
+_RESCALED = "transformers divides out_proj by the root of the number of layers at every loading"
+# Flags of config.json with which a type is not grown, and why.
+NOT_GROWN_WITH: dict[str, tuple[str, str]] = {
+    model_type: ("rescale_prenorm_residual", _RESCALED)
+    for model_type in ("falcon_mamba", "mamba", "mamba2")
+}
