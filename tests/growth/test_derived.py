@@ -301,6 +301,12 @@ def test_a_key_that_only_a_newer_transformers_knows_is_refused(
     assert call_hfgrow(*call).returncode == 0
 
 
+@pytest.mark.parametrize("model_type", TYPES)
+def test_what_a_class_writes_itself_is_no_newer_key(model_type: str, base: MakeBase) -> None:
+    config = json.loads((base(model_type) / "config.json").read_text(encoding="utf-8"))
+    check_release({**config, "transformers_version": "9.9.9"})
+
+
 def test_a_newer_key_in_the_part_with_the_layers_is_refused_with_its_place() -> None:
     text = {"num_hidden_layers": 1, "use_new_gate": True}
     config = {"model_type": "gemma3", "text_config": text, "transformers_version": "9.9.9"}

@@ -57,11 +57,11 @@ def _ignored(skeleton: Skeleton, config: Mapping[str, Any]) -> Iterator[str]:
 
 def _only_kept(loaded: Any, settings: Mapping[str, Any]) -> Iterator[str]:
     try:
-        default = type(loaded)()
+        known = dir(type(loaded)())
     except Exception:  # a class that cannot be made without settings
-        default = type(loaded)
+        known = dir(type(loaded))
     for key, value in settings.items():
         # What a class reads under an older name it takes out.
-        is_kept = key in vars(loaded) and not hasattr(default, key)
+        is_kept = key in vars(loaded) and key not in known
         if is_kept and value is not None and not key.startswith(("_", *_NOT_OF_THE_MODEL)):
             yield key
