@@ -22,6 +22,7 @@ from hfgrow.lineage.describe import (
     describe_seams,
     describe_step,
     describe_steps,
+    describe_widths,
     layer_rows,
     measured_short,
     told_steps,
@@ -411,7 +412,8 @@ def _widths(growth: Growth) -> list[tuple[str, int, int]]:
 
 
 def _changed(growth: Growth) -> str:
-    return ", ".join(f"{key} {before} -> {after}" for key, before, after in _widths(growth))
+    become_experts = bool(experts_of(growth.plan)) and not experts_of(growth.base)
+    return describe_widths(_widths(growth), become_experts=become_experts)
 
 
 def _learned(growth: Growth) -> list[tuple[str, str]]:

@@ -25,6 +25,7 @@ from hfgrow.lineage.describe import (
     changed_widths,
     command_line,
     describe_parameters,
+    describe_widths,
     ledger_lines,
     measured_lines,
     told_steps,
@@ -207,8 +208,8 @@ def lineage_lines(
         lines.append(f"      | {command_line(link)}")
         widths = changed_widths(link.base, link.result)
         if widths:
-            shown = ", ".join(f"{key} {before} -> {after}" for key, before, after in widths)
-            lines.append(f"      | {shown}")
+            become_experts = bool(link.result.num_experts) and not link.base.num_experts
+            lines.append(f"      | {describe_widths(widths, become_experts=become_experts)}")
     lines += _elsewhere(manifest, len(manifest.chain))
     result = manifest.link.result
     recorded = printable(result.name)

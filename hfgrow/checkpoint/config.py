@@ -1,6 +1,7 @@
 """config.json, checked before anything is believed of it."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from hfgrow.checkpoint.files import Files
@@ -56,8 +57,8 @@ def read_config(files: Files) -> tuple[dict[str, Any], Family | None, list[str]]
     """Read and check config.json.
 
     Returns:
-        The config without `auto_map`, its family, and notes for the user; no family where no table
-        knows the `model_type`, so that transformers has to be asked.
+        The config without any `auto_map`, its family, and notes for the user; no family where no
+        table knows the `model_type`, so that transformers has to be asked.
 
     Raises:
         ModelError: The model is of a kind that hfgrow cannot grow, or the config contradicts
@@ -76,11 +77,12 @@ def read_config(files: Files) -> tuple[dict[str, Any], Family | None, list[str]]
         _check_counts(config, family)
         _check_per_layer_lists(config, family)
         config = with_older_keys(config)
-    if config.pop("auto_map", None) is not None:
-        notes.append("auto_map was dropped: code in a model repository is never run")
-    for key in _IMPLEMENTATIONS:
-        if config.pop(key, None) is not None:
-            notes.append(f"{key} was dropped: it belongs to a run, not to a model")
+    for part, at in _parts(config):
+        if part.pop("auto_map", None) is not None:
+            notes.append(f"{at}auto_map was dropped: code in a model repository is never run")
+        for key in _IMPLEMENTATIONS:
+            if part.pop(key, None) is not None:
+                notes.append(f"{at}{key} was dropped: it belongs to a run, not to a model")
     if config.get("pretraining_tp") not in (None, 1):
         # Weights are stored whole whatever it says; SmolLM3 is published with 2.
         notes.append("pretraining_tp is kept, and ignored by transformers 5")
@@ -110,14 +112,23 @@ def _family(config: dict[str, Any]) -> Family | None:
     return family
 
 
+def _parts(config: dict[str, Any], at: str = "") -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield the config and those inside it, each with what stands before its keys."""
+    yield config, at
+    for key, value in config.items():
+        if isinstance(value, dict) and key != "hfgrow":
+            yield from _parts(value, f"{at}{printable(key)}.")
+
+
 def _refuse_kinds(config: dict[str, Any]) -> None:
-    if config.get("quantization_config") is not None:
-        method = config["quantization_config"]
-        kind = method.get("quant_method") if isinstance(method, dict) else method
-        raise ModelError(
-            f"config.json: the model is quantised ({printable(kind)})",
-            hint="grow the unquantised base and quantise the result",
-        )
+    for part, at in _parts(config):
+        if (method := part.get("quantization_config")) is not None:
+            kind = method.get("quant_method") if isinstance(method, dict) else method
+            where = f"{at}quantization_config: " if at else ""
+            raise ModelError(
+                f"config.json: {where}the model is quantised ({printable(kind)})",
+                hint="grow the unquantised base and quantise the result",
+            )
     for key, what in _OTHER_WEIGHTS.items():
         if config.get(key) is not None:
             raise ModelError(f"config.json: {key} {what}", hint="remove the key if it is not used")

@@ -117,12 +117,15 @@ def _others(plan: GrowthPlan, depth: int) -> Iterator[tuple[str, list[int]]]:
     yield growth("partial", pattern=pattern), [0, *list(every[1:]) * times]
 
 
-def with_suggestion(plan: GrowthPlan, error: UsageError) -> UsageError:
-    """Return the refusal of a layer map that says what would fit, if it says nothing yet."""
+def with_suggestion(plan: GrowthPlan, error: UsageError, operator: str) -> UsageError:
+    """Return the refusal of an operator's layer map that says what would fit, if it says nothing.
+
+    What fits are copies, which do not preserve the function as silent layers would.
+    """
     layer_map = error.details.get("layer_map")
     if error.hint or not isinstance(layer_map, list):
         return error
+    is_silent = ALL_OPERATORS[operator].adds_silent_layers
+    told = "as copies it fits, the function not preserved" if is_silent else "this fits"
     found = suggestion(plan, len(layer_map))
-    return UsageError(
-        f"{error}", hint=f"this fits: {found}" if found else "", details=error.details
-    )
+    return UsageError(f"{error}", hint=f"{told}: {found}" if found else "", details=error.details)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hfgrow.checkpoint.derived.grown import checked
+from hfgrow.checkpoint.derived.release import check_release
 from hfgrow.checkpoint.learned_maps import open_maps
 from hfgrow.checkpoint.strict import parse_yaml, read_bounded
 from hfgrow.errors import UsageError, command, printable
@@ -203,7 +204,7 @@ def apply_step(
     try:
         return checked(plan, apply(plan, operator, arguments))
     except UsageError as error:
-        raise with_suggestion(plan, error) from error
+        raise with_suggestion(plan, error, operator) from error
 
 
 def arguments_of(step: GrowthStep) -> dict[str, object]:
@@ -251,7 +252,8 @@ def planned(
 
     Raises:
         UsageError: There is no step, or one of them cannot be.
-        ModelError: The family is derived, and was not proven to grow so.
+        ModelError: The family is derived, and was not proven to grow so, or its config is one of
+            a newer transformers.
     """
     if not steps:
         raise UsageError("there is no growth step")
@@ -279,5 +281,6 @@ def planned(
             ) from error
     if base.derived is not None and not untested:
         # What cannot be is refused with its own reason, before what was never tried.
+        check_release(base.config)
         check_proven(base.derived, [operator for operator, _ in steps])
     return plan

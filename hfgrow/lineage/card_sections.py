@@ -17,6 +17,7 @@ from hfgrow.lineage.describe import (
     layer_rows,
     named,
     plain,
+    width_name,
 )
 from hfgrow.lineage.drawings import GrownAxis, layer_picture, width_picture
 from hfgrow.lineage.kinds import as_phrase
@@ -241,13 +242,17 @@ def _folded(table: Sequence[str]) -> list[str]:
 def numbers_section(link: Link, *, is_trained: bool) -> list[str]:
     """Return the section about sizes and losses of a growth that training may have followed."""
     base, result = link.base, link.result
+    become_experts = bool(result.num_experts) and not base.num_experts
     lines = [
         "## Numbers of the growth" if is_trained else "## Numbers",
         "",
         "| | base | grown |",
         "|---|---|---|",
         f"| layers | {base.num_hidden_layers} | {result.num_hidden_layers} |",
-        *(f"| {key} | {one} | {two} |" for key, one, two in changed_widths(base, result)),
+        *(
+            f"| {width_name(key, become_experts=become_experts)} | {one} | {two} |"
+            for key, one, two in changed_widths(base, result)
+        ),
         f"| parameters | {base.num_parameters:,} | {result.num_parameters:,} |",
         *(
             [

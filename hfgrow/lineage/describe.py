@@ -144,6 +144,24 @@ def changed_widths(base: Model, grown: Model) -> list[tuple[str, int, int]]:
     ]
 
 
+def describe_widths(widths: Sequence[tuple[str, int, int]], *, become_experts: bool) -> str:
+    """Return widths that changed: `intermediate_size 48 -> 96`.
+
+    Args:
+        widths: Config key, before, after.
+        become_experts: Whether the model was dense, and is a mixture of experts now.
+    """
+    return ", ".join(
+        f"{width_name(key, become_experts=become_experts)} {before} -> {after}"
+        for key, before, after in widths
+    )
+
+
+def width_name(key: str, *, become_experts: bool) -> str:
+    """Return what a width that changed is called: shards of an MLP are no narrower MLP."""
+    return f"{key} of each expert" if become_experts and key == "intermediate_size" else key
+
+
 def describe_seams(layer_map: Sequence[LayerSource]) -> str:
     """Return where a layer map has seams: `no seam`, `seams before layers 3, 6, 9`."""
     found = seams(layer_map)

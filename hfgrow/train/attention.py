@@ -181,6 +181,9 @@ def causal_attention(
     num_tokens = query.shape[2]
     if attention_mask is not None or key.shape[2] != num_tokens:
         raise UsageError(f"{NAME} takes whole sequences, without attention_mask and without cache")
+    if sliding_window is None:
+        # Qwen2-MoE keeps a layer's window to itself, since a mask of transformers' would have it.
+        sliding_window = getattr(module, "sliding_window", None)
     mask = None
     if attention_masks is not None:
         mask = attention_masks[sliding_window]

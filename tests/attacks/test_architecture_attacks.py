@@ -41,6 +41,12 @@ def test_any_quantization_config_is_refused(base: Path, value: object) -> None:
 
 
 @pytest.mark.case("C16")
+def test_a_quantised_part_is_refused_with_its_place(base: Path) -> None:
+    edit_config(base, text_config={"quantization_config": {"quant_method": "fp8"}})
+    check_refused(base, "config.json: text_config.quantization_config: the model is quantised")
+
+
+@pytest.mark.case("C16")
 @pytest.mark.parametrize("name", ["qweight", "weight_scale", "weight.absmax"], ids="C16-{}".format)
 def test_tensors_of_a_quantiser_are_refused(base: Path, name: str) -> None:
     full = f"model.layers.0.self_attn.q_proj.{name}"
@@ -423,6 +429,14 @@ def test_code_of_a_known_type_is_neither_run_nor_kept(base: Path, tmp_path: Path
     assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text())
     assert not list((tmp_path / "out").glob("*.py"))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.case("C9")
+def test_code_that_a_part_of_the_config_names_is_not_kept(base: Path) -> None:
+    edit_config(base, text_config={"auto_map": {"AutoConfig": "a.B"}, "inner": {"auto_map": "a.B"}})
+    plan = read(LocalFolder(base))
+    assert plan.config["text_config"] == {"inner": {}}
+    assert any(note.startswith("text_config.inner.auto_map was dropped") for note in plan.notes)
 
 
 @pytest.mark.case("C10")

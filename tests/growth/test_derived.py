@@ -17,10 +17,11 @@ from benchmarks.reach.prove import Outcome, base_of, prove, prove_step
 from benchmarks.reach.tiny import TRAITS
 from hfgrow.checkpoint.derived.grown import checked
 from hfgrow.checkpoint.derived.proven import proven, row_of
+from hfgrow.checkpoint.derived.release import check_release
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.growth.proven_growths import check_proven
+from hfgrow.growth.proven_growths import check_proven, with_suggestion
 from hfgrow.growth.steps import planned
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import apply
@@ -396,6 +397,45 @@ def test_a_config_that_is_not_that_of_the_files_is_refused(
     assert refused.returncode == 3
     assert said in refused.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_key_that_only_a_newer_transformers_knows_is_refused(
+    base: MakeBase, tmp_path: Path
+) -> None:
+    folder = copied(base("lfm2"), tmp_path / "base")
+    edit_json(folder / "config.json", transformers_version="9.9.9", unsloth_fixed=True)
+    call = ("stack", folder, "--g", "2", "--dry-run")
+    assert call_hfgrow(*call).returncode == 0
+    edit_json(folder / "config.json", use_new_gate=True)
+    refused = call_hfgrow(*call)
+    assert refused.returncode == 3
+    assert f"use_new_gate is unknown to the installed transformers {HERE}" in refused.stderr
+    assert "was written by 9.9.9" in refused.stderr
+    assert "pip install -U transformers; --untested" in refused.stderr
+    assert call_hfgrow(*call, "--untested").returncode == 0
+    edit_json(folder / "config.json", transformers_version=HERE)
+    assert call_hfgrow(*call).returncode == 0
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_what_a_class_writes_itself_is_no_newer_key(model_type: str, base: MakeBase) -> None:
+    config = json.loads((base(model_type) / "config.json").read_text(encoding="utf-8"))
+    check_release({**config, "transformers_version": "9.9.9"})
+
+
+def test_a_newer_key_in_the_part_with_the_layers_is_refused_with_its_place() -> None:
+    text = {"num_hidden_layers": 1, "use_new_gate": True}
+    config = {"model_type": "gemma3", "text_config": text, "transformers_version": "9.9.9"}
+    with pytest.raises(ModelError, match=r"config\.json: text_config\.use_new_gate is unknown"):
+        check_release(config)
+
+
+def test_what_does_not_fit_as_silent_layers_is_hinted_at_as_copies(base: MakeBase) -> None:
+    plan = read(LocalFolder(base("olmoe")))
+    error = UsageError("it does not fit", details={"layer_map": [*range(len(plan.layer_map))] * 2})
+    hint = with_suggestion(plan, error, "zero-depth").hint
+    assert hint.startswith("as copies it fits, the function not preserved: ")
+    assert with_suggestion(plan, error, "stack").hint.startswith("this fits: ")
 
 
 def test_what_needs_a_table_of_tensors_is_refused(base: MakeBase, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.errors import UsageError
+from hfgrow.errors import ModelError, UsageError
 from hfgrow.plan.families.derived import DerivedFamily, rhythm
 from hfgrow.plan.families.rewrite import rewritten
 
@@ -64,7 +64,7 @@ def test_a_count_that_cannot_say_what_the_map_asks_for_is_refused() -> None:
 
 
 def test_a_list_of_another_length_is_refused() -> None:
-    with pytest.raises(UsageError, match="layer_types has 3 entries for 4 layers"):
+    with pytest.raises(ModelError, match="layer_types has 3 entries for 4 layers"):
         grown({"layer_types": ["a", "b", "a"]})
 
 
@@ -96,7 +96,7 @@ def test_blocks_that_predict_further_tokens_are_counted_as_none() -> None:
 
 @pytest.mark.parametrize("value", [[1, 2, 3, 4], {"0": 1, "1": 1, "2": 1, "3": 1}])
 def test_what_has_an_entry_for_each_layer_and_is_not_known_is_refused(value: Any) -> None:
-    with pytest.raises(UsageError, match="odd_layers has one entry for each layer"):
+    with pytest.raises(ModelError, match="odd_layers has one entry for each layer"):
         grown({"odd_layers": value})
 
 

@@ -157,6 +157,19 @@ def test_a_share_of_each_experts_neurons_begins_anew(
     assert len(set(dropped)) == 3
 
 
+def test_the_width_of_a_shard_is_told_as_that_of_each_expert(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    base, out = make_checkpoint(**settings("llama")), tmp_path / "out"
+    words = ("upcycle", base, "--experts", "6", "--shards", "2")
+    planned = call_hfgrow(*words, "--dry-run")
+    assert "intermediate_size of each expert 48 -> 24" in planned.stdout
+    assert call_hfgrow(*words, "--out", out).returncode == 0
+    told = call_hfgrow("lineage", out)
+    assert "intermediate_size of each expert 48 -> 24" in told.stdout
+    assert "| intermediate_size of each expert | 48 | 24 |" in (out / "README.md").read_text()
+
+
 def test_dropping_promises_no_function(make_checkpoint: MakeCheckpoint) -> None:
     base = read(LocalFolder(make_checkpoint("mistral")))
     assert apply(base, "upcycle", {"experts": 4}).preserves_function

@@ -89,7 +89,8 @@ def test_layer_windows_are_those_the_layers_ask_for(
     asked: list[int | None] = []
 
     def listening(*args: Any, **kwargs: Any) -> Any:
-        asked.append(kwargs.get("sliding_window"))
+        own_window = getattr(args[0], "sliding_window", None)
+        asked.append(kwargs.get("sliding_window", own_window))
         return causal_attention(*args, **kwargs)
 
     monkeypatch.setattr(attention, "causal_attention", listening)

@@ -65,7 +65,7 @@ def fits(plan: GrowthPlan, layer_map: Sequence[int]) -> bool:
         config = family.with_settings(plan.config, settings)
         base, grown = skeleton_of(plan.config), _grown_skeleton(config)
         _check_built(base, grown, layer_map)
-    except UsageError:
+    except (ModelError, UsageError):
         return False
     return True
 

@@ -7,7 +7,7 @@ whose layers are others than those of the base.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hfgrow.errors import UsageError, printable
+from hfgrow.errors import ModelError, UsageError, printable
 
 # Lists that say nothing about single layers, whatever their length.
 GLOBAL_KEYS = frozenset(
@@ -104,8 +104,9 @@ def rewritten(
         num_layers: The depth of the base.
 
     Raises:
-        UsageError: A key has something for each layer and is not known, or cannot say what the
-            layer map asks for.
+        ModelError: A list has another length than the layers are many, or a key has something for
+            each layer and is not known.
+        UsageError: A key cannot say what the layer map asks for.
     """
     known = {**filled, **{key: value for key, value in config.items() if value is not None}}
     _check_lists(known, num_layers)
@@ -113,7 +114,7 @@ def rewritten(
     for key, value in known.items():
         if key in _PER_LAYER and isinstance(value, list):
             if len(value) != num_layers:
-                raise UsageError(
+                raise ModelError(
                     f"config.json: {key} has {len(value)} entries for {num_layers} layers"
                 )
             changes[key] = [value[i] for i in layer_map]
@@ -213,7 +214,7 @@ def _check_lists(known: Mapping[str, Any], num_layers: int) -> None:
             continue
         is_list = isinstance(value, list) and len(value) == num_layers
         if is_list or (isinstance(value, Mapping) and value.keys() == numbers):
-            raise UsageError(
+            raise ModelError(
                 f"config.json: {printable(key)} has one entry for each layer, and hfgrow does not "
                 "know how it grows",
                 hint="remove the key if the model does not need it",
