@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
@@ -53,8 +55,9 @@ def test_every_family_trains(model_type: str, tmp_path: Path) -> None:
     if model_type == "qwen2":
         # transformers splits text as Qwen does, whatever the file says: such a file, then.
         (tmp_path / "qwen").mkdir()
-        write_json(tmp_path / "qwen" / "config.json", {"model_type": model_type, **config})
-        write_tokenizer(tmp_path / "qwen")
+        (tmp_path / "qwen" / "config.json").write_text('{"model_type": "qwen2"}')
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(Path(str(files("hfgrow") / "demo" / name)), tmp_path / "qwen")
         tokenizer: Any = AutoTokenizer
         tokenizer.from_pretrained(tmp_path / "qwen").save_pretrained(tmp_path / "qwen")
         recipe = runs.recipe(tmp_path, base=base, tokenizer=str(tmp_path / "qwen"))
