@@ -12,6 +12,7 @@ import typer
 
 from hfgrow import __version__
 from hfgrow.checkpoint.compute.chunks import check_finite
+from hfgrow.checkpoint.derived.proven import row_of
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import counting, size
@@ -91,10 +92,11 @@ def inspected(name: str, plan: GrowthPlan) -> tuple[list[str], dict[str, Any]]:
             f"can grow     {', '.join(document['can_grow'])}; see hfgrow operators",
         ]
     else:
+        kinds = _kinds(family.kinds, plan.settings.get("layer_types"))
         lines = [
             f"family       {plan.family} ({family.architecture}), derived from transformers "
             f"{family.version}",
-            f"layers       {plan.num_hidden_layers}, {_kinds(family.kinds)}",
+            f"layers       {plan.num_hidden_layers}, {kinds}",
             f"rhythm       {_rhythm(family.kinds)}",
             f"sizes        {', '.join(f'{key} {value}' for key, value in sizes.items() if value)}",
             parameters,
@@ -254,12 +256,17 @@ def _derived_document(name: str, plan: GrowthPlan, family: DerivedFamily) -> dic
     }
 
 
-def _kinds(kinds: tuple[str, ...]) -> str:
+def _kinds(kinds: tuple[str, ...], layer_types: Any) -> str:
+    """Return how many layers of each kind there are, and what config.json calls them."""
     if len(set(kinds)) == 1:
         return "all of one kind"
-    return f"{len(set(kinds))} kinds: " + ", ".join(
-        f"{number} {kind}" for kind, number in Counter(kinds).items()
-    )
+    told = layer_types if isinstance(layer_types, list) else []
+    shown = []
+    for kind, number in Counter(kinds).items():
+        names = {str(name) for own, name in zip(kinds, told, strict=False) if own == kind}
+        called = f" ({printable(', '.join(sorted(names)), 60)})" if names else ""
+        shown.append(f"{number} {kind}{called}")
+    return f"{len(set(kinds))} kinds: {', '.join(shown)}"
 
 
 def _rhythm(kinds: tuple[str, ...]) -> str:
@@ -279,6 +286,9 @@ def _growths(family: DerivedFamily) -> str:
     """Return which growths were proven with the transformers installed here."""
     parts = []
     for names, what in ((COPIES, "copies of layers"), (SILENT, "layers that add nothing")):
-        state = "proven" if is_proven(family, names[0]) else "not proven, --untested"
+        state = "not proven, --untested"
+        if is_proven(family, names[0]):
+            row = row_of(family.model_type, family.version)
+            state = f"proven by {', '.join(name for name in names if row.get(name) == 'right')}"
         parts.append(f"{what} ({state})")
     return ", ".join(parts)

@@ -462,6 +462,12 @@ def test_inspect_says_where_a_family_comes_from_and_what_its_layers_are(base: Ma
     assert "period 4" in shown
 
 
+def test_inspect_calls_kinds_of_layers_what_config_does(base: MakeBase) -> None:
+    shown = call_hfgrow("inspect", base("lfm2")).stdout
+    assert "2 kinds: 2 A (conv), 2 B (full_attention)" in shown
+    assert "copies of layers (proven by stack, interpolate)" in shown
+
+
 def test_a_growth_that_was_not_proven_is_refused(base: MakeBase) -> None:
     family = read(LocalFolder(base("olmoe"))).derived
     assert family is not None
