@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from typing import Annotated, Any
@@ -252,6 +253,7 @@ def _derived_document(name: str, plan: GrowthPlan, family: DerivedFamily) -> dic
         "files": {name: file.nbytes for name, file in plan.files.items()},
         "can_grow": ["num_hidden_layers"],
         "proven": {operator: is_proven(family, operator) for operator in ("stack", "zero-depth")},
+        "proven_by": [*_proven_by(family, COPIES), *_proven_by(family, SILENT)],
         "notes": list(plan.notes),
     }
 
@@ -286,9 +288,13 @@ def _growths(family: DerivedFamily) -> str:
     """Return which growths were proven with the transformers installed here."""
     parts = []
     for names, what in ((COPIES, "copies of layers"), (SILENT, "layers that add nothing")):
-        state = "not proven, --untested"
-        if is_proven(family, names[0]):
-            row = row_of(family.model_type, family.version)
-            state = f"proven by {', '.join(name for name in names if row.get(name) == 'right')}"
+        found = _proven_by(family, names)
+        state = f"proven by {', '.join(found)}" if found else "not proven, --untested"
         parts.append(f"{what} ({state})")
     return ", ".join(parts)
+
+
+def _proven_by(family: DerivedFamily, names: Sequence[str]) -> list[str]:
+    """Return the operators that were compared with twins; none where a flag is another one here."""
+    row = row_of(family.model_type, family.version)
+    return [name for name in names if row.get(name) == "right" and is_proven(family, name)]

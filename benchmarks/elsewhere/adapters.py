@@ -3,16 +3,11 @@
 import json
 import re
 import subprocess
-from importlib import import_module
 from pathlib import Path
 
-import hfgrow
-from benchmarks.elsewhere.models import BASES, write_base
+from benchmarks.elsewhere.models import grown_llamas
 from benchmarks.environments import made
 from benchmarks.measure import table
-
-typed_step = import_module("hfgrow_cli.typed_steps").typed_step
-
 
 PACKAGES = ("transformers==5.23.0", "peft==0.21.2")
 GROWTHS = (
@@ -89,14 +84,9 @@ for line in sys.stdin:
 
 def adapter_rows(scratch: Path) -> str:
     """Return the table: each growth of a Llama as it is, and with what its card names left out."""
-    base = scratch / "models" / "adapters"
-    write_base(BASES[0], base)
+    _, *grown = grown_llamas(scratch / "models" / "adapters", GROWTHS)
     cases: list[tuple[str, Path, list[str]]] = []
-    for i, growth in enumerate(GROWTHS):
-        out = scratch / "models" / f"adapters-{i}"
-        steps = [typed_step(growth)]
-        request = hfgrow.GrowthRequest(model=str(base), steps=steps, out=out, overwrite=True)
-        hfgrow.grow(request)
+    for growth, out in zip(GROWTHS, grown, strict=True):
         cases += [(growth, out, []), (growth, out, _named_in_card(out))]
     python = made(scratch / "venvs" / "peft", PACKAGES) / "bin" / "python"
     sent = "\n".join(json.dumps([str(out), zero]) for _, out, zero in cases)

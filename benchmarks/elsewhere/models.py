@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -118,6 +118,18 @@ def _as_mistral(folder: Path) -> Path:
     text = json.dumps({**config, "sliding_window": None})
     (out / "config.json").write_text(text, encoding="utf-8")
     return out
+
+
+def grown_llamas(folder: Path, growths: Sequence[str]) -> list[Path]:
+    """Write a Llama and what growths as they are typed make of it; return the folders in order."""
+    base = folder / "base"
+    write_base(BASES[0], base)
+    folders = [base]
+    for i, growth in enumerate(growths):
+        folders.append(folder / f"grown-{i}")
+        steps, out = [typed_step(growth)], folders[-1]
+        hfgrow.grow(hfgrow.GrowthRequest(model=str(base), steps=steps, out=out, overwrite=True))
+    return folders
 
 
 def write_base(base: Base, folder: Path) -> None:

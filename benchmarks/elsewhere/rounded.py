@@ -2,17 +2,12 @@
 
 import json
 import subprocess
-from importlib import import_module
 from pathlib import Path
 
-import hfgrow
-from benchmarks.elsewhere.models import BASES, write_base
+from benchmarks.elsewhere.models import grown_llamas
 from benchmarks.elsewhere.tools import PROMPT
 from benchmarks.environments import made
 from benchmarks.measure import table
-
-typed_step = import_module("hfgrow_cli.typed_steps").typed_step
-
 
 PACKAGES = ("transformers==5.23.0", "torchao==0.18.0")
 GROWTHS = (
@@ -66,14 +61,7 @@ for folder in sys.argv[1:]:
 
 def rounded_rows(scratch: Path) -> str:
     """Return the table: how far logits of a Llama and of what it grew into are off when rounded."""
-    base = scratch / "models" / "rounded"
-    write_base(BASES[0], base)
-    folders = [base]
-    for i, growth in enumerate(GROWTHS):
-        folders.append(scratch / "models" / f"rounded-{i}")
-        steps = [typed_step(growth)]
-        out = folders[-1]
-        hfgrow.grow(hfgrow.GrowthRequest(model=str(base), steps=steps, out=out, overwrite=True))
+    folders = grown_llamas(scratch / "models" / "rounded", GROWTHS)
     python = made(scratch / "venvs" / "torchao", PACKAGES) / "bin" / "python"
     environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     words = [str(python), "-c", _SCRIPT, *map(str, folders)]

@@ -83,6 +83,7 @@ def pulled(
     Raises:
         GrowthError: There is no such model, it cannot be had, or `out` cannot be written.
     """
+    # Most that look a model up write nothing.
     from hfgrow.checkpoint.staging import check_target
     from hfgrow.checkpoint.write import copy_model
 
@@ -90,6 +91,7 @@ def pulled(
     if out is None:
         return ref, local_folder(ref, client, progress)
     out = out.expanduser()
+    # Before anything is downloaded.
     check_target(out, ref.path, overwrite=overwrite)
     copy_model(local_folder(ref, client, progress), out, progress, overwrite=overwrite)
     return ref, out

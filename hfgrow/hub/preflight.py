@@ -23,7 +23,7 @@ _ANOTHER = one_of(
 )
 _LOGIN = "hf auth login"
 # Stands for the account in the name of a repository where nobody is logged in, and why it does.
-NOBODY, NOT_LOGGED_IN = "YOU", f"nobody is logged in ({_LOGIN})"
+_NOBODY, _NOT_LOGGED_IN = "YOU", f"nobody is logged in ({_LOGIN})"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def preflight(
     """
     caller = _caller(client)
     name = str(caller["name"])
-    repo_id = target_id(repo, default_name, name)
+    repo_id = _target_id(repo, default_name, name)
     if base.repo_id is not None and repo_id.casefold() == base.repo_id.casefold():
         raise UsageError(
             f"{repo_id} is the base itself, which a push would overwrite",
@@ -130,16 +130,16 @@ def planned_target(
     Raises:
         GrowthError: As `preflight`, but for a lack of a login or of an answer.
     """
-    why = NOT_LOGGED_IN
+    why = _NOT_LOGGED_IN
     if client.has_token:
         try:
             return asked()
         except HubUnreachableError as error:
             why = str(error)
-    repo_id = target_id(repo, default_name, NOBODY)
+    repo_id = _target_id(repo, default_name, _NOBODY)
     notes = [f"the Hub was not asked whether you may push there, nor what is there: {why}"]
-    if repo_id.startswith(f"{NOBODY}/"):
-        notes.append(f"{NOBODY} stands for the account that pushes")
+    if repo_id.startswith(f"{_NOBODY}/"):
+        notes.append(f"{_NOBODY} stands for the account that pushes")
     usual = False if is_local else None
     return PushTarget(
         repo_id,
@@ -185,7 +185,7 @@ def may_write_somewhere(token: dict[str, Any]) -> bool:
     return any("repo.write" in scope for scope in [*scopes, rights.get("global") or []])
 
 
-def target_id(repo: str | None, default_name: str, name: str) -> str:
+def _target_id(repo: str | None, default_name: str, name: str) -> str:
     """Return the repository that is meant, of the caller of a name where none is given.
 
     Raises:

@@ -338,7 +338,7 @@ def _timed(recipe: Recipe, config: Mapping[str, Any], device: Any) -> _Timed | N
     def passed(_module: object, _inputs: object, output: object) -> None:
         check()
         if isinstance(output, torch.Tensor) and output.requires_grad:
-            output.register_hook(check)  # type: ignore[no-untyped-call]
+            output.register_hook(check)  # type: ignore[no-untyped-call]  # it has no annotations
 
     for part in model.modules():
         part.register_forward_hook(passed)

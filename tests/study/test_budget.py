@@ -41,7 +41,7 @@ def test_the_table_of_the_paper_comes_out_to_its_last_digit(name: str) -> None:
     assert found["clamped"] is False
 
 
-def typed(done: Finished, folder: Path, *more: str) -> Finished:
+def check_typed(done: Finished, folder: Path, *more: str) -> Finished:
     """Type what a command names as the next one."""
     program, *words = shlex.split(done.stderr.splitlines()[-1].removeprefix("Next: "))
     assert program == "hfgrow"
@@ -57,7 +57,7 @@ def test_the_next_command_copies_a_recipe_that_takes_the_budget(
     parameters, tokens = compute
     words = ("budget", "--parameters", parameters, "--tokens", tokens, "--g", "3")
     done = call_hfgrow(*words)
-    typed(done, tmp_path)
+    check_typed(done, tmp_path)
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("recipe "))
     changes = re.findall(r"(stages\S+): (\d[\d_]*)", line)
     recipe = load_recipe(tmp_path / "mine.yaml", [f"{key}={value}" for key, value in changes])
@@ -75,11 +75,11 @@ def test_the_next_command_copies_a_recipe_that_takes_the_budget(
 
 def test_the_next_command_of_a_budget_of_a_model_is_its_growth(tmp_path: Path) -> None:
     done = call_hfgrow("budget", "demo", "--g", "2", "--tokens", "2M")
-    assert "6 -> 12 layers" in typed(done, tmp_path, "--dry-run").stdout
+    assert "6 -> 12 layers" in check_typed(done, tmp_path, "--dry-run").stdout
 
 
 def test_the_next_command_of_a_recipe_is_its_dry_run(tmp_path: Path) -> None:
-    typed(call_hfgrow(*RECIPE, cwd=tmp_path), tmp_path)
+    check_typed(call_hfgrow(*RECIPE, cwd=tmp_path), tmp_path)
 
 
 RECIPE = ("budget", "demo", "--g", "2", "--tokens", "2M", "--data", "demo", "--recipe", "mine.yaml")
