@@ -27,8 +27,9 @@ from hfgrow.lineage.describe import (
     measured_short,
     told_steps,
 )
-from hfgrow.lineage.manifest import changes_layers, experts_of, non_embedding_parameters, widths_of
+from hfgrow.lineage.manifest import changes_layers, non_embedding_parameters, widths_of
 from hfgrow.plan.elsewhere import off_beat
+from hfgrow.plan.mixture import experts_of
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.operator import Operator
 from hfgrow.plan.plan import connection_rate, seams
@@ -324,7 +325,7 @@ def _expert_lines(growth: Growth) -> list[str]:
     active, base = found["num_active_parameters"], growth.base
     before = experts_of(base).get("num_active_parameters", base.num_parameters)
     return [
-        f"experts         {found['num_experts']} in each layer, of which a token passes "
+        f"experts         {found['num_experts']} in a layer, of which a token passes "
         f"{found['num_experts_per_tok']}",
         f"active          {before:,} -> {active:,} parameters for each token",
     ]

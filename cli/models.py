@@ -22,10 +22,11 @@ from hfgrow.growth.loading import available_nbytes
 from hfgrow.growth.models import base_name, files_of, local_folder, locate
 from hfgrow.growth.proven_growths import COPIES, SILENT, is_proven
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage.manifest import experts_of, non_embedding_parameters
+from hfgrow.lineage.manifest import non_embedding_parameters
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.derived import DerivedFamily, rhythm
 from hfgrow.plan.families.table import AXIS_KEYS
+from hfgrow.plan.mixture import experts_of
 from hfgrow.plan.operators.padding import why_fixed
 from hfgrow.plan.plan import GrowthPlan
 
@@ -101,6 +102,7 @@ def inspected(name: str, plan: GrowthPlan) -> tuple[list[str], dict[str, Any]]:
             f"rhythm       {_rhythm(family.kinds)}",
             f"sizes        {', '.join(f'{key} {value}' for key, value in sizes.items() if value)}",
             parameters,
+            *_expert_lines(document),
             weights,
             f"can grow     in depth: {_growths(family)}",
         ]
@@ -113,7 +115,7 @@ def _expert_lines(document: dict[str, Any]) -> list[str]:
         return []
     found = document["experts"]
     return [
-        f"experts      {found['num_experts']} in each layer, of which a token passes "
+        f"experts      {found['num_experts']} in a layer, of which a token passes "
         f"{found['num_experts_per_tok']}: {found['num_active_parameters']:,} parameters"
     ]
 
@@ -248,6 +250,7 @@ def _derived_document(name: str, plan: GrowthPlan, family: DerivedFamily) -> dic
         "sizes": dict(family.sizes),
         "num_parameters": plan.num_parameters,
         "num_non_embedding_parameters": non_embedding_parameters(plan),
+        **({"experts": experts_of(plan)} if experts_of(plan) else {}),
         "nbytes": plan.nbytes,
         "dtypes": sorted({tensor.dtype for tensor in plan.tensors.values()}),
         "files": {name: file.nbytes for name, file in plan.files.items()},

@@ -54,6 +54,7 @@ from hfgrow.plan.axes import AxisMap
 from hfgrow.plan.depth import composed
 from hfgrow.plan.elsewhere import OffBeat
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.mixture import experts_of
 from hfgrow.plan.operators import MAX_STEPS
 from hfgrow.plan.operators.operator import MAX_SEED, is_argument
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource
@@ -412,25 +413,6 @@ def _of_several(kinds: object, plan: GrowthPlan) -> tuple[str, ...] | None:
     if not isinstance(kinds, list) or len(kinds) != plan.num_hidden_layers:
         return None
     return tuple(kinds) if all(map(is_word, kinds)) and len(set(kinds)) > 1 else None
-
-
-def experts_of(plan: GrowthPlan) -> dict[str, int]:
-    """Return the record of a mixture of experts, by the names of `Model`; empty if it is none.
-
-    Of a family that is derived nobody says here what an expert is.
-    """
-    family = FAMILIES.get(plan.family)
-    if family is None or not family.has_experts:
-        return {}
-    active = sum(
-        tensor.num_elements * family.share(name, plan.config)
-        for name, tensor in plan.tensors.items()
-    )
-    return {
-        "num_experts": family.sizes(plan.config)["experts"],
-        "num_experts_per_tok": int(plan.config["num_experts_per_tok"]),
-        "num_active_parameters": round(active),
-    }
 
 
 def widths_of(plan: GrowthPlan) -> dict[str, int]:

@@ -25,7 +25,7 @@ https://arxiv.org/abs/2101.03961, Sec. 2 (experts that a token does not pass cos
 
 import copy
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -40,6 +40,7 @@ from hfgrow.checkpoint.derived.skeleton import (
     model_without_numbers,
     skeleton_of,
 )
+from hfgrow.plan.families.derived import experts_in, is_of_experts
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def derived_work(config: Mapping[str, Any], num_tokens: int, names: Collection[s
     idle = sum(
         (1 - share) * prod(shape)
         for name, shape in form.shapes.items()
-        if layer_of(name) is not None and _is_expert(name, shape, num_experts)
+        if layer_of(name) is not None and is_of_experts(name, shape, num_experts)
     )
     return Work(
         num_parameters=sum(numbers.values()),
@@ -152,42 +153,19 @@ def _inside(
         layer, last = layer_of(name), name.rpartition(".")[2]
         if layer is None or len(shape) < 2 or last.endswith("bias") or last in buffers:
             continue
-        part = share if _is_expert(name, shape, num_experts) else 1.0
+        part = share if is_of_experts(name, shape, num_experts) else 1.0
         yield name, Product(layer, prod(shape) * part)
-
-
-def _is_expert(name: str, shape: Sequence[int], num_experts: int) -> bool:
-    """Say whether a tensor is that of an expert, or of all experts of a layer."""
-    is_stacked = len(shape) == 3 and shape[0] == num_experts and shape[1] > 1
-    return is_stacked or "experts" in name.split(".")
-
-
-_CHOSEN = (
-    "num_experts_per_tok",
-    "num_experts_per_token",
-    "top_k_experts",
-    "moe_topk",
-    "moe_top_k",
-    "moe_k",
-)
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 def has_experts(settings: Mapping[str, Any]) -> bool:
     """Say whether a token passes some of several experts, by the config of the layers."""
-    return _share_of_experts(settings)[1] > 1
+    return experts_in(settings)[1] > 1
 
 
 def _share_of_experts(settings: Mapping[str, Any]) -> tuple[float, int]:
     """Return the share of the experts that a token passes, and how many there are; or 1 and 0."""
-    # One class keeps them in a part of its config.
-    parts = (settings, *(value for value in settings.values() if isinstance(value, Mapping)))
-    for part in parts:
-        chosen = next((part[key] for key in _CHOSEN if type(part.get(key)) is int), None)
-        experts = next((part[key] for key in _EXPERTS if type(part.get(key)) is int), None)
-        if chosen and experts:
-            return min(1.0, chosen / experts), experts
-    return 1.0, 0
+    chosen, experts = experts_in(settings)
+    return (chosen / experts, experts) if experts else (1.0, 0)
 
 
 def _is_linear(module: Any) -> bool:

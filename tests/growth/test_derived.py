@@ -391,6 +391,16 @@ def test_inspect_calls_kinds_of_layers_what_config_does(base: MakeBase) -> None:
     assert "copies of layers (proven by stack, interpolate)" in shown
 
 
+def test_inspect_says_how_many_parameters_a_token_passes_of_a_mixture(base: MakeBase) -> None:
+    plan = read(LocalFolder(base("olmoe")))
+    experts = sum(t.num_elements for name, t in plan.tensors.items() if ".experts." in name)
+    num_experts, chosen = (plan.settings[key] for key in ("num_experts", "num_experts_per_tok"))
+    active = plan.num_parameters - experts + experts * chosen // num_experts
+    shown = call_hfgrow("inspect", base("olmoe")).stdout
+    assert f"{num_experts} in a layer, of which a token passes {chosen}: {active:,}" in shown
+    assert "\nexperts " not in call_hfgrow("inspect", base("lfm2")).stdout
+
+
 def test_layers_store_no_keys_where_none_takes_them(base: MakeBase) -> None:
     """Since 5.24 transformers says so of the last one of each kind all the same."""
     family = read(LocalFolder(base("gemma4_text"))).derived

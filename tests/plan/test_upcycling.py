@@ -12,8 +12,8 @@ from transformers import AutoConfig
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
-from hfgrow.lineage.manifest import experts_of
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.mixture import experts_of
 from hfgrow.plan.operators import apply
 from tests.attacks.craft import drop_tensors
 from tests.checkpoints import MakeCheckpoint, edit_json, load, logits, tensors_of

@@ -9,6 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+# The names that config classes have for the experts a token passes, and for those of a layer.
+_CHOSEN = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "top_k_experts",
+    "moe_topk",
+    "moe_top_k",
+    "moe_k",
+)
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+
 
 @dataclass(frozen=True, slots=True)
 class DerivedFamily:
@@ -62,6 +73,24 @@ class DerivedFamily:
     ) -> dict[str, Any]:
         """Return a config.json that says something else of the layers."""
         return _replaced(config, self.inside, settings)
+
+
+def experts_in(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many experts a token passes, and how many a layer has; 0, 0 if dense."""
+    # One class keeps them in a part of its config.
+    parts = (settings, *(value for value in settings.values() if isinstance(value, Mapping)))
+    for part in parts:
+        chosen = next((part[key] for key in _CHOSEN if type(part.get(key)) is int), None)
+        experts = next((part[key] for key in _EXPERTS if type(part.get(key)) is int), None)
+        if chosen and experts:
+            return min(chosen, experts), experts
+    return 0, 0
+
+
+def is_of_experts(name: str, shape: Sequence[int], num_experts: int) -> bool:
+    """Say whether a tensor of a layer is that of an expert, or of all experts of the layer."""
+    is_stacked = len(shape) == 3 and shape[0] == num_experts and shape[1] > 1
+    return is_stacked or "experts" in name.split(".")
 
 
 def pattern_of(name: str) -> str:
