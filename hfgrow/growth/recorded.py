@@ -4,15 +4,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from hfgrow.checkpoint.derived.grown import checked
 from hfgrow.checkpoint.files import MANIFEST, SINGLE
-from hfgrow.errors import ModelError
+from hfgrow.errors import ModelError, UsageError
 from hfgrow.growth.reproduce import replay
 from hfgrow.growth.steps import planned
 from hfgrow.lineage.manifest import Link, widths_of
+from hfgrow.plan.depth import apply_layer_map
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.operators import adds_experts, unties
 from hfgrow.plan.operators.upcycling import dense_config
-from hfgrow.plan.plan import GrowthPlan, LayerSource, TensorPlan
+from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
 from hfgrow.plan.tensors import Stored
 from hfgrow.plan.undo import Kept, first_copies_of_layers, kept_entries
 
@@ -59,6 +61,39 @@ def recorded_base(config: Mapping[str, Any], link: Link, dtype: str) -> GrowthPl
         },
         files={},
     )
+
+
+def recorded_base_of_derived(found: GrowthPlan, link: Link) -> GrowthPlan:
+    """Return the plan of a growth's base of a derived family, which is some of the grown layers.
+
+    Args:
+        found: The grown model.
+
+    Raises:
+        ModelError: The record is of another depth, or transformers builds no model of the layers
+            that were there before.
+    """
+    sources, num_layers = link.layer_sources, link.base.num_hidden_layers
+    first = first_copies_of_layers(sources)
+    if len(sources) != found.num_hidden_layers:
+        raise ModelError(
+            f"the model has {found.num_hidden_layers} layers, and {MANIFEST} records a growth from "
+            f"{num_layers} to {len(sources)}"
+        )
+    if (lost := next((i for i in range(num_layers) if i not in first), None)) is not None:
+        raise ModelError(f"no layer of the grown model is layer {lost} of the base as it was")
+    layers = tuple(LayerSource(first[i]) for i in range(num_layers))
+    step = GrowthStep("ungrow", {}, layers, preserves_function=False)
+    try:
+        base = checked(found, apply_layer_map(found, layers, step))
+    except UsageError as error:
+        raise ModelError(f"of its older layers alone there is no model: {error}") from error
+    tensors = {
+        name: TensorPlan(one.dtype, Stored(SINGLE, name, 0, one.shape, one.dtype))
+        for name, one in base.tensors.items()
+    }
+    layer_map = tuple(LayerSource(i) for i in range(num_layers))
+    return replace(base, folder="", layer_map=layer_map, tensors=tensors, files={}, steps=())
 
 
 def kept_since(config: Mapping[str, Any], link: Link | None) -> dict[str, Kept] | None:

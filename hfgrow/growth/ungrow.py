@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import MANIFEST, SINGLE, LocalFolder, hash_file
 from hfgrow.checkpoint.header import build_header
 from hfgrow.checkpoint.layout import Layout, Placed, Shard
@@ -21,7 +20,7 @@ from hfgrow.errors import ModelError, VerificationError, argument, printable
 from hfgrow.growth.loading import require_for
 from hfgrow.growth.models import base_at_hand
 from hfgrow.growth.publish import describes, hashed
-from hfgrow.growth.recorded import recorded_base
+from hfgrow.growth.recorded import recorded_base, recorded_base_of_derived
 from hfgrow.growth.reproduce import replay
 from hfgrow.growth.verify import check_headers
 from hfgrow.lineage.card import card_files
@@ -85,19 +84,14 @@ def ungrow(
     position, link = _last_growth(manifest)
     out = Path(f"{folder.absolute().name}-ungrown" if out is None else out).expanduser()
     check_target(out, folder, overwrite=overwrite)
-    config, family, _ = read_config(files)
-    if family is None:
-        # Said before transformers, which alone could read on, is imported.
-        raise ModelError(
-            f"of a {printable(config['model_type'])} hfgrow knows no roles of tensors, and takes "
-            "no growth back",
-            hint="the base itself is where hfgrow lineage says",
-        )
-    found = read(files)
+    found = read(files, progress)
     if any(adds_experts(step.operator) for step in link.steps):
         raise ModelError("experts are another family than the base, and are not taken back")
     dtypes = {tensor.dtype for tensor in found.tensors.values()}
-    base = recorded_base(found.config, link, min(dtypes))
+    if found.derived is None:
+        base = recorded_base(found.config, link, min(dtypes))
+    else:
+        base = recorded_base_of_derived(found, link)
     grown = replay(base, link, is_draft=True)
     _check_same(grown, found)
     plan = undone(base, grown, found)

@@ -10,6 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.reach.prove import base_of
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, VerificationError
 from hfgrow.growth.grow import grow
 from hfgrow.growth.request import GrowthRequest
@@ -17,6 +20,7 @@ from hfgrow.growth.steps import Steps
 from hfgrow.growth.ungrow import ungrow
 from tests.checkpoints import MakeCheckpoint, edit_json
 from tests.program import call_hfgrow
+from tests.sampling import sampled
 
 WEIGHTS = "model.safetensors"
 UNDONE: dict[str, Steps] = {
@@ -179,3 +183,31 @@ def test_experts_are_not_taken_back(make_checkpoint: MakeCheckpoint, tmp_path: P
     folder = grown(make_checkpoint("mistral"), [("upcycle", {"experts": 4})], tmp_path / "grown")
     with pytest.raises(ModelError, match="experts are another family than the base"):
         ungrow(folder, tmp_path / "back")
+
+
+DERIVED = ("gemma4_text", "granitemoehybrid", "qwen3_5", "bloom")
+
+
+@pytest.fixture(scope="module", params=DERIVED)
+def derived(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of a family that transformers tells."""
+    return base_of(request.param, tmp_path_factory.mktemp("derived") / "base")
+
+
+@pytest.mark.parametrize(("operator", "g"), sampled(("zero-depth", "interpolate"), (2, 3)))
+def test_a_growth_of_a_derived_family_is_taken_back_bit_for_bit(
+    derived: Path, operator: str, g: int, tmp_path: Path
+) -> None:
+    found = ungrow(grown(derived, [(operator, {"g": g})], tmp_path / "grown"), tmp_path / "back")
+    assert not found.unproved
+    assert digest_of(tmp_path / "back") == digest_of(derived)
+    assert read(LocalFolder(tmp_path / "back")).derived == read(LocalFolder(derived)).derived
+
+
+def test_a_layer_of_a_derived_family_that_nothing_copies_is_named(tmp_path: Path) -> None:
+    out = grown(base_of("olmoe", tmp_path / "base"), [("stack", {"g": 2})], tmp_path / "grown")
+    document = json.loads((out / "hfgrow.json").read_text())
+    document["chain"][0]["steps"][0]["layer_map"] = [0, 0, 2, 3, 0, 0, 2, 3]
+    (out / "hfgrow.json").write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=r"no layer of the grown model is layer 1 of the base"):
+        ungrow(out, tmp_path / "back")
