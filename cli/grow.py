@@ -29,6 +29,7 @@ from hfgrow.lineage.describe import (
 )
 from hfgrow.lineage.manifest import changes_layers, non_embedding_parameters, widths_of
 from hfgrow.plan.elsewhere import off_beat
+from hfgrow.plan.families.derived import describe_rhythm
 from hfgrow.plan.mixture import experts_of
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.operator import Operator
@@ -437,7 +438,22 @@ def _layer_lines(growth: Growth) -> list[str]:
     return [
         f"connections     {_connections(growth)}",
         "layers          " + "; ".join(_few(rows)),
+        *_rhythm_lines(growth),
     ]
+
+
+def _rhythm_lines(growth: Growth) -> list[str]:
+    """Return the order of the kinds of layers, where there are several."""
+    family = growth.base.derived
+    if family is None or len(set(family.kinds)) < 2:
+        return []
+    before, after = (
+        describe_rhythm(kinds)
+        for kinds in (family.kinds, [family.kinds[layer] for layer in growth.plan.sources])
+    )
+    is_kept = before.partition(";")[2] == after.partition(";")[2]
+    broken_one = "" if is_kept else f"; that of the base was {before}"
+    return [f"rhythm          {after}{broken_one}"]
 
 
 def _connections(growth: Growth) -> str:

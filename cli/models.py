@@ -6,7 +6,6 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from itertools import groupby
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +23,7 @@ from hfgrow.growth.proven_growths import COPIES, SILENT, is_proven
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.manifest import non_embedding_parameters
 from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.derived import DerivedFamily, rhythm
+from hfgrow.plan.families.derived import DerivedFamily, describe_rhythm, rhythm
 from hfgrow.plan.families.table import AXIS_KEYS
 from hfgrow.plan.mixture import experts_of
 from hfgrow.plan.operators.padding import why_fixed
@@ -42,7 +41,6 @@ hfgrow check ./demo-stack-g2 --weights"""
 _ENV_EXAMPLES = """\
 hfgrow env
 hfgrow env --json"""
-_MOST_RUNS = 12
 _PACKAGES = ("huggingface_hub", "hf-xet", "transformers", "torch", "safetensors", "accelerate")
 
 
@@ -99,7 +97,7 @@ def inspected(name: str, plan: GrowthPlan) -> tuple[list[str], dict[str, Any]]:
             f"family       {plan.family} ({family.architecture}), derived from transformers "
             f"{family.version}",
             f"layers       {plan.num_hidden_layers}, {kinds}",
-            f"rhythm       {_rhythm(family.kinds)}",
+            f"rhythm       {describe_rhythm(family.kinds)}",
             f"sizes        {', '.join(f'{key} {value}' for key, value in sizes.items() if value)}",
             parameters,
             *_expert_lines(document),
@@ -272,19 +270,6 @@ def _kinds(kinds: tuple[str, ...], layer_types: Any) -> str:
         called = f" ({printable(', '.join(sorted(names)), 60)})" if names else ""
         shown.append(f"{number} {kind}{called}")
     return f"{len(set(kinds))} kinds: {', '.join(shown)}"
-
-
-def _rhythm(kinds: tuple[str, ...]) -> str:
-    runs = [(kind, len(list(run))) for kind, run in groupby(kinds)]
-    shown = " ".join(
-        f"{number}{kind}" if number > 1 else kind for kind, number in runs[:_MOST_RUNS]
-    )
-    more = " ..." if len(runs) > _MOST_RUNS else ""
-    found = rhythm(kinds)
-    if found is None:
-        return f"{shown}{more}; no period"
-    first, period = found
-    return f"{shown}{more}; period {period}" + (f" behind the first {first}" if first else "")
 
 
 def _growths(family: DerivedFamily) -> str:

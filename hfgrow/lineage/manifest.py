@@ -404,9 +404,8 @@ def layer_types_of(plan: GrowthPlan) -> tuple[str, ...] | None:
     """
     if plan.derived is None:
         return _of_several(FAMILIES[plan.family].per_layer(plan.config).get("layer_types"), plan)
-    letters = [plan.derived.kinds[layer] for layer in plan.sources]
     named = plan.derived.settings_of(plan.config).get("layer_types")
-    return _of_several(named, plan) or _of_several(letters, plan)
+    return _of_several(named, plan) or _of_several([*plan.derived.kinds], plan)
 
 
 def _of_several(kinds: object, plan: GrowthPlan) -> tuple[str, ...] | None:

@@ -391,6 +391,29 @@ def test_inspect_calls_kinds_of_layers_what_config_does(base: MakeBase) -> None:
     assert "copies of layers (proven by stack, interpolate)" in shown
 
 
+def test_the_record_names_the_kind_of_every_grown_layer(base: MakeBase, tmp_path: Path) -> None:
+    """Its one dense layer stands first, and first twice in the deeper model."""
+    kinds = read(LocalFolder(base("deepseek_v3"))).derived
+    assert kinds is not None
+    grown = call_hfgrow("interpolate", base("deepseek_v3"), "--g", "2", "--out", tmp_path / "out")
+    assert grown.returncode == 0, grown.stderr
+    result = json.loads((tmp_path / "out" / "hfgrow.json").read_text())["chain"][0]["result"]
+    assert result["layer_types"].split() == [kind for kind in kinds.kinds for _ in range(2)]
+
+
+def test_a_plan_says_where_the_rhythm_of_a_hybrid_breaks(base: MakeBase) -> None:
+    for pattern, shown in (
+        ("[1:4]*2", "rhythm          A B A B A B A B; period 2\n"),
+        (
+            "1*2-2-3-4",
+            "rhythm          2A B A B; period 2 behind the first 1; that of the base was A B A B; "
+            "period 2\n",
+        ),
+    ):
+        planned = call_hfgrow("partial", base("lfm2"), pattern, "--dry-run").stdout
+        assert shown in planned
+
+
 def test_inspect_says_how_many_parameters_a_token_passes_of_a_mixture(base: MakeBase) -> None:
     plan = read(LocalFolder(base("olmoe")))
     experts = sum(t.num_elements for name, t in plan.tensors.items() if ".experts." in name)

@@ -7,8 +7,10 @@ every growth whose layers are copies.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
+_MOST_RUNS = 12
 # The names that config classes have for the experts a token passes, and for those of a layer.
 _CHOSEN = (
     "num_experts_per_tok",
@@ -118,3 +120,17 @@ def rhythm(kinds: Sequence[str]) -> tuple[int, int] | None:
             if all(kinds[i] == kinds[i + period] for i in range(prefix, num_layers - period)):
                 return prefix, period
     return None
+
+
+def describe_rhythm(kinds: Sequence[str]) -> str:
+    """Return kinds of layers in runs, and the period that they have: `3A B 3A B; period 4`."""
+    runs = [(kind, len(list(run))) for kind, run in groupby(kinds)]
+    shown = " ".join(
+        f"{number}{kind}" if number > 1 else kind for kind, number in runs[:_MOST_RUNS]
+    )
+    more = " ..." if len(runs) > _MOST_RUNS else ""
+    found = rhythm(kinds)
+    if found is None:
+        return f"{shown}{more}; no period"
+    first, period = found
+    return f"{shown}{more}; period {period}" + (f" behind the first {first}" if first else "")
