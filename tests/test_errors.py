@@ -154,7 +154,10 @@ def test_no_file_below_the_command_line_knows_an_option() -> None:
     [
         ("https://user:SECRET@hub.example/org/name", "https://***@hub.example/org/name"),
         ("HTTP://token@hub.example:8080/x and more", "HTTP://***@hub.example:8080/x and more"),
-        ("https://user:p@SECRET@hub.example/org/name@main", "https://***@hub.example/org/name@main"),
+        (
+            "https://user:p@SECRET@hub.example/org/name@main",
+            "https://***@hub.example/org/name@main",
+        ),
         ("hf://org/name@main", "hf://org/name@main"),
         ("https://hub.example/org/name@main", "https://hub.example/org/name@main"),
         ("mail a@b.example", "mail a@b.example"),
