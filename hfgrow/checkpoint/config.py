@@ -8,7 +8,7 @@ from hfgrow.checkpoint.files import Files
 from hfgrow.checkpoint.foreign import refuse_folder
 from hfgrow.checkpoint.strict import is_int, read_json_object
 from hfgrow.errors import ModelError, printable
-from hfgrow.plan.elsewhere import with_older_keys
+from hfgrow.plan.elsewhere import with_older_keys, with_older_rotary
 from hfgrow.plan.families import FAMILIES, NOT_GROWN, NOT_GROWN_WITH
 from hfgrow.plan.families.rewrite import GLOBAL_KEYS, GLOBAL_LISTS
 from hfgrow.plan.families.table import Family
@@ -46,6 +46,8 @@ _OTHER_WEIGHTS = {
     "transformers_weights": "makes transformers load other weights than the ones read here",
 }
 _SINGLE_LAYERS = "per_layer_config"
+# The part of a model that sees which its layers stand in.
+_TEXT = "text_config"
 # What chooses an implementation, and may name one to be downloaded; never part of a model.
 _IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 # A list of texts under another key says nothing about single layers: languages, tags, data sets.
@@ -77,6 +79,10 @@ def read_config(files: Files) -> tuple[dict[str, Any], Family | None, list[str]]
         _check_counts(config, family)
         _check_per_layer_lists(config, family)
         config = with_older_keys(config)
+    else:
+        config = with_older_rotary(config)
+        if isinstance(config.get(_TEXT), dict):
+            config[_TEXT] = with_older_rotary(config[_TEXT])
     for part, at in _parts(config):
         if part.pop("auto_map", None) is not None:
             notes.append(f"{at}auto_map was dropped: code in a model repository is never run")
