@@ -181,23 +181,26 @@ def _settle_architecture(config: dict[str, Any], family: Family) -> list[str]:
 
 
 def _settle_dtypes(config: dict[str, Any]) -> list[str]:
-    """Write a dtype as config.json names it; what is stored decides where it says auto."""
+    """Write dtypes as config.json names them; what is stored decides where one says auto."""
     notes = []
-    for key in ("dtype", "torch_dtype"):
-        dtype = config.get(key)
-        if dtype is None:
-            continue
-        word = dtype.removeprefix("torch.") if isinstance(dtype, str) else ""
-        if word == "auto":
-            del config[key]
-            notes.append(f"{key} auto was dropped: the tensors have the dtype they are stored in")
-            continue
-        name = _DTYPE_WORDS.get(word, word)
-        if name not in CONFIG_DTYPES:
-            raise ModelError(f"config.json: {key} {printable(repr(dtype))} is no dtype")
-        if name != dtype:
-            config[key] = name
-            notes.append(f"{key} {printable(dtype)} is written as {name}")
+    for part, at in _parts(config):
+        for key in ("dtype", "torch_dtype"):
+            dtype = part.get(key)
+            if dtype is None:
+                continue
+            word = dtype.removeprefix("torch.") if isinstance(dtype, str) else ""
+            if word == "auto":
+                del part[key]
+                notes.append(
+                    f"{at}{key} auto was dropped: the tensors have the dtype they are stored in"
+                )
+                continue
+            name = _DTYPE_WORDS.get(word, word)
+            if name not in CONFIG_DTYPES:
+                raise ModelError(f"config.json: {at}{key} {printable(repr(dtype))} is no dtype")
+            if name != dtype:
+                part[key] = name
+                notes.append(f"{at}{key} {printable(dtype)} is written as {name}")
     return notes
 
 
