@@ -33,8 +33,8 @@ _UNPRINTABLE = re.compile(
 )
 # Tokens of the Hub.
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}")
-# Who logs in with an address: a name, a password or a token.
-_LOGIN = re.compile(r"(https?://?)[^\s/@]+@", re.IGNORECASE)
+# Who logs in with an address: a name, a password, which may hold an @ itself, or a token.
+_LOGIN = re.compile(r"(https?://?)[^\s/]+@", re.IGNORECASE)
 # A token lies between two of what `printable` takes out of foreign text, its parts behind others.
 _TOKEN = re.compile("\0(\1?[a-z][^\0]*)\0")
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")
@@ -267,6 +267,9 @@ def printable(text: object, limit: int = 80) -> str:
     if not clean.isprintable():
         # Marks without a shape of their own lie between the letters of some scripts.
         clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in clean)
+    if len(clean) > limit:
+        # A password whose @ is cut off is not known for one any more.
+        clean = redacted(clean)
     return clean if len(clean) <= limit else clean[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 

@@ -154,6 +154,10 @@ def test_no_file_below_the_command_line_knows_an_option() -> None:
     [
         ("https://user:SECRET@hub.example/org/name", "https://***@hub.example/org/name"),
         ("HTTP://token@hub.example:8080/x and more", "HTTP://***@hub.example:8080/x and more"),
+        (
+            "https://user:p@SECRET@hub.example/org/name@main",
+            "https://***@hub.example/org/name@main",
+        ),
         ("hf://org/name@main", "hf://org/name@main"),
         ("https://hub.example/org/name@main", "https://hub.example/org/name@main"),
         ("mail a@b.example", "mail a@b.example"),
@@ -163,9 +167,17 @@ def test_who_logs_in_with_an_address_is_hidden(text: str, shown: str) -> None:
     assert redacted(text) == shown
 
 
-@pytest.mark.parametrize("words", [("inspect",), ("stack", "--g", "2"), ("verify",)], ids=str)
+def test_a_password_is_hidden_before_a_text_is_cut() -> None:
+    assert printable(f"https://user:{'x' * 90}@hub.example/org/name", 40) == (
+        "https://***@hub.example/org/name"
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("inspect",), ("stack", "--g", "2"), ("verify",), ("docs",), ("ungrow",)], ids=str
+)
 def test_no_command_prints_the_password_of_an_address(words: tuple[str, ...]) -> None:
-    address = f"https://somebody:SEC-RET{'x' * 90}@hub.example/org/name"
+    address = f"https://somebody:SEC-RET{'x' * 200}@hub.example/org/name"
     for more in ((), ("--json",)):
         done = call_hfgrow(words[0], address, *words[1:], *more)
         assert done.returncode != 0

@@ -30,7 +30,12 @@ def main() -> None:
     """Measure, print, and write the tables down."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, required=True, help="for models and environments")
-    parser.add_argument("--only", nargs="+", help="tools by name; what is printed is not written")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[tool.name for tool in TOOLS],
+        help="programs by name; what is printed is not written",
+    )
     args = parser.parse_args()
     folder: Path = args.folder.absolute()
     tools = [tool for tool in TOOLS if not args.only or tool.name in args.only]

@@ -8,7 +8,7 @@ from hfgrow.checkpoint.files import Files
 from hfgrow.checkpoint.foreign import refuse_folder
 from hfgrow.checkpoint.strict import is_int, read_json_object
 from hfgrow.errors import ModelError, printable
-from hfgrow.plan.elsewhere import with_older_keys
+from hfgrow.plan.elsewhere import with_older_keys, with_older_rotary
 from hfgrow.plan.families import FAMILIES, NOT_GROWN, NOT_GROWN_WITH
 from hfgrow.plan.families.rewrite import GLOBAL_KEYS, GLOBAL_LISTS
 from hfgrow.plan.families.table import Family
@@ -46,6 +46,8 @@ _OTHER_WEIGHTS = {
     "transformers_weights": "makes transformers load other weights than the ones read here",
 }
 _SINGLE_LAYERS = "per_layer_config"
+# The part of a model that sees which its layers stand in.
+_TEXT = "text_config"
 # What chooses an implementation, and may name one to be downloaded; never part of a model.
 _IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 # A list of texts under another key says nothing about single layers: languages, tags, data sets.
@@ -77,6 +79,10 @@ def read_config(files: Files) -> tuple[dict[str, Any], Family | None, list[str]]
         _check_counts(config, family)
         _check_per_layer_lists(config, family)
         config = with_older_keys(config)
+    else:
+        config = with_older_rotary(config)
+        if isinstance(config.get(_TEXT), dict):
+            config[_TEXT] = with_older_rotary(config[_TEXT])
     for part, at in _parts(config):
         if part.pop("auto_map", None) is not None:
             notes.append(f"{at}auto_map was dropped: code in a model repository is never run")
@@ -175,23 +181,26 @@ def _settle_architecture(config: dict[str, Any], family: Family) -> list[str]:
 
 
 def _settle_dtypes(config: dict[str, Any]) -> list[str]:
-    """Write a dtype as config.json names it; what is stored decides where it says auto."""
+    """Write dtypes as config.json names them; what is stored decides where one says auto."""
     notes = []
-    for key in ("dtype", "torch_dtype"):
-        dtype = config.get(key)
-        if dtype is None:
-            continue
-        word = dtype.removeprefix("torch.") if isinstance(dtype, str) else ""
-        if word == "auto":
-            del config[key]
-            notes.append(f"{key} auto was dropped: the tensors have the dtype they are stored in")
-            continue
-        name = _DTYPE_WORDS.get(word, word)
-        if name not in CONFIG_DTYPES:
-            raise ModelError(f"config.json: {key} {printable(repr(dtype))} is no dtype")
-        if name != dtype:
-            config[key] = name
-            notes.append(f"{key} {printable(dtype)} is written as {name}")
+    for part, at in _parts(config):
+        for key in ("dtype", "torch_dtype"):
+            dtype = part.get(key)
+            if dtype is None:
+                continue
+            word = dtype.removeprefix("torch.") if isinstance(dtype, str) else ""
+            if word == "auto":
+                del part[key]
+                notes.append(
+                    f"{at}{key} auto was dropped: the tensors have the dtype they are stored in"
+                )
+                continue
+            name = _DTYPE_WORDS.get(word, word)
+            if name not in CONFIG_DTYPES:
+                raise ModelError(f"config.json: {at}{key} {printable(repr(dtype))} is no dtype")
+            if name != dtype:
+                part[key] = name
+                notes.append(f"{at}{key} {printable(dtype)} is written as {name}")
     return notes
 
 

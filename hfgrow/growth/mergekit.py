@@ -17,6 +17,8 @@ from hfgrow.plan.depth import check_num_layers
 from hfgrow.plan.tensors import CONFIG_DTYPES
 
 Steps = list[tuple[str, dict[str, object]]]
+# Either key says that a file is a recipe of mergekit.
+OF_MERGEKIT = frozenset({"slices", "merge_method"})
 _READ = {"slices", "merge_method", "parameters", "out_dtype", "dtype"}
 _OF_SLICE, _OF_SOURCE = {"sources", "parameters"}, {"model", "layer_range", "parameters"}
 # Parts of names and what a tensor is multiplied by that has the first of them in its name.
@@ -63,10 +65,11 @@ def of_slices(where: str, content: Mapping[str, Any]) -> Passthrough:
             f"{where} are a recipe of mergekit with merge_method {printable(method)}",
             hint="hfgrow reads passthrough: slices of one model, stacked",
         )
-    slices = content["slices"]
+    slices = content.get("slices")
     if not isinstance(slices, list) or not slices:
+        found = f"slices {printable(repr(slices), 80)}" if "slices" in content else "no slices"
         raise UsageError(
-            f"{where} have slices {printable(repr(slices), 80)}; expected a list of them",
+            f"{where} have {found}; expected a list of them",
             hint="such as: slices: [{sources: [{model: org/base, layer_range: [0, 12]}]}]",
         )
     parts, models = [], []
@@ -87,6 +90,11 @@ def of_slices(where: str, content: Mapping[str, Any]) -> Passthrough:
                 hint="slices of several models at once are merged, not grown",
             )
         told = f"{where}: slice {number}"
+        if adapter := _adapter(source.get("model")):
+            raise UsageError(
+                f"{told} is of a model with an adapter, {printable(adapter)}",
+                hint="merge the adapter into its base, grow what comes out, and leave it out here",
+            )
         if unknown := [*(entry.keys() - _OF_SLICE), *(source.keys() - _OF_SOURCE)]:
             raise UsageError(
                 f"{told} has the key {printable(unknown[0])}, which hfgrow does not read"
@@ -114,6 +122,13 @@ def of_slices(where: str, content: Mapping[str, Any]) -> Passthrough:
         return Passthrough(scales, dtype, len(layers), unread)
     steps = [("partial", {"pattern": "-".join(parts)}), *scales]
     return Passthrough(steps, dtype, None, unread)
+
+
+def _adapter(model: object) -> object:
+    """Return the LoRA that mergekit would merge into a model first; nothing if there is none."""
+    if isinstance(model, Mapping):
+        return model.get("lora") or _adapter(model.get("model"))
+    return str(model).partition("+")[2]
 
 
 def _factors(where: str, *scopes: Any) -> Factors:

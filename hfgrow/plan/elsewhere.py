@@ -1,9 +1,10 @@
 """Other programs: what config.json says twice for them, and what they make otherwise of a model.
 
 transformers 5 saves the rotary settings as `rope_parameters` alone. Programs that look for
-`rope_theta` and `rope_scaling` (mlx-lm, transformers 4) then take a default of their own without a
-word. Said both ways, transformers 5 builds the same model, and so do they. Of Gemma 3 they read
-which layers have no window from `sliding_window_pattern`, not `layer_types`.
+`rope_theta`, `rope_scaling` and `partial_rotary_factor` (mlx-lm, transformers 4) then take a
+default of their own without a word. Said both ways, transformers 5 builds the same model, and so do
+they. Of Gemma 3 they read which layers have no window from `sliding_window_pattern`, not
+`layer_types`.
 
 Of Gemma 3 and SmolLM3 llama.cpp knows which layers are special by their number alone, and mlx-lm
 knows Gemma 3's by a period. A matrix with rows of zeros has no norm to divide by (DoRA) and nothing
@@ -25,6 +26,13 @@ _GEMMA3_PERIOD = 6
 # Their layers with a window have rotary settings of their own.
 _BY_KIND = (_GEMMA3, "olmo3")
 _FULL = "full_attention"
+# What stands inside `rope_parameters`, and what older programs call it at the top.
+_OLDER = {"rope_theta": "rope_theta", "partial_rotary_factor": "partial_rotary_factor"}
+_OLDER_NEOX = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+_NEOX = ("gpt_neox", "gpt_neox_japanese")
+OLDER_KEYS = frozenset(
+    {*_OLDER.values(), *_OLDER_NEOX.values(), "rope_scaling", "rope_local_base_freq"}
+)
 # The families of whose special layers others take a period for granted.
 PERIODS: Mapping[str, int] = {_GEMMA3: _GEMMA3_PERIOD, "smollm3": 4}
 
@@ -37,9 +45,14 @@ def with_older_keys(config: Config) -> dict[str, Any]:
     Args:
         config: A config.json whose counts are checked.
     """
+    return with_true_pattern(with_older_rotary(config))
+
+
+def with_older_rotary(config: Config) -> dict[str, Any]:
+    """Return a config, or the part with the layers, that says its rotary settings both ways."""
     rope = config.get("rope_parameters")
     older = _rotary(config, rope) if isinstance(rope, Mapping) else {}
-    return with_true_pattern({**config, **{k: v for k, v in older.items() if k not in config}})
+    return {**config, **{key: value for key, value in older.items() if key not in config}}
 
 
 def with_true_pattern(config: Config) -> dict[str, Any]:
@@ -57,20 +70,21 @@ def with_true_pattern(config: Config) -> dict[str, Any]:
 
 def _rotary(config: Config, rope: Config) -> dict[str, Any]:
     if config.get("model_type") not in _BY_KIND:
-        return _plain(rope)
+        return _plain(rope, _OLDER_NEOX if config.get("model_type") in _NEOX else _OLDER)
     found = _plain(rope.get(_FULL))
     local = _plain(rope.get("sliding_attention")).get("rope_theta")
     is_said = local is not None and config["model_type"] == _GEMMA3
     return {**found, "rope_local_base_freq": local} if is_said else found
 
 
-def _plain(rope: object) -> dict[str, Any]:
-    """Return `rope_theta` and, where positions are scaled, `rope_scaling`."""
+def _plain(rope: object, names: Mapping[str, str] = _OLDER) -> dict[str, Any]:
+    """Return theta, the share that is rotated, and `rope_scaling` where positions are scaled."""
     if not isinstance(rope, Mapping) or not isinstance(rope.get("rope_theta"), int | float):
         return {}
+    found = {names[key]: value for key, value in rope.items() if key in names}
     scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
     is_scaled = rope.get("rope_type", "default") != "default"
-    return {"rope_theta": rope["rope_theta"], **({"rope_scaling": scaling} if is_scaled else {})}
+    return {**found, **({"rope_scaling": scaling} if is_scaled else {})}
 
 
 def _period(layer_types: Sequence[str], said: object) -> int | None:

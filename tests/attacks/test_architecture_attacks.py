@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.plan.families import FAMILIES
@@ -147,6 +148,16 @@ def test_an_automatic_dtype_is_that_of_the_tensors(base: Path, value: str) -> No
     plan = read(LocalFolder(base))
     assert "torch_dtype" not in plan.config
     assert {tensor.dtype for tensor in plan.tensors.values()} == {"F32"}
+
+
+@pytest.mark.case("C18")
+def test_the_dtypes_of_the_parts_of_a_model_that_sees_are_read_alike(tmp_path: Path) -> None:
+    parts = {"text_config": {"torch_dtype": "torch.bfloat16"}, "vision_config": {"dtype": "auto"}}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mistral3", **parts}))
+    config, _, notes = read_config(LocalFolder(tmp_path))
+    assert config["text_config"] == {"torch_dtype": "bfloat16"}
+    assert config["vision_config"] == {}
+    assert "text_config.torch_dtype torch.bfloat16 is written as bfloat16" in notes
 
 
 @pytest.mark.case("C18")

@@ -41,6 +41,16 @@ def test_what_is_computed_from_no_numbers_is_refused(base: Path, value: float) -
 
 
 @pytest.mark.case("A20")
+def test_a_factor_that_makes_infinity_of_a_finite_base_is_told_as_that(base: Path) -> None:
+    finished = grow(base, "tensor-scale", "o_proj:1e39", "--layers", "[2]")
+    assert finished.returncode == 3
+    said = " values came out NaN or infinite, of a base that is finite\n"
+    assert said in finished.stderr
+    assert "Hint: what this growth multiplies by is too large for it\n" in finished.stderr
+    assert [path.name for path in base.parent.iterdir()] == ["base"]
+
+
+@pytest.mark.case("A20")
 @pytest.mark.parametrize("tensor", [NORM, Q_PROJ])
 def test_a_verified_growth_looks_at_every_weight_first(base: Path, tensor: str) -> None:
     poke(base, tensor, float("nan"))

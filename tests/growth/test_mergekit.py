@@ -43,6 +43,7 @@ def test_slices_of_mergekit_are_the_partial_stack_that_they_are(tmp_path: Path) 
         ("org/base, layer_range: [2", "org/other, layer_range: [2", "layers of 2 models"),
         ("slices:", "slices: 3\nrest:", "have slices 3; expected a list of them"),
         ("slices:", "slices: {a: 1}\nrest:", "have slices {'a': 1}; expected a list of them"),
+        ("slices:", "models:", "have no slices; expected a list of them"),
         ("slices:", "slices: []\nrest:", r"have slices \[\]; expected a list of them"),
         ("[2, 6]", "[2, 900000000000]", "the target has 900000000002 layers, more than"),
         ("dtype: bfloat16", "dtype: fp8", "have dtype fp8"),
@@ -69,6 +70,27 @@ def test_a_merge_that_is_no_growth_is_refused(
 ) -> None:
     (tmp_path / "mk.yaml").write_text(SLICES.replace(old, new))
     with pytest.raises(UsageError, match=said):
+        read_steps(tmp_path / "mk.yaml")
+
+
+@pytest.mark.parametrize("key", ["models", "slices"])
+def test_a_merge_of_models_is_refused_by_its_method(tmp_path: Path, key: str) -> None:
+    (tmp_path / "mk.yaml").write_text(f"{key}: [{{model: org/a}}]\nmerge_method: ties\n")
+    with pytest.raises(UsageError, match=r"are a recipe of mergekit with merge_method ties$"):
+        read_steps(tmp_path / "mk.yaml")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "org/base+org/lora",
+        "{path: org/base, lora: org/lora}",
+        "{model: {path: org/base}, lora: {path: org/lora}}",
+    ],
+)
+def test_a_model_with_an_adapter_is_refused(tmp_path: Path, model: str) -> None:
+    (tmp_path / "mk.yaml").write_text(SLICES.replace("org/base", model))
+    with pytest.raises(UsageError, match=r"slice 1 is of a model with an adapter, .*org/lora"):
         read_steps(tmp_path / "mk.yaml")
 
 

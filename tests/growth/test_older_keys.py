@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from hfgrow.checkpoint.config import read_config
+from hfgrow.checkpoint.derived.proven import proven
 from hfgrow.checkpoint.files import LocalFolder
-from hfgrow.plan.elsewhere import with_older_keys
+from hfgrow.plan.elsewhere import OLDER_KEYS, with_older_keys, with_older_rotary
 from hfgrow.plan.families import FAMILIES
 from hfgrow.train.initial_weights import write_fresh
 from hfgrow.train.recipe.parts import FreshModel
@@ -22,6 +25,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 2, "long_factor": [2.0] * 2}
 THETA = {"rope_theta": 500000.0, "rope_type": "default"}
+SHARE = {**THETA, "partial_rotary_factor": 0.5}
 
 
 def config_of(folder: Path) -> dict[str, Any]:
@@ -67,10 +71,12 @@ def test_a_fresh_model_says_its_theta_both_ways(tmp_path: Path) -> None:
     assert config_of(tmp_path / "fresh")["rope_theta"] == 500000.0
 
 
-@pytest.mark.parametrize("rope", [THETA, {**YARN, "rope_theta": 500000.0}], ids=["plain", "yarn"])
+@pytest.mark.parametrize(
+    "rope", [THETA, SHARE, {**YARN, **SHARE, "rope_type": "yarn"}], ids=["plain", "share", "yarn"]
+)
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_transformers_reads_the_same_from_both_ways(model_type: str, rope: dict[str, Any]) -> None:
-    if model_type == "phi3" and rope is not THETA:
+    if model_type == "phi3" and "factor" in rope:
         rope = LONGROPE
     if model_type in ("gemma3_text", "olmo3"):
         rope = {FULL: rope, SLIDING: THETA}
@@ -78,6 +84,54 @@ def test_transformers_reads_the_same_from_both_ways(model_type: str, rope: dict[
     read: Any = AutoConfig.for_model
     one, two = (read(**json.loads(json.dumps(c))) for c in (config, with_older_keys(config)))
     assert one.rope_parameters == two.rope_parameters
+
+
+@pytest.mark.parametrize(
+    ("model_type", "older"),
+    [
+        ("phi3", {"rope_theta": 500000.0, "partial_rotary_factor": 0.5}),
+        ("olmoe", {"rope_theta": 500000.0, "partial_rotary_factor": 0.5}),
+        ("gpt_neox", {"rotary_emb_base": 500000.0, "rotary_pct": 0.5}),
+    ],
+)
+def test_the_share_that_is_rotated_is_said_too_as_the_class_called_it(
+    model_type: str, older: dict[str, Any], tmp_path: Path
+) -> None:
+    config = {"model_type": model_type, **SIZES, "rope_parameters": SHARE}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = read_config(LocalFolder(tmp_path))[0]
+    assert {key: found[key] for key in found.keys() & OLDER_KEYS} == older
+
+
+def test_the_text_part_of_a_model_that_sees_says_its_theta_both_ways(tmp_path: Path) -> None:
+    config = {"model_type": "mistral3", "text_config": {**SIZES, "rope_parameters": THETA}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_config(LocalFolder(tmp_path))[0]["text_config"]["rope_theta"] == 500000.0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("scaled", [{}, {"rope_type": "linear", "factor": 2.0}], ids=["", "scaled"])
+def test_transformers_reads_the_same_of_every_type_without_a_table(scaled: dict[str, Any]) -> None:
+    read: Any = AutoConfig.for_model
+    num_read = 0
+    for model_type in proven()[transformers.__version__]:
+        try:
+            filled = json.loads(read(model_type).to_json_string(use_diff=False))
+            rope = filled["rope_parameters"]
+            rope |= {"rope_theta": 7 * rope["rope_theta"], **scaled}
+            config = {k: v for k, v in filled.items() if k not in OLDER_KEYS}
+            config["rope_parameters"] = rope
+            if "partial_rotary_factor" in rope:
+                rope["partial_rotary_factor"] = 0.75
+            one = read(**json.loads(json.dumps(config)))
+        except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError):
+            # It has no such settings, or not these.
+            continue
+        two = read(**json.loads(json.dumps(with_older_rotary(config))))
+        assert one.rope_parameters == two.rope_parameters, model_type
+        num_read += 1
+    assert num_read > 50
 
 
 def test_scaled_positions_are_said_without_theta() -> None:

@@ -73,13 +73,13 @@ def test_noise_of_one_seed_is_added_once() -> None:
 
 
 def test_tensor_scale_multiplies_what_the_first_part_fits() -> None:
-    scaled = tensor_scale(stack(plan_of(2), g=2), "o_proj:0.5,self_attn:0", layers="[2]-4")
+    scaled = tensor_scale(stack(plan_of(2), g=2), "o_proj:0.5,self_attn:0", layers="[2]-[4]")
     for i in (1, 3):
         assert recipe(scaled, i, OUT) == Blend(((0.5, stored(1, OUT)),))
         assert recipe(scaled, i, QUERY) == Fill((8, 8), 0.0)
         assert recipe(scaled, i, NORM) == stored(1, NORM)
     assert recipe(scaled, 2, OUT) == stored(0, OUT)
-    assert scaled.steps[1].arguments == {"factors": "o_proj:0.5,self_attn:0", "layers": "[2]-4"}
+    assert scaled.steps[1].arguments == {"factors": "o_proj:0.5,self_attn:0", "layers": "[2]-[4]"}
 
 
 def test_tensor_scale_counts_embeddings_before_the_layers_and_the_head_behind(
@@ -107,6 +107,9 @@ def test_tensor_scale_counts_embeddings_before_the_layers_and_the_head_behind(
         ("o_prj:0.5", None, "no tensor is left there whose name has 'o_prj' in it"),
         ("self:0.5,o_proj:2", None, "no tensor is left there whose name has 'o_proj' in"),
         ("o_proj:0.5", "[3:4]-[0]*2", r"'\[0\]\*2' in layers is no run of neighbouring layers"),
+        ("o_proj:0.5", "2", "'2' in layers is no run of neighbouring layers"),
+        ("o_proj:0.5", "12", "'12' in layers is no run of neighbouring layers"),
+        ("o_proj:0.5", "[1]-3", "'3' in layers is no run of neighbouring layers"),
         ("o_proj:0.5", "", "'' in layers is no run of neighbouring layers"),
         ("o_proj:0.5", "[4:6]", r"'\[4:6\]' in layers leaves the 4 layers"),
         ("o_proj:1", None, "all factors are 1, which changes nothing"),

@@ -114,14 +114,17 @@ def computed(
 
 
 def _source_not_finite(chunk: Chunk, evaluator: Evaluator, num_bad: int) -> ModelError:
-    """Return the error that names the tensor of the base whose numbers are none."""
+    """Return the error that names the tensor of the base whose numbers are none, if one is."""
     import numpy as np
 
     for leaf in leaves(chunk.tensor.recipe):
         parts = (evaluator.rows(leaf, *rows, leaf.dtype) for rows in rows_of(leaf))
         if found := sum(int((~np.isfinite(part)).sum()) for part in parts):
             return not_finite(leaf, found)
-    return ModelError(f"{chunk.name}: {num_bad} values came out NaN or infinite")
+    return ModelError(
+        f"{chunk.name}: {num_bad} values came out NaN or infinite, of a base that is finite",
+        hint="what this growth multiplies by is too large for it",
+    )
 
 
 def rows_of_files(descriptor_of: Callable[[str], int]) -> ReadRows:

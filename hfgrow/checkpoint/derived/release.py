@@ -9,6 +9,7 @@ from typing import Any
 
 from hfgrow.checkpoint.derived.skeleton import Skeleton, skeleton_of
 from hfgrow.errors import ModelError, argument, printable
+from hfgrow.plan.elsewhere import OLDER_KEYS
 
 # What trainers leave in a config, and no model is built by.
 _NOT_OF_THE_MODEL = ("pretraining_tp", "unsloth_")
@@ -57,11 +58,11 @@ def _ignored(skeleton: Skeleton, config: Mapping[str, Any]) -> Iterator[str]:
 
 def _only_kept(loaded: Any, settings: Mapping[str, Any]) -> Iterator[str]:
     try:
-        known = dir(type(loaded)())
+        known = set(dir(type(loaded)()))
     except Exception:  # a class that cannot be made without settings
-        known = dir(type(loaded))
+        known = set(dir(type(loaded)))
     for key, value in settings.items():
         # What a class reads under an older name it takes out.
-        is_kept = key in vars(loaded) and key not in known
+        is_kept = key in vars(loaded) and key not in known | OLDER_KEYS
         if is_kept and value is not None and not key.startswith(("_", *_NOT_OF_THE_MODEL)):
             yield key

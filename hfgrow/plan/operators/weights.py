@@ -205,8 +205,9 @@ def tensor_scale(
         base: The plan to change, usually a grown one.
         factors: Parts of names with their factors, such as o_proj:0.5,down_proj:0.5; the first that
             fits counts, and "*" fits every tensor.
-        layers: The layers, as runs counted from 1, such as [11:20]-[31:40]; 0 is what stands before
-            the first, and the number behind the last what stands behind it. Left out, all of these.
+        layers: The layers, as runs counted from 1, such as [12] or [11:20]-[31:40]; 0 is what
+            stands before the first, and the number behind the last what stands behind it. Left out,
+            all of these.
 
     Raises:
         UsageError: Either is not written so, a part fits no tensor, or all factors are 1.
@@ -257,11 +258,13 @@ def _positions(num_layers: int, pattern: str | None) -> Iterator[int]:
         return
     for part in pattern.split("-"):
         match = LAYER_RUN.fullmatch(part)
-        run = run_of(match["layers"]) if match and not match["times"] else range(0)
+        # In the paper's digits, which `partial` reads, 12 is not layer 12 but 1 and 2.
+        is_run = match is not None and part.startswith("[") and not match["times"]
+        run = run_of(part) if is_run else range(0)
         if not run:
             raise UsageError(
                 f"{printable(repr(part))} in {argument('layers')} is no run of neighbouring layers",
-                hint="such as [11:20], or [11:20]-[31:40]",
+                hint="such as [12], [11:20], or [11:20]-[31:40]",
             )
         if run.stop > num_layers + 1:
             raise UsageError(
