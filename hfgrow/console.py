@@ -141,14 +141,14 @@ def load(progress: Progress, *packages: str) -> None:
 
 
 # Between lines: seldom where much time has passed already.
-_FIRST_S, _INTERVAL_S, _LONGEST_INTERVAL_S = 2.0, 5.0, 30.0
+_FIRST_S, _INTERVAL_S, _LONGEST_INTERVAL_S = 2.0, 5.0, 10.0
 _SHARE = 0.1
 # Before that nothing is known of the speed.
 _LEAST_SHARE = 0.01
 
 
 class Pace:
-    """Says how far something is: after 2 s, then every 5 s, every 30 s where it takes long.
+    """Says how far something is: after 2 s, then every 5 s, every 10 s where it takes long.
 
     Args:
         total: How much there is to do.
