@@ -11,6 +11,7 @@ from hfgrow.console import wrapped
 
 # Groups of options; those without one are a command's own.
 OUTPUT, HUB, ALWAYS = "Output", "Hub", "Every command"
+ORDER = ("Arguments", "Options", OUTPUT, HUB, ALWAYS)
 # Groups of commands, in order; those of a group that begins like another are named in a line there.
 GROW = "Grow"
 IN_DEPTH, IN_WIDTH, BESIDES = f"{GROW} in depth", f"{GROW} in width", f"{GROW} besides"
@@ -135,8 +136,7 @@ def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
             )
             name = _KIND.sub(lambda found: _KINDS[(found[1] or found[2]).lower()], name)
         groups.setdefault(group, []).append((name, text))
-    order = ("Arguments", "Options", OUTPUT, HUB, ALWAYS)
-    for group in sorted(groups, key=order.index):
+    for group in sorted(groups, key=ORDER.index):
         write_rows(formatter, group, groups[group])
 
 

@@ -72,7 +72,7 @@ def parse(name: str, revision: str | None = None, *, only_hub: bool = False) -> 
         raise UnknownNameError(f"{shown(name)} is no alias", hint="give org/name as on the Hub")
     if os.path.isdir(name):
         raise UnknownNameError(
-            f"the folder {shown(name)} holds no config.json, and no alias is called so",
+            f"{shown(name)} is a folder without a config.json and no alias",
             hint="give the folder of a model, or org/name as on the Hub",
             details={"is_folder": True},
         )
