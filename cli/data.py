@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hfgrow.checkpoint.read import read
-from hfgrow.console import say_loading, size
+from hfgrow.console import load, size
 from hfgrow.data.sources import named_source, text_files_of
 from hfgrow.errors import UsageError, printable, require
 from hfgrow.growth.models import local_folder, locate
@@ -84,7 +84,7 @@ def prepare(
     ref = locate(tokenizer, None, client, console)
     folder = local_folder(ref, client, console)
     vocab_size = int(read(LocalFolder(folder)).settings["vocab_size"])
-    say_loading(console)
+    load(console, "torch", "transformers")
     files = prepare_tokens(
         texts,
         open_tokenizer(folder),

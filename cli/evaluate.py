@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hfgrow.console import amount, count, say_loading
+from hfgrow.console import amount, count, load
 from hfgrow.data.sources import held_out_source
 from hfgrow.errors import GrowthError, ModelError, UsageError, printable, require
 from hfgrow.growth.lm_eval import PAPER_TASKS, run_tasks
@@ -37,7 +37,7 @@ _TOKENS, _BATCH_SIZE = "1M", "8"
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("eval", no_args_is_help=True, epilog=_EXAMPLES)(evaluate)
+    app.command("eval", epilog=_EXAMPLES)(evaluate)
 
 
 def evaluate(
@@ -156,7 +156,7 @@ def evaluate(
     max_tokens = int(amount(tokens or _TOKENS, "--tokens"))
     sources = [held_out_source(word, text_column or "text", split, name) for word in text or ()]
     console = Console(as_json=json, quiet=quiet)
-    say_loading(console)
+    load(console)
     from hfgrow.train.evaluate import Candidate, device_of, measured, prepared
 
     client = HubClient(token=token)

@@ -90,7 +90,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _register(app: typer.Typer, name: str, run: Callable[..., None], text: str, shown: str) -> None:
-    app.command(name, help=text, no_args_is_help=True, epilog=shown)(run)
+    app.command(name, help=text, epilog=shown)(run)
 
 
 def _operator_command(operator: Operator[...]) -> Callable[..., None]:

@@ -11,6 +11,7 @@ from hfgrow.console import wrapped
 
 # Groups of options; those without one are a command's own.
 OUTPUT, HUB, ALWAYS = "Output", "Hub", "Every command"
+ORDER = ("Arguments", "Options", OUTPUT, HUB, ALWAYS)
 # Groups of commands, in order; those of a group that begins like another are named in a line there.
 GROW = "Grow"
 IN_DEPTH, IN_WIDTH, BESIDES = f"{GROW} in depth", f"{GROW} in width", f"{GROW} besides"
@@ -53,7 +54,14 @@ class App(typer.Typer):
 
 
 class Command(TyperCommand):
-    """A command whose options stand in groups, with examples behind them."""
+    """A command whose options stand in groups, with examples behind them.
+
+    One that needs something shows its help where nothing is given.
+    """
+
+    def __init__(self, *values: Any, **options: Any) -> None:
+        super().__init__(*values, **options)
+        self.no_args_is_help = any(one.required for one in self.params)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what stands behind the name of the command, what must be given first."""
@@ -128,7 +136,7 @@ def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
             )
             name = _KIND.sub(lambda found: _KINDS[(found[1] or found[2]).lower()], name)
         groups.setdefault(group, []).append((name, text))
-    for group in sorted(groups, key=lambda group: group == ALWAYS):
+    for group in sorted(groups, key=ORDER.index):
         write_rows(formatter, group, groups[group])
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hfgrow.console import say_loading
+from hfgrow.console import load
 from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError, require
 from hfgrow.growth.request import Growth, GrowthRequest
@@ -75,9 +75,7 @@ def register(app: typer.Typer) -> None:
         "Grow depth and width by maps that are learned from text (G_learn, LiGO). "
         "Not function preserving, unless the init is kept. More: hfgrow docs operators"
     )
-    app.command("learn", help=text, no_args_is_help=True, epilog=_EXAMPLES)(
-        growing_command(parameters, _work)
-    )
+    app.command("learn", help=text, epilog=_EXAMPLES)(growing_command(parameters, _work))
 
 
 def _asked() -> list[Parameter]:
@@ -103,7 +101,7 @@ def _work(values: Mapping[str, Any], request: GrowthRequest, console: Console) -
         raise UsageError("there is no text to learn from", hint="add --data demo, or --data FILE")
     column, name = values["text_column"], values["name"]
     require("hfgrow learn", *_REQUIRED)
-    say_loading(console)
+    load(console)
     from hfgrow.train.learn.command import LearnRequest
     from hfgrow.train.learn.command import learn as learned
 

@@ -15,7 +15,7 @@ from hfgrow.checkpoint.compute.chunks import check_finite
 from hfgrow.checkpoint.derived.proven import row_of
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.console import counting, size
+from hfgrow.console import Progress, counting, load, size
 from hfgrow.errors import missing, printable, require
 from hfgrow.growth.loading import available_nbytes
 from hfgrow.growth.models import base_name, files_of, local_folder, locate
@@ -172,7 +172,7 @@ def env(json: options.JsonOption = False, quiet: options.QuietOption = False) ->
         f"{os.environ.get('OMP_NUM_THREADS') or 'not set'}",
         "memory": "unknown" if (free := available_nbytes()) is None else f"{size(free)} free",
         "disk": f"{size(shutil.disk_usage('.').free)} free here",
-        "accelerator": _accelerators(),
+        "accelerator": _accelerators(console),
         "Hub cache": str(constants.HF_HUB_CACHE),
         "endpoint": constants.ENDPOINT,
         "logged in": "yes" if get_token() else "no",
@@ -182,10 +182,11 @@ def env(json: options.JsonOption = False, quiet: options.QuietOption = False) ->
     console.result("\n".join(f"{key:{width}}  {text}" for key, text in found.items()), dict(found))
 
 
-def _accelerators() -> str:
+def _accelerators(progress: Progress) -> str:
     """Return what torch would train on."""
     if missing("torch"):
         return "torch is not installed"
+    load(progress, "torch")
     import torch
 
     devices = range(torch.cuda.device_count())

@@ -51,18 +51,16 @@ def pull(
     rows = [("commit", ref.revision)] if ref.revision else []
     typed = shlex.quote(printable(out or model, 200))
     following: str | None = f"hfgrow stack {typed} --g 2, or another of hfgrow operators"
-    notes = []
     try:
         plan = read(LocalFolder(folder))
     except ModelError as error:
-        following, notes = None, [f"Note: it is here, and cannot be grown: {error}"]
+        following = None
+        console.say(f"Note: it is here, and cannot be grown: {error}")
     else:
         what = f"{plan.num_hidden_layers} layers, {count(plan.num_parameters)} parameters"
         rows.insert(0, ("what", f"{what}, {size(plan.nbytes)}"))
     rows.append(("where", printable(folder, 200)))
     say_block(console, f"Here: {printable(ref.label, 100)}", rows, following)
-    for note in notes:
-        console.say(note)
     document = {"folder": str(folder), "repo": ref.repo_id, "revision": ref.revision}
     console.result(str(folder), document)
 
@@ -107,11 +105,11 @@ def push(
         ("what", f"{len(pushed.files)} files, {size(sum(pushed.files.values()))}"),
         *([("commit", pushed.commit)] if pushed.commit else []),
     ]
-    say_block(console, done, rows, None if dry_run else f"hfgrow lineage {name}")
     for note in pushed.notes:
         console.say(f"Note: {note}")
     if pushed.private is False and private is None and not pushed.already:
         console.say("Note: as public as its base; --private is for your eyes alone")
+    say_block(console, done, rows, None if dry_run else f"hfgrow lineage {name}")
     console.result(
         pushed.pull_request or pushed.url,
         {

@@ -31,7 +31,7 @@ _NUM_SHOWN = 10
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("scan", no_args_is_help=True, epilog=_EXAMPLES)(scan)
+    app.command("scan", epilog=_EXAMPLES)(scan)
 
 
 def scan(

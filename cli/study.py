@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfgrow.console import amount, count, say_loading
+from hfgrow.console import amount, count, load
 from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError, printable, require
 from hfgrow.growth.loading import TRAINING
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command("study", epilog=_STUDY_EXAMPLES)(study)
-    app.command("compare", no_args_is_help=True, epilog=_COMPARE_EXAMPLES)(compare)
+    app.command("compare", epilog=_COMPARE_EXAMPLES)(compare)
 
 
 def study(
@@ -90,7 +90,7 @@ def study(
     chosen = None if arms is None else frozenset(filter(None, map(str.strip, arms.split(","))))
     check_arms(asked, chosen)
     # Behind what can be refused at once: these import torch.
-    say_loading(console)
+    load(console)
     from hfgrow.study.design import begun, design, selected
     from hfgrow.study.folder import Machine, StudyFolder
     from hfgrow.study.report import document_of, lines_of, write_report
@@ -224,7 +224,7 @@ def compare(
     require("hfgrow compare", "pydantic", *TRAINING)
     steps = _steps(ops, op or (), g)
     console = Console(as_json=json, quiet=quiet)
-    say_loading(console)
+    load(console)
     from hfgrow.study.compare import (
         WINNER,
         Comparison,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from hfgrow.checkpoint.files import CARD, LOSS_PICTURE, RECIPE, LocalFolder
-from hfgrow.console import count, duration, say_loading, size
+from hfgrow.console import LOADING, count, duration, load, size
 from hfgrow.errors import UsageError, printable, require
 from hfgrow.growth.loading import TRAINING
 from hfgrow.hub.client import HubClient
@@ -130,7 +130,7 @@ def train(
         for line in recipe_lines(loaded):
             console.say(line)
         # In the process that is launched: here torch is never imported.
-        say_loading(console)
+        console.say(LOADING)
         arguments = [file]
         for override in overrides:
             arguments += ["--set", override]
@@ -165,7 +165,7 @@ def train(
 def _print_dry_run(
     recipe: Any, client: HubClient, console: Console, *, resume: bool, on_cpu: bool, as_yaml: bool
 ) -> None:
-    say_loading(console)
+    load(console)
     from hfgrow.train.dry_run import dry_run
 
     found = dry_run(recipe, client, console, resume=resume, on_cpu=on_cpu)

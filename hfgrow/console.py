@@ -11,9 +11,11 @@ import re
 import shutil
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any, Protocol, TextIO
 
 from hfgrow.errors import Text, UsageError, printable, redacted
@@ -101,22 +103,52 @@ def counting(progress: Progress, what: str, total: int) -> Iterator[Callable[[in
         bar.close()
 
 
-def say_loading(progress: Progress, *packages: str) -> None:
-    """Say that packages, else torch and transformers, are imported, which takes seconds, if so."""
-    names = packages or ("torch", "transformers")
-    if not set(names) <= sys.modules.keys():
-        progress.say(f"Loading {' and '.join(names)}")
+@contextmanager
+def waiting(progress: Progress, what: str) -> Iterator[None]:
+    """Say every 5 s how long something has taken that cannot tell how far it is."""
+    over, begun_s = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not over.wait(_INTERVAL_S):
+            progress.say(f"{what}: {duration(time.monotonic() - begun_s)}")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+
+
+LOADING = "Loading torch and transformers"
+
+
+def load(progress: Progress, *packages: str) -> None:
+    """Import packages, else torch and what models take of transformers, and say so: it takes long.
+
+    One that cannot be imported is left to whoever uses it, who says what it is needed for.
+    """
+    names = packages or ("torch", "transformers.modeling_utils")
+    if set(names) <= sys.modules.keys():
+        return
+    what = f"Loading {' and '.join(packages)}" if packages else LOADING
+    progress.say(what)
+    with waiting(progress, what):
+        for name in names:
+            with suppress(ImportError):
+                import_module(name)
 
 
 # Between lines: seldom where much time has passed already.
-_FIRST_S, _INTERVAL_S, _LONGEST_INTERVAL_S = 2.0, 5.0, 30.0
+_FIRST_S, _INTERVAL_S, _LONGEST_INTERVAL_S = 2.0, 5.0, 10.0
 _SHARE = 0.1
 # Before that nothing is known of the speed.
 _LEAST_SHARE = 0.01
 
 
 class Pace:
-    """Says how far something is: after 2 s, then every 5 s, every 30 s where it takes long.
+    """Says how far something is: after 2 s, then every 5 s, every 10 s where it takes long.
 
     Args:
         total: How much there is to do.
@@ -180,8 +212,14 @@ def terminal_width() -> int:
 
 
 def wrapped(line: str, width: int | None, *, behind: int) -> list[str]:
-    """Return a line broken between words, what goes on being indented."""
+    """Return a line broken between words, what goes on being indented.
+
+    A name with one long word beside it, such as a path, stays whole.
+    """
     if width is None or len(line) <= width or behind >= width - 20:
+        return [line]
+    *begin, last = line.split()
+    if len(begin) <= 1 and len(last) > width - behind:
         return [line]
     return textwrap.wrap(
         line,

@@ -337,8 +337,13 @@ def require(what: str, *packages: str, extra: str | None = "train") -> None:
         wanted = " ".join(absent) if extra is None else f"'hfgrow[{extra}]'"
         raise UsageError(
             f"{what} needs {listed(absent)}, which {'are' if absent[1:] else 'is'} not installed",
-            hint=f"{shlex.quote(sys.executable)} -m pip install {wanted}",
+            hint=install_command(wanted),
         )
+
+
+def install_command(wanted: str = "'hfgrow[train]'") -> str:
+    """Return what installs something beside this Python, as one types it."""
+    return f"{shlex.quote(sys.executable)} -m pip install {wanted}"
 
 
 def listed(words: Sequence[str]) -> str:

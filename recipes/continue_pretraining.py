@@ -21,7 +21,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from hfgrow.console import open_streams
+from hfgrow.console import LOADING, Bars, Silent, load, open_streams, waiting
 from hfgrow.errors import PYTHON, GrowthError, Speech, option, out_of_memory
 from hfgrow.train.processes import STATUS_VARIABLE, StoppedError, end_with_parent
 from hfgrow.train.recipe.speech import keys
@@ -44,9 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     if STATUS_VARIABLE in os.environ or "LOCAL_RANK" in os.environ:
         end_with_parent()
+    told = Silent() if given.quiet or os.environ.get("RANK", "0") != "0" else Bars()
     # Only now: it takes seconds to import torch.
-    from hfgrow.train.recipe.recipe import load_recipe
-    from hfgrow.train.run import Job, run_recipe
+    with waiting(told, LOADING):
+        load(Silent())
+        from hfgrow.train.recipe.recipe import load_recipe
+        from hfgrow.train.run import Job, run_recipe
 
     try:
         job = Job(

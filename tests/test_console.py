@@ -1,12 +1,21 @@
 """Amounts: read as people write them, shown in short. Bars of a notebook."""
 
 import io
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.console import Bars, amount, counting, for_terminal, shown
+from hfgrow.console import (
+    Bars,
+    amount,
+    counting,
+    for_terminal,
+    shown,
+    waiting,
+    wrapped,
+)
 
 
 def test_what_a_law_asks_beyond_all_bounds_is_shown_in_short() -> None:
@@ -64,3 +73,23 @@ def test_what_is_said_on_a_terminal_breaks_between_words_and_commands_stay_whole
         "Note: config.json says that hfgrow grew\n  it"
     )
     assert for_terminal(line, io.StringIO()) == line
+
+
+def test_what_cannot_tell_how_far_it_is_tells_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hfgrow.console._INTERVAL_S", 0.02)
+    with waiting(Bars(), "Loading torch"):
+        time.sleep(0.1)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 5
+    assert set(lines) == {"Loading torch: 0 s"}
+
+
+def test_a_name_and_one_long_word_stay_in_a_line() -> None:
+    path = "/a/long/path" * 8
+    assert wrapped(f"  where   {path}", 80, behind=10) == [f"  where   {path}"]
+    assert wrapped(f"  where   it lies in {path}", 80, behind=10) == [
+        "  where   it lies in",
+        f"          {path}",
+    ]

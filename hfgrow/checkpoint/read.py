@@ -18,7 +18,7 @@ from hfgrow.checkpoint.derived.checked import derived
 from hfgrow.checkpoint.files import CONFIG, INDEX, SINGLE, Files, leaves_by_link
 from hfgrow.checkpoint.foreign import EMPTIED
 from hfgrow.checkpoint.header import Entry, read_header, read_index
-from hfgrow.console import Progress, Silent, say_loading
+from hfgrow.console import Progress, Silent, load
 from hfgrow.errors import ModelError, printable
 from hfgrow.plan.families.table import Family
 from hfgrow.plan.plan import GrowthPlan, LayerSource, SourceFile, TensorPlan, stored_in
@@ -77,7 +77,7 @@ def read(files: Files, progress: Progress | None = None) -> GrowthPlan:
             sum(entry.nbytes for file in headers.values() for entry in file.values())
         )
     if family is None:
-        say_loading(progress or Silent())
+        load(progress or Silent())
         return _derived(files, config, stored, sources, notes)
     names_found = usual_names(stored)
     notes += _renaming_notes(names_found)

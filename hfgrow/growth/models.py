@@ -28,7 +28,9 @@ def locate(model: str, revision: str | None, client: HubClient, progress: Progre
     if ref.alias or ref.repo_id:
         at = f" @ {ref.revision[:12]}" if ref.revision else ""
         why = " (built-in alias)" if ref.alias else ""
-        progress.say(f"{printable(model)} -> {ref.repo_id or 'the model inside hfgrow'}{at}{why}")
+        meant = ref.repo_id or "the model inside hfgrow"
+        begin = "" if meant == model else f"{printable(model)} -> "
+        progress.say(f"{begin}{meant}{at}{why}")
     for note in ref.notes:
         progress.say(f"Note: {note}")
     return ref

@@ -21,7 +21,7 @@ from typing import Any
 from hfgrow.checkpoint.derived.skeleton import skeleton_of
 from hfgrow.checkpoint.files import TOKENIZERS, LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.console import Pace, Progress, duration, say_loading, shown, size
+from hfgrow.console import Pace, Progress, duration, load, shown, size
 from hfgrow.errors import ModelError, UsageError, argument, command, foreign, printable
 from hfgrow.growth.behaviour import opened_tokenizer, probe_text, tokenized
 from hfgrow.growth.layer_stack import TIMES, LayerStack
@@ -168,7 +168,7 @@ def scan(
             f"{printable(folder.name)} has no tokenizer, and blocks are measured on text",
             hint=f"put one into the folder: {' or '.join(TOKENIZERS)}",
         )
-    say_loading(progress)
+    load(progress)
     words, name = probe_text(folder, text)
     settings, tokenizer = plan.settings, opened_tokenizer(folder)
     # All of a long text would be tokenised for its beginning.

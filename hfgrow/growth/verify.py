@@ -11,12 +11,13 @@ from hfgrow.checkpoint.compute.recipe_rows import Evaluator
 from hfgrow.checkpoint.files import GENERATION, LocalFolder, hash_file, opened, read_into
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.strict import read_json_object
-from hfgrow.console import Progress, counting, say_loading, usual_progress
+from hfgrow.console import Progress, counting, load, usual_progress
 from hfgrow.errors import (
     ModelError,
     UsageError,
     VerificationError,
     command,
+    install_command,
     listed,
     missing,
     printable,
@@ -113,7 +114,7 @@ def check_generation(folder: Path, progress: Progress) -> None:
     asked = not missing(*TRANSFORMERS)
     if asked:
         # Its class of settings needs no torch.
-        say_loading(progress, "transformers")
+        load(progress, "transformers")
     if fault := _fault(folder, ask_transformers=asked):
         raise ModelError(
             fault if GENERATION in fault else f"{GENERATION}: {fault}",
@@ -331,6 +332,7 @@ def verify(
     absent = missing(*TRANSFORMERS)
     if absent:
         progress.say(f"Note: transformers' view and the logits need {listed(absent)}")
+        progress.say(f"Hint: {install_command()}")
         return Verified(manifest, provenance)
     num_tensors, measured = compare_in_transformers(found, folder, plan, progress, text=text)
     return Verified(manifest, provenance, num_tensors, measured)
@@ -353,8 +355,9 @@ def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Ver
             )
     if absent := missing(*TRANSFORMERS):
         progress.say(f"Note: transformers' view needs {listed(absent)}")
+        progress.say(f"Hint: {install_command()}")
         return Verified(manifest, None)
-    say_loading(progress)
+    load(progress)
     return Verified(manifest, None, check_transformers_view(folder))
 
 
@@ -383,7 +386,7 @@ def compare_in_transformers(
         VerificationError: transformers disagrees, or the promise of the plan is not kept.
         ModelError: The base is to blame.
     """
-    say_loading(progress)
+    load(progress)
     num_tensors = check_transformers_view(grown, base)
     measured = measure(base, grown, progress, text) if can_measure else None
     if measured is not None and plan.preserves_function:

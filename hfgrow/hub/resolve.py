@@ -70,8 +70,14 @@ def parse(name: str, revision: str | None = None, *, only_hub: bool = False) -> 
         return _repository(name, revision)
     if only_hub:
         raise UnknownNameError(f"{shown(name)} is no alias", hint="give org/name as on the Hub")
+    if os.path.isdir(name):
+        raise UnknownNameError(
+            f"{shown(name)} is a folder without a config.json and no alias",
+            hint="give the folder of a model, or org/name as on the Hub",
+            details={"is_folder": True},
+        )
     raise UnknownNameError(
-        f"{shown(name)} is neither a folder with a config.json nor an alias",
+        f"{shown(name)} is neither a folder nor an alias",
         hint="give org/name as on the Hub, or a folder as ./name",
     )
 

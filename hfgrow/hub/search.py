@@ -35,7 +35,7 @@ def with_candidates(error: UsageError, name: str, client: HubClient) -> GrowthEr
 
     Returns:
         A UsageError with up to five ids in `details["candidates"]`, or a HubUnreachableError if
-        neither the Hub nor the cache can tell.
+        neither the Hub nor the cache can tell, and no folder has the name.
     """
     found, where = _like_an_alias(name), "known here"
     try:
@@ -44,6 +44,8 @@ def with_candidates(error: UsageError, name: str, client: HubClient) -> GrowthEr
             found, where = _on_hub(name, client), "on the Hub"
     except HubUnreachableError as unreachable:
         found = [] if client.anonymous else _in_cache(name)
+        if not found and error.details.get("is_folder"):
+            return error
         if not found:
             return HubUnreachableError(
                 f"{error}, and the Hub cannot be asked for it", hint=unreachable.hint or error.hint

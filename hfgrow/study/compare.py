@@ -27,12 +27,16 @@ from hfgrow.data.sources import DEMO, VALIDATION, TextSource
 from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
 from hfgrow.errors import GrowthError, ModelError, TrainingError, UsageError, argument, printable
+from hfgrow.growth.loading import filled_config
 from hfgrow.growth.steps import Step, planned, suffix_of
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.describe import describe_step
 from hfgrow.lineage.manifest import Evaluated, TrainingLink
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.study.folder import held_for
+from hfgrow.train.estimate import cost_in_words
+from hfgrow.train.evaluate import device_of
+from hfgrow.train.flops import arithmetic
 from hfgrow.train.identity import base_identity
 from hfgrow.train.recipe.recipe import Recipe, recipe_of
 from hfgrow.train.run import Job, run_recipe
@@ -207,6 +211,9 @@ def probes(
     identity = base_identity(comparison.folder, progress)
     identity["text"] = list(comparison.texts.fingerprints)
     found: dict[str, tuple[Probe, Step]] = {}
+    keys = {_key(comparison.recipe(step), identity): step for step in steps}
+    if left := [step for key, step in keys.items() if key not in recorded]:
+        progress.say(_cost(comparison, left))
     for step in steps:
         name, recipe = describe_step(*step), comparison.recipe(step)
         key = _key(recipe, identity)
@@ -238,6 +245,20 @@ def probes(
     elif (out / WINNER).is_dir() and winner != best:
         progress.say(f"Note: {printable(out / WINNER, 200)} is of another comparison")
     shutil.rmtree(out / _RUNS, ignore_errors=True)
+
+
+def _cost(comparison: Comparison, steps: Sequence[Step]) -> str:
+    """Return what the trainings of candidates take, in words; measuring comes on top of it."""
+    base, tokens = read(LocalFolder(comparison.folder)), comparison.recipe(steps[0]).tokens
+    flops = tokens * sum(
+        arithmetic(
+            filled_config(planned(base, [step]).config), comparison.sequence_length
+        ).exact_flops
+        for step in steps
+    )
+    device = device_of("cpu" if comparison.on_cpu else None)
+    trainings = f"{len(steps)} training{'' if len(steps) == 1 else 's'}"
+    return f"{trainings} of {tokens:,} tokens, {cost_in_words(flops, device)}"
 
 
 def _run(comparison: Comparison, step: Step, progress: Progress) -> Probe:

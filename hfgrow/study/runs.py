@@ -35,7 +35,7 @@ from hfgrow.train.run_folder import METRICS, RunFolder
 DONE, FAILED, SKIPPED, OPEN = "done", "failed", "not run", "open"
 _POLL_S = 0.1
 _STOP_S = 120.0
-_QUIET_S = 30.0
+_QUIET_S = 10.0
 _LINKED = (".safetensors",)
 # How far the ledger may be from what was planned: roundings of decimals.
 _TOLERANCE = 1e-6

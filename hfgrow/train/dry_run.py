@@ -11,7 +11,8 @@ from hfgrow.checkpoint.staging import check_apart
 from hfgrow.console import Progress, Silent, duration, size
 from hfgrow.data.columns import pinned
 from hfgrow.data.corpus import HELD_OUT
-from hfgrow.data.sources import DEMO, most_tokens, text_files_of
+from hfgrow.data.prepare import demo_documents
+from hfgrow.data.sources import DEMO, TextSource, most_tokens, text_files_of
 from hfgrow.errors import GrowthError, HubUnreachableError
 from hfgrow.growth.loading import filled_config, filled_settings
 from hfgrow.growth.models import locate
@@ -317,12 +318,18 @@ def _most_evaluated(recipe: Recipe) -> int:
     """Return how many tokens an evaluation has at most: what is asked for, or what the text has."""
     asked, found = recipe.evaluation.tokens, 0
     for source in recipe.data.validation or recipe.data.train:
-        most = most_tokens(text_source(source))
+        most = _most_tokens(text_source(source))
         if most is not None and not recipe.data.validation:
             # Whole documents are held out, the last of them as long as all should be.
             most = max(recipe.data.sequence_length + 1, ceil(2 * HELD_OUT * most))
         found += asked if most is None else min(asked, most)
     return found
+
+
+def _most_tokens(source: TextSource) -> int | None:
+    if source.dataset == DEMO:
+        return sum(len(piece.text.encode()) for piece in demo_documents(source.whole_split))
+    return most_tokens(source)
 
 
 def _evaluations(recipe: Recipe, models: Sequence[PlannedStage]) -> Iterator[tuple[int, float]]:

@@ -271,6 +271,15 @@ def usual_flops(device: Any) -> float | None:
     return None if peak is None else _share(device) * peak
 
 
+def cost_in_words(flops: float, device: Any) -> str:
+    """Return FLOPs in words, on a CPU with about how long they take it."""
+    words = f"{flops:.3g} FLOPs"
+    # The peaks of data sheets are not those of float32.
+    if device.type != "cpu" or (rate := usual_flops(device)) is None:
+        return words
+    return f"{words}: about {duration(max(1.0, flops / rate))} on free cores"
+
+
 @cache
 def _peak_of_free_cores(num_threads: int) -> float:
     from hfgrow.train.flops import measured_on_cpu

@@ -7,7 +7,7 @@ that part. Where it ends inside a document, bytes are counted by the tokens' sha
 """
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ import torch
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.locks import scratch_folder
 from hfgrow.checkpoint.read import read
-from hfgrow.console import Pace, Progress, count, duration, size
+from hfgrow.console import Pace, Progress, count, size
 from hfgrow.data.batches import evaluation_batches, num_evaluation_blocks
 from hfgrow.data.corpus import open_sources
 from hfgrow.data.order import check_sequence_length
@@ -32,7 +32,7 @@ from hfgrow.growth.loading import filled_config
 from hfgrow.hub.client import HubClient
 from hfgrow.train.attention import BatchMasks
 from hfgrow.train.devices import Devices, inner_model
-from hfgrow.train.estimate import usual_flops
+from hfgrow.train.estimate import cost_in_words
 from hfgrow.train.flops import arithmetic
 from hfgrow.train.loss import NextTokenLoss
 from hfgrow.train.recipe.recipe import Recipe
@@ -403,7 +403,10 @@ def _measured(
     model = load_model(found.folder)
     module = NextTokenLoss(model).to(devices.device)
     total = sum(view.num_tokens - 1 for view in views)
-    progress.say(f"Measuring {name} on {_cost(plan.config, total, length, devices.device)}")
+    # A forward pass is a third of a step.
+    flops = total * arithmetic(filled_config(plan.config), length).exact_flops / 3
+    cost = cost_in_words(flops, devices.device)
+    progress.say(f"Measuring {name} on {total:,} tokens, {cost}")
     done, pace = 0, Pace(total, "{:,}".format)
 
     def tell(num_tokens: int) -> None:
@@ -447,17 +450,6 @@ def _measured(
     del model, module
     gc.collect()
     return ModelLoss(found.name, plan.num_parameters, texts)
-
-
-def _cost(config: Mapping[str, Any], num_tokens: int, length: int, device: torch.device) -> str:
-    """Return how many tokens are measured, and about how long a CPU takes for them, in words."""
-    # A forward pass is a third of a step.
-    flops = num_tokens * arithmetic(filled_config(config), length).exact_flops / 3
-    words = f"{num_tokens:,} tokens, {flops:.3g} FLOPs"
-    # The peaks of data sheets are not those of float32.
-    if device.type != "cpu" or (rate := usual_flops(device)) is None:
-        return words
-    return f"{words}: about {duration(max(1.0, flops / rate))} on free cores"
 
 
 @contextmanager

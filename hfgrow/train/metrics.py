@@ -103,7 +103,7 @@ def _is_like(value: object, other: object) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool) and value >= 0
 
 
-_INTERVAL_S = 10.0
+_INTERVAL_S = 5.0
 # A step or an evaluation that takes longer tells how far it is.
 _WITHIN_S = 5.0
 

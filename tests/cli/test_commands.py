@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 from hfgrow.plan.operators import OPERATORS
-from tests.program import environment
+from tests.program import call_hfgrow, environment
 
 # Installed under this name, which a reader of types does not know.
 commands = import_module("hfgrow_cli.commands")
@@ -28,6 +28,17 @@ def test_what_modules_register_is_what_is_listed() -> None:
     names = [one.name for one in registered.registered_commands]
     names += [one.typer_instance.info.name for one in registered.registered_groups]
     assert sorted(map(str, names)) == sorted(commands.listed())
+
+
+@pytest.mark.parametrize("name", ["train", "push", "compare", "solar"])
+def test_a_command_that_needs_something_shows_its_help_where_nothing_is_given(name: str) -> None:
+    said = call_hfgrow(name)
+    assert said.returncode == 2
+    page = said.stdout + said.stderr
+    assert f"Usage: hfgrow {name} " in page
+    groups = [line for line in page.splitlines() if line.endswith(":") and line[0].isalpha()]
+    ordered = [f"{one}:" for one in help_pages.ORDER if f"\n{one}:\n" in page]
+    assert groups == [*ordered, "Examples:"]
 
 
 def test_every_operator_is_a_command() -> None:

@@ -54,7 +54,7 @@ def test_lines_come_every_five_seconds_and_seldom_where_it_takes_long(
     assert said[:4] == [2, 7, 12, 17]
     gaps = [later - earlier for earlier, later in pairwise(said)]
     assert gaps == sorted(gaps)
-    assert gaps[-1] == 30
+    assert gaps[-1] == 10
 
 
 def test_what_takes_long_is_told_however_small_it_is(

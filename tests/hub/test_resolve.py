@@ -189,6 +189,18 @@ def test_a_name_that_nobody_knows_has_no_candidates(hub: Hub) -> None:
         resolve("zzzz", HubClient(ALICE, hub.url))
 
 
+def test_of_a_folder_that_is_no_model_the_folder_is_spoken_of_and_not_the_network(
+    home: Path, hub: Hub
+) -> None:
+    (home / "work" / "empty").mkdir()
+    found = r"^'empty' is a folder without a config\.json and no alias"
+    with pytest.raises(UsageError, match=f"{found}, and the Hub knows none either$"):
+        resolve("empty", HubClient(ALICE, hub.url))
+    hub.fault("/api/models", status=500, times=99)
+    with pytest.raises(UsageError, match=f"{found}$"):
+        resolve("empty", HubClient(ALICE, hub.url))
+
+
 def test_a_search_may_be_the_first_question_of_a_program(hub: Hub) -> None:
     set_client_factory(default_client_factory)
     with pytest.raises(UsageError, match=r"and the Hub knows none either$"):

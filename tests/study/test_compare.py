@@ -1,6 +1,7 @@
 """`hfgrow compare`: growths ranked by a short training, resumed, the winner kept."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,9 @@ def test_growths_are_ranked_by_the_loss_after_the_probe(place: Path) -> None:
     words = ("--ops", "stack,zero-depth", "--op", "partial 12-34*2", "--keep")
     found, first, again = check_compared_twice(place, *words)
     assert first.count("step 4/4") == 3
+    assert re.search(
+        r"^3 trainings of 512 tokens, \S+ FLOPs: about 1 s on free cores$", first, re.M
+    )
     assert "there is no run to go on with" not in first
     probes = found["probes"]
     assert {probe["operator"] for probe in probes} == {
@@ -61,6 +65,7 @@ def test_growths_are_ranked_by_the_loss_after_the_probe(place: Path) -> None:
     # All were measured, so nothing is trained a second time.
     assert again.count("measured already") == 3
     assert "growing" not in again
+    assert "FLOPs" not in again
     winner = place / "base-comparison" / "winner"
     assert found["kept"] == str(winner)
     manifest = read_manifest(winner)

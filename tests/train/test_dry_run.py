@@ -234,6 +234,8 @@ def test_no_more_held_out_text_is_counted_than_there_can_be(tmp_path: Path) -> N
     assert counted(10**6) == nbytes // 10
     # A hundredth: whole documents, of which the last may be as long as all should be.
     assert counted(10**6, validation=[]) == ceil(nbytes * 9 // 10 / 100)
+    # The text that travels with hfgrow is here too.
+    assert counted(10**6, train=[{"dataset": "demo"}], validation=[]) < 10_000
 
 
 def test_json_has_all_that_the_table_says(tmp_path: Path) -> None:

@@ -124,10 +124,14 @@ def test_sequences_that_a_small_step_makes_short_are_noted(stories: Path, tmp_pa
     assert "is one sequence" not in plain
 
 
-def test_a_dry_run_plans_and_reads_no_text(tmp_path: Path) -> None:
-    words = ("demo", "--g", "2", "--data", "demo", "--dry-run", "--json")
-    document = document_of(learn(*words, cwd=tmp_path))
+def test_a_dry_run_plans_and_says_the_cost_and_reads_no_text(tmp_path: Path) -> None:
+    words = ("demo", "--g", "2", "--data", "demo", "--dry-run")
+    document = document_of(learn(*words, "--json", cwd=tmp_path))
     assert document["num_hidden_layers"] == {"base": 6, "grown": 12}
+    told = learn(*words, cwd=tmp_path).stderr
+    assert re.search(
+        r"^Learning on 1,638,400 tokens, \S+ FLOPs: about .* on free cores", told, re.M
+    )
     assert not list(tmp_path.iterdir())
 
 

@@ -35,6 +35,7 @@ from hfgrow.plan.operators.learn import (
     learned_plan,
 )
 from hfgrow.plan.plan import GrowthPlan
+from hfgrow.train.estimate import cost_in_words
 from hfgrow.train.flops import arithmetic
 from hfgrow.train.learn.fit import FitSettings, fit, initial_maps
 from hfgrow.train.learn.model import LearnedModel
@@ -74,6 +75,9 @@ def learn(request: LearnRequest, progress: Progress | None = None) -> Growth:
     arguments.check()
     growth = replace(request.growth, steps=[(LEARN, arguments.recorded)])
     shown = grow(replace(growth, dry_run=True), once)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if arguments.maps is None and arguments.steps != 0:
+        once.say(_cost(shown.plan, completed(arguments, shown.plan), device))
     if growth.dry_run:
         return shown
     if arguments.maps is not None:
@@ -97,7 +101,6 @@ def learn(request: LearnRequest, progress: Progress | None = None) -> Growth:
             f"so sequences "
             f"have {arguments.sequence_length} tokens; they would have {usual_length(base)}"
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Beside the output, so that a disk which cannot be written to is noticed before the learning.
     check_free_space(shown.plan, shown.layout, shown.out)
     parent = shown.out.absolute().parent
@@ -111,6 +114,20 @@ def learn(request: LearnRequest, progress: Progress | None = None) -> Growth:
             return grow(replace(growth, steps=steps, maps=scratch), once)
         except OutputError as error:
             raise _keeping(scratch, str(arguments.maps), parent, error) from error
+
+
+def _cost(plan: GrowthPlan, arguments: LearnArguments, device: torch.device) -> str:
+    """Return what learning takes, in words; the products of the maps come on top of it."""
+    settings = _settings(arguments)
+    tokens = settings.steps * settings.batch.num_samples * settings.sequence_length
+    flops = cost_in_words(_flops(plan, settings), device)
+    return f"Learning on {tokens:,} tokens, {flops}, and more for the maps"
+
+
+def _flops(plan: GrowthPlan, settings: FitSettings) -> float:
+    """Return what the tokens cost, as those of a training of the grown model."""
+    tokens = settings.steps * settings.batch.num_samples * settings.sequence_length
+    return tokens * arithmetic(plan.config, settings.sequence_length).exact_flops
 
 
 def _keeping(scratch: Path, maps: str, parent: Path, error: OutputError) -> OutputError:
@@ -262,10 +279,7 @@ def learn_maps(
         initial_loss=fitted.initial_loss,
         loss=fitted.loss,
         kept_step=fitted.kept_step,
-        exact_flops=arithmetic(plan.config, settings.sequence_length).exact_flops
-        * settings.steps
-        * settings.batch.num_samples
-        * settings.sequence_length,
+        exact_flops=_flops(plan, settings),
         seconds=round(time.monotonic() - begun, 3),
     )
 
