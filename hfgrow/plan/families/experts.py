@@ -66,6 +66,11 @@ def expert_sizes(config: Config) -> dict[str, int]:
     }
 
 
+def normalises_shares(config: Config) -> bool:
+    """Say whether the shares of a token's experts are divided by their sum."""
+    return config["model_type"] == "mixtral" or bool(config.get("norm_topk_prob"))
+
+
 def experts_objection(config: Config) -> str:
     """Say what of a mixture hfgrow does not read, or cannot be."""
     name = "num_local_experts" if config.get("num_local_experts") is not None else "num_experts"
