@@ -21,13 +21,12 @@ from hfgrow.errors import ModelError, VerificationError, argument, printable
 from hfgrow.growth.loading import require_for
 from hfgrow.growth.models import base_at_hand
 from hfgrow.growth.publish import describes, hashed
-from hfgrow.growth.recorded import recorded_base
+from hfgrow.growth.recorded import becomes_mixture, recorded_base
 from hfgrow.growth.reproduce import replay
 from hfgrow.growth.verify import check_headers
 from hfgrow.lineage.card import card_files
 from hfgrow.lineage.manifest import Link, Manifest, WeightFile, config_record
 from hfgrow.lineage.reading import manifest_of
-from hfgrow.plan.operators import adds_experts
 from hfgrow.plan.plan import GrowthPlan, with_dtype
 from hfgrow.plan.tensors import CONFIG_DTYPES, DTYPE_NBYTES
 from hfgrow.plan.undo import undone
@@ -94,7 +93,7 @@ def ungrow(
             hint="the base itself is where hfgrow lineage says",
         )
     found = read(files)
-    if any(adds_experts(step.operator) for step in link.steps):
+    if becomes_mixture(link):
         raise ModelError("experts are another family than the base, and are not taken back")
     dtypes = {tensor.dtype for tensor in found.tensors.values()}
     base = recorded_base(found.config, link, min(dtypes))

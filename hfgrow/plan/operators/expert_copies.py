@@ -16,19 +16,19 @@ as they were.
 from dataclasses import replace
 from math import sqrt
 from random import Random
-from typing import Any
 
 from hfgrow.errors import UsageError, argument, printable
-from hfgrow.plan.axes import FRESH, copied, identity
+from hfgrow.plan.axes import FRESH, AxisMap, copied, identity
 from hfgrow.plan.depth import HIDDEN, initial_std
 from hfgrow.plan.families import FAMILIES
-from hfgrow.plan.families.experts import MAX_EXPERTS, normalises_shares
+from hfgrow.plan.families.experts import MAX_EXPERTS, normalises_shares, with_experts
 from hfgrow.plan.families.table import Family, Role, layer_of, layer_prefix
 from hfgrow.plan.operators.operator import check_amount
 from hfgrow.plan.plan import GrowthPlan, TensorPlan
 from hfgrow.plan.tensors import Blend, Fresh, Lift, Normal, Recipe
 
-# Scores that far apart leave nothing to the softmax.
+# What copies get where the function cannot stay: docs/operators.md has what it was chosen by.
+ROUTER_NOISE = 3.0
 MAX_ROUTER_NOISE = 100.0
 
 
@@ -69,14 +69,11 @@ def with_expert_copies(
             f"{printable(router_noise, 40)}"
         )
     check_amount("drop", drop)
-    config: dict[str, Any] = {**base.config, "num_experts_per_tok": top_k}
-    for name in ("num_local_experts", "num_experts"):
-        if config.get(name) is not None:
-            config[name] = experts
     growing = _Copying(base, family, experts, router_noise, drop, f"{key}/{experts}")
     told: dict[str, object] = {"experts": experts, "top_k": top_k}
     told |= {"router_noise": float(router_noise), "drop": drop}
     preserves = top_k == exact and not router_noise and not drop
+    config = with_experts(base.config, experts, top_k)
     return replace(base, config=config, tensors=growing.tensors()), told, preserves
 
 
@@ -173,7 +170,7 @@ class _Copying:
             return Lift(recipe, self._stream, piece, fresh=fresh)
         return Lift(recipe, piece, self._stream, fresh=Fresh(f"{self._key}/{name}", rows=std))
 
-    def _piece(self, expert: int) -> Any:
+    def _piece(self, expert: int) -> AxisMap:
         drawn = {
             *Random(f"{self._key}/{expert}").sample(
                 range(self._size), round(self._drop * self._size)
@@ -191,7 +188,3 @@ class _Copying:
         noise = Normal((copies, self._stream.size), std, f"{self._key}/{name}")
         sets = [FRESH] * before + [c for c in range(copies) for _ in range(before)]
         return Blend(((1.0, rows), (1.0, Lift(noise, copied(copies, sets), self._stream))))
-
-
-# Of a score, in nats, for an input of mean square 1.
-ROUTER_NOISE = 1.0

@@ -203,7 +203,8 @@ def upcycle(
         drop: The share of each expert's neurons that begin anew, from 0 to 1; of a mixture of each
             copy's.
         router_noise: How far the scores of a mixture's copies stand apart, in nats for an input of
-            mean square 1; 0 by default where the function stays, else 1.
+            mean square 1; by default 0 where the function can stay, else 3. Copies that neither
+            this nor dropping tells apart stay alike in training.
         seed: Seeds what is random; the same seed gives the same bytes.
 
     Raises:
