@@ -207,7 +207,8 @@ def test_experts_alone_are_trained_after_they_are_made(tmp_path: Path) -> None:
 def test_copies_of_experts_and_their_rows_of_the_router_are_new(
     make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
-    base, step = make_checkpoint("qwen3_moe"), ("upcycle", {"experts": 8, "top_k": 2})
+    base = make_checkpoint("qwen3_moe")
+    step: tuple[str, dict[str, object]] = ("upcycle", {"experts": 8, "top_k": 2})
     out = LocalFolder(grown_from(base, tmp_path / "out", [step]))
     kept = kept_since(read(out).config, manifest_of(out).last_growth)
     assert kept == kept_by(read(LocalFolder(base)), step)
