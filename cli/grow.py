@@ -323,12 +323,29 @@ def _expert_lines(growth: Growth) -> list[str]:
     found = experts_of(growth.plan)
     if not found:
         return []
-    active, base = found["num_active_parameters"], growth.base
-    before = experts_of(base).get("num_active_parameters", base.num_parameters)
+    of_base = experts_of(growth.base)
+    before = of_base.get("num_active_parameters", growth.base.num_parameters)
+    experts, passed = (
+        _from(of_base.get(key), found[key]) for key in ("num_experts", "num_experts_per_tok")
+    )
     return [
-        f"experts         {found['num_experts']} in a layer, of which a token passes "
-        f"{found['num_experts_per_tok']}",
-        f"active          {before:,} -> {active:,} parameters for each token",
+        f"experts         {experts} in a layer, of which a token passes {passed}",
+        f"active          {before:,} -> {found['num_active_parameters']:,} parameters for each "
+        "token",
+        *(f"copies          {text}" for text in _copies(growth)),
+    ]
+
+
+def _from(before: int | None, after: int) -> str:
+    return f"{after}" if before in (None, after) else f"{before} -> {after}"
+
+
+def _copies(growth: Growth) -> list[str]:
+    """Return what to know of a mixture's new experts that nothing tells from the old ones."""
+    return [
+        "alike, and training cannot tell them apart; --drop or a smaller --top-k can"
+        for step in growth.plan.steps
+        if step.preserves_function and "router_noise" in step.arguments
     ]
 
 
@@ -346,6 +363,7 @@ def growth_block(growth: Growth) -> tuple[str, list[tuple[str, str]], str | None
         ("where", f"{out}, {size(growth.layout.nbytes)}{_shared(growth)}"),
         *([("layers", _connections(growth))] if _changes_layers(growth) else []),
         *([("width", _changed(growth))] if _widths(growth) else []),
+        *(("copies", text) for text in _copies(growth)),
         *_learned(growth),
         ("function", promise_of(growth)),
         *([("measured", measured_short(measured))] if measured else []),

@@ -22,6 +22,7 @@ from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.repo_names import check_repo_id
 from hfgrow.hub.search import DEMO
 from hfgrow.lineage.describe import (
+    changed_experts,
     changed_widths,
     command_line,
     describe_parameters,
@@ -210,6 +211,10 @@ def lineage_lines(
         if widths:
             become_experts = bool(link.result.num_experts) and not link.base.num_experts
             lines.append(f"      | {describe_widths(widths, become_experts=become_experts)}")
+        lines += [
+            f"      | {what} {before} -> {after}"
+            for what, before, after in changed_experts(link.base, link.result)
+        ]
     lines += _elsewhere(manifest, len(manifest.chain))
     result = manifest.link.result
     recorded = printable(result.name)

@@ -85,8 +85,9 @@ NEAR = {
 NEAR_OPERATORS = ("zero-depth", "hyperclone-noisy")
 SQUARE = ("--hidden-size", "64", "--ffn", "60", "--heads", "8")
 # Where a family needs another command: norms of OLMo 2 and 3 span all heads, MiniCPM3's heads are
-# fixed, and Helium's are as wide as its stream.
+# fixed, and Helium's are as wide as its stream; a mixture has experts to copy.
 OTHERWISE: dict[tuple[str, str], tuple[str, ...]] = {
+    **{("upcycle", family): ("--experts", "12") for family in MIXTURES},
     **{
         (operator, family): WIDE
         for family in ("olmo2", "olmo3")
@@ -138,7 +139,7 @@ REFUSED = {
     **{
         ("upcycle", family): "there is no mixture of experts"
         for family in FAMILIES
-        if family not in UPCYCLED
+        if family not in (*UPCYCLED, *MIXTURES)
     },
 }
 

@@ -12,6 +12,7 @@ from hfgrow.growth.steps import planned
 from hfgrow.lineage.manifest import Link, widths_of
 from hfgrow.plan.depth import apply_layer_map
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.families.experts import with_experts
 from hfgrow.plan.operators import adds_experts, unties
 from hfgrow.plan.operators.upcycling import dense_config
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, LayerSource, TensorPlan
@@ -29,7 +30,7 @@ def recorded_base(config: Mapping[str, Any], link: Link, dtype: str) -> GrowthPl
     Raises:
         ModelError: The record is of another depth.
     """
-    if any(adds_experts(step.operator) for step in link.steps):
+    if becomes_mixture(link):
         config = dense_config(config)
     family, sources = FAMILIES[config["model_type"]], link.layer_sources
     num_layers, first = link.base.num_hidden_layers, first_copies_of_layers(sources)
@@ -42,6 +43,8 @@ def recorded_base(config: Mapping[str, Any], link: Link, dtype: str) -> GrowthPl
     # What did not grow stays as config.json says it, which may leave it to the class.
     grown = {key: size for key, size in before.items() if size and size != after.get(key)}
     settings = {**config, **grown}
+    if link.base.num_experts and link.base.num_experts_per_tok:
+        settings |= with_experts(config, link.base.num_experts, link.base.num_experts_per_tok)
     for key in family.per_layer_lists:
         if settings.get(key) is not None:
             settings[key] = [settings[key][first.get(i, i)] for i in range(num_layers)]
@@ -94,6 +97,11 @@ def recorded_base_of_derived(found: GrowthPlan, link: Link) -> GrowthPlan:
     }
     layer_map = tuple(LayerSource(i) for i in range(num_layers))
     return replace(base, folder="", layer_map=layer_map, tensors=tensors, files={}, steps=())
+
+
+def becomes_mixture(link: Link) -> bool:
+    """Say whether a growth made experts of MLPs, so that its base is of another family."""
+    return link.base.num_experts is None and any(adds_experts(step.operator) for step in link.steps)
 
 
 def kept_since(config: Mapping[str, Any], link: Link | None) -> dict[str, Kept] | None:

@@ -20,13 +20,12 @@ from hfgrow.errors import ModelError, VerificationError, argument, printable
 from hfgrow.growth.loading import require_for
 from hfgrow.growth.models import base_at_hand
 from hfgrow.growth.publish import describes, hashed
-from hfgrow.growth.recorded import recorded_base, recorded_base_of_derived
+from hfgrow.growth.recorded import becomes_mixture, recorded_base, recorded_base_of_derived
 from hfgrow.growth.reproduce import replay
 from hfgrow.growth.verify import check_headers
 from hfgrow.lineage.card import card_files
 from hfgrow.lineage.manifest import Link, Manifest, WeightFile, config_record
 from hfgrow.lineage.reading import manifest_of
-from hfgrow.plan.operators import adds_experts
 from hfgrow.plan.plan import GrowthPlan, with_dtype
 from hfgrow.plan.tensors import CONFIG_DTYPES, DTYPE_NBYTES
 from hfgrow.plan.undo import undone
@@ -85,7 +84,7 @@ def ungrow(
     out = Path(f"{folder.absolute().name}-ungrown" if out is None else out).expanduser()
     check_target(out, folder, overwrite=overwrite)
     found = read(files, progress)
-    if any(adds_experts(step.operator) for step in link.steps):
+    if becomes_mixture(link):
         raise ModelError("experts are another family than the base, and are not taken back")
     dtypes = {tensor.dtype for tensor in found.tensors.values()}
     if found.derived is None:

@@ -9,6 +9,7 @@ from hfgrow.checkpoint.files import LOSS_PICTURE, PICTURE, REPO_NAME, WIDTHS_PIC
 from hfgrow.console import count
 from hfgrow.errors import printable
 from hfgrow.lineage.describe import (
+    changed_experts,
     changed_widths,
     describe_learning_rate,
     describe_off_beat,
@@ -253,6 +254,7 @@ def numbers_section(link: Link, *, is_trained: bool) -> list[str]:
             f"| {width_name(key, become_experts=become_experts)} | {one} | {two} |"
             for key, one, two in changed_widths(base, result)
         ),
+        *(f"| {what} | {one} | {two} |" for what, one, two in changed_experts(base, result)),
         f"| parameters | {base.num_parameters:,} | {result.num_parameters:,} |",
         *(
             [

@@ -82,9 +82,21 @@ def describe_growth(link: Link) -> str:
             f"{result.num_experts_per_tok},"
         )
     sizes = [f"{key} {before} to {after}" for key, before, after in changed_widths(base, result)]
+    sizes[:0] = [
+        f"{before} to {after} {what}" for what, before, after in changed_experts(base, result)
+    ]
     if result.num_hidden_layers != base.num_hidden_layers:
         sizes.insert(0, f"{base.num_hidden_layers} to {result.num_hidden_layers} layers")
     return f"grown from {', '.join(sizes)}" if sizes else "changed"
+
+
+def changed_experts(base: Model, grown: Model) -> list[tuple[str, int, int]]:
+    """Return what changed of the experts of a mixture: what it is, before, after."""
+    counts = (
+        ("experts", base.num_experts, grown.num_experts),
+        ("experts a token passes", base.num_experts_per_tok, grown.num_experts_per_tok),
+    )
+    return [(what, one, two) for what, one, two in counts if one and two and one != two]
 
 
 def describe_parameters(model: Model) -> str:

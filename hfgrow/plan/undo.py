@@ -142,8 +142,17 @@ def _inverse(recipe: Recipe, out: Recipe, shown: str) -> Recipe:
         case Blend(terms=((factor, term),)):
             _check_power_of_two(factor, shown)
             return _inverse(term, Blend(((1 / factor, out),)), shown)
+        case Blend(terms=((1.0, Lift() as term), (_, Lift() as added))) if _spares(added, term):
+            return _inverse(term, out, shown)
         case _:
             raise ModelError(f"{shown}: it was mixed with other weights")
+
+
+def _spares(added: Lift, lifted: Lift) -> bool:
+    """Say whether what is added is nothing in every row that is a first copy."""
+    of_added, kept = added.rows.sources, lifted.rows.copies(0, 0).sources
+    is_zero = not added.fresh.is_random and added.fresh.value == 0
+    return is_zero and all(a == FRESH or k == FRESH for a, k in zip(of_added, kept, strict=True))
 
 
 def _back(axis_map: AxisMap, factors: Sequence[float], shown: str) -> AxisMap:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.reach.prove import base_of
+from hfgrow.checkpoint.config import read_config
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, VerificationError
@@ -179,7 +180,26 @@ def test_where_no_hash_is_recorded_the_base_is_looked_for(
         assert "whether an old weight has moved is not known" in told
 
 
-def test_experts_are_not_taken_back(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"top_k": 2}, {"top_k": 2, "drop": 0.5}],
+    ids=["copies", "noise on the router", "neurons that begin anew"],
+)
+def test_more_experts_of_a_mixture_are_taken_back_bit_for_bit(
+    arguments: dict[str, object], make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    base = make_checkpoint("qwen2_moe", dtype="bfloat16")
+    steps: Steps = [("upcycle", {"experts": 12, **arguments})]
+    found = ungrow(grown(base, steps, tmp_path / "grown"), tmp_path / "back")
+    assert not found.unproved
+    assert found.sha256 == digest_of(tmp_path / "back") == digest_of(base)
+    before, after = (read_config(LocalFolder(one))[0] for one in (base, tmp_path / "back"))
+    assert {**after, "hfgrow": None} == {**before, "hfgrow": None}
+
+
+def test_experts_of_a_dense_model_are_not_taken_back(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
     folder = grown(make_checkpoint("mistral"), [("upcycle", {"experts": 4})], tmp_path / "grown")
     with pytest.raises(ModelError, match="experts are another family than the base"):
         ungrow(folder, tmp_path / "back")

@@ -235,7 +235,6 @@ def test_what_cannot_be_a_mixture_is_refused(
     [
         ("llama", "attention_bias is true, and a mixtral has no biases"),
         ("qwen3", "some layers have a sliding window and others have none"),
-        ("mixtral", "no mixture of experts for a mixtral"),
     ],
 )
 def test_a_dense_model_that_the_mixture_cannot_express_is_refused(

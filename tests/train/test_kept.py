@@ -204,6 +204,38 @@ def test_experts_alone_are_trained_after_they_are_made(tmp_path: Path) -> None:
     assert moved == {name for name in ours if "block_sparse_moe" in name}
 
 
+def test_copies_of_experts_and_their_rows_of_the_router_are_new(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    base = make_checkpoint("qwen3_moe")
+    step: tuple[str, dict[str, object]] = ("upcycle", {"experts": 8, "top_k": 2})
+    out = LocalFolder(grown_from(base, tmp_path / "out", [step]))
+    kept = kept_since(read(out).config, manifest_of(out).last_growth)
+    assert kept == kept_by(read(LocalFolder(base)), step)
+    assert kept is not None
+    assert kept["model.layers.1.mlp.gate.weight"].rows == (True,) * 4 + (False,) * 4
+    for expert in range(8):
+        one = kept[f"model.layers.1.mlp.experts.{expert}.up_proj.weight"]
+        assert (one.is_all, one.is_some) == (expert < 4, expert < 4)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"top_k": 2}], ids=["all passed", "as many as before"])
+def test_training_parts_copies_of_experts_where_something_told_them_apart(
+    arguments: dict[str, int], tmp_path: Path
+) -> None:
+    """Else by rounding at most."""
+    growths = [{"experts": 4}, {"experts": 8, **arguments}]
+    stages: list[dict[str, Any]] = [{"grow": {"operator": "upcycle", **one}} for one in growths]
+    train = {"tokens": 768, "learning_rate": 1e-2}
+    recipe = runs.recipe(tmp_path, stages=[*stages, {"train": train}])
+    trained = load_file(runs.carry(recipe) / "model.safetensors")
+    one, other = (
+        trained[f"model.layers.0.block_sparse_moe.experts.{expert}.w3.weight"] for expert in (0, 4)
+    )
+    apart = float((one - other).norm() / one.norm())
+    assert apart > 0.05 if arguments else apart < 1e-5
+
+
 def check_that_it_is_taken_back(folder: Path, grow: dict[str, Any], **changes: Any) -> Path:
     train = {"tokens": 1024, "learning_rate": 1e-2, "trainable": "new"}
     recipe = runs.recipe(

@@ -66,6 +66,17 @@ def expert_sizes(config: Config) -> dict[str, int]:
     }
 
 
+def with_experts(config: Config, experts: int, top_k: int) -> dict[str, Any]:
+    """Return the config of a mixture with other numbers of experts, all and a token's."""
+    keys = [key for key in ("num_local_experts", "num_experts") if config.get(key) is not None]
+    return {**config, **dict.fromkeys(keys, experts), "num_experts_per_tok": top_k}
+
+
+def normalises_shares(config: Config) -> bool:
+    """Say whether the shares of a token's experts are divided by their sum."""
+    return config["model_type"] == "mixtral" or bool(config.get("norm_topk_prob"))
+
+
 def experts_objection(config: Config) -> str:
     """Say what of a mixture hfgrow does not read, or cannot be."""
     name = "num_local_experts" if config.get("num_local_experts") is not None else "num_experts"

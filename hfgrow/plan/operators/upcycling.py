@@ -1,6 +1,6 @@
-"""The operator that makes a mixture of experts of a dense model.
+"""The operator that makes a mixture of experts of a dense model, or gives a mixture more of them.
 
-Each layer's MLP becomes experts, and a fresh router before them. The function stays, because the
+A dense layer's MLP becomes experts, and a fresh router before them. The function stays, because the
 shares that a router gives a token's experts sum to 1 and what they are shares of is the same:
 
 * whole copies: any experts will do, `sum over e of p_e f(x) = f(x)`;
@@ -13,7 +13,7 @@ shares that a router gives a token's experts sum to 1 and what they are shares o
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
+from typing import Annotated, Any
 
 from hfgrow.errors import UsageError, argument, printable
 from hfgrow.plan.axes import FRESH, AxisMap, copied, identity
@@ -21,8 +21,10 @@ from hfgrow.plan.depth import initial_std
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.families.experts import MAX_EXPERTS
 from hfgrow.plan.families.table import Config, Role, layer_of, layer_prefix
+from hfgrow.plan.operators.expert_copies import with_expert_copies
 from hfgrow.plan.operators.operator import (
     Amount,
+    Mark,
     Operator,
     Seed,
     check_amount,
@@ -151,12 +153,16 @@ _MIXTURES: Mapping[str, _Mixture] = {
     "upcycle",
     axis="experts",
     preserves_function=True,
-    formula="f_e = f, or G f_(e mod G) with f = f_0 + .. + f_(G-1); router row e of group e // G",
+    formula=(
+        "f_e = f, or G f_(e mod G) with f = f_0 + .. + f_(G-1); router row e of group e // G; of a "
+        "mixture f_e = f_(e mod E), router row e mod E"
+    ),
     paper=(
         "Komatsuzaki et al. 2022, Sparse Upcycling, https://arxiv.org/abs/2212.05055; "
         "He et al. 2024, Upcycling Large Language Models into Mixture of Experts, "
         "https://arxiv.org/abs/2410.07524; Nakamura et al. 2025, Drop-Upcycling, "
-        "https://arxiv.org/abs/2502.19261"
+        "https://arxiv.org/abs/2502.19261; Dwivedi et al. 2026, Expert Upcycling, "
+        "https://arxiv.org/abs/2604.19835"
     ),
     tags=("mixture-of-experts", "upcycling"),
 )
@@ -168,33 +174,57 @@ def upcycle(
     top_k: int | None = None,
     shards: int = 1,
     drop: Amount = 0.0,
+    router_noise: Annotated[float | None, Mark.VARIANT] = None,
     seed: Seed = 0,
 ) -> GrowthPlan:
-    """Make a mixture of experts: in every layer copies or shards of the MLP, and a fresh router.
+    """Make a mixture of experts, copies or shards of every MLP, or give a mixture more of them.
 
-    Llama and Mistral become Mixtral, Qwen2 Qwen2-MoE, Qwen3 Qwen3-MoE, OLMo2 FlexOLMo. Function
-    preserving in whole copies and in shards; not where neurons are dropped, which makes experts
-    differ from the start. The shared expert of Qwen2-MoE begins with a down projection of zeros.
+    Llama and Mistral become Mixtral, Qwen2 Qwen2-MoE, Qwen3 Qwen3-MoE, OLMo2 FlexOLMo, with a fresh
+    router. Function preserving in whole copies and in shards; not where neurons are dropped, which
+    makes experts differ from the start. The shared expert of Qwen2-MoE begins with a down
+    projection of zeros.
+
+    These mixtures get copies of their experts, and of the rows of their routers: function
+    preserving where a token passes as many times more experts as there are, and neither noise nor
+    dropping tells copies apart.
 
     Source: Sec. 2 of the first paper; the second's virtual groups and weight scaling for shards;
-    the third's re-initialisation, here with the spread of a fresh model's weights.
+    the third's re-initialisation, here with the spread of a fresh model's weights; the fourth's
+    copies of experts. That one adds noise to biases of the router, which these mixtures lack.
 
     Args:
         own: The operator, for the record.
-        base: The plan to grow, of a dense model.
-        experts: How many experts each layer gets, shards counted one by one.
-        top_k: How many of them a token passes; 2 by default, or one group of shards.
+        base: The plan to grow.
+        experts: How many experts each layer gets, shards counted one by one; of a mixture a
+            multiple of those it has.
+        top_k: How many of them a token passes; 2 by default, or one group of shards; of a mixture
+            as many times more as there are experts, and fewer change the function.
         shards: Into how many pieces, of which each expert is one, the MLP is cut; 1 copies it.
-        drop: The share of each expert's neurons that begin anew, from 0 to 1.
+        drop: The share of each expert's neurons that begin anew, from 0 to 1; of a mixture of each
+            copy's.
+        router_noise: How far the scores of a mixture's copies stand apart, in nats for an input of
+            mean square 1; by default 0 where the function can stay, else 3. Copies that neither
+            this nor dropping tells apart stay alike in training.
         seed: Seeds what is random; the same seed gives the same bytes.
 
     Raises:
         UsageError: The model cannot become such a mixture.
     """
+    family = FAMILIES.get(base.family)
+    if family is not None and family.has_experts:
+        return _with_more(own, base, experts, top_k, shards, drop, router_noise, seed)
     if base.family not in _MIXTURES:
+        grown = [name for name, one in FAMILIES.items() if one.has_experts]
         raise UsageError(
-            f"there is no mixture of experts for a {base.family} to become",
-            hint=f"it takes {', '.join(_MIXTURES)}",
+            f"there is no mixture of experts for a {printable(base.family)} to become",
+            hint=f"it makes mixtures of {', '.join(_MIXTURES)}, and gives more experts to "
+            f"{', '.join(grown)}",
+        )
+    if router_noise is not None:
+        raise UsageError(
+            f"{argument('router_noise')} tells copies of a mixture's experts apart, and the base "
+            "is dense: its router is fresh",
+            hint=f"leave it out; {argument('drop', 0.5)} makes the experts differ",
         )
     if top_k is None:
         top_k = 2 if shards == 1 else shards
@@ -211,6 +241,36 @@ def upcycle(
         tensors=growing.tensors(),
         steps=(*base.steps, in_place(base, own.step(told, preserves_function=drop == 0))),
     )
+
+
+def _with_more(
+    own: Operator[...],
+    base: GrowthPlan,
+    experts: int,
+    top_k: int | None,
+    shards: int,
+    drop: float,
+    router_noise: float | None,
+    seed: int,
+) -> GrowthPlan:
+    """Return a mixture with copies of its experts."""
+    if shards != 1:
+        raise UsageError(
+            f"{argument('shards')} cuts the MLPs of a dense model, and the base is a mixture, "
+            "whose experts are copied whole",
+            hint=f"leave it out, or upcycle the dense model with {argument('shards', shards)}",
+        )
+    check_seed(seed)
+    grown, told, preserves = with_expert_copies(
+        base,
+        experts=experts,
+        top_k=top_k,
+        router_noise=router_noise,
+        drop=drop,
+        key=f"{seed}/{own.name}",
+    )
+    step = own.step({**told, "seed": seed}, preserves_function=preserves)
+    return replace(grown, steps=(*base.steps, in_place(base, step)))
 
 
 def dense_config(config: Config) -> dict[str, Any]:
