@@ -17,10 +17,11 @@ import mmap
 import os
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from hfgrow.checkpoint.files import open_regular, read_into
+from hfgrow.checkpoint.files import file_stamp, open_regular, read_into
 from hfgrow.checkpoint.header import BLOCK_NBYTES
 from hfgrow.errors import ModelError, printable
 
@@ -193,9 +194,11 @@ class OutputFile:
 
     def close(self) -> None:
         """Close the file."""
-        for descriptor in (self._descriptor, self._direct):
-            if descriptor is not None:
-                os.close(descriptor)
+        with ExitStack() as both:
+            # A server may say only now that it has no room.
+            for descriptor in (self._descriptor, self._direct):
+                if descriptor is not None:
+                    both.callback(os.close, descriptor)
 
 
 def copy_file(
@@ -209,23 +212,30 @@ def copy_file(
         advance: Called with the number of bytes as they are there.
 
     Raises:
-        ModelError: The source cannot be read, is a link out of its folder, or became shorter.
+        ModelError: The source cannot be read, is a link out of its folder, or changed meanwhile.
         OSError: The file system refuses.
     """
     with os.fdopen(open_regular(source), "rb") as reading:
         descriptor = reading.fileno()
-        nbytes = os.fstat(descriptor).st_size
+        before = os.fstat(descriptor)
+        nbytes = before.st_size
         with OutputFile(target, nbytes) as output:
             if (shared := output.clone(descriptor, 0, 0, nbytes)) is not None:
                 advance(shared[1])
             done = shared or output.copy(descriptor, 0, 0, nbytes, advance) or (0, 0)
+            is_whole = True
             memory = memoryview(mmap.mmap(-1, _READ_NBYTES))
             for at in range(done[1], nbytes, _READ_NBYTES):
                 part = memory[: nbytes - at]
-                if not read_into(part, descriptor, at):
-                    raise ModelError(f"{printable(source, 200)} became shorter while it was read")
+                if not (is_whole := read_into(part, descriptor, at)):
+                    break
                 output.write(part, at)
                 advance(len(part))
+        if not is_whole or file_stamp(os.fstat(descriptor)) != file_stamp(before):
+            raise ModelError(
+                f"{printable(source, 200)} changed while it was read",
+                hint="run again when nothing writes to it",
+            )
 
 
 def shares_blocks(base: Path, folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """One reading of a base beside other work: hashes, and numbers that are none."""
 
 import hashlib
+import signal
 import threading
 import time
 from pathlib import Path
@@ -89,6 +90,23 @@ def test_a_look_ends_with_the_work_that_it_is_beside(base: Path) -> None:
     with pytest.raises(KeyboardInterrupt), Look(plan, plan.files, finite=True).beside():
         raise KeyboardInterrupt
     assert not [thread for thread in threading.enumerate() if "Pool" in thread.name]
+
+
+def test_a_signal_never_comes_to_the_thread_of_a_look(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would end what the rest of the program does undisturbed."""
+    kept_off: list[set[int]] = []
+
+    def watched(*arguments: Any) -> bool:
+        kept_off.append({*signal.pthread_sigmask(signal.SIG_BLOCK, ())})
+        return read_into(*arguments)
+
+    monkeypatch.setattr(look, "read_into", watched)
+    seen(base)
+    assert kept_off
+    assert all({signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= each for each in kept_off)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_a_look_that_takes_longer_than_the_work_is_counted(

@@ -14,6 +14,7 @@ from pathlib import Path
 from hfgrow.checkpoint.compute.chunks import not_finite
 from hfgrow.checkpoint.compute.dtypes import count_nonfinite
 from hfgrow.checkpoint.files import opened, read_into
+from hfgrow.checkpoint.locks import undisturbed
 from hfgrow.console import Progress, counting
 from hfgrow.errors import ModelError
 from hfgrow.plan.plan import GrowthPlan, stored_in
@@ -70,7 +71,9 @@ class Look:
     def beside(self) -> Iterator["Look"]:
         """Look while the block goes on; what is not seen when it ends is left."""
         with ThreadPoolExecutor(1) as pool:
-            self._future = pool.submit(self._look)
+            # The thread keeps signals off, as it begins: a block that wants to end undisturbed may.
+            with undisturbed():
+                self._future = pool.submit(self._look)
             try:
                 yield self
             finally:
@@ -96,8 +99,8 @@ class Look:
             told = 0
             with counting(progress, "Reading the base", total) as advance:
                 while wait([self._future], _PATIENCE_S).not_done:
-                    advance(self._read_nbytes - told)
-                    told = self._read_nbytes
+                    before, told = told, self._read_nbytes
+                    advance(told - before)
         return self._future.result()
 
     def _look(self) -> Seen:
