@@ -1,5 +1,6 @@
 """Verify a model on disk: headers, settings of generation, bytes against the base, transformers."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -328,7 +329,12 @@ def verify(
     plan = replay(read(LocalFolder(found), progress), growth, folder)
     require_for(plan)
     with counting(progress, "Comparing bytes", plan.nbytes) as advance:
-        provenance = check_provenance(folder, plan, advance=advance)
+        try:
+            provenance = check_provenance(folder, plan, advance=advance)
+        except VerificationError as error:
+            how = command(f"lineage {shlex.quote(printable(folder, 200))}")
+            error.hint = error.hint or f"changed after it was grown? {how} says how to grow it anew"
+            raise
     absent = missing(*TRANSFORMERS)
     if absent:
         progress.say(f"Note: transformers' view and the logits need {listed(absent)}")

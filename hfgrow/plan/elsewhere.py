@@ -21,7 +21,7 @@ from hfgrow.plan.families.table import Config, layer_of
 from hfgrow.plan.plan import GrowthPlan
 from hfgrow.plan.tensors import Blend, Fill, Lift, Recipe
 
-_GEMMA3 = "gemma3_text"
+_GEMMA3, _GEMMA3_THAT_SEES = "gemma3_text", "gemma3"
 _GEMMA3_PERIOD = 6
 # Their layers with a window have rotary settings of their own.
 _BY_KIND = (_GEMMA3, "olmo3")
@@ -124,19 +124,21 @@ def off_beat(base: GrowthPlan, plan: GrowthPlan) -> OffBeat | None:
         base: What it grew from.
         plan: The grown model.
     """
-    if plan.family not in PERIODS or _is_on_beat(plan):
+    # The text layers of a Gemma 3 that sees are those of one that does not.
+    kind = _GEMMA3 if plan.family == _GEMMA3_THAT_SEES else plan.family
+    if kind not in PERIODS or _is_on_beat(plan):
         return None
-    period, num_layers = PERIODS[plan.family], base.num_hidden_layers
+    period, num_layers = PERIODS[kind], base.num_hidden_layers
     whole = num_layers // period * period
     if not whole or plan.num_hidden_layers <= num_layers or not _is_on_beat(base):
-        return OffBeat(plan.family, None)
+        return OffBeat(kind, None)
     times = max(2, round((plan.num_hidden_layers - num_layers + whole) / whole))
     rest = {0: "", 1: f"-{num_layers}"}.get(num_layers - whole, f"-[{whole + 1}:{num_layers}]")
-    return OffBeat(plan.family, f"[1:{whole}]*{times}{rest}")
+    return OffBeat(kind, f"[1:{whole}]*{times}{rest}")
 
 
 def _is_on_beat(plan: GrowthPlan) -> bool:
-    lists = FAMILIES[plan.family].per_layer(plan.config)
+    lists = plan.settings if plan.derived else FAMILIES[plan.family].per_layer(plan.config)
     if plan.family == "smollm3":
         return all(bool(rope) == (i % 4 != 0) for i, rope in enumerate(lists["no_rope_layers"], 1))
     return _keeps_beat(lists["layer_types"], _GEMMA3_PERIOD)

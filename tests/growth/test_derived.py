@@ -18,6 +18,7 @@ from hfgrow.checkpoint.read import read
 from hfgrow.errors import ModelError, UsageError
 from hfgrow.growth.proven_growths import with_suggestion
 from hfgrow.growth.steps import planned
+from hfgrow.plan.elsewhere import OffBeat, off_beat
 from hfgrow.plan.operators import apply
 from tests.checkpoints import edit_json, tensors_of
 from tests.program import call_hfgrow
@@ -155,6 +156,13 @@ def test_the_text_layers_of_a_model_that_sees_grow_and_the_rest_is_carried(
     assert outside == {name for name in new if family.layer_of(name) is None} - family.tables.keys()
     assert all(new[name].equal(old[name]) for name in outside)
     assert call_hfgrow("verify", out).returncode == 0
+
+
+def test_a_gemma_3_that_sees_is_told_to_be_off_the_beat_of_six(tmp_path: Path) -> None:
+    plan = read(LocalFolder(base_of("gemma3", tmp_path / "base", whole=True)))
+    grown = planned(plan, [("stack", {"g": 2})])
+    assert set(grown.settings["layer_types"]) == {"sliding_attention"}
+    assert off_beat(plan, grown) == OffBeat("gemma3_text", None)
 
 
 @pytest.mark.parametrize("model_type", ["olmoe", "gemma4_text"])

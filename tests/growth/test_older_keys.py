@@ -63,6 +63,8 @@ def test_an_older_key_that_says_something_else_fails_the_verification(grown: Pat
     done = call_hfgrow("verify", grown)
     assert done.returncode == 9
     assert "config.json: rope_theta is 10000.0, planned was 500000.0" in done.stderr
+    how = f"hfgrow lineage {grown} says how to grow it anew"
+    assert f"Hint: changed after it was grown? {how}\n" in done.stderr
 
 
 def test_a_fresh_model_says_its_theta_both_ways(tmp_path: Path) -> None:
