@@ -201,9 +201,9 @@ def test_lineage_and_card_tell_the_experts_before_and_after(
     out = more_experts(make_checkpoint("qwen3_moe"), tmp_path / "out", "--experts", "8")
     told = call_hfgrow("lineage", out).stdout
     assert "| experts 4 -> 8\n" in told
-    assert "| experts a token passes 2 -> 4\n" in told
+    assert "| experts a token 2 -> 4\n" in told
     card = (out / "README.md").read_text()
-    assert "grown from 4 to 8 experts, 2 to 4 experts a token passes by" in card
+    assert "grown from 4 to 8 experts, 2 to 4 experts a token by" in card
     assert "| experts | 4 | 8 |" in card
 
 
