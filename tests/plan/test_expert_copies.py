@@ -195,6 +195,12 @@ def test_the_plan_says_how_many_experts_there_were_and_that_copies_are_alike(
     assert "alike" not in kept
 
 
+def test_a_mixture_is_said_to_grow_in_experts(make_checkpoint: MakeCheckpoint) -> None:
+    told = call_hfgrow("inspect", make_checkpoint("mixtral")).stdout
+    assert "can grow     num_hidden_layers, num_experts; see hfgrow operators" in told
+    assert "num_experts" not in call_hfgrow("inspect", make_checkpoint("mistral")).stdout
+
+
 def test_lineage_and_card_tell_the_experts_before_and_after(
     make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
