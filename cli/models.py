@@ -227,6 +227,7 @@ def _document(name: str, plan: GrowthPlan) -> dict[str, Any]:
                 for axis, key in AXIS_KEYS.items()
                 if axis not in ("vocab", *fixed) and plan.num_hidden_layers
             ),
+            *(["num_experts"] if family.has_experts else []),
         ],
         "cannot_grow": {
             AXIS_KEYS[axis]: reason for axis, reason in fixed.items() if axis in AXIS_KEYS

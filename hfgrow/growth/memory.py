@@ -29,8 +29,9 @@ def grow_state_dict(
         config: The config.json that belongs to a state dict; None for a model, which has its own.
 
     Returns:
-        The grown tensors, on the CPU and in the dtypes of the base, and the grown config. A head
-        that is tied to the embeddings is not among them, as in a checkpoint.
+        The grown tensors, on the CPU and in the dtypes of the base, and the grown config. They are
+        named and shaped as in a checkpoint: without a head that is tied to the embeddings, and
+        with one matrix for each expert.
 
     Raises:
         ModelError: Tensors and config do not agree exactly, or hfgrow cannot grow such a model.
@@ -48,7 +49,8 @@ def grow_model(model: Any, steps: Steps) -> Any:
         kind, settings = type(model), type(model.config)
         kind.from_pretrained(None, config=settings(**config), state_dict=state, dtype="auto")
 
-    which every tensor must fit; a tied head is tied again.
+    which every tensor must fit; a tied head is tied again. Of a dense model that becomes a mixture
+    of experts the class is the one that the grown config names.
 
     Args:
         model: The model; of a state dict there is only `grow_state_dict`.
@@ -58,13 +60,19 @@ def grow_model(model: Any, steps: Steps) -> Any:
         ModelError: As in `grow_state_dict`; or transformers does not take the result as it is.
         UsageError: As in `grow_state_dict`.
     """
+    import transformers
+
     from hfgrow.growth.loading import silence_transformers
 
     state, config = grow_state_dict(model, steps)
     silence_transformers()
-    grown, info = type(model).from_pretrained(
+    kind, settings = type(model), type(model.config)
+    if config["model_type"] != model.config.model_type:
+        kind = getattr(transformers, config["architectures"][0])
+        settings = kind.config_class
+    grown, info = kind.from_pretrained(
         None,
-        config=type(model.config)(**config),
+        config=settings(**config),
         state_dict=state,
         dtype=model.dtype,
         output_loading_info=True,
@@ -125,7 +133,18 @@ def _parts(model: Any, config: Mapping[str, Any] | None) -> tuple[dict[str, Any]
     settings: dict[str, Any] = json.loads(model.config.to_json_string())
     settings["architectures"] = [type(model).__name__]
     settings["dtype"] = str(model.dtype).removeprefix("torch.")
-    return dict(model.state_dict()), settings
+    return _as_saved(model), settings
+
+
+def _as_saved(model: Any) -> dict[str, Any]:
+    """Return the tensors of a model; the experts of a layer, one in memory, as a file has them."""
+    tensors = dict(model.state_dict())
+    family = FAMILIES.get(model.config.model_type)
+    if family is None or not family.has_experts:
+        return tensors
+    from transformers.core_model_loading import revert_weight_conversion
+
+    return dict(revert_weight_conversion(model, tensors))
 
 
 def _drop_tied_head(tensors: dict[str, Any], config: Mapping[str, Any]) -> None:

@@ -94,7 +94,7 @@ def changed_experts(base: Model, grown: Model) -> list[tuple[str, int, int]]:
     """Return what changed of the experts of a mixture: what it is, before, after."""
     counts = (
         ("experts", base.num_experts, grown.num_experts),
-        ("experts a token passes", base.num_experts_per_tok, grown.num_experts_per_tok),
+        ("experts a token", base.num_experts_per_tok, grown.num_experts_per_tok),
     )
     return [(what, one, two) for what, one, two in counts if one and two and one != two]
 

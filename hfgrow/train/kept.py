@@ -11,7 +11,7 @@ Sources: Adila et al. 2026, "Grow, Don't Overwrite", https://arxiv.org/abs/2603.
 new neurons alone); "SPARKLING", https://arxiv.org/abs/2602.02472 (re-warm new channels alone)
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 
 from hfgrow.plan.undo import Kept
 from hfgrow.train.checkpoints import like
+from hfgrow.train.parameter_names import EXPERT
 
 # First moments of Muon and of AdamW.
 _MOMENTUM = frozenset(("momentum_buffer", "exp_avg"))
@@ -29,14 +30,14 @@ class PartlyNew:
 
     Args:
         parameters: Those that train, by name.
-        kept: For each of them, which entries are old; both may be sharded alike.
+        kept: For each of them, which entries are old; parameters may be sharded.
         is_frozen: Whether old entries stay where they are.
     """
 
     def __init__(
         self, parameters: Mapping[str, Any], kept: Mapping[str, Kept], *, is_frozen: bool
     ) -> None:
-        self._parts = [(p, like(_mask(kept[name]), p)) for name, p in parameters.items()]
+        self._parts = [(p, like(_mask(kept[name], p.shape), p)) for name, p in parameters.items()]
         self._held = [p.detach().clone() for p in parameters.values()] if is_frozen else []
 
     def mask_gradients(self) -> None:
@@ -70,6 +71,26 @@ class PartlyNew:
                 parameter.copy_(torch.where(is_old, parameter, warmed))
 
 
-def _mask(kept: Kept) -> torch.Tensor:
+def kept_of(stored: Sequence[str], kept: Mapping[str, Kept]) -> Kept:
+    """Return which entries of a parameter are old; of the experts of a layer whole ones are.
+
+    Args:
+        stored: What the parameter is called in files.
+        kept: Which entries of those are old.
+    """
+    if len(stored) == 1:
+        return kept[stored[0]]
+    experts: dict[int, bool] = {}
+    for name in stored:
+        number = EXPERT.search(name)
+        assert number is not None, name
+        expert = int(number[0])
+        experts[expert] = experts.get(expert, True) and kept[name].is_all
+    return Kept(tuple(is_old for _, is_old in sorted(experts.items())))
+
+
+def _mask(kept: Kept, shape: torch.Size) -> torch.Tensor:
     rows = torch.tensor(kept.rows)
-    return rows if kept.cols is None else rows[:, None] & torch.tensor(kept.cols)
+    if kept.cols is not None:
+        return rows[:, None] & torch.tensor(kept.cols)
+    return rows.reshape(-1, *[1] * (len(shape) - 1)).expand(shape).contiguous()

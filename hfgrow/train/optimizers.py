@@ -29,7 +29,7 @@ from hfgrow.errors import UsageError, printable
 from hfgrow.plan.plan import LayerSource
 from hfgrow.plan.undo import Kept
 from hfgrow.train.mup import AS_WIDE, Multiples
-from hfgrow.train.parameter_names import PLAIN, Names
+from hfgrow.train.parameter_names import PLAIN, Names, with_other_experts
 from hfgrow.train.recipe.parts import AdamW, Muon, ScheduleFreeAdamW
 from hfgrow.train.recipe.stages import Train
 from hfgrow.train.schedule_free import ScheduleFreeAdamW as ScheduleFree
@@ -289,8 +289,15 @@ def only_new(trainable: str | Sequence[str]) -> bool:
 
 
 def partly_new(kept: Mapping[str, Kept] | None) -> dict[str, Kept]:
-    """Return the tensors that the last growth added to, with the entries that are older."""
-    return {name: k for name, k in (kept or {}).items() if k.is_some and not k.is_all}
+    """Return the tensors that the last growth added to, with the entries that are older.
+
+    The experts of a layer are one tensor in memory, so that all of them are among these where some
+    are old and some new.
+    """
+    kept = kept or {}
+    old = with_other_experts(kept, [name for name, one in kept.items() if one.is_some])
+    new = with_other_experts(kept, [name for name, one in kept.items() if not one.is_all])
+    return {name: one for name, one in kept.items() if name in old & new}
 
 
 def _new_names(
@@ -304,9 +311,10 @@ def _new_names(
     if layer_map is None:
         return set()
     if kept is not None:
-        return {
-            name for name in tensors if not (kept[name].is_all if is_alone else kept[name].is_some)
-        }
+        if is_alone:
+            return with_other_experts(tensors, [one for one in tensors if not kept[one].is_all])
+        old = with_other_experts(tensors, [one for one in tensors if kept[one].is_some])
+        return {name for name in tensors if name not in old}
     layers = {name: found[0] for name in tensors if (found := names.layer_of(name))}
     num_layers = max(layers.values(), default=-1) + 1
     if num_layers != len(layer_map):

@@ -5,6 +5,7 @@ some models otherwise than they are saved; its own conversion goes there and bac
 and an optimizer's state that grows speak of files, a checkpoint of a run of memory.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,16 @@ from hfgrow.plan.tensors import Stored
 # Name of a parameter -> what an optimizer keeps for it.
 State = Mapping[str, Mapping[str, Tensor]]
 _EMBEDDINGS = ("model.embed_tokens.", "lm_head.")
+
+
+# The number of an expert in a name in files.
+EXPERT = re.compile(r"(?<=\.experts\.)\d+(?=\.)", re.ASCII)
+
+
+def with_other_experts(names: Iterable[str], found: Iterable[str]) -> set[str]:
+    """Return names in files, with those of the same matrix in the other experts of a layer."""
+    patterns = {EXPERT.sub("*", name) for name in found}
+    return {name for name in names if EXPERT.sub("*", name) in patterns}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from hfgrow.plan.undo import Kept
 from hfgrow.train.attention import BatchMasks, use_causal_attention
 from hfgrow.train.cpu_products import use_fast_products
 from hfgrow.train.devices import Devices
-from hfgrow.train.kept import PartlyNew
+from hfgrow.train.kept import PartlyNew, kept_of
 from hfgrow.train.loss import NextTokenLoss
 from hfgrow.train.mup import Multiples
 from hfgrow.train.optimizers import (
@@ -145,7 +145,12 @@ def make_stage(
     module = devices.distribute(NextTokenLoss(model, is_compiled=recipe.compile))
     groups = _groups(model, train, layer_map, kept, multiples, names)
     parts = partly_new(kept) if train.looks_at_growth else {}
-    trained = {n: p for n, p in model.named_parameters() if p.requires_grad and n in parts}
+    trained = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and names.of(name)[0] in parts
+    }
+    older = {name: kept_of(names.of(name), parts) for name in trained}
     return Stage(
         train=train,
         plan=plan,
@@ -157,7 +162,7 @@ def make_stage(
         new_schedule=new_schedule_of(train, recipe.batch_tokens),
         masks=BatchMasks(model.config, recipe.data.sequence_length, devices.device),
         growth_mask=growth_mask,
-        partly_new=PartlyNew(trained, parts, is_frozen=only_new(train.trainable)),
+        partly_new=PartlyNew(trained, older, is_frozen=only_new(train.trainable)),
     )
 
 

@@ -26,7 +26,7 @@ from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.operators import OPERATORS, apply
 from tests.checkpoints import MakeCheckpoint, load, logits, tensors_of
 from tests.families import EVERY_DENSE_FAMILY
-from tests.growths import Case, with_exact_norms
+from tests.growths import MIXTURES, Case, with_exact_norms
 from tests.program import call_hfgrow
 from tests.sampling import sampled
 
@@ -88,6 +88,26 @@ def test_every_family_grows_in_memory(
     steps: Steps = [("hyperclone-noisy", wider), ("stack", {"layers": 7})]
     found = grow_state_dict(load(base)[0], steps)
     check_same(found, written(base, steps, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("model_type", MIXTURES)
+def test_a_mixture_grows_in_memory_where_its_experts_are_one_tensor(
+    model_type: str, make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    base = make_checkpoint(model_type, dtype="bfloat16")
+    steps: Steps = [("upcycle", {"experts": 8, "top_k": 2}), ("stack", {"g": 2})]
+    found = grow_state_dict(load(base)[0], steps)
+    check_same(found, written(base, steps, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("base", ["olmo2", "mixtral"])
+def test_a_mixture_that_was_made_in_memory_computes_what_its_base_does(
+    base: str, make_checkpoint: MakeCheckpoint
+) -> None:
+    model = load(make_checkpoint(base))[0]
+    grown = hfgrow.grow_model(model, [("upcycle", {"experts": 8})])
+    assert grown.config.num_local_experts == 8
+    assert torch.allclose(logits(grown), logits(model), atol=1e-4)
 
 
 def test_a_state_dict_grows_with_its_config(base: Path, tmp_path: Path) -> None:

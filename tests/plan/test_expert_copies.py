@@ -195,15 +195,21 @@ def test_the_plan_says_how_many_experts_there_were_and_that_copies_are_alike(
     assert "alike" not in kept
 
 
+def test_a_mixture_is_said_to_grow_in_experts(make_checkpoint: MakeCheckpoint) -> None:
+    told = call_hfgrow("inspect", make_checkpoint("mixtral")).stdout
+    assert "can grow     num_hidden_layers, num_experts; see hfgrow operators" in told
+    assert "num_experts" not in call_hfgrow("inspect", make_checkpoint("mistral")).stdout
+
+
 def test_lineage_and_card_tell_the_experts_before_and_after(
     make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
     out = more_experts(make_checkpoint("qwen3_moe"), tmp_path / "out", "--experts", "8")
     told = call_hfgrow("lineage", out).stdout
     assert "| experts 4 -> 8\n" in told
-    assert "| experts a token passes 2 -> 4\n" in told
+    assert "| experts a token 2 -> 4\n" in told
     card = (out / "README.md").read_text()
-    assert "grown from 4 to 8 experts, 2 to 4 experts a token passes by" in card
+    assert "grown from 4 to 8 experts, 2 to 4 experts a token by" in card
     assert "| experts | 4 | 8 |" in card
 
 

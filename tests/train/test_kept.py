@@ -1,5 +1,6 @@
 """Only what a growth added trains: to the entry, and the growth can be taken back afterwards."""
 
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -236,14 +237,32 @@ def test_training_parts_copies_of_experts_where_something_told_them_apart(
     assert apart > 0.05 if arguments else apart < 1e-5
 
 
-def check_that_it_is_taken_back(folder: Path, grow: dict[str, Any], **changes: Any) -> Path:
+def test_copies_alone_are_trained_and_the_mixture_before_is_taken_back(tmp_path: Path) -> None:
+    """In memory the experts of a layer are one tensor."""
+    mixture = {"grow": {"operator": "upcycle", "experts": 4}}
+    grow = {"operator": "upcycle", "experts": 8, "top_k": 2, "optimizer_state": "copy"}
+    before = [mixture, runs.GROWN[0]]
+    final = check_that_it_is_taken_back(tmp_path, grow, before=before)
+    (grown,) = (tmp_path / "run" / "stages" / "02").iterdir()
+    ours, theirs = (load_file(one / "model.safetensors") for one in (final, grown))
+    up = "model.layers.1.block_sparse_moe.experts.{}.w3.weight"
+    moved = [not torch.equal(ours[up.format(e)], theirs[up.format(e)]) for e in range(8)]
+    assert moved == [False] * 4 + [True] * 4
+
+
+def check_that_it_is_taken_back(
+    folder: Path,
+    grow: dict[str, Any],
+    *,
+    before: Sequence[dict[str, Any]] = runs.GROWN[:1],
+    **changes: Any,
+) -> Path:
     train = {"tokens": 1024, "learning_rate": 1e-2, "trainable": "new"}
-    recipe = runs.recipe(
-        folder, stages=[runs.GROWN[0], {"grow": grow}, {"train": train}], **changes
-    )
+    recipe = runs.recipe(folder, stages=[*before, {"grow": grow}, {"train": train}], **changes)
     final = runs.carry(recipe)
-    (base,) = (Path(recipe["output"]) / "stages" / "00").iterdir()
-    (grown,) = (Path(recipe["output"]) / "stages" / "01").iterdir()
+    stages = Path(recipe["output"]) / "stages"
+    (base,) = (stages / f"{len(before) - 1:02}").iterdir()
+    (grown,) = (stages / f"{len(before):02}").iterdir()
     ours, theirs = (load_file(one / "model.safetensors") for one in (final, grown))
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
     found = ungrow(final, folder / "back")

@@ -88,7 +88,7 @@ def _growth(own: Schema) -> Schema:
 
 
 def _of_type(kind: Any) -> Schema:
-    if kind is float:
+    if kind in (float, float | None):
         return dict(A_NUMBER)
     found: Schema = _plain(TypeAdapter(kind).json_schema())
     return found
