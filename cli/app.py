@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hfgrow.console import waiting
 from hfgrow.errors import OutputError, require
 from hfgrow.plan.operators import OPERATORS
 
@@ -18,6 +19,8 @@ from .page import STYLE, Field, fields_of, lineage_page, plan_page
 from .terminal import Console
 
 _HERE = "127.0.0.1"
+# To import gradio alone takes seconds.
+_OPENING = "Opening the page"
 _EXAMPLES = """\
 hfgrow app
 hfgrow app --port 8000 --open"""
@@ -67,7 +70,10 @@ def serve(
     More: hfgrow docs app
     """
     console = Console(as_json=json, quiet=quiet)
-    url = launch(only_hub=only_hub, host=_HERE, port=port)
+    require("hfgrow app", "gradio", extra="app")
+    console.say(_OPENING)
+    with waiting(console, _OPENING):
+        url = launch(only_hub=only_hub, host=_HERE, port=port)
     console.say("Stop it by Ctrl-C")
     console.result(url, {"url": url, "only_hub": only_hub})
     if browser:

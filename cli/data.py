@@ -84,7 +84,7 @@ def prepare(
     ref = locate(tokenizer, None, client, console)
     folder = local_folder(ref, client, console)
     vocab_size = int(read(LocalFolder(folder)).settings["vocab_size"])
-    load(console, "torch", "transformers")
+    load(console, "torch", "transformers.models.auto.tokenization_auto")
     files = prepare_tokens(
         texts,
         open_tokenizer(folder),

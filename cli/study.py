@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.read import read
 from hfgrow.console import amount, count, load
 from hfgrow.data.sources import named_source
 from hfgrow.errors import UsageError, printable, require
 from hfgrow.growth.loading import TRAINING
 from hfgrow.growth.models import base_name, local_folder, locate
-from hfgrow.growth.steps import Step
+from hfgrow.growth.steps import Step, check_candidates
 from hfgrow.hub.client import HubClient
 from hfgrow.lineage.tables import text_table
 from hfgrow.plan.operators import OPERATORS
@@ -224,13 +226,17 @@ def compare(
     require("hfgrow compare", "pydantic", *TRAINING)
     steps = _steps(ops, op or (), g)
     console = Console(as_json=json, quiet=quiet)
+    client = HubClient(token=token)
+    ref = locate(model, None, client, console)
+    folder = local_folder(ref, client, console)
+    check_candidates(read(LocalFolder(folder), console), steps)
+    # Behind what can be refused at once: this imports torch.
     load(console)
     from hfgrow.study.compare import (
         WINNER,
         Comparison,
         Reading,
         begun,
-        check_steps,
         held_out_text,
         probes,
         shared_settings,
@@ -238,9 +244,6 @@ def compare(
     )
     from hfgrow.train.processes import StoppedError
 
-    client = HubClient(token=token)
-    ref = locate(model, None, client, console)
-    folder = local_folder(ref, client, console)
     given = (out or Path(f"{base_name(ref)}-comparison")).expanduser()
     place = given.absolute()
     shared, length = shared_settings(
@@ -283,7 +286,6 @@ def compare(
             on_cpu=cpu,
             quiet=console.quiet,
         )
-        check_steps(comparison, steps)
         try:
             found = list(probes(comparison, steps, console, keep=keep))
         except StoppedError as stop:

@@ -73,7 +73,8 @@ class Console:
         if not self.quiet and line not in self._said:
             self._said.add(line)
             with suppress(OSError):
-                print(_shown(redacted(OPTIONS.spell(line))), file=sys.stderr, flush=True)
+                text = _shown(redacted(OPTIONS.spell(line)))
+                print(f"{_over_bars()}{text}", file=sys.stderr, flush=True)
 
     def stop(self, text: str, number: int) -> NoReturn:
         """Tell where work stands that a signal ended, and end with the code of the signal."""
@@ -102,7 +103,7 @@ class Console:
             return
         with suppress(OSError):
             for line in error_lines(error):
-                print(_shown(line), file=sys.stderr)
+                print(f"{_over_bars()}{_shown(line)}", file=sys.stderr)
 
     def bytes(self, what: str, total: int) -> ProgressBar:
         """Start a progress bar on stderr: moving on a terminal, elsewhere a line now and then."""
@@ -211,6 +212,11 @@ def _takes_colour() -> bool:
     """Say whether stderr shows colours and nobody has said no: https://no-color.org."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return sys.stderr.isatty() and not plain
+
+
+def _over_bars() -> str:
+    """Return what takes away bars that stand where a line is to come, ours and those of the Hub."""
+    return "\r\x1b[J" if moving_bars() else ""
 
 
 def moving_bars() -> bool:

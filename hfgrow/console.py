@@ -121,18 +121,19 @@ def waiting(progress: Progress, what: str) -> Iterator[None]:
         teller.join()
 
 
+_USUAL = ("torch", "transformers.modeling_utils")
 LOADING = "Loading torch and transformers"
 
 
-def load(progress: Progress, *packages: str) -> None:
-    """Import packages, else torch and what models take of transformers, and say so: it takes long.
+def load(progress: Progress, *modules: str) -> None:
+    """Import modules, else torch and what models take of transformers, and say so: it takes long.
 
     One that cannot be imported is left to whoever uses it, who says what it is needed for.
     """
-    names = packages or ("torch", "transformers.modeling_utils")
+    names = modules or _USUAL
     if set(names) <= sys.modules.keys():
         return
-    what = f"Loading {' and '.join(packages)}" if packages else LOADING
+    what = f"Loading {' and '.join(name.partition('.')[0] for name in names)}"
     progress.say(what)
     with waiting(progress, what):
         for name in names:

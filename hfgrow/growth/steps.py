@@ -21,9 +21,10 @@ from hfgrow.checkpoint.derived.grown import checked
 from hfgrow.checkpoint.derived.release import check_release
 from hfgrow.checkpoint.learned_maps import open_maps
 from hfgrow.checkpoint.strict import parse_yaml, read_bounded
-from hfgrow.errors import UsageError, command, printable
+from hfgrow.errors import GrowthError, UsageError, command, printable
 from hfgrow.growth.mergekit import OF_MERGEKIT, Passthrough, of_slices
 from hfgrow.growth.proven_growths import check_proven, with_suggestion
+from hfgrow.lineage.describe import describe_step
 from hfgrow.plan.operators import ALL_OPERATORS, MAX_STEPS, OPERATORS, apply
 from hfgrow.plan.operators.operator import Mark, Parameter, is_argument
 from hfgrow.plan.plan import GrowthPlan, GrowthStep, with_dtype
@@ -230,6 +231,23 @@ def check_steps(steps: Steps) -> None:
                 f"the growth step {printable(repr(step), 80)} is no name with arguments",
                 hint='steps=[("stack", {"g": 4})]; without arguments ("untie", {})',
             )
+
+
+def check_candidates(base: GrowthPlan, steps: Sequence[Step]) -> None:
+    """Make sure that a model can grow by each of several steps alone.
+
+    Raises:
+        UsageError: By one it cannot, or two are the same.
+    """
+    names = [describe_step(*step) for step in steps]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice} is named twice")
+    for step, name in zip(steps, names, strict=True):
+        try:
+            planned(base, [step])
+        except GrowthError as error:
+            raise UsageError(f"{name}: {error}", hint=error.hint) from error
 
 
 def planned(

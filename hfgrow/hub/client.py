@@ -5,8 +5,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import contextmanager, nullcontext
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hfgrow import __version__
@@ -138,6 +138,7 @@ class HubClient:
         repo_id: str = "",
         *,
         waits_s: Sequence[float] = QUESTION_WAITS_S,
+        is_question: bool = True,
     ) -> T:
         """Return what a repeatable request returns, with patience for a busy server.
 
@@ -149,14 +150,16 @@ class HubClient:
             call: Performs the request.
             repo_id: As in `translating`.
             waits_s: The pauses between the attempts, in seconds.
+            is_question: Whether what takes long has no answer yet; a transfer may be under way.
 
         Raises:
             GrowthError: As in `translating`.
         """
+        told = partial(_told_where_silent, what) if is_question else nullcontext
         with self.translating(what, repo_id):
             for i, wait_s in enumerate(waits_s):
                 try:
-                    with _told_where_silent(what):
+                    with told():
                         return call()
                 except Exception as error:
                     asked_s = failures.retry_after_s(error)
@@ -169,7 +172,7 @@ class HubClient:
                     cause = failures.http_status(error) or type(error).__name__
                 _log.warning("%s: %s; trying again in %g s", what, cause, pause_s)
                 time.sleep(pause_s)
-            with _told_where_silent(what):
+            with told():
                 return call()
 
 

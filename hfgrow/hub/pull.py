@@ -197,7 +197,13 @@ def _fetch(ref: ModelRef, client: HubClient, names: Sequence[str], progress: Pro
     if absent:
         arriving = Arriving(repo_folder(repo_id) / "blobs", total)
         with telling(progress, f"Downloading {ref.label}", arriving):
-            folder = client.ask(f"pulling {repo_id}", download, repo_id, waits_s=TRANSFER_WAITS_S)
+            folder = client.ask(
+                f"pulling {repo_id}",
+                download,
+                repo_id,
+                waits_s=TRANSFER_WAITS_S,
+                is_question=False,
+            )
     if absent := missing_from(folder, names):
         raise HubUnreachableError(
             f"pulling {repo_id}: {', '.join(absent)} did not arrive", hint="run it again"

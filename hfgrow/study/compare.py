@@ -26,7 +26,7 @@ from hfgrow.data.order import BlockOrder, check_sequence_length
 from hfgrow.data.sources import DEMO, VALIDATION, TextSource
 from hfgrow.data.text_tokenizer import open_tokenizer
 from hfgrow.data.views import TokenView
-from hfgrow.errors import GrowthError, ModelError, TrainingError, UsageError, argument, printable
+from hfgrow.errors import ModelError, TrainingError, UsageError, argument, printable
 from hfgrow.growth.loading import filled_config
 from hfgrow.growth.steps import Step, planned, suffix_of
 from hfgrow.hub.client import HubClient
@@ -175,25 +175,6 @@ def begun(out: Path) -> Iterator[None]:
         yield
 
 
-def check_steps(comparison: Comparison, steps: Sequence[Step]) -> None:
-    """Make sure that every candidate can grow and be trained, before any is.
-
-    Raises:
-        UsageError: One cannot, or two are the same.
-    """
-    names = [describe_step(*step) for step in steps]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(f"{twice} is named twice")
-    plan = read(LocalFolder(comparison.folder))
-    for step, name in zip(steps, names, strict=True):
-        try:
-            planned(plan, [step])
-        except GrowthError as error:
-            raise UsageError(f"{name}: {error}", hint=error.hint) from error
-        comparison.recipe(step)
-
-
 def probes(
     comparison: Comparison, steps: Sequence[Step], progress: Progress, *, keep: bool
 ) -> Iterator[Probe]:
@@ -203,6 +184,7 @@ def probes(
     measured; with `keep` that of the best so far stays, and in the end becomes `winner`.
 
     Raises:
+        UsageError: A candidate cannot be trained, before any is.
         GrowthError: A run ends in an error.
         StoppedError: A signal stopped one, and its checkpoint is saved.
     """

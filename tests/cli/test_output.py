@@ -71,3 +71,16 @@ def test_what_is_quiet_has_no_line(clock: list[float], capsys: pytest.CaptureFix
     clock[0] += 60
     bar.advance(500)
     assert capsys.readouterr().err == ""
+
+
+def test_on_a_terminal_a_line_takes_the_place_of_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "0")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    Console().say("comparing checksums of 7 files")
+    assert capsys.readouterr().err == "\r\x1b[Jcomparing checksums of 7 files\n"
+    monkeypatch.setenv("TERM", "dumb")
+    Console().say("Here: alice/base")
+    assert capsys.readouterr().err == "Here: alice/base\n"

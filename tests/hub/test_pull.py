@@ -64,6 +64,18 @@ def test_a_second_pull_downloads_nothing(hub: Hub) -> None:
     assert len(hub.log) == 1
 
 
+def test_a_download_that_takes_long_is_not_said_to_have_no_answer(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.seed("bob/base", BASE)
+    client = HubClient(ALICE, hub.url)
+    ref = resolve("bob/base", client)
+    hub.fault("/resolve/", delay_s=0.3)
+    monkeypatch.setattr("hfgrow.hub.client._SILENCE_S", 0.05)
+    pull(ref, client, Silent())
+    assert not [text for text in caplog.messages if "no answer yet" in text]
+
+
 def test_no_file_is_hashed_twice(hub: Hub) -> None:
     class Lines(Silent):
         def say(self, text: str) -> None:

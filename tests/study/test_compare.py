@@ -139,19 +139,19 @@ def test_a_comparison_that_another_process_writes_is_left_alone(tmp_path: Path) 
 
 
 def test_held_out_text_that_is_trained_on_is_told(place: Path) -> None:
-    """The note comes before the first growth, which here cannot be."""
-    words = ("--validation", "text.txt", "--ops", "stack", "--op", "solar --overlap 9")
-    found = call_hfgrow("compare", "base", *SETTINGS, *words, "--out", "shared", cwd=place)
+    """The note comes before the first growth, which this rate refuses."""
+    words = ("--validation", "text.txt", "--ops", "stack,interpolate", "--lr", "-1")
+    found = call_hfgrow("compare", "base", *SETTINGS[:-3], *words, "--out", "shared", cwd=place)
     assert found.returncode == 2
     assert "Note: " in found.stderr
     assert "text.txt" in found.stderr
 
 
 def test_a_text_that_is_read_many_times_is_told(place: Path) -> None:
-    """Before the first growth, which here cannot be."""
+    """Before the first growth, which this rate refuses."""
     (place / "short.txt").write_text(TEXT[:130])
-    settings = ("--validation", "text.txt", *SETTINGS[2:], "--out", "short")
-    words = ("--text", "short.txt", "--ops", "stack", "--op", "solar --overlap 9")
+    settings = ("--validation", "text.txt", *SETTINGS[2:-3], "--out", "short", "--lr", "-1")
+    words = ("--text", "short.txt", "--ops", "stack,interpolate")
     found = call_hfgrow("compare", "base", *words, *settings, cwd=place)
     assert found.returncode == 2
     assert "Note: short.txt is trained on 4 times over" in found.stderr
