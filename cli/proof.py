@@ -12,7 +12,7 @@ from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import count, size
 from hfgrow.errors import UsageError, command, printable
 from hfgrow.growth.models import files_of, local_folder, locate
-from hfgrow.growth.publish import card_of, record_training
+from hfgrow.growth.publish import card_of, check_sizes, record_training
 from hfgrow.growth.reproduce import reproduce as reproduce_model
 from hfgrow.growth.ungrow import ungrow as ungrow_model
 from hfgrow.growth.verify import Verified
@@ -334,6 +334,7 @@ def card(
         check_repo_id(repo)
     with translated(printable(folder, 200)):
         manifest = manifest_of(LocalFolder(folder))
+        check_sizes(folder, manifest)
         made = card_of(folder, manifest, repo)
         for name, text in made.items():
             replace_text(folder / name, text)

@@ -94,7 +94,7 @@ def publish(
         )
         read(LocalFolder(folder))
         check_generation(folder, progress)
-        _check_sizes(folder, manifest)
+        check_sizes(folder, manifest)
         return Pushed(
             f"{client.endpoint}/{target.repo_id}",
             "",
@@ -118,7 +118,12 @@ _NOT_COMPARED = (
 )
 
 
-def _check_sizes(folder: Path, manifest: Manifest) -> None:
+def check_sizes(folder: Path, manifest: Manifest) -> None:
+    """Refuse weights whose sizes alone say that they are not those of their lineage.
+
+    Raises:
+        ModelError: A file has another size than is recorded, or is missing.
+    """
     for name, file in manifest.files.items():
         if LocalFolder(folder).nbytes(name) != file.nbytes:
             raise _changed(folder, name, manifest)

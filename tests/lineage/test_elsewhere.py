@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from hfgrow.console import Silent
 from hfgrow.errors import ModelError
@@ -90,6 +91,21 @@ def test_a_lineage_says_that_it_compares_no_weights_and_verify_how_a_change_is_r
     refused = call_hfgrow("verify", grown)
     assert refused.returncode == 9
     assert "hfgrow card FOLDER --trained-elsewhere NOTE" in refused.stderr
+
+
+def test_weights_that_another_program_saved_get_no_card_of_the_growth_and_are_told_without_a_base(
+    trained_elsewhere: Path, base: Path
+) -> None:
+    weights = trained_elsewhere / "model.safetensors"
+    save_file(load_file(weights), weights, metadata={"format": "pt", "saved by": "another"})
+    base.rename(base.with_name("moved"))
+    for word, code in (("card", 3), ("verify", 9)):
+        refused = call_hfgrow(word, trained_elsewhere)
+        assert refused.returncode == code
+        assert "--trained-elsewhere NOTE" in refused.stderr
+    assert not (trained_elsewhere / "README.md").exists()
+    assert call_hfgrow("card", trained_elsewhere, "--trained-elsewhere", NOTE).returncode == 0
+    assert call_hfgrow("verify", trained_elsewhere).returncode == 0
 
 
 def test_a_training_elsewhere_is_told_wherever_the_model_is(
