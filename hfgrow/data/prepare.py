@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, repeat, zip_longest
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -283,13 +283,12 @@ def _as_named_before(
     identities: Sequence[dict[str, Any]], known: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return identities with the earlier names of files that have only been renamed since."""
-    found = []
-    for identity, before in zip_longest(identities, known[: len(identities)], fillvalue={}):
+    found = list(identities)
+    for i, (identity, before) in enumerate(zip(identities, known, strict=False)):
         files, old = identity.get("files", []), before.get("files", [])
-        if len(files) == len(old) and all(map(_is_renamed, files, old)):
-            names = ({**file, "name": one["name"]} for file, one in zip(files, old, strict=True))
-            identity = {**identity, "files": list(names)} if files else identity
-        found.append(dict(identity))
+        if files and len(files) == len(old) and all(map(_is_renamed, files, old)):
+            pairs = zip(files, old, strict=True)
+            found[i] = identity | {"files": [file | {"name": one["name"]} for file, one in pairs]}
     return found
 
 
