@@ -340,7 +340,8 @@ def card(
             replace_text(folder / name, text)
     shown = printable(folder, 200)
     rows = [("what", ", ".join(made)), ("where", shown)]
-    words = " ".join(shlex.quote(word) for word in filter(None, (shown, repo)))
+    target = repo or ("NAME" if manifest.trained_since else None)
+    words = " ".join(shlex.quote(word) for word in filter(None, (shown, target)))
     say_block(console, "Written anew", rows, f"hfgrow push {words}")
     console.result(str(folder / CARD), {"card": str(folder / CARD)})
 

@@ -66,7 +66,6 @@ def test_a_language_that_is_none_is_left_out_with_a_note(tmp_path: Path, given: 
         ("[MIT, mit]", "mit"),
         ("'mit, apache-2.0'", ["mit", "apache-2.0"]),
         ("Apache 2.0 or MIT", ["apache-2.0", "mit"]),
-        ("'Apache License, Version 2.0'", "apache-2.0"),
     ],
 )
 def test_a_licence_is_written_by_its_identifier(

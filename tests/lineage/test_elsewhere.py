@@ -158,6 +158,16 @@ def test_what_grows_from_it_keeps_the_whole_chain(trained_elsewhere: Path, tmp_p
     assert call_hfgrow("verify", tmp_path / "again").returncode == 0
 
 
+def test_a_model_trained_elsewhere_is_not_pushed_over_what_it_was_grown_as(
+    trained_elsewhere: Path,
+) -> None:
+    done = call_hfgrow("card", trained_elsewhere, "--trained-elsewhere", NOTE)
+    assert f"Next: hfgrow push {trained_elsewhere} NAME" in done.stderr
+    refused = call_hfgrow("push", trained_elsewhere, "--dry-run")
+    assert refused.returncode == 2
+    assert "has only the name of what was grown, grown" in refused.stderr
+
+
 def test_weights_that_changed_once_more_are_refused_again(trained_elsewhere: Path) -> None:
     assert call_hfgrow("card", trained_elsewhere, "--trained-elsewhere", NOTE).returncode == 0
     weights = trained_elsewhere / "model.safetensors"
