@@ -12,7 +12,7 @@ from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.console import count, size
 from hfgrow.errors import UsageError, command, printable
 from hfgrow.growth.models import files_of, local_folder, locate
-from hfgrow.growth.publish import card_of, record_training
+from hfgrow.growth.publish import card_of, check_sizes, record_training
 from hfgrow.growth.reproduce import reproduce as reproduce_model
 from hfgrow.growth.ungrow import ungrow as ungrow_model
 from hfgrow.growth.verify import Verified
@@ -339,12 +339,14 @@ def card(
         check_repo_id(repo)
     with translated(printable(folder, 200)):
         manifest = manifest_of(LocalFolder(folder))
+        check_sizes(folder, manifest)
         made = card_of(folder, manifest, repo)
         for name, text in made.items():
             replace_text(folder / name, text)
     shown = printable(folder, 200)
     rows = [("what", ", ".join(made)), ("where", shown)]
-    words = " ".join(shlex.quote(word) for word in filter(None, (shown, repo)))
+    target = repo or ("NAME" if manifest.trained_since else None)
+    words = " ".join(shlex.quote(word) for word in filter(None, (shown, target)))
     say_block(console, "Written anew", rows, f"hfgrow push {words}")
     console.result(str(folder / CARD), {"card": str(folder / CARD)})
 

@@ -66,6 +66,12 @@ def open_regular(path: Path) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
+        if path.is_symlink() and not path.exists():
+            raise ModelError(
+                f"{printable(path, 200)} is a symbolic link to "
+                f"{printable(os.path.realpath(path), 200)}, which is not there",
+                hint="bring the file back, or copy models with their files: cp -rL",
+            ) from error
         raise ModelError(f"cannot open {printable(path, 200)}: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -271,6 +277,8 @@ WEIGHTS_NAME = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REPO_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 REPO_NAME = re.compile(r"(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}", re.ASCII)
+# As mistral-common numbers its tokenizers of SentencePiece.
+_NUMBERED_TOKENIZER = re.compile(r"tokenizer\.(mm\.)?model\.v\d\w*", re.ASCII)
 # What learned growth made the tensors with; its name holds its hash.
 LEARNED_MAPS = re.compile(r"learned_maps-[0-9a-f]{32}\.safetensors")
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY.md")
@@ -319,6 +327,7 @@ def is_side_file(name: str) -> bool:
     """
     return (
         name in SIDE_FILES
+        or _NUMBERED_TOKENIZER.fullmatch(name) is not None
         or LEARNED_MAPS.fullmatch(name) is not None
         or _TEMPLATE_NAME.fullmatch(name) is not None
         or _is_licence_file(name)

@@ -178,6 +178,12 @@ def refuse_folder(files: Files) -> None:
         )
     if found := _told(files, inside, of_folder=files.folder):
         raise found
+    if kept := [name for name in names if _NO_WEIGHTS.fullmatch(name)]:
+        raise ModelError(
+            f"{files.label} holds what a trainer keeps beside the weights "
+            f"({printable(sorted(kept)[0])}), and no weights",
+            hint="give the folder that the trainer saved the model in",
+        )
 
 
 def _told(files: Files, names: Collection[str], *, of_folder: str) -> ModelError | None:
@@ -187,7 +193,7 @@ def _told(files: Files, names: Collection[str], *, of_folder: str) -> ModelError
         for name in weights:
             if kind.pattern.fullmatch(name):
                 return ModelError(
-                    f"{files.label} holds {kind.what} ({printable(name)}), no safetensors",
+                    f"{files.label} holds {kind.what} ({printable(name)}), no {SINGLE}",
                     hint=kind.remedy(folder, shlex.quote(printable(name, 200))),
                 )
     others = [name for name in weights if name.endswith(".safetensors")]

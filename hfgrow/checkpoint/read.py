@@ -278,9 +278,20 @@ def _check_tensors(
             raise ModelError(
                 f"{stored_in(tensors[name]).file}: {name} has shape {list(tensors[name].shape)}, "
                 f"but config.json demands {list(shape)}",
-                hint=next((note for note in notes if note.startswith("config.json leaves")), ""),
+                hint=_left_out(family, config, name, notes),
             )
     _refuse_odd(family, tensors, [name for name in tensors if name not in expected])
+
+
+def _left_out(family: Family, config: Mapping[str, Any], name: str, notes: Sequence[str]) -> str:
+    """Say which sizes config.json leaves to the class, where a tensor may have others."""
+    told = [note for note in notes if note.startswith("config.json leaves")]
+    if not told and ".self_attn." in name:
+        sizes = family.sizes(config)
+        keys = {"num_key_value_heads": sizes["kv_heads"], "head_dim": sizes["head_dim"]}
+        absent = [f"{key}, which is then {keys[key]}" for key in keys if config.get(key) is None]
+        told = [f"config.json leaves out {' and '.join(absent)}"] if absent else []
+    return next(iter(told), "")
 
 
 def _refuse_odd(family: Family, tensors: Mapping[str, TensorPlan], odd: Sequence[str]) -> None:

@@ -101,8 +101,8 @@ def is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-# Recipes and steps have a few levels; more than a typing error needs is neither.
-_MAX_DEPTH = 8
+# Recipes and steps have a few levels, those of mergekit up to twelve.
+_MAX_DEPTH = 12
 _INTEGER = "tag:yaml.org,2002:int"
 _MAX_DIGITS = 40
 

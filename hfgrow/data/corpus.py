@@ -8,7 +8,7 @@ from pathlib import Path
 from hfgrow.console import Progress
 from hfgrow.data.hashing import key
 from hfgrow.data.held_out import hold_out, overlaps
-from hfgrow.data.prepare import prepare
+from hfgrow.data.prepare import prepare, prepared_before
 from hfgrow.data.sources import TextSource
 from hfgrow.data.text_tokenizer import TextTokenizer
 from hfgrow.data.token_folder import INDEX, TokenFiles
@@ -78,8 +78,8 @@ def token_folders(
     """Return where the tokens of every source lie, which are prepared unless they do already.
 
     Tokens that lie there are read and compared with their hashes: those of the cache are prepared
-    again where they are damaged. `keep_commits` is that of `prepare`, the other arguments and the
-    errors those of `open_sources`.
+    again where they are damaged. With `keep_commits`, which is that of `prepare`, they are good
+    where text was moved or renamed; other arguments and errors are those of `open_sources`.
     """
     folders = []
     for source in sources:
@@ -88,10 +88,13 @@ def token_folders(
             files.check_tokenizer(tokenizer, vocab_size)
             files.verify(progress)
         else:
+            folder = cache / _folder_name(source, tokenizer)
+            if keep_commits and not folder.exists():
+                folder = prepared_before(source, tokenizer, cache) or folder
             files = prepare(
                 [source],
                 tokenizer,
-                cache / _folder_name(source, tokenizer),
+                folder,
                 vocab_size=vocab_size,
                 overwrite=True,
                 verify=True,

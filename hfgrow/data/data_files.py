@@ -226,6 +226,14 @@ def has_known_ending(path: Path) -> bool:
     return _kind_of_name(path) is not None
 
 
+def endings_of(name: str) -> tuple[str, ...]:
+    """Return the endings that say how a file is read, such as (.jsonl, .zst)."""
+    path = Path(name)
+    if compression := _compression(path):
+        return path.with_suffix("").suffix.lower(), compression
+    return (path.suffix.lower(),)
+
+
 def _compression(path: Path) -> str:
     suffix = path.suffix.lower()
     return suffix if suffix in COMPRESSIONS else ""

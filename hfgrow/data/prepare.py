@@ -26,6 +26,7 @@ from hfgrow.data.data_files import (
     DataFile,
     beside,
     end_of_text_in,
+    endings_of,
     failures,
     opened,
     parts_of,
@@ -108,6 +109,10 @@ def prepare(
     )
     wanted = fingerprint(tokenizer.identity, identities)
     if earlier is not None:
+        known = [source.identity for source in earlier.sources]
+        before = fingerprint(tokenizer.identity, _as_named_before(identities, known))
+        if before == earlier.fingerprint:
+            wanted = before
         if earlier.fingerprint == wanted:
             check_token(earlier.max_token, vocab_size, tokenizer)
             return TokenFiles(folder)
@@ -253,6 +258,46 @@ def _identities(
             progress.say(f"Note: the Hub does not answer; {source.label} is taken as prepared")
             found.append(before)
     return found
+
+
+def prepared_before(source: TextSource, tokenizer: TextTokenizer, cache: Path) -> Path | None:
+    """Return the folder of a cache with the tokens of a source, whatever its files are called.
+
+    Raises:
+        GrowthError: A file cannot be read.
+    """
+    paths = [] if source.path is None else sorted(cache.glob(f"*/{INDEX}"))
+    for folder in (path.parent for path in paths):
+        try:
+            index = read_index(folder)
+        except TrainingError:
+            continue
+        known = [one.identity for one in index.sources]
+        wanted = _as_named_before([identify(source, next(iter(known), {}))], known)
+        if fingerprint(tokenizer.identity, wanted) == index.fingerprint:
+            return folder
+    return None
+
+
+def _as_named_before(
+    identities: Sequence[dict[str, Any]], known: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return identities with the earlier names of files that have only been renamed since."""
+    found = list(identities)
+    for i, (identity, before) in enumerate(zip(identities, known, strict=False)):
+        files, old = identity.get("files", []), before.get("files", [])
+        if files and len(files) == len(old) and all(map(_is_renamed, files, old)):
+            pairs = zip(files, old, strict=True)
+            found[i] = identity | {"files": [file | {"name": one["name"]} for file, one in pairs]}
+    return found
+
+
+def _is_renamed(file: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Say whether two records are of one file: its bytes, and the ending that says how to read."""
+    keys = ("sha256", "nbytes")
+    return [file[key] for key in keys] == [before[key] for key in keys] and (
+        endings_of(file["name"]) == endings_of(before["name"])
+    )
 
 
 def identify(

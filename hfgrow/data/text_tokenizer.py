@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
 from hfgrow.errors import ModelError, foreign, printable
+from hfgrow.hub.cache import refuse_lack
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -69,6 +70,7 @@ def open_tokenizer(folder: Path) -> TextTokenizer:
     Raises:
         ModelError: There is none, it cannot be opened, transformers opens another than its
             tokenizer.json, or it names no token that parts documents.
+        HubUnreachableError: Offline, the cache has no more of the model.
     """
     from transformers import AutoTokenizer
 
@@ -76,6 +78,7 @@ def open_tokenizer(folder: Path) -> TextTokenizer:
     hint = "training needs tokenizer.json beside the weights, or tokenizer: FOLDER"
     if not any((folder / name).is_file() for name in _FILES):
         # transformers would ask the Hub for it, and wait.
+        refuse_lack(folder, "the tokenizer")
         raise ModelError(f"{shown} has no tokenizer", hint=hint)
     check_tokenizer_bounds(folder)
     auto_tokenizer: Any = AutoTokenizer

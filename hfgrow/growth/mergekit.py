@@ -17,9 +17,8 @@ from hfgrow.plan.depth import check_num_layers
 from hfgrow.plan.tensors import CONFIG_DTYPES
 
 Steps = list[tuple[str, dict[str, object]]]
-# Either key says that a file is a recipe of mergekit.
-OF_MERGEKIT = frozenset({"slices", "merge_method"})
 _READ = {"slices", "merge_method", "parameters", "out_dtype", "dtype"}
+_OF_MERGEKIT = {"slices", "merge_method", "experts"}
 _OF_SLICE, _OF_SOURCE = {"sources", "parameters"}, {"model", "layer_range", "parameters"}
 # Parts of names and what a tensor is multiplied by that has the first of them in its name.
 Factors = tuple[tuple[str, float], ...]
@@ -60,16 +59,18 @@ def of_slices(where: str, content: Mapping[str, Any]) -> Passthrough:
         UsageError: It is a merge of several models, or has parameters other than plain scales.
     """
     method = content.get("merge_method")
-    if method != "passthrough":
+    if method != "passthrough" or "slices" not in content:
+        told = f"merge_method {printable(method)}" if method else "no merge_method"
+        others = [key for key in ("models", "modules", "experts") if key in content]
+        without = "" if "slices" in content else ", of " + " and ".join(others or ["no slices"])
         raise UsageError(
-            f"{where} are a recipe of mergekit with merge_method {printable(method)}",
+            f"{where} are a recipe of mergekit with {told}{without}",
             hint="hfgrow reads passthrough: slices of one model, stacked",
         )
-    slices = content.get("slices")
+    slices = content["slices"]
     if not isinstance(slices, list) or not slices:
-        found = f"slices {printable(repr(slices), 80)}" if "slices" in content else "no slices"
         raise UsageError(
-            f"{where} have {found}; expected a list of them",
+            f"{where} have slices {printable(repr(slices), 80)}; expected a list of them",
             hint="such as: slices: [{sources: [{model: org/base, layer_range: [0, 12]}]}]",
         )
     parts, models = [], []
@@ -90,11 +91,6 @@ def of_slices(where: str, content: Mapping[str, Any]) -> Passthrough:
                 hint="slices of several models at once are merged, not grown",
             )
         told = f"{where}: slice {number}"
-        if adapter := _adapter(source.get("model")):
-            raise UsageError(
-                f"{told} is of a model with an adapter, {printable(adapter)}",
-                hint="merge the adapter into its base, grow what comes out, and leave it out here",
-            )
         if unknown := [*(entry.keys() - _OF_SLICE), *(source.keys() - _OF_SOURCE)]:
             raise UsageError(
                 f"{told} has the key {printable(unknown[0])}, which hfgrow does not read"
@@ -104,10 +100,16 @@ def of_slices(where: str, content: Mapping[str, Any]) -> Passthrough:
         layers += [(layer, factors) for layer in range(*bounds)]
         parts.append(f"[{bounds[0] + 1}:{bounds[1]}]")
         models.append(source.get("model"))
-    if any(model != models[0] for model in models):
+    names = list(dict.fromkeys(map(_name_of, models)))
+    if names[1:]:
         raise UsageError(
-            f"{where} take layers of {len(set(map(str, models)))} models",
+            f"{where} take layers of {len(names)} models, {names[0]} and {names[1]}",
             hint="hfgrow grows one model from its own layers",
+        )
+    if "+" in names[0]:
+        raise UsageError(
+            f"{where} put an adapter on the model, {names[0]}",
+            hint="merge the adapter into its base first, and grow what that makes",
         )
     dtype = content.get("out_dtype") or content.get("dtype")
     if dtype is not None and not (isinstance(dtype, str) and dtype in CONFIG_DTYPES):
@@ -124,11 +126,18 @@ def of_slices(where: str, content: Mapping[str, Any]) -> Passthrough:
     return Passthrough(steps, dtype, None, unread)
 
 
-def _adapter(model: object) -> object:
-    """Return the LoRA that mergekit would merge into a model first; nothing if there is none."""
-    if isinstance(model, Mapping):
-        return model.get("lora") or _adapter(model.get("model"))
-    return str(model).partition("+")[2]
+def is_recipe(content: Any) -> bool:
+    """Say whether a file was written for mergekit, whether it is a growth or not."""
+    return isinstance(content, dict) and not content.keys().isdisjoint(_OF_MERGEKIT)
+
+
+def _name_of(model: Any) -> str:
+    """Return a model as mergekit spells it: NAME, NAME@REVISION, NAME+ADAPTER."""
+    if not isinstance(model, dict):
+        return printable(model)
+    if "path" in model:
+        return "@".join(printable(model[key]) for key in ("path", "revision") if model.get(key))
+    return "+".join(_name_of(model[key]) for key in ("model", "lora") if model.get(key))
 
 
 def _factors(where: str, *scopes: Any) -> Factors:

@@ -58,7 +58,8 @@ def publish(
 
     Args:
         folder: A model grown or trained by hfgrow, not changed since.
-        repo: The target; None means a repository of the caller's named as the model.
+        repo: The target; None means a repository of the caller's named as the model, which one that
+            another program has trained since must not take.
         private: The visibility of a new repository; None means as private as its ancestors.
         exist_ok: Whether a repository that hfgrow did not make may be pushed to.
         create_pr: Whether to open a pull request instead.
@@ -66,10 +67,19 @@ def publish(
             a login or an answer the plan is made of what lies here.
 
     Raises:
+        UsageError: Another program trained the model since, and no target is named.
         ModelError: The folder was not made by hfgrow, or its weights were changed since.
         GrowthError: The Hub refuses, does not answer, or changed meanwhile.
     """
     manifest = manifest_of(LocalFolder(folder))
+    if repo is None and manifest.trained_since:
+        # By default it would go over what it was grown as, which may lie on the Hub under its name.
+        shown = printable(folder, 200)
+        raise UsageError(
+            f"{shown} was trained by another program since, and has only the name of what was "
+            f"grown, {printable(manifest.link.result.name)}",
+            hint=f"name the repository: {command(f'push {shlex.quote(shown)} NAME')}",
+        )
 
     def asked() -> PushTarget:
         base = manifest.link.base
@@ -94,7 +104,7 @@ def publish(
         )
         read(LocalFolder(folder))
         check_generation(folder, progress)
-        _check_sizes(folder, manifest)
+        check_sizes(folder, manifest)
         return Pushed(
             f"{client.endpoint}/{target.repo_id}",
             "",
@@ -118,7 +128,12 @@ _NOT_COMPARED = (
 )
 
 
-def _check_sizes(folder: Path, manifest: Manifest) -> None:
+def check_sizes(folder: Path, manifest: Manifest) -> None:
+    """Refuse weights whose sizes alone say that they are not those of their lineage.
+
+    Raises:
+        ModelError: A file has another size than is recorded, or is missing.
+    """
     for name, file in manifest.files.items():
         if LocalFolder(folder).nbytes(name) != file.nbytes:
             raise _changed(folder, name, manifest)

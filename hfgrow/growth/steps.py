@@ -22,7 +22,7 @@ from hfgrow.checkpoint.derived.release import check_release
 from hfgrow.checkpoint.learned_maps import open_maps
 from hfgrow.checkpoint.strict import parse_yaml, read_bounded
 from hfgrow.errors import GrowthError, UsageError, command, printable
-from hfgrow.growth.mergekit import OF_MERGEKIT, Passthrough, of_slices
+from hfgrow.growth.mergekit import Passthrough, is_recipe, of_slices
 from hfgrow.growth.proven_growths import check_proven, with_suggestion
 from hfgrow.lineage.describe import describe_step
 from hfgrow.plan.operators import ALL_OPERATORS, MAX_STEPS, OPERATORS, apply
@@ -66,7 +66,7 @@ def read_steps(path: Path | Traversable) -> StepsFile:
         content = parse_yaml(raw)
     except UsageError as error:
         raise UsageError(f"the steps {shown}: {error}", hint=error.hint) from error
-    if isinstance(content, dict) and content.keys() & OF_MERGEKIT:
+    if is_recipe(content):
         passthrough = of_slices(f"the steps {shown}", content)
         return StepsFile(passthrough.steps, passthrough)
     if not isinstance(content, list) or not content:

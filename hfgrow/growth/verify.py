@@ -325,7 +325,11 @@ def verify(
             raise UsageError("a trained model is compared with its record, not with a base or text")
         return _verify_trained(folder, manifest, progress)
     growth = manifest.growth
-    found = base_folder(folder, manifest, base, client, progress)
+    try:
+        found = base_folder(folder, manifest, base, client, progress)
+    except ModelError:
+        _check_sizes(folder, manifest)
+        raise
     plan = replay(read(LocalFolder(found), progress), growth, folder)
     require_for(plan)
     with counting(progress, "Comparing bytes", plan.nbytes) as advance:
@@ -342,6 +346,19 @@ def verify(
         return Verified(manifest, provenance)
     num_tensors, measured = compare_in_transformers(found, folder, plan, progress, text=text)
     return Verified(manifest, provenance, num_tensors, measured)
+
+
+def _check_sizes(folder: Path, manifest: Manifest) -> None:
+    """Find without the base what sizes tell: another program saved the weights since."""
+    for name, file in manifest.files.items():
+        nbytes = LocalFolder(folder).nbytes(name)
+        if nbytes != file.nbytes:
+            raise VerificationError(
+                f"{printable(name)} has {nbytes} bytes, its growth recorded {file.nbytes}",
+                hint="it was saved again since: "
+                + command("card FOLDER", trained_elsewhere="NOTE")
+                + " records a training by another program",
+            )
 
 
 def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Verified:

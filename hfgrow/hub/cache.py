@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfgrow.checkpoint.files import TEMPLATES, is_file_of_a_model
-from hfgrow.errors import HubUnreachableError, argument
+from hfgrow.errors import HubUnreachableError, argument, printable
 from hfgrow.hub.listing import RemoteFile, is_sha
 
 if TYPE_CHECKING:
@@ -67,6 +67,24 @@ def cached_snapshot(ref: "ModelRef") -> Path | None:
 def missing_from(folder: Path, names: Sequence[str]) -> list[str]:
     """Return which of these files a snapshot does not hold."""
     return [name for name in names if not (folder / name).is_file()]
+
+
+def refuse_lack(folder: Path, what: str) -> None:
+    """Refuse a snapshot that lacks something which the Hub has perhaps, and cannot be asked for.
+
+    Raises:
+        HubUnreachableError: The folder is of the cache, and offline mode is on.
+    """
+    from huggingface_hub import constants, is_offline_mode
+
+    repo = folder.absolute().parent.parent
+    if is_offline_mode() and repo.parent == Path(constants.HF_HUB_CACHE).absolute():
+        repo_id = repo.name.removeprefix("models--").replace("--", "/")
+        raise HubUnreachableError(
+            f"{printable(what)} of {printable(repo_id)} is not in the cache, and offline mode is "
+            "on",
+            hint="unset HF_HUB_OFFLINE",
+        )
 
 
 def forget(path: Path) -> None:

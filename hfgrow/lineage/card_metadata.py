@@ -60,6 +60,7 @@ _TWO_LETTERS = """
     pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti
     tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
 """
+_BETWEEN = re.compile(r"\s*[,/]\s*|\s+(?:and|or)\s+", re.IGNORECASE)
 _CODES = frozenset(_TWO_LETTERS.split())
 _SPECIAL = frozenset({"code", "multilingual"})
 _LANGUAGE_OF = {
@@ -159,7 +160,9 @@ def _fit_licence(metadata: Mapping[str, Any], notes: list[str]) -> dict[str, Any
     given = metadata.get("license")
     if given is None:
         return {}
-    names = given if isinstance(given, list) else [given]
+    names = [
+        part for name in ([given] if isinstance(given, str) else given) for part in _parts(name)
+    ]
     known = [_identifier_of(name) for name in names]
     if all(known):
         listed = list(dict.fromkeys(known))
@@ -168,6 +171,12 @@ def _fit_licence(metadata: Mapping[str, Any], notes: list[str]) -> dict[str, Any
     name = re.sub(r"[^a-z0-9.+]+", "-", "-and-".join(names).lower()).strip("-")[:64]
     notes.append(f"the Hub knows no licence {shown}: written as other, with that name")
     return {"license": "other", "license_name": metadata.get("license_name", name)}
+
+
+def _parts(licences: str) -> list[str]:
+    """Return the licences that a text names, one after the other, where the Hub knows them all."""
+    parts = [licences] if _identifier_of(licences) else _BETWEEN.split(licences)
+    return parts if all(map(_identifier_of, parts)) else [licences]
 
 
 def _identifier_of(licence: str) -> str | None:

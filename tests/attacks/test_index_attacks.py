@@ -214,7 +214,7 @@ def test_deeply_nested_json_is_refused(folder: Path, name: str) -> None:
 def test_other_weight_formats_are_named_with_a_way_out(base: Path, name: str, what: str) -> None:
     (base / "model.safetensors").unlink()
     (base / name).write_bytes(b"x")
-    check_refused(base, name, what, "no safetensors")
+    check_refused(base, name, what, "no model.safetensors")
 
 
 @pytest.mark.case("B13")

@@ -1,5 +1,6 @@
 """The strict reader on good checkpoints: what the plan says is what lies there."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -122,9 +123,34 @@ def test_a_size_that_was_left_out_and_is_not_the_default_is_told(base: Path) -> 
     assert "leaves out vocab_size 32000" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("model_type", "key", "said"),
+    [
+        ("llama", "num_key_value_heads", "leaves out num_key_value_heads, which is then 4"),
+        ("qwen3", "head_dim", "leaves out head_dim, which is then 128"),
+    ],
+)
+def test_heads_that_config_json_leaves_out_are_told_where_a_tensor_has_others(
+    tmp_path: Path, model_type: str, key: str, said: str
+) -> None:
+    folder = write_checkpoint(tmp_path / "base", model_type)
+    edit_json(folder / "config.json", **{key: ...})
+    with pytest.raises(ModelError, match=r"but config\.json demands") as caught:
+        read(LocalFolder(folder))
+    assert said in caught.value.hint
+
+
 def test_a_folder_may_itself_be_a_link(base: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(base)
     assert len(read(LocalFolder(tmp_path / "link")).tensors) > 9
+
+
+def test_a_link_to_weights_that_are_gone_says_where_it_leads(base: Path) -> None:
+    (base / "model.safetensors").rename(base / "taken.away")
+    (base / "model.safetensors").symlink_to("/gone/model.safetensors")
+    said = "model.safetensors is a symbolic link to /gone/model.safetensors, which is not there"
+    with pytest.raises(ModelError, match=re.escape(said)):
+        read(LocalFolder(base))
 
 
 def test_a_shard_may_be_a_link_inside_the_folder(base: Path) -> None:

@@ -219,6 +219,7 @@ def test_everything_that_a_model_needs_travels_with_it(base: Path, tmp_path: Pat
         "spiece.model",
         "tekken.json",
         "tokenizer.model",
+        "tokenizer.model.v3",
         "vocab.txt",
     }
     (base / "additional_chat_templates").mkdir()

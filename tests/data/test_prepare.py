@@ -67,6 +67,25 @@ def test_what_was_prepared_is_used_again(tmp_path: Path, encoder: TextTokenizer)
     assert (tmp_path / "out" / "index.json").stat().st_mtime_ns == before.st_mtime_ns
 
 
+def test_a_file_that_was_renamed_is_the_text_that_was_prepared(
+    tmp_path: Path, encoder: TextTokenizer
+) -> None:
+    path = write_stories(tmp_path / "a.txt", 3)
+    prepared(path, tmp_path / "out", encoder)
+    index = (tmp_path / "out" / "index.json").read_bytes()
+    prepared(path.rename(tmp_path / "b.txt"), tmp_path / "out", encoder)
+    assert (tmp_path / "out" / "index.json").read_bytes() == index
+
+
+def test_the_same_bytes_read_in_another_way_are_other_text(
+    tmp_path: Path, encoder: TextTokenizer
+) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"text": "a cat sat"}])
+    prepared(path, tmp_path / "out", encoder)
+    with pytest.raises(TrainingError, match="holds the tokens of other text"):
+        prepared(path.rename(tmp_path / "a.txt"), tmp_path / "out", encoder)
+
+
 def test_other_text_is_refused_or_replaced_as_asked(tmp_path: Path, encoder: TextTokenizer) -> None:
     path = write_stories(tmp_path / "a.txt", 3)
     prepared(path, tmp_path / "out", encoder)

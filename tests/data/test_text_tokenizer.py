@@ -9,7 +9,7 @@ import pytest
 from hfgrow.data.prepare import prepare
 from hfgrow.data.sources import TextSource
 from hfgrow.data.text_tokenizer import TextTokenizer, open_tokenizer
-from hfgrow.errors import ModelError, TrainingError
+from hfgrow.errors import HubUnreachableError, ModelError, TrainingError
 from tests.checkpoints import write_tokenizer
 from tests.data.corpora import DEMO, VOCAB_SIZE, prepared, write_stories
 
@@ -40,6 +40,18 @@ def test_a_tokenizer_that_parts_no_documents_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(ModelError, match="has no tokenizer"):
         open_tokenizer(tmp_path / "none")
+
+
+def test_a_tokenizer_that_only_the_cache_lacks_is_not_said_to_be_missing_in_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = tmp_path / "models--bob--my-model" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    said = "^the tokenizer of bob/my-model is not in the cache, and offline mode is on$"
+    with pytest.raises(HubUnreachableError, match=said):
+        open_tokenizer(snapshot)
 
 
 def test_a_folder_that_transformers_opens_with_another_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -40,10 +40,27 @@ def test_slices_of_mergekit_are_the_partial_stack_that_they_are(tmp_path: Path) 
         ("[2, 6]", "[6, 2]", "slice 2 is not one source"),
         ("[2, 6]", "[2.0, 6]", "slice 2 is not one source"),
         ("[2, 6]", "[2, 6], parameters: {scale: [0, 1]}", "slice 2 has parameters"),
-        ("org/base, layer_range: [2", "org/other, layer_range: [2", "layers of 2 models"),
+        (
+            "org/base, layer_range: [2",
+            "org/other, layer_range: [2",
+            "layers of 2 models, org/base and org/other",
+        ),
+        (
+            "{model: org/base, layer_range: [2",
+            "{model: {model: {path: org/base, revision: v2}}, layer_range: [2",
+            "layers of 2 models, org/base and org/base@v2",
+        ),
+        ("org/base", "org/base+org/lora", r"put an adapter on the model, org/base\+org/lora"),
+        ("org/base", "{model: org/base, lora: org/lora}", r"the model, org/base\+org/lora"),
+        (
+            "org/base",
+            "{model: {path: org/base}, lora: {path: org/lora}}",
+            r"the model, org/base\+org/lora",
+        ),
+        ("slices:", "models: [{model: a/b}]\nrest:", "merge_method passthrough, of models"),
+        ("slices:", "modules: {default: {}}\nrest:", "merge_method passthrough, of modules"),
         ("slices:", "slices: 3\nrest:", "have slices 3; expected a list of them"),
         ("slices:", "slices: {a: 1}\nrest:", "have slices {'a': 1}; expected a list of them"),
-        ("slices:", "models:", "have no slices; expected a list of them"),
         ("slices:", "slices: []\nrest:", r"have slices \[\]; expected a list of them"),
         ("[2, 6]", "[2, 900000000000]", "the target has 900000000002 layers, more than"),
         ("dtype: bfloat16", "dtype: fp8", "have dtype fp8"),
@@ -73,25 +90,26 @@ def test_a_merge_that_is_no_growth_is_refused(
         read_steps(tmp_path / "mk.yaml")
 
 
-@pytest.mark.parametrize("key", ["models", "slices"])
-def test_a_merge_of_models_is_refused_by_its_method(tmp_path: Path, key: str) -> None:
-    (tmp_path / "mk.yaml").write_text(f"{key}: [{{model: org/a}}]\nmerge_method: ties\n")
-    with pytest.raises(UsageError, match=r"are a recipe of mergekit with merge_method ties$"):
-        read_steps(tmp_path / "mk.yaml")
-
-
 @pytest.mark.parametrize(
-    "model",
+    ("content", "said"),
     [
-        "org/base+org/lora",
-        "{path: org/base, lora: org/lora}",
-        "{model: {path: org/base}, lora: {path: org/lora}}",
+        ("models: [{model: a/b}, {model: c/d}]\nmerge_method: linear", "linear, of models"),
+        ("models: [{model: a/b}]\nmerge_method: task_arithmetic", "task_arithmetic, of models"),
+        ("base_model: a/b\nexperts: [{source_model: a/b}]", "no merge_method, of experts"),
     ],
 )
-def test_a_model_with_an_adapter_is_refused(tmp_path: Path, model: str) -> None:
-    (tmp_path / "mk.yaml").write_text(SLICES.replace("org/base", model))
-    with pytest.raises(UsageError, match=r"slice 1 is of a model with an adapter, .*org/lora"):
-        read_steps(tmp_path / "mk.yaml")
+def test_a_merge_without_slices_is_refused_by_its_method(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    with pytest.raises(UsageError, match=f"are a recipe of mergekit with .*{said}$"):
+        read_steps(written(tmp_path, content))
+
+
+def test_a_gradient_of_scales_is_refused_as_a_parameter(tmp_path: Path) -> None:
+    """It is the deepest that a recipe of mergekit in YAML goes: a list in the value of a filter."""
+    recipe = expansion((0, 2), 1, scale="[{filter: o_proj, value: [0, 0.5]}, {value: 1}]")
+    with pytest.raises(UsageError, match="slice 2 has parameters that hfgrow does not read"):
+        read_steps(written(tmp_path, recipe))
 
 
 def expansion(*slices: tuple[int, int] | int, scale: str = "") -> str:

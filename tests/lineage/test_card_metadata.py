@@ -64,6 +64,8 @@ def test_a_language_that_is_none_is_left_out_with_a_note(tmp_path: Path, given: 
         ("[apache-2.0, mit]", ["apache-2.0", "mit"]),
         ("[mit]", "mit"),
         ("[MIT, mit]", "mit"),
+        ("'mit, apache-2.0'", ["mit", "apache-2.0"]),
+        ("Apache 2.0 or MIT", ["apache-2.0", "mit"]),
     ],
 )
 def test_a_licence_is_written_by_its_identifier(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from hfgrow.console import Silent
 from hfgrow.errors import ModelError
@@ -92,6 +93,21 @@ def test_a_lineage_says_that_it_compares_no_weights_and_verify_how_a_change_is_r
     assert "hfgrow card FOLDER --trained-elsewhere NOTE" in refused.stderr
 
 
+def test_weights_that_another_program_saved_get_no_card_of_the_growth_and_are_told_without_a_base(
+    trained_elsewhere: Path, base: Path
+) -> None:
+    weights = trained_elsewhere / "model.safetensors"
+    save_file(load_file(weights), weights, metadata={"format": "pt", "saved by": "another"})
+    base.rename(base.with_name("moved"))
+    for word, code in (("card", 3), ("verify", 9)):
+        refused = call_hfgrow(word, trained_elsewhere)
+        assert refused.returncode == code
+        assert "--trained-elsewhere NOTE" in refused.stderr
+    assert not (trained_elsewhere / "README.md").exists()
+    assert call_hfgrow("card", trained_elsewhere, "--trained-elsewhere", NOTE).returncode == 0
+    assert call_hfgrow("verify", trained_elsewhere).returncode == 0
+
+
 def test_a_training_elsewhere_is_told_wherever_the_model_is(
     trained_elsewhere: Path, tmp_path: Path
 ) -> None:
@@ -140,6 +156,16 @@ def test_what_grows_from_it_keeps_the_whole_chain(trained_elsewhere: Path, tmp_p
     assert f"Another program trained what it grew from, as its user says: {plain(NOTE)}." in card
     assert "recorded after that training" not in card
     assert call_hfgrow("verify", tmp_path / "again").returncode == 0
+
+
+def test_a_model_trained_elsewhere_is_not_pushed_over_what_it_was_grown_as(
+    trained_elsewhere: Path,
+) -> None:
+    done = call_hfgrow("card", trained_elsewhere, "--trained-elsewhere", NOTE)
+    assert f"Next: hfgrow push {trained_elsewhere} NAME" in done.stderr
+    refused = call_hfgrow("push", trained_elsewhere, "--dry-run")
+    assert refused.returncode == 2
+    assert "has only the name of what was grown, grown" in refused.stderr
 
 
 def test_weights_that_changed_once_more_are_refused_again(trained_elsewhere: Path) -> None:

@@ -311,10 +311,14 @@ def test_base_and_text_may_lie_elsewhere_as_long_as_their_bytes_are_the_same(
     runs.stop_after(monkeypatch, recipe, 3)
     before, moved = runs.losses(recipe)[:2], tmp_path / "moved"
     moved.mkdir()
-    for path in (small, tmp_path / "text.txt"):
-        path.rename(moved / path.name)
-    data = runs.recipe(moved)["data"]
-    runs.carry(recipe | {"base": str(moved / "base"), "data": data}, resume=True)
+    small.rename(moved / "model")
+    (tmp_path / "text.txt").rename(moved / "mine.txt")
+    source, data = str(moved / "mine.txt"), recipe["data"]
+    data = {
+        key: [part | {"path": source} for part in value] if isinstance(value, list) else value
+        for key, value in data.items()
+    }
+    runs.carry(recipe | {"base": str(moved / "model"), "data": data}, resume=True)
     assert (runs.losses(recipe)[:2], len(runs.losses(recipe))) == (before, 12)
 
 
