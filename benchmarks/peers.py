@@ -29,6 +29,26 @@ grown.load_state_dict(tensors, assign=True)
 grown.save_pretrained(out)
 """
 
+# What a plain stack would take if it recorded the sha256 of its output: no command does without a
+# proof or a push.
+_WITH_SHA256 = """
+import sys
+from pathlib import Path
+
+from hfgrow.checkpoint.files import LocalFolder
+from hfgrow.checkpoint.layout import lay_out
+from hfgrow.checkpoint.read import read
+from hfgrow.checkpoint.staging import staged
+from hfgrow.checkpoint.write import write
+from hfgrow.growth.steps import planned
+
+base, out, g = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+plan = planned(read(LocalFolder(base)), [("stack", {"g": g})])
+with staged(out) as staging:
+    written = write(plan, lay_out(plan), staging, hashes=True)
+print(*written.sha256.values())
+"""
+
 # Two things of ml-hypercloning have gone from under it: a package that only its OLMo cloner
 # needs, and the numbers of heads that LlamaAttention once had.
 _ML_HYPERCLONING = """
@@ -76,6 +96,11 @@ def cp(folder: Path, out: Path, *options: str) -> list[str]:
 def hfgrow(program: str, base: Path, out: Path, g: int, *options: str) -> list[str]:
     """Stack with hfgrow; it syncs its output itself."""
     return [program, "stack", str(base), "--g", str(g), "--out", str(out), "-q", *options]
+
+
+def with_sha256(base: Path, out: Path, g: int) -> list[str]:
+    """Stack by the writer of hfgrow alone, which hashes what it writes."""
+    return [sys.executable, "-P", "-c", _WITH_SHA256, str(base), str(out), str(g)]
 
 
 def widen(program: str, operator: str, base: Path, out: Path, g: int) -> list[str]:

@@ -306,6 +306,9 @@ def _cost_lines(growth: Growth) -> list[str]:
     lines = [f"memory          about {size(cost.nbytes)} for whole matrices"] if cost.nbytes else []
     if any(isinstance(tensor.recipe, Learned) for tensor in growth.plan.tensors.values()):
         lines.append(f"to learn        {size(growth.base.nbytes)} of memory hold the base")
+    if growth.plan.derived is not None:
+        whole = size(growth.plan.nbytes)
+        lines.append(f"to verify       the grown model is loaded whole: {whole} of memory at least")
     if cost.num_alignments:
         lines.append(
             f"alignments      {cost.num_alignments} transport plans: about "

@@ -13,9 +13,8 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.tokenizer import check_tokenizer_bounds
 from hfgrow.console import Progress, counting
 from hfgrow.errors import GrowthError, ModelError, VerificationError, foreign, printable
-from hfgrow.growth.forward import ModelRole, logits_of
+from hfgrow.growth.forward import ModelRole, as_stored, logits_of
 from hfgrow.growth.loading import silence_transformers, skeleton, transformers_config
-from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.promise import Measured, coarser
 
 # What this module imports, for those who ask before they call.
@@ -36,7 +35,7 @@ def measure(base: Path, grown: Path, progress: Progress, text: str | None = None
     """Run base and grown model over the same tokens and compare.
 
     Both compute on the CPU in the dtype they are stored in, one after the other, with the weights
-    of one module in memory, or all of a mixture of experts or a derived family; the base in the
+    of one module in memory, or all of a derived family; the base in the
     dtype of the grown model where that is finer, or its own rounding would be measured. A base
     without a tokenizer that works is measured on pseudo-random tokens.
 
@@ -249,7 +248,7 @@ def check_transformers_view(folder: Path, base: Path | None = None) -> int:
         raise
     # Tied parameters are one tensor under several names; any one of them has to be stored.
     shared: dict[int, list[str]] = {}
-    parameters = _as_stored(model)
+    parameters = as_stored(model, dict(model.named_parameters(remove_duplicate=False)))
     for name, parameter in parameters.items():
         shared.setdefault(id(parameter), []).append(name)
     shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
@@ -265,17 +264,6 @@ def check_transformers_view(folder: Path, base: Path | None = None) -> int:
             listed = ", ".join(printable(name) for name in sorted(names)[:3])
             raise VerificationError(f"transformers {fault} {len(names)} tensors: {listed}")
     return len(stored)
-
-
-def _as_stored(model: Any) -> dict[str, Any]:
-    """Return the parameters of a model by the names of files, where experts lie one by one."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    if not FAMILIES[model.config.model_type].has_experts:
-        return parameters
-    from transformers.core_model_loading import revert_weight_conversion
-
-    stored: dict[str, Any] = revert_weight_conversion(model, parameters)
-    return stored
 
 
 def _built(folder: Path) -> Any:

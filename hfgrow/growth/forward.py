@@ -2,8 +2,9 @@
 
 The model and what is missing of it are transformers' word, accelerate's hooks bring each module its
 weights and drop them behind it, and the safetensors library reads them; no file is mapped. The
-numbers are those of a loaded model to the last bit, in the memory of a module. Mixtures of experts
-and derived families are loaded whole, and mapped where memory does not hold them three times.
+numbers are those of a loaded model to the last bit, in the memory of a module, which may be all the
+experts of a layer. Derived families are loaded whole, and mapped where memory does not hold them
+three times.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,9 +12,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from hfgrow.checkpoint.compute.state_dict import torch_dtype
 from hfgrow.checkpoint.files import GENERATION
 from hfgrow.errors import GrowthError, foreign, printable
 from hfgrow.growth.loading import (
@@ -72,7 +75,7 @@ def logits_of(
         ExitStack() as files,
         torch.inference_mode(),
     ):
-        if not _has_experts(plan):
+        if plan.derived is None:
             _read_from(_Weights(plan, model, files), model)
         logits = model(tokens, use_cache=False).logits[0]
     if not logits.isfinite().all():
@@ -82,11 +85,6 @@ def logits_of(
             "config.json cannot be",
         )
     return logits, str(model.dtype).removeprefix("torch.")
-
-
-def _has_experts(plan: GrowthPlan) -> bool:
-    """Say whether transformers makes one tensor of many of a file, and so reads a model whole."""
-    return plan.derived is not None or FAMILIES[plan.family].has_experts
 
 
 def _loaded(plan: GrowthPlan, role: ModelRole, at_least: str | None, wanted: str | None) -> Any:
@@ -103,15 +101,15 @@ def _loaded(plan: GrowthPlan, role: ModelRole, at_least: str | None, wanted: str
         stored = str(config.dtype or CONFIG_NAMES[first.dtype]).removeprefix("torch.")
         is_finer = at_least is not None and coarser(stored, at_least) != at_least
         dtype = getattr(torch, wanted or (at_least if is_finer and at_least else stored))
-        if _has_experts(plan):
+        if plan.derived is not None:
             own = {} if at_least is None else {"generation_config": any_generation()}
             own |= _unmapped(plan)
             model, info = loaded_model(folder, config, dtype=dtype, output_loading_info=True, **own)
-            # One after the other: all at once want rows of 16 bytes, and no float64.
-            if plan.derived is None:
-                model.set_experts_implementation("eager")
         else:
             model, info = _without_weights(plan, config, dtype)
+            if FAMILIES[plan.family].has_experts:
+                # One after the other: all at once want rows of 16 bytes, and no float64.
+                model.set_experts_implementation("eager")
         # How a base generates is not asked; what is grown from it must load as it is.
         if at_least is None and (folder / GENERATION).is_file():
             any_generation.from_pretrained(folder, local_files_only=True)
@@ -139,20 +137,57 @@ def _unmapped(plan: GrowthPlan) -> dict[str, bool]:
     return {"disable_mmap": True} if known and fits else {}
 
 
-def _without_weights(plan: GrowthPlan, config: Any, dtype: Any) -> Any:
+def _without_weights(plan: GrowthPlan, config: Any, dtype: Any) -> tuple[Any, dict[str, Any]]:
     import torch
 
+    built = skeleton(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in plan.tensors.items()}
+    if FAMILIES[plan.family].has_experts:
+        # Experts as a file has them would be put together, in the memory of all of them.
+        built.tie_weights()
+        info = _other_than(as_stored(built, dict(built.named_parameters())), shapes)
+        shapes = {name: tuple(each.shape) for name, each in built.named_parameters()}
+    else:
+        info = {}
     # One number stands for all of a tensor. Of the files, transformers would map all that it
     # touches, and whoever truncates a mapped file ends the process.
     number = torch.zeros((), dtype=dtype)
-    return type(skeleton(config)).from_pretrained(
+    model, found = type(built).from_pretrained(
         None,
         config=config,
-        state_dict={name: number.expand(each.shape) for name, each in plan.tensors.items()},
+        state_dict={name: number.expand(shape) for name, shape in shapes.items()},
         dtype=dtype,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
+    return model, info or found
+
+
+def _other_than(
+    expected: Mapping[str, Any], stored: Mapping[str, tuple[int, ...]]
+) -> dict[str, list[str]]:
+    """Return what transformers says of tensors that a model lacks, or does not expect so."""
+    both = expected.keys() & stored.keys()
+    return {
+        "missing_keys": [*(expected.keys() - both)],
+        "unexpected_keys": [*(stored.keys() - both)],
+        "mismatched_keys": [name for name in both if tuple(expected[name].shape) != stored[name]],
+    }
+
+
+def as_stored(model: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    """Return tensors of a model by the names of files, where experts lie one by one.
+
+    Args:
+        model: A model of a family that has a table.
+        tensors: Parameters by name, or what stands for them in all but the last axis.
+    """
+    if not FAMILIES[model.config.model_type].has_experts:
+        return tensors
+    from transformers.core_model_loading import revert_weight_conversion
+
+    stored: dict[str, Any] = revert_weight_conversion(model, tensors)
+    return stored
 
 
 def _name_of(key: Any) -> str:
@@ -176,21 +211,45 @@ class _Weights(Mapping[str, Any]):
     def __init__(self, plan: GrowthPlan, model: Any, files: ExitStack) -> None:
         self._folder = Path(plan.folder)
         self._tensors = plan.tensors
+        # What takes its parameters apart; a model that was given them whole would not.
+        self._built = skeleton(model.config)
         self._files = files
         self._opened: dict[str, Any] = {}
         # Tied parameters are one tensor under several names; one of them is stored.
         parameters = list(model.named_parameters(remove_duplicate=False))
         stored = {id(each): name for name, each in parameters if name in plan.tensors}
-        self._names = {name: stored[id(each)] for name, each in parameters}
+        self._names = {name: stored.get(id(each), name) for name, each in parameters}
+        self._shapes = {name: tuple(each.shape) for name, each in parameters}
 
     def __getitem__(self, name: str) -> Any:
+        name = self._names[name]
+        return self._read(name) if name in self._tensors else self._put_together(name)
+
+    def _read(self, name: str) -> Any:
         from safetensors import safe_open
 
-        stored = stored_in(self._tensors[self._names[name]])
+        stored = stored_in(self._tensors[name])
         if stored.file not in self._opened:
             opened = safe_open(self._folder / stored.file, framework="pt", backend="pread")
             self._opened[stored.file] = self._files.enter_context(opened)
         return self._opened[stored.file].get_tensor(stored.name)
+
+    def _put_together(self, name: str) -> Any:
+        """Return a parameter whose rows are those of several tensors of the file."""
+        import torch
+
+        *outer, num_columns = self._shapes[name]
+        # Numbered rows, taken apart as transformers takes parameters apart, say where each goes.
+        numbered = torch.arange(prod(outer)).view(*outer, 1)
+        parts = as_stored(self._built, {name: numbered})
+        dtype = torch_dtype(self._tensors[next(iter(parts))].dtype)
+        whole = torch.empty(prod(outer), num_columns, dtype=dtype)
+        # torch would wake all cores for each of them.
+        into = whole.view(torch.uint8).numpy()
+        for stored, rows in parts.items():
+            found = self._read(stored).view(-1, num_columns)
+            into[rows.flatten().numpy()] = found.view(torch.uint8).numpy()
+        return whole.view(*outer, num_columns)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -1,7 +1,7 @@
 """Push a grown or trained model: the files that hfgrow wrote, as it wrote them, and no others."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,8 +190,7 @@ def record_training(folder: Path, note: str, progress: Progress) -> bool:
             f"{printable(folder, 200)} has other sizes than the model whose {MANIFEST} lies in it",
             hint=f"copy {MANIFEST} of the model that it was trained from",
         )
-    files = {name: WeightFile(file.nbytes) for name, file in plan.files.items()}
-    found = hashed(folder, files, progress)
+    found = hashed(folder, plan.files, progress)
     if describes(manifest, found) and (
         all(file.sha256 for file in manifest.files.values())
         or _is_what_was_grown(folder, manifest, progress)
@@ -321,14 +320,12 @@ def describes(manifest: Manifest, files: Mapping[str, WeightFile]) -> bool:
     return known.keys() == files.keys() and all(is_same(known[n], files[n]) for n in files)
 
 
-def hashed(
-    folder: Path, files: Mapping[str, WeightFile], progress: Progress
-) -> dict[str, WeightFile]:
+def hashed(folder: Path, files: Iterable[str], progress: Progress) -> dict[str, WeightFile]:
     """Return the records of weight files as they lie in a folder now."""
     found = {}
     for name in files:
         nbytes = LocalFolder(folder).nbytes(name)
-        with counting(progress, f"Hashing {name}", nbytes) as advance:
+        with counting(progress, f"Hashing {printable(name)}", nbytes) as advance:
             found[name] = WeightFile(nbytes, hash_file(folder / name, advance=advance))
     return found
 

@@ -4,8 +4,9 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Lock
 
 from hfgrow.checkpoint.files import (
     CARD,
@@ -225,15 +226,27 @@ def _check_room(needed_nbytes: int, folder: Path) -> None:
 
 def _compare(folder: Path, expected: dict[str, RemoteFile], label: str, progress: Progress) -> None:
     total = sum(file.nbytes for file in expected.values())
+    counted, is_over = Lock(), Event()
     with (
         counting(progress, f"Comparing checksums of {label}", total) as advance,
         ThreadPoolExecutor(_NUM_THREADS) as pool,
     ):
 
-        def compared(name: str) -> bool:
-            return is_same(folder / name, expected[name], advance=advance)
+        def count(nbytes: int) -> None:
+            if is_over.is_set():
+                raise CancelledError
+            # A bar is moved by one thread at a time.
+            with counted:
+                advance(nbytes)
 
-        same = list(pool.map(compared, expected))
+        def compared(name: str) -> bool:
+            return is_same(folder / name, expected[name], advance=count)
+
+        try:
+            same = list(pool.map(compared, expected))
+        finally:
+            # After an interrupt nobody waits until large files are read to their end.
+            is_over.set()
     bad = [name for name, good in zip(expected, same, strict=True) if not good]
     for name in bad:
         forget(folder / name)

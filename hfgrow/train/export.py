@@ -20,14 +20,13 @@ from hfgrow.checkpoint.files import (
     MANIFEST,
     RECIPE,
     LocalFolder,
-    hash_file,
 )
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import config_with, copy_side_files
 from hfgrow.data.sources import DEMO
 from hfgrow.errors import GrowthError, TrainingError, argument, printable
-from hfgrow.growth.publish import is_same
+from hfgrow.growth.publish import describes, hashed
 from hfgrow.lineage.card import card_files
 from hfgrow.lineage.card_metadata import inherited
 from hfgrow.lineage.manifest import (
@@ -181,14 +180,8 @@ def lineage_files(
         made_by: The recipe that lies beside the result, if one does.
     """
     base_folder = Path(plan.folder)
-    base_files = {
-        file: WeightFile(source.nbytes, hash_file(base_folder / file))
-        for file, source in plan.files.items()
-    }
-    files = {
-        file: WeightFile((staging / file).stat().st_size, hash_file(staging / file))
-        for file in names
-    }
+    progress = run.metrics.progress
+    base_files, files = hashed(base_folder, plan.files, progress), hashed(staging, names, progress)
     at, recipe = run.position, run.recipe
     has_grown = at.stage > 0 and recipe.stages[at.stage - 1].grow is not None
     evaluations = evaluated_texts(at.evaluations, at.stage, has_grown=has_grown)
@@ -254,10 +247,8 @@ def _manifest(
     except GrowthError:
         earlier = None
     before = Manifest((), _declared(run))
-    if earlier is not None:
-        known = earlier.files
-        if known.keys() == files.keys() and all(is_same(known[n], files[n]) for n in files):
-            before = replace(earlier, root_compute=earlier.root_compute or before.root_compute)
+    if earlier is not None and describes(earlier, files):
+        before = replace(earlier, root_compute=earlier.root_compute or before.root_compute)
     return before.followed_by(link)
 
 

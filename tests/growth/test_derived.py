@@ -384,6 +384,7 @@ def test_a_dry_run_reads_headers_alone(base: MakeBase, tmp_path: Path) -> None:
     shown = call_hfgrow("stack", folder, "--g", "2", "--dry-run")
     assert shown.returncode == 0, shown.stderr
     assert "4 -> 8 layers" in shown.stdout
+    assert "to verify       the grown model is loaded whole: " in shown.stdout
 
 
 def test_inspect_says_where_a_family_comes_from_and_what_its_layers_are(base: MakeBase) -> None:

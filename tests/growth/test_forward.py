@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
+from benchmarks.reach.prove import base_of
 from hfgrow.checkpoint.files import SINGLE, LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Silent
@@ -71,19 +72,25 @@ def test_a_finer_dtype_is_computed_in_where_it_is_asked_for(
     )
 
 
+@pytest.mark.parametrize("model_type", ["llama", "qwen3_moe"])
 def test_no_more_than_one_module_has_its_weights_in_memory(
-    make_checkpoint: MakeCheckpoint, monkeypatch: pytest.MonkeyPatch
+    make_checkpoint: MakeCheckpoint, monkeypatch: pytest.MonkeyPatch, model_type: str
 ) -> None:
-    folder = make_checkpoint("llama", tied=True)
-    largest = max(tensor.numel() for tensor in tensors_of(folder).values())
-    models: list[LlamaForCausalLM] = []
+    """All the experts of a layer are one."""
+    folder = make_checkpoint(model_type, tied=True)
+    loaded = load(folder)[0]
+    largest = max(
+        sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        for module in loaded.modules()
+    )
+    models: list[Any] = []
     held: list[int] = []
     linear = torch.nn.functional.linear
 
     def look(*arguments: Any) -> torch.Tensor:
         if not models:
             # Not `isinstance`, which asks objects of other libraries for their class.
-            every = (each for each in gc.get_objects() if issubclass(type(each), LlamaForCausalLM))
+            every = (each for each in gc.get_objects() if issubclass(type(each), type(loaded)))
             models.extend(each for each in every if any(p.is_meta for p in each.parameters()))
         held.append(
             max(sum(p.numel() for p in each.parameters() if not p.is_meta) for each in models)
@@ -96,12 +103,18 @@ def test_no_more_than_one_module_has_its_weights_in_memory(
     assert len(held) > 4
 
 
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [
+        ("llama", "model.layers.2.mlp.up_proj.weight"),
+        ("mixtral", "model.layers.2.block_sparse_moe.experts.1.w3.weight"),
+    ],
+)
 def test_what_transformers_misses_does_not_expect_or_has_in_another_shape_is_named(
-    base: Path,
+    make_checkpoint: MakeCheckpoint, model_type: str, name: str
 ) -> None:
-    """A model as the strict reader does not let it pass."""
-    plan = read(LocalFolder(base))
-    name = "model.layers.2.mlp.up_proj.weight"
+    """A model as the strict reader does not let it pass; of a mixture by the names of its file."""
+    plan = read(LocalFolder(make_checkpoint(model_type)))
     less = {key: tensor for key, tensor in plan.tensors.items() if key != name}
     more = {**plan.tensors, "model.layers.9.odd": plan.tensors[name]}
     other = {**plan.tensors, name: plan.tensors["model.norm.weight"]}
@@ -155,11 +168,16 @@ def test_a_model_that_is_replaced_while_it_runs_is_measured_as_it_was(
 
 
 @pytest.mark.case("A25")
-@pytest.mark.parametrize("model_type", ["mixtral", "llama"])
+@pytest.mark.parametrize("model_type", ["lfm2", "mixtral", "llama"])
 def test_no_weight_file_is_mapped_where_memory_holds_the_model(
-    make_checkpoint: MakeCheckpoint, monkeypatch: pytest.MonkeyPatch, model_type: str
+    make_checkpoint: MakeCheckpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model_type: str,
 ) -> None:
-    """Experts lie apart in the file and as one in the model, so a mixture is read whole."""
+    """That of a derived family is read whole, and opened by nobody else."""
+    has_table = model_type in FAMILIES
+    folder = make_checkpoint(model_type) if has_table else base_of(model_type, tmp_path / "base")
     opened: list[str] = []
 
     def watched(*words: Any, **options: Any) -> Any:
@@ -168,8 +186,8 @@ def test_no_weight_file_is_mapped_where_memory_holds_the_model(
 
     for place in ("transformers.modeling_utils.safe_open", "safetensors.safe_open"):
         monkeypatch.setattr(place, watched)
-    logits_of(read(LocalFolder(make_checkpoint(model_type))), probe()[:1], ROLE)
-    assert "mmap" not in opened
+    logits_of(read(LocalFolder(folder)), torch.arange(8)[None], ROLE)
+    assert set(opened) == ({"pread"} if has_table else set())
 
 
 class After(Silent):

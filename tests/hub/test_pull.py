@@ -5,7 +5,12 @@ A pull over a connection that cuts, damages, waits or ends.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import signal
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +26,7 @@ from hfgrow.errors import (
 from hfgrow.hub.cache import forget
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef, RemoteFile
+from hfgrow.hub.pull import _compare as checksums
 from hfgrow.hub.pull import pull
 from hfgrow.hub.resolve import resolve
 from tests.hub_server import ALICE, Hub
@@ -107,6 +113,57 @@ def test_progress_says_how_much_will_come(hub: Hub) -> None:
 
     pull(resolve("bob/base", client), client, Telling())
     assert told == ["downloading 6 files of bob/base, 1.05 MB", "comparing checksums of 6 files"]
+
+
+class Bar(Silent):
+    """Does something whenever it is moved."""
+
+    def __init__(self, act: Callable[[int], None]) -> None:
+        self._act = act
+
+    def bytes(self, what: str, total: int) -> Bar:
+        return self
+
+    def advance(self, nbytes: int) -> None:
+        self._act(nbytes)
+
+
+def compared(folder: Path, nbytes: int, act: Callable[[int], None]) -> None:
+    """Compare four files of zeros with what a listing says of them."""
+    names = [f"{i}.safetensors" for i in range(4)]
+    for name in names:
+        with (folder / name).open("wb") as file:
+            file.truncate(nbytes)
+    of_zeros = RemoteFile(nbytes, hashlib.sha256(bytes(min(nbytes, 8 << 20))).hexdigest())
+    checksums(folder, dict.fromkeys(names, of_zeros), "bob/base", Bar(act))
+
+
+def test_a_bar_is_moved_by_one_thread_at_a_time(tmp_path: Path) -> None:
+    inside, most, counted = 0, 0, 0
+
+    def act(nbytes: int) -> None:
+        nonlocal inside, most, counted
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.001)
+        inside, counted = inside - 1, counted + nbytes
+
+    compared(tmp_path, 8 << 20, act)
+    assert (most, counted) == (1, 4 * (8 << 20))
+
+
+def test_an_interrupt_does_not_wait_until_checksums_are_compared(tmp_path: Path) -> None:
+    main, counted = threading.get_ident(), 0
+
+    def act(nbytes: int) -> None:
+        nonlocal counted
+        if not counted:
+            signal.pthread_kill(main, signal.SIGINT)
+        counted += nbytes
+
+    with pytest.raises(KeyboardInterrupt):
+        compared(tmp_path, 4 << 30, act)
+    assert counted < 1 << 30
 
 
 @pytest.mark.case("F-15")
