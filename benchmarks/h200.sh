@@ -35,11 +35,11 @@ fi
 
 if [ -n "$toy" ]; then
     device=cpu sizes=toy size=toy steps=2 text_nbytes=300000 cpu=--cpu
-    entries=(hfgrow Trainer) learn=(--steps 2 --batch-tokens 512 --sequence-length 128)
+    entries=(hfgrow Trainer) smallest= learn=(--steps 2 --batch-tokens 512 --sequence-length 128)
     export CUDA_VISIBLE_DEVICES=
 else
     device=cuda sizes="1.1B 0.13B 0.36B" size=h200 steps=8 text_nbytes=100000000 cpu=
-    entries=("hfgrow, compiled" "Trainer, compiled" hfgrow Trainer) learn=(--steps 100)
+    entries=("hfgrow, compiled" "Trainer, compiled") smallest=0.13B learn=(--steps 100)
     "$python" -c 'import torch; torch.zeros(1, device="cuda")' || exit 1
 fi
 
@@ -83,9 +83,10 @@ part learn 50 hfgrow learn "${shallow:-demo}" --g 4 --init ligo --data "$tokens"
 declare -A limits=([1.1B]=170 [0.36B]=70 [0.13B]=90)
 for one in $sizes; do
     # The smallest runs without compiled layers too: what they bring, and a rate if they fail.
-    [ "$one" = 0.13B ] || [ -n "$toy" ] || entries=("hfgrow, compiled" "Trainer, compiled")
+    plain=()
+    [ "$one" != "$smallest" ] || plain=(hfgrow Trainer)
     part "train-$one" "${limits[$one]:-200}" "$python" -m benchmarks.train --folder "$scratch/$one" --device $device \
-        --sizes "$one" --entries "${entries[@]}" --steps $steps --rounds 1 \
+        --sizes "$one" --entries "${entries[@]}" "${plain[@]}" --steps $steps --rounds 1 \
         --json "$scratch/train-$one.json"
     rm -rf "${scratch:?}/$one"
 done

@@ -1,4 +1,4 @@
-"""The script for a GPU, at toy sizes on a CPU: every part runs, one that fails is told."""
+"""The script for a GPU: what it asks for there, and every part at toy sizes on a CPU."""
 
 import json
 import os
@@ -10,8 +10,24 @@ import pytest
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "h200.sh"
 
-# Minutes where others use the cores too.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+def test_on_a_gpu_the_smallest_size_alone_is_trained_without_compiled_layers_too(
+    tmp_path: Path,
+) -> None:
+    for name in ("python", "hfgrow"):
+        (tmp_path / name).write_text(f'#!/bin/sh\nIFS="|"; echo "$*" >> {tmp_path}/typed\n')
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PYTHON": str(tmp_path / "python")}
+    subprocess.run(
+        ["bash", SCRIPT, "out"], env=environment, cwd=tmp_path, capture_output=True, check=False
+    )
+    typed = [line.split("|") for line in (tmp_path / "typed").read_text().splitlines()]
+    trained = [words for words in typed if words[:2] == ["-m", "benchmarks.train"]]
+    compiled = ["hfgrow, compiled", "Trainer, compiled"]
+    assert {
+        words[words.index("--sizes") + 1]: words[words.index("--entries") + 1 : -6]
+        for words in trained
+    } == {"1.1B": compiled, "0.13B": [*compiled, "hfgrow", "Trainer"], "0.36B": compiled}
 
 
 def toy(folder: Path, limit_s: int) -> tuple[subprocess.CompletedProcess[str], dict[str, int]]:
@@ -28,6 +44,8 @@ def toy(folder: Path, limit_s: int) -> tuple[subprocess.CompletedProcess[str], d
     return finished, {name: part["exit_code"] for name, part in parts.items()}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_part_runs_at_toy_sizes(tmp_path: Path) -> None:
     finished, codes = toy(tmp_path, 1700)
     assert codes == dict.fromkeys(("text", "study", "learn", "train-toy"), 0), finished.stderr
@@ -35,6 +53,8 @@ def test_every_part_runs_at_toy_sizes(tmp_path: Path) -> None:
     assert finished.stdout == (tmp_path / "out" / "results.md").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_parts_that_fail_are_told_and_counted(tmp_path: Path) -> None:
     finished, codes = toy(tmp_path, 0)
     assert codes == dict.fromkeys(("text", "study", "learn", "train-toy"), 1)

@@ -21,6 +21,8 @@ _MOST_HELD = 1024
 # An object must be parsed whole; far above any document.
 _MAX_LINE_NBYTES = 1 << 28
 _MOST_COLUMNS_SHOWN = 20
+# What columns of tokens are called.
+_TOKENS = "input_ids"
 
 
 Advance = Callable[[int], None]
@@ -274,10 +276,11 @@ def no_column(
     Args:
         columns: Those that are there.
         where: The row or file, as messages name it.
-        text_columns: Those of them that hold text.
+        text_columns: Those of them that hold text; without any, tokens are suggested.
     """
     known = ", ".join(printable(name) for name in columns[:_MOST_COLUMNS_SHOWN]) or "none"
-    hint = argument("text_column", printable(text_columns[0])) if text_columns else ""
+    likely = text_columns or [name for name in columns if name == _TOKENS]
+    hint = argument("text_column", printable(likely[0])) if likely else ""
     return TrainingError(
         f"{where} has no column {printable(column)}; the columns are {known}", hint=hint
     )

@@ -176,7 +176,10 @@ def _as_it_lay(plan: GrowthPlan, files: Mapping[str, WeightFile]) -> tuple[Growt
         converted = with_dtype(plan, dtype)
         if _layout(converted).nbytes == wanted.nbytes:
             return converted, "" if wanted.sha256 else _NO_HASH
-    return plan, "the base lay otherwise in its file, and nobody recorded how"
+    return plan, (
+        f"the base lay otherwise in its file of {wanted.nbytes} bytes, or held tensors that growth "
+        "leaves out, which are not here"
+    )
 
 
 def _check_record(

@@ -31,6 +31,7 @@ class Schedule:
         warmup_tokens: Tokens of the linear rise from 0.
         decay_tokens: Tokens of the fall at the end; `wsd` only.
         final_factor: Where the fall ends, from 0 to 1.
+        rise_tokens: Tokens of a second rise from 0, which the factor stays below; 0 has none.
     """
 
     kind: Kind
@@ -38,6 +39,7 @@ class Schedule:
     warmup_tokens: int = 0
     decay_tokens: int = 0
     final_factor: float = 0.0
+    rise_tokens: int = 0
 
     def factor(self, tokens: float) -> float:
         """Return the factor on the peak where `tokens` of the stage are trained.
@@ -45,6 +47,10 @@ class Schedule:
         Args:
             tokens: From 0 to the tokens of the stage; what lies beyond counts as the end.
         """
+        most = max(0.0, tokens) / self.rise_tokens if self.rise_tokens else 1.0
+        return min(most, self._factor(tokens))
+
+    def _factor(self, tokens: float) -> float:
         if tokens < self.warmup_tokens:
             return max(0.0, tokens) / self.warmup_tokens
         fall = self._fall_tokens
@@ -93,8 +99,10 @@ def schedule_of(train: Train, batch_tokens: int) -> Schedule:
 
 
 def new_schedule_of(train: Train, batch_tokens: int) -> Schedule | None:
-    """Return the schedule of what the last growth added; None where it has none of its own."""
+    """Return the schedule of what the last growth added; None where it has none of its own.
+
+    It rises for longer and is never above that of the rest, which may fall meanwhile.
+    """
     if train.new_warmup is None:
         return None
-    schedule = schedule_of(train, batch_tokens)
-    return replace(schedule, warmup_tokens=train.new_warmup_tokens)
+    return replace(schedule_of(train, batch_tokens), rise_tokens=train.new_warmup_tokens)

@@ -170,6 +170,13 @@ def test_a_missing_column_suggests_one_with_text(tmp_path: Path, encoder: TextTo
     assert documents(files) == expected(encoder, "x")
 
 
+def test_a_missing_column_suggests_tokens_where_there_is_no_text(
+    tmp_path: Path, encoder: TextTokenizer
+) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"input_ids": [1, 2]}])
+    assert check_refused(path, encoder).hint == "text_column=input_ids"
+
+
 def test_sources_that_cannot_be_are_usage_errors(tmp_path: Path, encoder: TextTokenizer) -> None:
     (tmp_path / "a.pdf").write_text("x")
     (tmp_path / "a.txt").write_text("x")

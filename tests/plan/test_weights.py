@@ -5,7 +5,7 @@ import pytest
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import UsageError
-from hfgrow.plan.operators.inserting import zero_depth
+from hfgrow.plan.operators.inserting import average, random_depth, zero_depth
 from hfgrow.plan.operators.stacking import partial, stack
 from hfgrow.plan.operators.weights import branch_scale, paper_noise, tensor_scale, untie
 from hfgrow.plan.plan import LayerSource
@@ -44,6 +44,22 @@ def test_branch_scale_of_repeats_leaves_what_stands_once() -> None:
     assert recipe(scaled, 5, OUT) == stored(2, OUT)
     assert all(recipe(scaled, i, OUT) == Blend(((0.5, stored(1, OUT)),)) for i in (1, 2, 3, 4))
     assert scaled.steps[1].arguments == {"exponent": 0.5, "repeats": True}
+
+
+def test_branch_scale_of_repeats_tells_a_mean_from_the_layer_below_it() -> None:
+    means = average(plan_of(3), layers=5)
+    scaled = branch_scale(partial(means, "1*2-2-3-4*2-5"), exponent=1, repeats=True)
+    found = [recipe(scaled, i, OUT) for i in range(7)]
+    once = [recipe(means, i, OUT) for i in range(5)]
+    assert found[2:4] + found[6:] == [once[1], once[2], once[4]]
+    assert found[:2] == [Blend(((0.5, once[0]),))] * 2
+    assert found[4:6] == [Blend(((0.5, once[3]),))] * 2
+
+
+def test_branch_scale_of_repeats_leaves_fresh_layers() -> None:
+    fresh = random_depth(partial(plan_of(2), "1-2*2"), layers=5, mask=1)
+    scaled = branch_scale(fresh, exponent=1, repeats=True)
+    assert [recipe(scaled, i, OUT) for i in (3, 4)] == [recipe(fresh, i, OUT) for i in (3, 4)]
 
 
 @pytest.mark.parametrize("exponent", [float("nan"), float("inf"), 0, -1.0, 1.01, 10**400])

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfgrow.train.schedules import Kind, Schedule
+from hfgrow.train.recipe.stages import Train
+from hfgrow.train.schedules import Kind, Schedule, new_schedule_of, schedule_of
 
 KINDS: tuple[Kind, ...] = ("wsd", "cosine", "constant")
 
@@ -85,3 +86,14 @@ def test_no_step_is_wasted_on_a_learning_rate_of_zero() -> None:
     assert steps[0] == 0.25
     assert min(steps) > 0
     assert steps[2:8] == [1] * 6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_new_rises_for_longer_and_is_never_above_the_rest(kind: Kind) -> None:
+    spans = {"tokens": 1000, "learning_rate": 1e-3, "warmup": 100, "new_warmup": 400}
+    train = Train.model_validate({**spans, "schedule": kind})
+    new, rest = new_schedule_of(train, 10), schedule_of(train, 10)
+    assert new is not None
+    assert [new.factor(tokens) for tokens in (0, 100, 200)] == [0, 0.25, 0.5]
+    for tokens in range(0, 1001, 10):
+        assert new.factor(tokens) == min(tokens / 400, rest.factor(tokens))

@@ -125,6 +125,10 @@ def perturbed(plan: GrowthPlan, *, keep: float, amount: float, key: str) -> Grow
     return replace(plan, tensors={n: noisy(n, tensor) for n, tensor in plan.tensors.items()})
 
 
+# Modes of layers that add something, and are the same where their sources are.
+_TOLD_APART = ("copy", "average", "predicted")
+
+
 @operator(
     "branch-scale",
     axis="depth",
@@ -148,7 +152,8 @@ def branch_scale(
         base: The plan whose layers an earlier step repeated.
         exponent: `A`, above 0 and at most 1: 0.5 keeps the variance of the sum of independent
             branches, 1 the sum of equal ones.
-        repeats: Leave layers that stand once as they are, and multiply by r^-A what stands r times.
+        repeats: Leave layers that stand once as they are, and fresh ones, and multiply by r^-A what
+            stands r times.
 
     Raises:
         UsageError: The exponent is out of range, no layer is repeated, or it was done before.
@@ -167,13 +172,14 @@ def branch_scale(
     arguments: dict[str, object] = {"exponent": float(exponent)}
     if repeats:
         arguments["repeats"] = True
-        times = Counter(source.layer for source in base.layer_map if source.mode == "copy")
+        # A map does not tell fresh layers apart, nor do silent ones add anything to damp.
+        times = Counter(source for source in base.layer_map if source.mode in _TOLD_APART)
         if max(times.values(), default=1) == 1:
             raise UsageError(
                 "no layer stands several times here, so that there is nothing to damp",
                 hint=f"try {growth('stack', g=2, damp_repeats=1)}",
             )
-        factors = [times[source.layer] ** -exponent for source in base.layer_map]
+        factors = [max(times[source], 1) ** -exponent for source in base.layer_map]
     step = in_place(base, own.step(arguments))
     return replace(base, tensors=scale_branches(base, factors), steps=(*base.steps, step))
 
