@@ -215,8 +215,9 @@ def upcycle(
         return _with_more(own, base, experts, top_k, shards, drop, router_noise, seed)
     if base.family not in _MIXTURES:
         grown = [name for name, one in FAMILIES.items() if one.has_experts]
+        own_experts = ", and no table of experts that it may have" if base.derived else ""
         raise UsageError(
-            f"there is no mixture of experts for a {printable(base.family)} to become",
+            f"there is no mixture of experts for a {printable(base.family)} to become{own_experts}",
             hint=f"it makes mixtures of {', '.join(_MIXTURES)}, and gives more experts to "
             f"{', '.join(grown)}",
         )
