@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
+from hfgrow.console import Progress, counting
 from hfgrow.errors import ModelError, UsageError, command, printable
 from hfgrow.plan.plan import SourceFile
 
@@ -188,6 +189,13 @@ def hash_file(path: Path, *, advance: Callable[[int], None] = lambda nbytes: Non
     return digest.hexdigest()
 
 
+def hash_telling(path: Path, progress: Progress) -> str:
+    """Return the sha256 of a file as `hash_file` does, and tell how far it is."""
+    nbytes = LocalFolder(path.parent).nbytes(path.name)
+    with counting(progress, f"Hashing {printable(path.name)}", nbytes) as advance:
+        return hash_file(path, advance=advance)
+
+
 def read_into(buffer: memoryview, descriptor: int, offset: int) -> bool:
     """Fill a buffer from an open file, and say whether the file had so many bytes."""
     done = 0
@@ -219,7 +227,7 @@ def opened(
         if sources is not None and sources[name].stamp != file_stamp(os.fstat(descriptors[name])):
             raise ModelError(
                 f"the input changed while it was read: {name}",
-                hint="run again when nothing writes to the base",
+                hint="run again when nothing writes to it",
             )
 
     def descriptor_of(name: str) -> int:

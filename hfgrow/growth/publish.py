@@ -13,7 +13,7 @@ from hfgrow.checkpoint.files import (
     MANIFEST,
     RECIPE,
     LocalFolder,
-    hash_file,
+    hash_telling,
     side_files_of,
 )
 from hfgrow.checkpoint.read import read
@@ -322,12 +322,8 @@ def describes(manifest: Manifest, files: Mapping[str, WeightFile]) -> bool:
 
 def hashed(folder: Path, files: Iterable[str], progress: Progress) -> dict[str, WeightFile]:
     """Return the records of weight files as they lie in a folder now."""
-    found = {}
-    for name in files:
-        nbytes = LocalFolder(folder).nbytes(name)
-        with counting(progress, f"Hashing {printable(name)}", nbytes) as advance:
-            found[name] = WeightFile(nbytes, hash_file(folder / name, advance=advance))
-    return found
+    nbytes = LocalFolder(folder).nbytes
+    return {name: WeightFile(nbytes(name), hash_telling(folder / name, progress)) for name in files}
 
 
 def card_of(folder: Path, manifest: Manifest, repo_id: str | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from hfgrow.checkpoint.files import MANIFEST, Files, LocalFolder, hash_file
+from hfgrow.checkpoint.files import MANIFEST, Files, LocalFolder, hash_telling
 from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.learned_maps import is_maps_name
 from hfgrow.checkpoint.locks import scratch_folder
@@ -75,7 +75,7 @@ def reproduce(
             current = _rebuild(current, link, scratch / str(i), progress, None, maps)
 
         def compare(staging: Path, found: Mapping[str, str]) -> dict[str, str]:
-            _compare(staging, found, wanted)
+            _compare(staging, found, wanted, progress)
             return {MANIFEST: manifest.to_json(), **card_files(manifest, ref.repo_id)}
 
         _rebuild(current, growths[-1], out or scratch / "last", progress, compare, maps)
@@ -137,9 +137,9 @@ def _sha256(name: str, ref: ModelRef, files: Files, progress: Progress) -> str:
     remote = ref.files.get(name)
     if remote is not None and remote.sha256 is not None:
         return remote.sha256
+    if ref.path is not None:
+        return hash_telling(ref.path / name, progress)
     with counting(progress, f"Hashing {printable(name)}", files.nbytes(name)) as advance:
-        if ref.path is not None:
-            return hash_file(ref.path / name, advance=advance)
         digest = sha256()
         for piece in _pieces(files, name):
             digest.update(piece)
@@ -162,10 +162,15 @@ def _require_for_all(root: Path, growths: Sequence[Link]) -> None:
             require_for(plan)
 
 
-def _compare(staging: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+def _compare(
+    staging: Path, found: Mapping[str, str], wanted: Mapping[str, str], progress: Progress
+) -> None:
     for name, digest in wanted.items():
-        is_there = (staging / name).is_file()
-        rebuilt = found.get(name) or (hash_file(staging / name) if is_there else "none")
+        rebuilt = found.get(name)
+        if rebuilt is None:
+            # What was not written in order, or a file that did not come out.
+            is_there = (staging / name).is_file()
+            rebuilt = hash_telling(staging / name, progress) if is_there else "none"
         if rebuilt != digest:
             raise VerificationError(
                 f"{printable(name)} came out with sha256 {rebuilt}, the model has {digest}",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfgrow.checkpoint.files import MANIFEST, SINGLE, LocalFolder, hash_file
+from hfgrow.checkpoint.files import MANIFEST, SINGLE, LocalFolder, hash_telling
 from hfgrow.checkpoint.header import build_header
 from hfgrow.checkpoint.layout import Layout, Placed, Shard
 from hfgrow.checkpoint.read import read
@@ -97,9 +97,7 @@ def ungrow(
     plan, unproved = _as_it_lay(plan, link.base.files)
     wanted = link.base.files[SINGLE].sha256 if SINGLE in link.base.files else None
     if unproved == _NO_HASH and (base_folder := base_at_hand(folder, link.base)):
-        nbytes = (base_folder / SINGLE).stat().st_size
-        with counting(progress, "Hashing the base", nbytes) as advance:
-            wanted, unproved = hash_file(base_folder / SINGLE, advance=advance), ""
+        wanted, unproved = hash_telling(base_folder / SINGLE, progress), ""
     if unproved:
         _check_record(manifest, folder, found, progress, unproved)
     earlier = manifest.chain[:position]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hfgrow.checkpoint.compute.chunks import Chunk, chunks, computed, in_threads, rows_of_files
 from hfgrow.checkpoint.compute.recipe_rows import Evaluator
-from hfgrow.checkpoint.files import GENERATION, LocalFolder, hash_file, opened, read_into
+from hfgrow.checkpoint.files import GENERATION, LocalFolder, hash_telling, opened, read_into
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.strict import read_json_object
 from hfgrow.console import Progress, counting, load, usual_progress
@@ -151,9 +151,13 @@ def check_provenance(
 
     Raises:
         VerificationError: A tensor differs from its source.
+        ModelError: A file changed meanwhile.
     """
     found = check_headers(folder, plan)
-    with opened(Path(plan.folder)) as base_file, opened(folder) as grown_file:
+    with (
+        opened(Path(plan.folder), plan.files) as base_file,
+        opened(folder, found.files) as grown_file,
+    ):
         _check_copied(plan, found, base_file, grown_file, advance)
         to_compute = {name: t for name, t in plan.tensors.items() if not t.is_copy}
         _check_computed(to_compute, found, base_file, grown_file, advance)
@@ -368,9 +372,7 @@ def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Ver
         odd = sorted(found.keys() ^ recorded.keys())[0]
         raise VerificationError(f"{printable(odd)} is not among the files that both have")
     for name, file in recorded.items():
-        nbytes = (folder / name).stat().st_size
-        with counting(progress, f"Hashing {printable(name)}", nbytes) as advance:
-            digest = hash_file(folder / name, advance=advance)
+        digest = hash_telling(folder / name, progress)
         if file.sha256 is None or digest != file.sha256:
             raise VerificationError(
                 f"{printable(name)} has sha256 {digest}, its training recorded {file.sha256}",

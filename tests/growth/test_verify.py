@@ -22,7 +22,7 @@ from hfgrow.checkpoint.layout import lay_out
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import write
-from hfgrow.errors import VerificationError
+from hfgrow.errors import ModelError, VerificationError
 from hfgrow.growth.verify import check_headers, check_provenance
 from hfgrow.plan.operators import apply
 from hfgrow.plan.operators.stacking import stack
@@ -344,8 +344,19 @@ def test_another_base_is_found(plan: GrowthPlan, out: Path, base: Path) -> None:
     whole = bytearray(weights.read_bytes())
     whole[-1] ^= 1
     weights.write_bytes(whole)
+    plan = replace(plan, files=read(LocalFolder(base)).files)
     with pytest.raises(VerificationError, match="the base"):
         check_provenance(out, plan)
+
+
+@pytest.mark.case("A25")
+@pytest.mark.parametrize("where", ["base", "out"])
+def test_a_file_that_changes_while_it_is_compared_is_not_verified(
+    plan: GrowthPlan, out: Path, base: Path, where: str
+) -> None:
+    changed = {"base": base, "out": out}[where] / WEIGHTS
+    with pytest.raises(ModelError, match=rf"^the input changed while it was read: {WEIGHTS}$"):
+        check_provenance(out, plan, advance=lambda nbytes: os.utime(changed, ns=(1, 1)))
 
 
 def test_a_missing_tensor_is_found(plan: GrowthPlan, out: Path) -> None:
@@ -393,7 +404,7 @@ def test_a_base_that_shrank_is_an_error_and_no_crash(
 ) -> None:
     with (base / WEIGHTS).open("r+b") as file:
         file.truncate(5000)
-    with pytest.raises(VerificationError, match="differs from"):
+    with pytest.raises(ModelError, match=rf"^the input changed while it was read: {WEIGHTS}$"):
         check_provenance(out, plan)
 
 
