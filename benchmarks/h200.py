@@ -8,6 +8,7 @@ NAME.log, what it said besides; of a training NAME.json.
 
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def main() -> None:
             page.append(_words(name, part["found"]))
         if part["exit_code"]:
             why = "was stopped at its time limit" if part["exit_code"] in _STOPPED else "failed"
-            page.append(f"{name} {why}:\n\n" + _quoted(part["log"]))
+            said = [*part["log"], *_error(part.get("found"))]
+            page.append(f"{name} {why}" + (":\n\n" + _quoted(said) if said else ""))
     (out / "results.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
 
 
@@ -53,6 +55,14 @@ def _part(scratch: Path, name: str) -> dict[str, Any]:
     with suppress(OSError, ValueError):
         part["found"] = json.loads(measured.read_text())
     return part
+
+
+def _error(found: Any) -> Iterator[str]:
+    """Yield what a command said of its failure, which with --json is a part of its result."""
+    with suppress(LookupError, TypeError):
+        error = found["error"]
+        yield error["message"]
+        yield error["hint"]
 
 
 def _words(name: str, found: dict[str, Any]) -> str:

@@ -285,6 +285,9 @@ def ungrow(
     found = ungrow_model(folder, out, console, overwrite=overwrite)
     shown, link = printable(found.out, 200), found.link
     equal = "equal to that of the base" if not found.unproved else "not compared"
+    if found.beside is not None:
+        where = printable(found.beside, 200)
+        equal = f"of a file that lies otherwise; every tensor is equal to that in {where}"
     rows = [
         ("where", f"{shown}, {size(found.nbytes)}"),
         ("sha256", f"{found.sha256}, {equal}"),
@@ -310,6 +313,7 @@ def ungrow(
         "num_parameters": found.num_parameters,
         "sha256": found.sha256,
         "is_equal": None if found.unproved else True,
+        "compared_with": None if found.beside is None else str(found.beside),
         "unproved": found.unproved,
     }
     console.result(str(found.out), document)

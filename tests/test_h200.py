@@ -30,6 +30,21 @@ def test_on_a_gpu_the_smallest_size_alone_is_trained_without_compiled_layers_too
     } == {"1.1B": compiled, "0.13B": [*compiled, "hfgrow", "Trainer"], "0.36B": compiled}
 
 
+@pytest.mark.slow
+def test_the_page_has_what_a_failed_command_said_as_json(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "learn.ended").write_text("8 3")
+    (tmp_path / "learn.log").write_text("")
+    error = {"message": "the loss is not finite", "hint": "a lower rate"}
+    (tmp_path / "learn.said").write_text(json.dumps({"error": error}))
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.h200", tmp_path, out], cwd=SCRIPT.parents[1], check=True
+    )
+    page = (out / "results.md").read_text()
+    assert page.endswith("learn failed:\n\n    the loss is not finite\n    a lower rate\n")
+
+
 def toy(folder: Path, limit_s: int) -> tuple[subprocess.CompletedProcess[str], dict[str, int]]:
     """Run all parts in a folder; return how that ended, and the exit code of each part."""
     finished = subprocess.run(

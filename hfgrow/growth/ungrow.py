@@ -22,7 +22,7 @@ from hfgrow.growth.models import base_at_hand
 from hfgrow.growth.publish import describes, hashed
 from hfgrow.growth.recorded import becomes_mixture, recorded_base, recorded_base_of_derived
 from hfgrow.growth.reproduce import replay
-from hfgrow.growth.verify import check_headers
+from hfgrow.growth.verify import check_headers, check_provenance
 from hfgrow.lineage.card import card_files
 from hfgrow.lineage.manifest import Link, Manifest, WeightFile, config_record
 from hfgrow.lineage.reading import manifest_of
@@ -31,7 +31,8 @@ from hfgrow.plan.tensors import CONFIG_DTYPES, DTYPE_NBYTES
 from hfgrow.plan.undo import undone
 
 # What says nothing of the architecture.
-_ASIDE = ("hfgrow", "dtype", "torch_dtype", "transformers_version")
+_DTYPES = ("dtype", "torch_dtype")
+_ASIDE = ("hfgrow", *_DTYPES, "transformers_version")
 # What a stage may have trained: `new` is what the growth added.
 _NEW = "new"
 
@@ -46,7 +47,10 @@ class Ungrown:
         num_parameters: Of the base.
         nbytes: Of its weight file.
         sha256: Of its weight file.
-        unproved: Why the sha256 could not be compared; empty if it is that of the base.
+        unproved: Why nothing could be compared; empty if the sha256 is that of the base, or every
+            tensor is.
+        beside: The folder of a base whose file lies otherwise, with which every tensor was
+            compared; None if the sha256 was, or nothing.
     """
 
     out: Path
@@ -55,6 +59,7 @@ class Ungrown:
     nbytes: int
     sha256: str
     unproved: str
+    beside: Path | None = None
 
 
 def ungrow(
@@ -96,8 +101,15 @@ def ungrow(
     plan = undone(base, grown, found)
     plan, unproved = _as_it_lay(plan, link.base.files)
     wanted = link.base.files[SINGLE].sha256 if SINGLE in link.base.files else None
-    if unproved == _NO_HASH and (base_folder := base_at_hand(folder, link.base)):
-        wanted, unproved = hash_telling(base_folder / SINGLE, progress), ""
+    there = base_at_hand(folder, link.base) if unproved else None
+    beside = None
+    if there is not None and unproved == _NO_HASH:
+        wanted, unproved = hash_telling(there / SINGLE, progress), ""
+    elif there is not None:
+        beside, unproved = read(LocalFolder(there), progress), ""
+        for note in beside.notes:
+            progress.say(f"Note: of the base {note}")
+        plan = _in_dtypes_of(plan, beside)
     if unproved:
         _check_record(manifest, folder, found, progress, unproved)
     earlier = manifest.chain[:position]
@@ -112,17 +124,22 @@ def ungrow(
         with counting(progress, f"Writing {printable(out.name)}", layout.nbytes) as advance:
             digest = write(plan, layout, staging, hashes=True, advance=advance).sha256[SINGLE]
         check_headers(staging, plan)
-        if not unproved and digest != wanted:
+        if beside is not None:
+            with counting(progress, "Comparing with the base", plan.nbytes) as advance:
+                check_provenance(staging, replace(beside, config=plan.config), advance=advance)
+        elif not unproved and digest != wanted:
             raise VerificationError(
                 f"{SINGLE} came out with sha256 {digest}, that of the base is {wanted}: old "
-                "weights have moved since growth, or were rounded",
+                "weights have moved since growth, or were rounded, or the base's tensors lay in "
+                "another order",
                 hint="train only what a growth added, trainable: new, and write the model in the "
                 "dtype that it was grown in: dtype: float32 where it was trained before",
             )
         if earlier:
             before = Manifest(earlier, root_compute=manifest.root_compute)
             write_texts(staging, {MANIFEST: before.to_json(), **card_files(before, None)})
-    return Ungrown(out, link, plan.num_parameters, layout.nbytes, digest, unproved)
+    where = None if beside is None else there
+    return Ungrown(out, link, plan.num_parameters, layout.nbytes, digest, unproved, where)
 
 
 _NO_HASH = f"{MANIFEST} has no sha256 of the base, and that is not at hand"
@@ -178,6 +195,17 @@ def _as_it_lay(plan: GrowthPlan, files: Mapping[str, WeightFile]) -> tuple[Growt
         f"the base lay otherwise in its file of {wanted.nbytes} bytes, or held tensors that growth "
         "leaves out, which are not here"
     )
+
+
+def _in_dtypes_of(plan: GrowthPlan, base: GrowthPlan) -> GrowthPlan:
+    """Return the plan with every tensor in the dtype that the base has it in."""
+    tensors = {
+        name: replace(tensor, dtype=base.tensors[name].dtype) if name in base.tensors else tensor
+        for name, tensor in plan.tensors.items()
+    }
+    config = {key: value for key, value in plan.config.items() if key not in _DTYPES}
+    config |= {key: base.config[key] for key in _DTYPES if key in base.config}
+    return replace(plan, tensors=tensors, config=config)
 
 
 def _check_record(

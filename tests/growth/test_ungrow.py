@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -114,10 +115,7 @@ def test_the_lineage_before_the_growth_comes_back_too(
     once = grown(make_checkpoint("llama"), [("stack", {"g": 2})], tmp_path / "once")
     twice = grown(once, [("zero-depth", {"g": 2})], tmp_path / "twice")
     found = ungrow(twice, tmp_path / "back")
-    assert found.unproved == (
-        f"the base lay otherwise in its file of {(once / WEIGHTS).stat().st_size} bytes, or held "
-        "tensors that growth leaves out, which are not here"
-    )
+    assert (found.beside, found.unproved) == (once, "")
     ours, theirs = (load_file(folder / WEIGHTS) for folder in (tmp_path / "back", once))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -127,17 +125,53 @@ def test_the_lineage_before_the_growth_comes_back_too(
     assert [link["steps"] for link in names[0]] == [link["steps"] for link in names[1]]
 
 
-def test_a_base_in_several_files_comes_back_in_one_and_is_not_called_equal(
+def test_a_base_in_several_files_is_compared_tensor_by_tensor(
     make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
-    base = make_checkpoint("llama", sharded=True)
-    found = ungrow(grown(base, [("zero-depth", {"g": 2})], tmp_path / "grown"), tmp_path / "back")
-    assert re.match(
-        r"the base lay in \d+ files, and nobody recorded what lay where", found.unproved
-    )
+    base = Path(shutil.copytree(make_checkpoint("llama", sharded=True), tmp_path / "base"))
+    folder = grown(base, [("zero-depth", {"g": 2})], tmp_path / "grown")
+    back = call_hfgrow("ungrow", folder, "--out", tmp_path / "back")
+    told = " ".join(back.stderr.split())
+    assert f"of a file that lies otherwise; every tensor is equal to that in {base}" in told
     ours = load_file(tmp_path / "back" / WEIGHTS)
     theirs = {n: t for file in base.glob("*.safetensors") for n, t in load_file(file).items()}
+    assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    tensors = load_file(folder / WEIGHTS)
+    tensors["model.layers.0.mlp.up_proj.weight"][0, 0] += 1
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(VerificationError, match=r"layers\.0\.mlp\.up_proj\.weight .* of the base"):
+        ungrow(folder, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("is_sharded", [True, False])
+def test_a_base_that_lay_otherwise_and_is_gone_is_not_called_equal(
+    is_sharded: bool, make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    base = grown(make_checkpoint("llama"), [("stack", {"g": 2})], tmp_path / "base")
+    if is_sharded:
+        shutil.rmtree(base)
+        shutil.copytree(make_checkpoint("llama", sharded=True), base)
+    folder = grown(base, [("zero-depth", {"g": 2})], tmp_path / "grown")
+    shutil.rmtree(base)
+    found = ungrow(folder, tmp_path / "back")
+    lay = "in \\d+ files, and nobody recorded what lay where"
+    if not is_sharded:
+        lay = "otherwise in its file of \\d+ bytes, or held tensors that growth leaves out, .*"
+    assert re.fullmatch(f"the base lay {lay}", found.unproved)
+    assert found.beside is None
+
+
+def test_a_base_that_lies_otherwise_comes_back_in_its_dtype(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    base = grown(make_checkpoint("llama", dtype="bfloat16"), UNDONE["a stack"], tmp_path / "base")
+    asked = GrowthRequest(model=str(base), steps=[("stack", {"g": 2})], dtype="float32")
+    found = ungrow(grow(replace(asked, out=tmp_path / "grown")).out, tmp_path / "back")
+    assert found.beside == base
+    written = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert written["dtype"] == "bfloat16"
 
 
 def test_an_edited_config_is_refused(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.errors import UsageError
 from hfgrow.plan.operators.inserting import average, random_depth, zero_depth
-from hfgrow.plan.operators.stacking import partial, stack
+from hfgrow.plan.operators.stacking import partial, progressive, stack
 from hfgrow.plan.operators.weights import branch_scale, paper_noise, tensor_scale, untie
 from hfgrow.plan.plan import LayerSource
 from hfgrow.plan.tensors import Blend, Fill
@@ -73,6 +73,15 @@ def test_branch_scale_is_refused_where_it_would_do_nothing_or_too_much() -> None
         branch_scale(plan_of(4))
     with pytest.raises(UsageError, match="stands once"):
         branch_scale(branch_scale(stack(plan_of(2), g=2)))
+
+
+def test_branch_scale_is_refused_where_the_root_has_no_layers(
+    make_checkpoint: MakeCheckpoint,
+) -> None:
+    fresh = progressive(read(LocalFolder(make_checkpoint(num_hidden_layers=0))), layers=3)
+    said = r"^branch-scale counts the layers of the root, and here that had none$"
+    with pytest.raises(UsageError, match=said):
+        branch_scale(fresh)
 
 
 def test_a_head_that_is_there_is_not_made_again(make_checkpoint: MakeCheckpoint) -> None:

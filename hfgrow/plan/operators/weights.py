@@ -156,7 +156,8 @@ def branch_scale(
             stands r times.
 
     Raises:
-        UsageError: The exponent is out of range, no layer is repeated, or it was done before.
+        UsageError: The exponent is out of range, no layer is repeated, the root has none, or it was
+            done before.
     """
     if not 0 < exponent <= 1:
         raise UsageError(f"{argument('exponent')} must be above 0 and at most 1, not {exponent}")
@@ -168,6 +169,8 @@ def branch_scale(
             "branch-scale follows a step that repeats layers, and none is repeated here",
             hint=f"try {growth('stack', g=4, branch_scale=0.5)}",
         )
+    if all(source.mode == "random" for source in base.layer_map):
+        raise UsageError("branch-scale counts the layers of the root, and here that had none")
     factors = [(num_sources / num_layers) ** exponent] * num_layers
     arguments: dict[str, object] = {"exponent": float(exponent)}
     if repeats:
