@@ -29,8 +29,10 @@ _SIZES: Mapping[str, Any] = {
     "tie_word_embeddings": False,
 }
 NARROW_HEADS = "zero-width --hidden-size 96"
+_AS_MISTRAL = "the same, said to be a Mistral"
 # No class has it by default.
 _THETA = {"rope_type": "default", "rope_theta": 500_000.0}
+_SHARE = {"rope_parameters": {**_THETA, "partial_rotary_factor": 0.75}}
 _LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 500_000.0,
@@ -48,6 +50,10 @@ _GEMMA3 = {
         "full_attention": _THETA,
         "sliding_attention": {"rope_type": "default", "rope_theta": 20_000.0},
     },
+}
+_PUBLISHED_GEMMA3 = {
+    "full_attention": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
 }
 
 
@@ -80,6 +86,34 @@ BASES = (
         ("stack --g 2", "partial [1:6]*2-[7:8]", "hyperclone --g 2", "head-dim --factor 2"),
         _GEMMA3,
     ),
+    Base(
+        "Gemma 3, published thetas",
+        "gemma3_text",
+        ("stack --g 2", "hyperclone --g 2"),
+        {**_GEMMA3, "rope_parameters": _PUBLISHED_GEMMA3},
+    ),
+    Base(
+        "Phi-3, part of each head rotated",
+        "phi3",
+        ("stack --g 2", "hyperclone --g 2"),
+        {**_SHARE, "original_max_position_embeddings": 512},
+    ),
+    Base(
+        "OLMoE",
+        "olmoe",
+        ("stack --g 2",),
+        {"num_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 4},
+    ),
+    # mlx-lm knows it only with an MLP of four times the width.
+    Base(
+        "GPT-NeoX",
+        "gpt_neox",
+        ("stack --g 2",),
+        {**_SHARE, "intermediate_size": 256, "num_key_value_heads": 4},
+    ),
+    Base("StableLM", "stablelm", ("stack --g 2",), _SHARE),
+    Base("Nemotron", "nemotron", ("stack --g 2",), _SHARE),
+    Base("Cohere", "cohere", ("stack --g 2",), {"tie_word_embeddings": True}),
 )
 
 
@@ -92,32 +126,41 @@ class Grown:
     folder: Path
 
 
-def made(folder: Path) -> Iterator[Grown]:
+def rows(base: Base) -> Iterator[tuple[str, str]]:
+    """Return the names and growths of the rows of a base, first the one that is not grown."""
+    yield base.name, ""
+    for growth in base.growths:
+        yield base.name, growth
+        if (base.name, growth) == ("Llama", NARROW_HEADS):
+            yield _AS_MISTRAL, growth
+
+
+def made(bases: Sequence[Base], folder: Path) -> Iterator[Grown]:
     """Make bases and grown models in a folder, anew."""
     shutil.rmtree(folder, ignore_errors=True)
-    for i, base in enumerate(BASES):
-        path = folder / f"base-{i}"
-        write_base(base, path)
-        yield Grown(base.name, "", path)
-        for j, growth in enumerate(base.growths):
-            out = folder / f"grown-{i}-{j}"
-            print(base.name, growth, file=sys.stderr)
-            request = hfgrow.GrowthRequest(model=str(path), steps=[typed_step(growth)], out=out)
-            hfgrow.grow(request)
-            yield Grown(base.name, growth, out)
-            if (base.name, growth) == ("Llama", NARROW_HEADS):
-                yield Grown("the same, said to be a Mistral", growth, _as_mistral(out))
+    for i, base in enumerate(bases):
+        for j, (name, growth) in enumerate(rows(base)):
+            print(name, growth, file=sys.stderr)
+            out = folder / f"{i}-{j}"
+            if not growth:
+                write_base(base, out)
+            elif name == _AS_MISTRAL:
+                _write_as_mistral(folder / f"{i}-{j - 1}", out)
+            else:
+                steps = [typed_step(growth)]
+                hfgrow.grow(
+                    hfgrow.GrowthRequest(model=str(folder / f"{i}-0"), steps=steps, out=out)
+                )
+            yield Grown(name, growth, out)
 
 
-def _as_mistral(folder: Path) -> Path:
+def _write_as_mistral(folder: Path, out: Path) -> None:
     """Copy a Llama whose heads are not hidden_size / num_attention_heads wide as a Mistral."""
-    out = folder.with_name(f"{folder.name}-mistral")
     shutil.copytree(folder, out)
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
     text = json.dumps({**config, "sliding_window": None})
     (out / "config.json").write_text(text, encoding="utf-8")
-    return out
 
 
 def grown_llamas(folder: Path, growths: Sequence[str]) -> list[Path]:

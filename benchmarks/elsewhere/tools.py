@@ -36,7 +36,8 @@ def greedy(logits):
     first = logits(tokens)
     for _ in range(NUM_TOKENS):
         row = logits(tokens)[-1]
-        tokens.append(max(range(len(row)), key=row.__getitem__))
+        # 0 is the end, which llama.cpp is told to leave out.
+        tokens.append(max(range(1, len(row)), key=row.__getitem__))
     return {{"logits": first, "tokens": tokens[len(PROMPT):]}}
 
 
@@ -98,7 +99,8 @@ def read(folder):
 run(read)
 """
 
-# The converter knows a tokenizer by the hash of what it makes of a text, and this one it does not.
+# The converter knows a tokenizer by the hash of what it makes of a text, and this one it does not;
+# of some families it wants a tokenizer.model.
 _LLAMA_CPP = """
 import tempfile
 import urllib.request
@@ -115,6 +117,7 @@ def converted(folder, out):
     folder = Path(folder)
     hparams = ModelBase.load_hparams(folder, False)
     kind = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
+    kind.set_vocab = TextModel._set_vocab_gpt2
     kind(folder, gguf.LlamaFileType.ALL_F32, out).write()
 
 
@@ -153,11 +156,14 @@ from litgpt.scripts import convert_hf_checkpoint as converter
 
 NEAREST = {
     "gemma3_text": "Gemma-3-1b-it",
+    "gpt_neox": "pythia-14m",
     "llama": "Llama-3.2-1B",
     "mistral": "Mistral-7B-v0.1",
     "olmo2": "OLMo-2-1124-7B",
+    "phi3": "Phi-4-mini-instruct",
     "qwen2": "Qwen2.5-0.5B",
     "qwen3": "Qwen3-0.6B",
+    "stablelm": "stablelm-3b-4e1t",
 }
 LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor")
 nearest = Config.from_name
@@ -174,11 +180,12 @@ def by_hand(said):
         "n_query_groups": said["num_key_value_heads"],
         "head_size": said.get("head_dim") or said["hidden_size"] // heads,
         "intermediate_size": said["intermediate_size"],
-        "norm_eps": said["rms_norm_eps"],
+        "norm_eps": said.get("rms_norm_eps") or said["layer_norm_eps"],
         "vocab_size": said["vocab_size"],
         "padded_vocab_size": said["vocab_size"],
         "block_size": said["max_position_embeddings"],
         "rope_base": rotary.get("full_attention", rotary)["rope_theta"],
+        "rotary_percentage": rotary.get("partial_rotary_factor", 1.0),
         "rope_adjustments": None,
     }
     if rotary.get("rope_type") == "llama3":
