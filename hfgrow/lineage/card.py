@@ -37,6 +37,8 @@ _MOST_TOLD = 6
 _UNNAMED = ("other", "unknown")
 
 
+# What is said of weights that nobody has hashed or compared.
+_AS_RECORDED = ", as far as is recorded"
 # A longer file is no recipe.
 MAX_RECIPE_NBYTES = 1 << 16
 
@@ -141,7 +143,7 @@ def _introduction(manifest: Manifest) -> list[str]:
     return [
         *title,
         f"{named(link.base)} {describe_growth(link)} by `{describe_steps(link.steps)}`, "
-        "and not trained since.",
+        f"and not trained since{_AS_RECORDED if manifest.is_unproved else ''}.",
         f"It is {larger}a starting point for continued pretraining, not a better model yet.",
         *_earlier(manifest),
     ]
@@ -304,7 +306,10 @@ def _limits(manifest: Manifest) -> list[str]:
     if manifest.trained_since:
         lines.append("- What the training by another program did to it was not measured here.")
     elif isinstance(manifest.link, Link):
-        lines.append("- Not trained after growth: use it as the start of continued pretraining.")
+        known = _AS_RECORDED if manifest.is_unproved else ""
+        lines.append(
+            f"- Not trained after growth{known}: use it as the start of continued pretraining."
+        )
     else:
         told = "." if manifest.benchmarks else "; no benchmark was run."
         lines.append(f"- The losses above are of the texts named there{told}")
