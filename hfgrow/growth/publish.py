@@ -119,9 +119,10 @@ def publish(
     # Config, index and headers must still agree; the weights themselves are looked at next.
     read(LocalFolder(folder))
     check_generation(folder, progress)
-    proved, notes = _proved(folder, manifest, progress)
-    _write_down(folder, manifest, proved, target.repo_id)
+    proved, why = _proved(folder, manifest, progress)
+    is_told = _write_down(folder, manifest, proved, target.repo_id)
     pushed = push_files(folder, proved, target, client, progress)
+    notes = (_nothing_compared(why, is_told=is_told),) if why else ()
     return replace(pushed, notes=(*pushed.notes, *notes))
 
 
@@ -137,27 +138,26 @@ def _to_be_compared(folder: Path, manifest: Manifest, progress: Progress) -> tup
         return ()
     plan = _plan_at_hand(folder, manifest, progress)
     if isinstance(plan, str):
-        return (_nothing_compared(plan),)
+        return (_nothing_compared(plan, is_told=True),)
     base = printable(plan.folder, 200)
     return (f"no sha256 was recorded at growth: the push compares the weights with {base}",)
 
 
-def _proved(
-    folder: Path, manifest: Manifest, progress: Progress
-) -> tuple[Manifest, tuple[str, ...]]:
+def _proved(folder: Path, manifest: Manifest, progress: Progress) -> tuple[Manifest, str]:
     """Compare the weights with their record, and where that has no sha256 with the base at hand.
 
     Returns:
-        The lineage with every sha256, and what to tell where nothing was compared.
+        The lineage with every sha256, and why the weights could not be compared; empty if none
+        is due, or they were.
     """
     if not manifest.is_unproved:
-        return unchanged(folder, manifest, progress), ()
+        return unchanged(folder, manifest, progress), ""
     check_sizes(folder, manifest)
     plan = _plan_at_hand(folder, manifest, progress)
     if isinstance(plan, str):
-        return unchanged(folder, manifest, progress), (_nothing_compared(plan),)
+        return unchanged(folder, manifest, progress), plan
     compare_bytes(folder, plan, progress)
-    return unchanged(folder, manifest, progress).with_compared(compared=True), ()
+    return unchanged(folder, manifest, progress).with_compared(compared=True), ""
 
 
 def _plan_at_hand(folder: Path, manifest: Manifest, progress: Progress) -> GrowthPlan | str:
@@ -172,11 +172,11 @@ def _plan_at_hand(folder: Path, manifest: Manifest, progress: Progress) -> Growt
         return str(error)
 
 
-def _nothing_compared(why: str) -> str:
-    return (
-        f"nothing has compared the weights with the base since they were grown: {why}; the card "
-        "says that nothing has"
-    )
+def _nothing_compared(why: str, *, is_told: bool) -> str:
+    told = f"{MANIFEST} and card say so"
+    if not is_told:
+        told = f"{MANIFEST} says so, and the card, which was edited, stays as it is"
+    return f"nothing has compared the weights with the base since they were grown: {why}; {told}"
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:

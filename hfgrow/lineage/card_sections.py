@@ -189,7 +189,7 @@ def _code(text: str) -> str:
 def changed_section(link: Link, manifest: Manifest) -> list[str]:
     """Return the section about what the last growth of a lineage changed."""
     lines = ["## What changed", ""]
-    if link is not manifest.link:
+    if link is not manifest.link or manifest.trained_since:
         lines = ["## What growth changed", "", *_what_follows_is_of(link, manifest)]
     if link.changes_layers:
         lines += _layers(link)
