@@ -150,14 +150,15 @@ def _proved(folder: Path, manifest: Manifest, progress: Progress) -> tuple[Manif
         The lineage with every sha256, and why the weights could not be compared; empty if none
         is due, or they were.
     """
+    # Hashed first, they cannot change unseen between that and the comparison.
+    filled = unchanged(folder, manifest, progress)
     if not manifest.is_unproved:
-        return unchanged(folder, manifest, progress), ""
-    check_sizes(folder, manifest)
+        return filled, ""
     plan = _plan_at_hand(folder, manifest, progress)
     if isinstance(plan, str):
-        return unchanged(folder, manifest, progress), plan
+        return filled, plan
     compare_bytes(folder, plan, progress)
-    return unchanged(folder, manifest, progress).with_compared(compared=True), ""
+    return filled.with_compared(compared=True), ""
 
 
 def _plan_at_hand(folder: Path, manifest: Manifest, progress: Progress) -> GrowthPlan | str:
@@ -272,10 +273,8 @@ def _write_down(folder: Path, before: Manifest, after: Manifest, repo_id: str | 
         Whether the card was written.
     """
     has_card = (folder / CARD).is_file()
-    ours = (
-        not has_card
-        or (folder / CARD).read_text(encoding="utf-8", errors="replace")
-        == card_of(folder, before, None)[CARD]
+    ours = not has_card or (folder / CARD).read_text(encoding="utf-8", errors="replace") in (
+        card_of(folder, before, name)[CARD] for name in dict.fromkeys((None, repo_id))
     )
     texts = {MANIFEST: after.to_json()}
     if ours:
