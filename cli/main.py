@@ -79,7 +79,10 @@ def main() -> None:
             print(message, file=sys.stderr)
             sys.exit(UsageError.exit_code)
         _end(UsageError(message.rstrip("."), hint=_help_command(error)), console)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as error:
+        if isinstance(error.__cause__, EOFError):
+            # The parser takes one for Ctrl-D at a prompt, and we ask nothing.
+            _end(_bug(error.__cause__), console)
         # All is swept: another Ctrl-C while Python ends could only change the exit code.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("Stopped.", file=sys.stderr)

@@ -83,7 +83,11 @@ def push(
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Push a grown model in one commit; a second push of the same is none."""
+    """Push a grown model in one commit; a second push of the same is none.
+
+    Weights whose sha256 was not recorded at growth are compared with the base first, where that
+    is at hand; the card says so where it is not.
+    """
     console = Console(as_json=json, quiet=quiet)
     client = HubClient(token=token)
     pushed = publish(

@@ -92,6 +92,9 @@ def push(
 ) -> Pushed:
     """Push a grown or trained model in one commit; a second push of the same is none.
 
+    A growth whose sha256 was not recorded is compared with its base first, where that is at hand;
+    else a note says that nothing compared it.
+
     Args:
         folder: Where it lies.
         repo: The target; None means a repository of yours named as the model.
@@ -103,7 +106,8 @@ def push(
         progress: As in `inspect`.
 
     Raises:
-        GrowthError: The model was changed since, or the Hub refuses or does not answer.
+        VerificationError: The model is not what its growth makes of the base.
+        GrowthError: It was changed since, or the Hub refuses or does not answer.
     """
     return publish(
         Path(folder),

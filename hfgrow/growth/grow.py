@@ -304,8 +304,7 @@ def _begin_lineage(
 @contextmanager
 def _looking(request: GrowthRequest, growth: Growth, manifest: Manifest) -> Iterator[Look | None]:
     """Read the base beside the writing for what has to be known of it, if anything: hashes, NaN."""
-    wants_hashes = request.wants_proof or request.push or len(manifest.chain) > 1
-    wants_hashes |= request.know_base
+    wants_hashes = request.wants_hashes or len(manifest.chain) > 1
     files = manifest.link.base.files
     unknown = [name for name, file in files.items() if wants_hashes and file.sha256 is None]
     if not unknown and not request.wants_proof:
@@ -344,7 +343,7 @@ def _write(
             growth.layout,
             staging,
             allow_nonfinite=request.allow_nonfinite,
-            hashes=request.wants_proof or request.push,
+            hashes=request.wants_hashes,
             advance=go_on,
         )
     growth = replace(growth, plan=plan, cloned_nbytes=written.cloned_nbytes)
@@ -400,7 +399,7 @@ def _record(
     request: GrowthRequest, growth: Growth, manifest: Manifest, staging: Path, progress: Progress
 ) -> Growth:
     """Write hfgrow.json, the card and its picture, and where the base lies here."""
-    if request.wants_proof or request.push:
+    if request.wants_hashes:
         files = manifest.link.result.files
         unknown = {name: file for name, file in files.items() if file.sha256 is None}
         found = hashed(staging, unknown, progress)

@@ -30,9 +30,8 @@ from hfgrow.errors import (
     command,
     printable,
 )
-from hfgrow.growth.models import base_folder, recorded
-from hfgrow.growth.reproduce import replay
-from hfgrow.growth.verify import check_generation, check_provenance
+from hfgrow.growth.models import base_at_hand, base_folder, recorded
+from hfgrow.growth.verify import check_generation, compare_bytes, plan_again
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import PushTarget, planned_target, preflight
@@ -41,6 +40,7 @@ from hfgrow.lineage.card import MAX_RECIPE_NBYTES, card_files, drawings, licence
 from hfgrow.lineage.manifest import Link, Manifest, WeightFile, widths_of
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.lineage.records import Benchmark
+from hfgrow.plan.plan import GrowthPlan
 
 
 def publish(
@@ -69,6 +69,8 @@ def publish(
     Raises:
         UsageError: Another program trained the model since, and no target is named.
         ModelError: The folder was not made by hfgrow, or its weights were changed since.
+        VerificationError: They are no growth of the base that is at hand, and have no sha256 that
+            would tell.
         GrowthError: The Hub refuses, does not answer, or changed meanwhile.
     """
     manifest = manifest_of(LocalFolder(folder))
@@ -110,22 +112,72 @@ def publish(
             "",
             private=target.private,
             if_new=target.if_new,
-            notes=(*target.notes, _NOT_COMPARED),
+            notes=(*target.notes, *_to_be_compared(folder, manifest, progress), _NOT_COMPARED),
             files=_sizes(folder, manifest),
         )
     target = asked()
-    # Config, index and headers must still agree; the weights themselves are hashed next.
+    # Config, index and headers must still agree; the weights themselves are looked at next.
     read(LocalFolder(folder))
     check_generation(folder, progress)
-    proved = unchanged(folder, manifest, progress)
-    _write_down(folder, manifest, proved, target.repo_id)
-    return push_files(folder, proved, target, client, progress)
+    proved, why = _proved(folder, manifest, progress)
+    is_told = _write_down(folder, manifest, proved, target.repo_id)
+    pushed = push_files(folder, proved, target, client, progress)
+    notes = (_nothing_compared(why, is_told=is_told),) if why else ()
+    return replace(pushed, notes=(*pushed.notes, *notes))
 
 
 _NOT_COMPARED = (
     f"the weights were not hashed: the push compares them with {MANIFEST}, and all files with what "
     "the repository has, and may refuse, or find that all is there"
 )
+
+
+def _to_be_compared(folder: Path, manifest: Manifest, progress: Progress) -> tuple[str, ...]:
+    """Say of weights without a sha256 of their growth what the push will compare them with."""
+    if not manifest.is_unproved:
+        return ()
+    plan = _plan_at_hand(folder, manifest, progress)
+    if isinstance(plan, str):
+        return (_nothing_compared(plan, is_told=True),)
+    base = printable(plan.folder, 200)
+    return (f"no sha256 was recorded at growth: the push compares the weights with {base}",)
+
+
+def _proved(folder: Path, manifest: Manifest, progress: Progress) -> tuple[Manifest, str]:
+    """Compare the weights with their record, and where that has no sha256 with the base at hand.
+
+    Returns:
+        The lineage with every sha256, and why the weights could not be compared; empty if none
+        is due, or they were.
+    """
+    # Hashed first, they cannot change unseen between that and the comparison.
+    filled = unchanged(folder, manifest, progress)
+    if not manifest.is_unproved:
+        return filled, ""
+    plan = _plan_at_hand(folder, manifest, progress)
+    if isinstance(plan, str):
+        return filled, plan
+    compare_bytes(folder, plan, progress)
+    return filled.with_compared(compared=True), ""
+
+
+def _plan_at_hand(folder: Path, manifest: Manifest, progress: Progress) -> GrowthPlan | str:
+    """Return the plan of a growth, made again of its base, or why that cannot be done here."""
+    link = manifest.growth
+    base = base_at_hand(folder, link.base)
+    if base is None:
+        return f"the base {printable(link.base.name)} is not at hand"
+    try:
+        return plan_again(folder, base, link, progress)
+    except (ModelError, UsageError) as error:
+        return str(error)
+
+
+def _nothing_compared(why: str, *, is_told: bool) -> str:
+    told = f"{MANIFEST} and card say so"
+    if not is_told:
+        told = f"{MANIFEST} says so, and the card, which was edited, stays as it is"
+    return f"nothing has compared the weights with the base since they were grown: {why}; {told}"
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:
@@ -192,8 +244,7 @@ def record_training(folder: Path, note: str, progress: Progress) -> bool:
         )
     found = hashed(folder, plan.files, progress)
     if describes(manifest, found) and (
-        all(file.sha256 for file in manifest.files.values())
-        or _is_what_was_grown(folder, manifest, progress)
+        not manifest.is_unproved or _is_what_was_grown(folder, manifest, progress)
     ):
         raise UsageError(
             f"the weights are those that {MANIFEST} records: nothing was trained since",
@@ -203,14 +254,10 @@ def record_training(folder: Path, note: str, progress: Progress) -> bool:
 
 
 def _is_what_was_grown(folder: Path, manifest: Manifest, progress: Progress) -> bool:
-    """Say whether weights whose hash nobody recorded are those of the growth; no if unknown."""
-    if manifest.trained_since or not isinstance(manifest.link, Link):
-        return False
+    """Say whether weights without a sha256 of their growth are those of it; no if unknown."""
     try:
         base = base_folder(folder, manifest, None, HubClient(), progress)
-        plan = replay(read(LocalFolder(base)), manifest.link, folder)
-        with counting(progress, "Comparing bytes", plan.nbytes) as advance:
-            check_provenance(folder, plan, advance=advance)
+        compare_bytes(folder, plan_again(folder, base, manifest.growth, progress), progress)
     except VerificationError:
         return False
     except GrowthError as error:
@@ -226,10 +273,8 @@ def _write_down(folder: Path, before: Manifest, after: Manifest, repo_id: str | 
         Whether the card was written.
     """
     has_card = (folder / CARD).is_file()
-    ours = (
-        not has_card
-        or (folder / CARD).read_text(encoding="utf-8", errors="replace")
-        == card_of(folder, before, None)[CARD]
+    ours = not has_card or (folder / CARD).read_text(encoding="utf-8", errors="replace") in (
+        card_of(folder, before, name)[CARD] for name in dict.fromkeys((None, repo_id))
     )
     texts = {MANIFEST: after.to_json()}
     if ours:
@@ -286,6 +331,8 @@ def visible_as(name: str, manifest: Manifest | None, client: HubClient) -> Model
 def unchanged(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
     """Hash the weights of a grown model, and return its manifest with every sha256 filled in.
 
+    It then says so where such a sha256 is the first, and tells nothing of the growth itself.
+
     Raises:
         ModelError: A weight file is not the one that the lineage records: it was trained or
             replaced since, and the lineage would tell a story that is no longer true.
@@ -295,7 +342,8 @@ def unchanged(folder: Path, manifest: Manifest, progress: Progress) -> Manifest:
     for name, file in known.items():
         if not is_same(file, found[name]):
             raise _changed(folder, name, manifest)
-    return manifest.with_result_files(found)
+    filled = manifest.with_result_files(found)
+    return filled.with_compared(compared=False) if manifest.is_unproved else filled
 
 
 def _changed(folder: Path, name: str, manifest: Manifest) -> ModelError:

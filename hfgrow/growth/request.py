@@ -35,7 +35,7 @@ class GrowthRequest:
         dry_run: Stop when the plan is made.
         maps: The folder with the maps of learned steps; a dry run needs none.
         untested: Whether a type is grown that was not proven with the transformers installed here.
-        know_base: Whether the lineage has the sha256 of the base also where nothing is proved.
+        record_hashes: Whether to record the sha256 of base and result also without proof or push.
         num_base_layers: How many layers the base must have, where steps count on it; None is any.
     """
 
@@ -57,13 +57,18 @@ class GrowthRequest:
     dry_run: bool = False
     maps: Path | None = None
     untested: bool = False
-    know_base: bool = False
+    record_hashes: bool = False
     num_base_layers: int | None = None
 
     @property
     def wants_proof(self) -> bool:
         """Whether transformers is asked too; before a push it is, unless somebody said no."""
         return not self.dry_run and (self.push if self.verify is None else self.verify)
+
+    @property
+    def wants_hashes(self) -> bool:
+        """Whether the lineage has the sha256 of base and result."""
+        return self.wants_proof or self.push or self.record_hashes
 
 
 @dataclass(frozen=True, kw_only=True)

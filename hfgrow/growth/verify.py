@@ -29,7 +29,7 @@ from hfgrow.growth.loading import require_for
 from hfgrow.growth.models import base_folder
 from hfgrow.growth.reproduce import replay
 from hfgrow.hub.client import HubClient
-from hfgrow.lineage.manifest import Manifest, TrainingLink
+from hfgrow.lineage.manifest import Link, Manifest, TrainingLink
 from hfgrow.lineage.reading import manifest_of
 from hfgrow.plan.plan import GrowthPlan, TensorPlan, is_zero, stored_in
 from hfgrow.plan.promise import Measured, check_promise, may_be_rounding
@@ -334,15 +334,8 @@ def verify(
     except ModelError:
         _check_sizes(folder, manifest)
         raise
-    plan = replay(read(LocalFolder(found), progress), growth, folder)
-    require_for(plan)
-    with counting(progress, "Comparing bytes", plan.nbytes) as advance:
-        try:
-            provenance = check_provenance(folder, plan, advance=advance)
-        except VerificationError as error:
-            how = command(f"lineage {shlex.quote(printable(folder, 200))}")
-            error.hint = error.hint or f"changed after it was grown? {how} says how to grow it anew"
-            raise
+    plan = plan_again(folder, found, growth, progress)
+    provenance = compare_bytes(folder, plan, progress)
     absent = missing(*TRANSFORMERS)
     if absent:
         progress.say(f"Note: transformers' view and the logits need {listed(absent)}")
@@ -350,6 +343,40 @@ def verify(
         return Verified(manifest, provenance)
     num_tensors, measured = compare_in_transformers(found, folder, plan, progress, text=text)
     return Verified(manifest, provenance, num_tensors, measured)
+
+
+def plan_again(folder: Path, base: Path, growth: Link, progress: Progress) -> GrowthPlan:
+    """Return the plan of a recorded growth, made again from the headers of its base.
+
+    Args:
+        folder: The grown model, with the maps of learned steps.
+        base: The folder of the base.
+        growth: The record.
+        progress: Told how it goes on.
+
+    Raises:
+        ModelError: The base cannot be read, or grows otherwise.
+        UsageError: What computes its tensors is not installed.
+        VerificationError: The record makes another promise than the operator.
+    """
+    plan = replay(read(LocalFolder(base), progress), growth, folder)
+    require_for(plan)
+    return plan
+
+
+def compare_bytes(folder: Path, plan: GrowthPlan, progress: Progress) -> Provenance:
+    """Compare every tensor of a grown model with what its plan makes of the base, with a bar.
+
+    Raises:
+        VerificationError: A tensor differs from its source, or config.json from the plan.
+    """
+    with counting(progress, "Comparing bytes", plan.nbytes) as advance:
+        try:
+            return check_provenance(folder, plan, advance=advance)
+        except VerificationError as error:
+            how = command(f"lineage {shlex.quote(printable(folder, 200))}")
+            error.hint = error.hint or f"changed after it was grown? {how} says how to grow it anew"
+            raise
 
 
 def _check_sizes(folder: Path, manifest: Manifest) -> None:

@@ -28,7 +28,7 @@ from hfgrow.lineage.describe import (
     named,
     plain,
 )
-from hfgrow.lineage.manifest import Link, Manifest, Model, TrainingLink
+from hfgrow.lineage.manifest import Link, Manifest, TrainingLink
 from hfgrow.plan.operators import OPERATORS
 
 # A longer chain is told in sums.
@@ -37,6 +37,8 @@ _MOST_TOLD = 6
 _UNNAMED = ("other", "unknown")
 
 
+# What is said of weights that nobody has hashed or compared.
+_AS_RECORDED = ", as far as is recorded"
 # A longer file is no recipe.
 MAX_RECIPE_NBYTES = 1 << 16
 
@@ -141,7 +143,7 @@ def _introduction(manifest: Manifest) -> list[str]:
     return [
         *title,
         f"{named(link.base)} {describe_growth(link)} by `{describe_steps(link.steps)}`, "
-        "and not trained since.",
+        f"and not trained since{_AS_RECORDED if manifest.is_unproved else ''}.",
         f"It is {larger}a starting point for continued pretraining, not a better model yet.",
         *_earlier(manifest),
     ]
@@ -237,7 +239,7 @@ def _reproduce(manifest: Manifest, repo_id: str | None, recipe: str | None) -> l
     lines += [
         f"Made with {made}. Lineage, from the root:",
         "",
-        *(f"{i + 1}. {_lineage_row(row.base)}" for i, row in enumerate(manifest.chain)),
+        *(f"{i + 1}. {_lineage_row(manifest, i)}" for i in range(len(manifest.chain))),
         f"{len(manifest.chain) + 1}. this model",
     ]
     hashes = [(name, file.sha256) for name, file in link.base.files.items() if file.sha256]
@@ -304,7 +306,10 @@ def _limits(manifest: Manifest) -> list[str]:
     if manifest.trained_since:
         lines.append("- What the training by another program did to it was not measured here.")
     elif isinstance(manifest.link, Link):
-        lines.append("- Not trained after growth: use it as the start of continued pretraining.")
+        known = _AS_RECORDED if manifest.is_unproved else ""
+        lines.append(
+            f"- Not trained after growth{known}: use it as the start of continued pretraining."
+        )
     else:
         told = "." if manifest.benchmarks else "; no benchmark was run."
         lines.append(f"- The losses above are of the texts named there{told}")
@@ -324,9 +329,14 @@ def _limits(manifest: Manifest) -> list[str]:
     return [*lines, f"- {note}"] if note else lines
 
 
-def _lineage_row(model: Model) -> str:
+def _lineage_row(manifest: Manifest, i: int) -> str:
+    """Return the model that a link starts from, and whether it is known to be what was grown."""
+    model, before = manifest.chain[i].base, manifest.chain[i - 1] if i else None
     at = f" at commit `{plain(model.revision)}`" if model.revision else ""
-    return f"{named(model)}{at}, {model.num_hidden_layers} layers"
+    row = f"{named(model)}{at}, {model.num_hidden_layers} layers"
+    if isinstance(before, Link) and not before.is_proved:
+        row += "; as far as is recorded, nothing has compared it with what it was grown from"
+    return row
 
 
 def licence_note(metadata: Mapping[str, Any], *, is_from_scratch: bool) -> str:

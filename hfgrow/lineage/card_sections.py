@@ -189,7 +189,7 @@ def _code(text: str) -> str:
 def changed_section(link: Link, manifest: Manifest) -> list[str]:
     """Return the section about what the last growth of a lineage changed."""
     lines = ["## What changed", ""]
-    if link is not manifest.link:
+    if link is not manifest.link or manifest.trained_since:
         lines = ["## What growth changed", "", *_what_follows_is_of(link, manifest)]
     if link.changes_layers:
         lines += _layers(link)
@@ -198,14 +198,24 @@ def changed_section(link: Link, manifest: Manifest) -> list[str]:
     for name in dict.fromkeys(step.operator for step in link.steps):
         if name in OPERATORS:
             lines += [f"{name}: {OPERATORS[name].summary} ({OPERATORS[name].paper})", ""]
+    return [*lines, _how_made(link)]
+
+
+def _how_made(link: Link) -> str:
+    """Say which tensors were copied: as a fact only where a hash or a comparison stands behind."""
     copied = f"as {plain(link.dtype)}" if link.dtype else "byte for byte"
-    lines.append(
-        f"{link.num_computed} tensors are computed from the base's, any others copied {copied}. "
-        "The same command gives the same bytes."
-        if link.num_computed
-        else f"Embeddings, final norm and head are the base's. Every tensor is copied {copied}."
+    made = f"{link.num_computed} tensors are computed from the base's, any others copied {copied}"
+    if link.is_proved:
+        return (
+            f"{made}. The same command gives the same bytes."
+            if link.num_computed
+            else f"Embeddings, final norm and head are the base's. Every tensor is copied {copied}."
+        )
+    planned = made if link.num_computed else f"every tensor is copied {copied} from the base"
+    return (
+        f"By the plan of the growth {planned}; the same command gives the same bytes. As far as is "
+        "recorded, nothing has compared the grown weights with the base since they were written."
     )
-    return lines
 
 
 def _what_follows_is_of(link: Link, manifest: Manifest) -> list[str]:

@@ -114,6 +114,8 @@ class Link(Record):
         off_beat: What other programs have wrong about its special layers, if they have.
         zero_rows: The modules whose matrix has rows of zeros -> the 0-based layers, if there are.
         measured: Base against grown model, if that was measured.
+        uncompared: Whether the sha256 of the result are of a time after growth, when nothing had
+            compared the weights with the base; None where that is not so.
     """
 
     kind: ClassVar = GROWTH
@@ -128,6 +130,12 @@ class Link(Record):
     off_beat: Annotated[OffBeat, OFF_BEAT] | None = None
     zero_rows: Annotated[Mapping[str, tuple[int, ...]], ZERO_ROWS] | None = None
     measured: Annotated[Measured, COMPARED] | None = None
+    uncompared: bool | None = None
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether each weight file has a sha256 of its growth, or of a comparison since."""
+        return not self.uncompared and all(file.sha256 for file in self.result.files.values())
 
     @property
     def preserves_function(self) -> bool:
@@ -257,6 +265,11 @@ class Manifest:
         return self.trained_since[-1].files if self.trained_since else self.link.result.files
 
     @property
+    def is_unproved(self) -> bool:
+        """Whether the weights are to be those of a growth, and no record stands behind that."""
+        return isinstance(self.link, Link) and not self.trained_since and not self.link.is_proved
+
+    @property
     def growth(self) -> Link:
         """The last link, where only a growth will do.
 
@@ -313,6 +326,10 @@ class Manifest:
             last = replace(self.elsewhere[-1], files=files)
             return replace(self, elsewhere=(*self.elsewhere[:-1], last))
         return self._ending_in(replace(self.link, result=replace(self.link.result, files=files)))
+
+    def with_compared(self, *, compared: bool) -> "Manifest":
+        """Return the manifest with whether its last link, a growth, was compared with its base."""
+        return self._ending_in(replace(self.growth, uncompared=None if compared else True))
 
     def with_base_hashes(self, sha256: Mapping[str, str]) -> "Manifest":
         """Return the manifest with hashes of the last link's base that are known now."""

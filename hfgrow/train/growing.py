@@ -117,8 +117,10 @@ def grow_stage(
     Raises:
         GrowthError: The growth cannot be, or cannot be written.
     """
-    # Beside a training it costs nothing to know the base, and the growth can be taken back.
-    request = GrowthRequest(model=model, steps=[stage.step], out=out, dtype=dtype, know_base=True)
+    # Beside a training hashes cost nothing, and with them the growth is proved and can be undone.
+    request = GrowthRequest(
+        model=model, steps=[stage.step], out=out, dtype=dtype, record_hashes=True
+    )
     if not stage.needs_maps:
         grow(request, learner.progress)
         return

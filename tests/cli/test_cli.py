@@ -269,6 +269,19 @@ def test_closed_and_full_streams_do_not_stop_a_growth(with_grown: Path, closed: 
     shutil.rmtree(with_grown / "streams")
 
 
+def test_an_end_of_file_that_nobody_caught_is_a_bug_and_no_abort(
+    with_grown: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise EOFError("marshal data too short")
+
+    monkeypatch.setattr("hfgrow_cli.proof.manifest_of", damaged)
+    finished = call_hfgrow("card", with_grown / "grown")
+    assert finished.returncode == 1
+    assert "a bug in hfgrow: EOFError: marshal data too short" in finished.stderr
+    assert "Stopped" not in finished.stderr
+
+
 @pytest.mark.case("E17")
 @pytest.mark.parametrize("options", ["", "--json"])
 def test_a_result_that_cannot_be_printed_is_one_line(with_grown: Path, options: str) -> None:

@@ -38,6 +38,18 @@ DEMO = [
 _SAID_OTHERWISE = {
     "seams before layers 6.": "a seam before layer 6.",
     "the others copied": "any others copied",
+    "and not trained since.": "and not trained since, as far as is recorded.",
+    "- Not trained after growth:": "- Not trained after growth, as far as is recorded:",
+}
+# Of weights whose sha256 nobody recorded a card tells the plan, and that nothing has compared them.
+_PLAN, _UNCOMPARED = (
+    "By the plan of the growth",
+    "the same command gives the same bytes. As far as is recorded, nothing has compared the grown "
+    "weights with the base since they were written.",
+)
+_PLAN_SINCE = {
+    r"^(\d+ tensors are computed .*)\. The same .*": rf"{_PLAN} \1; {_UNCOMPARED}",
+    r"^Embeddings, .* Every (tensor .*)\.$": rf"{_PLAN} every \1 from the base; {_UNCOMPARED}",
 }
 # What a command records of the machine, its speed, and the releases that made it.
 _OF_THE_MACHINE = {"versions", "seconds", "device", "tokens_per_s", "mfu"}
@@ -162,6 +174,8 @@ def card(folder: Path) -> list[str]:
     text = re.sub(r"!\[.*\]\(widths.svg\)\n\n", "", text)
     for before, since in _SAID_OTHERWISE.items():
         text = text.replace(before, since)
+    for sentence, plan in _PLAN_SINCE.items():
+        text = re.sub(sentence, plan, text, flags=re.MULTILINE)
     return [re.sub("^Made with .* Lineage", "Lineage", line) for line in text.splitlines()]
 
 
@@ -184,9 +198,12 @@ def run_record(folder: Path) -> dict[str, Any]:
         del file["sha256"]
     for link in document["chain"]:
         link.pop("zero_rows", None)
-    for file in (document["chain"][0].get("base") or {"files": {}})["files"].values():
-        # A run knows its base by its bytes since then.
-        file.pop("sha256", None)
+    # A run knows its base, and what it grows, by their bytes since then.
+    known = [document["chain"][0].get("base")]
+    known += [link["result"] for link in document["chain"][:-1] if link["kind"] == "growth"]
+    for model in filter(None, known):
+        for file in model["files"].values():
+            file.pop("sha256", None)
     return dict(_values(document))
 
 

@@ -1,14 +1,21 @@
 """What is looked at before a folder is pushed, and told: settings that load, a licence."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+import hfgrow
+from hfgrow.console import Silent
+from hfgrow.errors import VerificationError
+from hfgrow.growth.lm_eval import read_results
+from hfgrow.growth.publish import write_benchmarks
 from tests.hub_server import ALICE, Hub
 from tests.hub_server.fixtures import IGNORE_CLIENT_WARNING, hub_environment, talk_here
+from tests.lm_eval_results import RESULTS
 from tests.program import Finished, call_hfgrow, run_hfgrow
 
 pytestmark = pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
@@ -98,3 +105,157 @@ def test_a_dry_run_says_what_it_does_not_compare_and_looks_at_sizes(
     found = push("--dry-run")
     assert found.returncode == 3
     assert "model.safetensors is not the file that hfgrow.json records" in found.stderr
+
+
+COPIED = "Every tensor is copied byte for byte."
+UNCOMPARED = "nothing has compared the grown weights with the base since they were written"
+
+
+def change(model: Path) -> None:
+    """Change the last number of a model, a float32, in place."""
+    with (model / "model.safetensors").open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\0\0\x80\x3f")
+
+
+def sent(hub: Hub, name: str) -> str:
+    """Return a text of the model that was pushed."""
+    content = hub.files("alice/grown")[name]
+    assert isinstance(content, bytes)
+    return content.decode()
+
+
+def test_weights_changed_in_place_since_growth_are_not_pushed_as_that_growth(
+    hub: Hub, grown: Path, push: Callable[..., Finished]
+) -> None:
+    change(grown)
+    before = (grown / "hfgrow.json").read_bytes()
+    finished = push()
+    assert finished.returncode == 9
+    assert "differs from model." in finished.stderr
+    assert "hfgrow card FOLDER --trained-elsewhere NOTE" in finished.stderr
+    assert (grown / "hfgrow.json").read_bytes() == before
+    assert ("model", "alice/grown") not in hub.store.repos
+
+
+def test_a_push_from_python_compares_too(grown: Path, push: Callable[..., Finished]) -> None:
+    change(grown)
+    with pytest.raises(VerificationError, match=r"differs from model.* of the base"):
+        hfgrow.push(grown, "alice/grown")
+
+
+def test_a_push_that_compared_says_copied_and_records_the_sha256(
+    hub: Hub, grown: Path, push: Callable[..., Finished]
+) -> None:
+    assert COPIED not in (grown / "README.md").read_text()
+    finished = push()
+    assert finished.returncode == 0, finished.stderr
+    assert "nothing has compared" not in finished.stderr
+    (link,) = json.loads(sent(hub, "hfgrow.json"))["chain"]
+    assert link["result"]["files"]["model.safetensors"]["sha256"]
+    assert "uncompared" not in link
+    assert COPIED in sent(hub, "README.md")
+
+
+def test_a_push_without_the_base_says_that_nothing_was_compared_and_so_does_the_card(
+    hub: Hub, base: Path, grown: Path, push: Callable[..., Finished]
+) -> None:
+    base.rename(base.with_name("moved"))
+    finished = push()
+    assert finished.returncode == 0, finished.stderr
+    assert (
+        "Note: nothing has compared the weights with the base since they were grown: the base base "
+        "is not at hand; hfgrow.json and card say so" in finished.stderr
+    )
+    card = sent(hub, "README.md")
+    assert UNCOMPARED in card
+    assert COPIED not in card
+    assert "not trained since, as far as is recorded" in card
+    assert call_hfgrow("card", grown, "--repo", "alice/grown").returncode == 0
+    assert (grown / "README.md").read_text() == card
+
+
+def test_a_second_push_compares_what_the_first_could_not(
+    base: Path, grown: Path, push: Callable[..., Finished]
+) -> None:
+    base.rename(base.with_name("moved"))
+    assert push().returncode == 0
+    base.with_name("moved").rename(base)
+    assert push().returncode == 0
+    assert COPIED in (grown / "README.md").read_text()
+
+
+def test_weights_that_were_hashed_without_a_comparison_may_still_be_recorded_as_trained(
+    base: Path, grown: Path, push: Callable[..., Finished]
+) -> None:
+    change(grown)
+    base.rename(base.with_name("moved"))
+    assert push().returncode == 0
+    base.with_name("moved").rename(base)
+    assert push().returncode == 9
+    assert call_hfgrow("card", grown, "--trained-elsewhere", "a note").returncode == 0
+    assert push().returncode == 0
+
+
+def test_a_sha256_of_the_time_of_benchmarks_does_not_stand_for_one_of_the_growth(
+    grown: Path, push: Callable[..., Finished]
+) -> None:
+    change(grown)
+    assert write_benchmarks(grown, list(read_results(RESULTS)), Silent())
+    assert UNCOMPARED in (grown / "README.md").read_text()
+    assert push().returncode == 9
+
+
+def test_a_card_that_was_edited_stays_and_the_push_says_so(
+    base: Path, grown: Path, push: Callable[..., Finished]
+) -> None:
+    base.rename(base.with_name("moved"))
+    (grown / "README.md").write_text("# Mine\n")
+    assert "hfgrow.json says so, and the card, which was edited, stays as it is" in push().stderr
+    assert (grown / "README.md").read_text() == "# Mine\n"
+
+
+def test_tensors_that_cannot_be_computed_here_are_not_compared(
+    base: Path, tmp_path: Path, push: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "computed"
+    assert (
+        call_hfgrow("stack", base, "--g", "2", "--dtype", "bfloat16", "--out", out).returncode == 0
+    )
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "numpy", None)
+        finished = call_hfgrow("push", out, "alice/computed")
+    assert finished.returncode == 0, finished.stderr
+    assert "since they were grown: computing tensors needs numpy, which is not" in finished.stderr
+    assert call_hfgrow("push", out, "alice/computed").returncode == 0
+    assert UNCOMPARED not in (out / "README.md").read_text()
+
+
+def test_weights_with_a_sha256_of_their_growth_are_not_compared_again(
+    base: Path, grown: Path, push: Callable[..., Finished]
+) -> None:
+    assert push().returncode == 0
+    change(base)
+    finished = push()
+    assert finished.returncode == 0, finished.stderr
+    assert "Already there" in finished.stderr
+
+
+def test_a_dry_run_says_which_base_the_push_will_compare_with(
+    base: Path, push: Callable[..., Finished]
+) -> None:
+    compared = f"no sha256 was recorded at growth: the push compares the weights with {base}"
+    assert f"Note: {compared}" in push("--dry-run").stderr
+    base.rename(base.with_name("moved"))
+    assert "the base base is not at hand" in push("--dry-run").stderr
+
+
+def test_a_card_says_of_a_model_between_that_nothing_compared_it(
+    grown: Path, tmp_path: Path, push: Callable[..., Finished]
+) -> None:
+    again = tmp_path / "again"
+    assert call_hfgrow("stack", grown, "--g", "2", "--out", again).returncode == 0
+    assert call_hfgrow("push", again, "alice/again").returncode == 0
+    card = (again / "README.md").read_text()
+    assert COPIED in card
+    assert "layers; as far as is recorded, nothing has compared it with what it was grown" in card

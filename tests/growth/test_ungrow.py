@@ -52,7 +52,7 @@ def digest_of(folder: Path) -> str:
 
 
 def grown(base: Path, steps: Steps, out: Path) -> Path:
-    return grow(GrowthRequest(model=str(base), steps=steps, out=out, know_base=True)).out
+    return grow(GrowthRequest(model=str(base), steps=steps, out=out, record_hashes=True)).out
 
 
 @pytest.mark.parametrize("what", UNDONE)

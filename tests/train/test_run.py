@@ -165,6 +165,12 @@ def test_held_out_texts_of_one_name_are_recorded_apart(tmp_path: Path) -> None:
     assert len({e.after for link in manifest.trainings for e in link.evaluations}) == 2
 
 
+def test_a_run_that_ends_in_growth_knows_it_by_the_sha256_of_what_it_wrote(tmp_path: Path) -> None:
+    manifest = read_manifest(runs.carry(runs.recipe(tmp_path, stages=runs.GROWN[:2])))
+    assert manifest is not None
+    assert manifest.growth.is_proved
+
+
 def test_the_last_step_of_a_stage_still_learns(tmp_path: Path) -> None:
     """Also where its tokens are rounded up to a whole batch."""
     recipe = runs.recipe(tmp_path, stages=[{"train": {"tokens": 1030, "learning_rate": 1e-2}}])
