@@ -346,9 +346,10 @@ def _from(before: int | None, after: int) -> str:
 def _copies(growth: Growth) -> list[str]:
     """Return what to know of a mixture's new experts that nothing tells from the old ones."""
     return [
-        "alike, and training cannot tell them apart; --drop or a smaller --top-k can"
+        "alike, and training cannot tell them apart; --drop or "
+        f"{'a smaller --top-k' if step.preserves_function else '--router-noise'} can"
         for step in growth.plan.steps
-        if step.preserves_function and "router_noise" in step.arguments
+        if step.arguments.get("router_noise") == 0 and not step.arguments["drop"]
     ]
 
 
