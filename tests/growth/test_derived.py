@@ -239,10 +239,13 @@ def test_a_single_period_is_grown_by_whole_copies(tmp_path: Path) -> None:
     """That there is a period at all shows only when it comes a second time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TRAITS, "jamba", {**TRAITS["jamba"], "num_hidden_layers": 4})
-        plan = read(LocalFolder(base_of("jamba", tmp_path / "base")))
+        folder = base_of("jamba", tmp_path / "base")
     with pytest.raises(UsageError, match=r"^the grown model would not fit its config") as caught:
-        planned(plan, [("interpolate", {"g": 2})])
+        planned(read(LocalFolder(folder)), [("interpolate", {"g": 2})])
     assert caught.value.hint == 'this fits: ("stack", {"g": 2})'
+    shown = call_hfgrow("stack", folder, "--g", "2", "--dry-run").stdout
+    assert "period 4\n" in shown
+    assert "that of the base" not in shown
 
 
 def test_layers_whose_formula_has_their_number_are_refused(base: MakeBase, tmp_path: Path) -> None:
