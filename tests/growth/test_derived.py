@@ -357,8 +357,11 @@ def test_a_key_that_only_a_newer_transformers_knows_is_refused(
     assert "was written by 9.9.9" in refused.stderr
     assert "pip install -U transformers; --untested" in refused.stderr
     assert call_hfgrow(*call, "--untested").returncode == 0
+    told = "note         not grown without --untested: config.json: "
+    assert told in call_hfgrow("inspect", folder).stdout
     edit_json(folder / "config.json", transformers_version=HERE)
     assert call_hfgrow(*call).returncode == 0
+    assert told not in call_hfgrow("inspect", folder).stdout
 
 
 @pytest.mark.parametrize("model_type", TYPES)
