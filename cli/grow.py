@@ -4,6 +4,7 @@ import inspect
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -346,9 +347,10 @@ def _from(before: int | None, after: int) -> str:
 def _copies(growth: Growth) -> list[str]:
     """Return what to know of a mixture's new experts that nothing tells from the old ones."""
     return [
-        "alike, and training cannot tell them apart; --drop or a smaller --top-k can"
+        "alike, and training cannot tell them apart; --drop or "
+        f"{'a smaller --top-k' if step.preserves_function else '--router-noise'} can"
         for step in growth.plan.steps
-        if step.preserves_function and "router_noise" in step.arguments
+        if step.arguments.get("router_noise") == 0 and not step.arguments["drop"]
     ]
 
 
@@ -468,11 +470,11 @@ def _rhythm_lines(growth: Growth) -> list[str]:
     family = growth.base.derived
     if family is None or len(set(family.kinds)) < 2:
         return []
-    before, after = (
-        describe_rhythm(kinds)
-        for kinds in (family.kinds, [family.kinds[layer] for layer in growth.plan.sources])
-    )
-    is_kept = before.partition(";")[2] == after.partition(";")[2]
+    kinds = [family.kinds[layer] for layer in growth.plan.sources]
+    before, after = describe_rhythm(family.kinds), describe_rhythm(kinds)
+    # Of whole copies the base is the period, which does not show in the base alone.
+    are_whole = all(kind == own for kind, own in zip(kinds, cycle(family.kinds), strict=False))
+    is_kept = are_whole or before.partition(";")[2] == after.partition(";")[2]
     broken_one = "" if is_kept else f"; that of the base was {before}"
     return [f"rhythm          {after}{broken_one}"]
 

@@ -13,10 +13,11 @@ import typer
 from hfgrow import __version__
 from hfgrow.checkpoint.compute.chunks import check_finite
 from hfgrow.checkpoint.derived.proven import row_of
+from hfgrow.checkpoint.derived.release import check_release
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Progress, counting, load, size
-from hfgrow.errors import missing, printable, require
+from hfgrow.errors import ModelError, missing, printable, require
 from hfgrow.growth.loading import available_nbytes
 from hfgrow.growth.models import base_name, files_of, local_folder, locate
 from hfgrow.growth.proven_growths import COPIES, SILENT, is_proven
@@ -104,7 +105,7 @@ def inspected(name: str, plan: GrowthPlan) -> tuple[list[str], dict[str, Any]]:
             weights,
             f"can grow     in depth: {_growths(family)}",
         ]
-    notes = (f"note         {note}" for note in plan.notes)
+    notes = (f"note         {note}" for note in document["notes"])
     return [f"model        {printable(name)}", *lines, *notes], document
 
 
@@ -257,8 +258,17 @@ def _derived_document(name: str, plan: GrowthPlan, family: DerivedFamily) -> dic
         "can_grow": ["num_hidden_layers"],
         "proven": {operator: is_proven(family, operator) for operator in ("stack", "zero-depth")},
         "proven_by": [*_proven_by(family, COPIES), *_proven_by(family, SILENT)],
-        "notes": list(plan.notes),
+        "notes": [*plan.notes, *_of_newer_release(plan)],
     }
+
+
+def _of_newer_release(plan: GrowthPlan) -> list[str]:
+    """Return why every growth of a config of a newer transformers is refused, if it is."""
+    try:
+        check_release(plan.config)
+    except ModelError as error:
+        return [f"not grown without --untested: {error}"]
+    return []
 
 
 def _kinds(kinds: tuple[str, ...], layer_types: Any) -> str:

@@ -2,9 +2,9 @@
 
 The model and what is missing of it are transformers' word, accelerate's hooks bring each module its
 weights and drop them behind it, and the safetensors library reads them; no file is mapped. The
-numbers are those of a loaded model to the last bit, in the memory of a module, which may be all the
-experts of a layer. Derived families are loaded whole, and mapped where memory does not hold them
-three times.
+numbers are those of a loaded model to the last bit (of a mixture's with its experts one after the
+other), in the memory of a module, which may be all the experts of a layer. Derived families are
+loaded whole, and mapped where memory does not hold them three times.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.compute.state_dict import torch_dtype
 from hfgrow.checkpoint.files import GENERATION
 from hfgrow.errors import GrowthError, foreign, printable
 from hfgrow.growth.loading import (
@@ -211,6 +210,7 @@ class _Weights(Mapping[str, Any]):
     def __init__(self, plan: GrowthPlan, model: Any, files: ExitStack) -> None:
         self._folder = Path(plan.folder)
         self._tensors = plan.tensors
+        self._dtype = model.dtype
         # What takes its parameters apart; a model that was given them whole would not.
         self._built = skeleton(model.config)
         self._files = files
@@ -242,12 +242,12 @@ class _Weights(Mapping[str, Any]):
         # Numbered rows, taken apart as transformers takes parameters apart, say where each goes.
         numbered = torch.arange(prod(outer)).view(*outer, 1)
         parts = as_stored(self._built, {name: numbered})
-        dtype = torch_dtype(self._tensors[next(iter(parts))].dtype)
-        whole = torch.empty(prod(outer), num_columns, dtype=dtype)
+        # One expert may be stored in another dtype than the next.
+        whole = torch.empty(prod(outer), num_columns, dtype=self._dtype)
         # torch would wake all cores for each of them.
         into = whole.view(torch.uint8).numpy()
         for stored, rows in parts.items():
-            found = self._read(stored).view(-1, num_columns)
+            found = self._read(stored).to(self._dtype).view(-1, num_columns)
             into[rows.flatten().numpy()] = found.view(torch.uint8).numpy()
         return whole.view(*outer, num_columns)
 

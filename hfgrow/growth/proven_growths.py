@@ -110,7 +110,7 @@ def _others(plan: GrowthPlan, depth: int) -> Iterator[tuple[str, list[int]]]:
             growth("partial", pattern=pattern),
             [i for block in blocks for i in list(block) * times],
         )
-        yield growth("stack", g=times), list(every) * times
+    yield growth("stack", g=times), list(every) * times
     pattern = f"[1:{num_layers - 1}]*{times}-[{num_layers}]"
     yield growth("partial", pattern=pattern), [*list(every[:-1]) * times, num_layers - 1]
     pattern = f"[1]-[2:{num_layers}]*{times}"

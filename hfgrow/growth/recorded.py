@@ -77,15 +77,16 @@ def recorded_base_of_derived(found: GrowthPlan, link: Link) -> GrowthPlan:
             that were there before.
     """
     sources, num_layers = link.layer_sources, link.base.num_hidden_layers
-    first = first_copies_of_layers(sources)
+    # Of a layer whose keys later ones take, the last copy is the one that stores them.
+    last = {source.layer: i for i, source in enumerate(sources) if source.mode == "copy"}
     if len(sources) != found.num_hidden_layers:
         raise ModelError(
             f"the model has {found.num_hidden_layers} layers, and {MANIFEST} records a growth from "
             f"{num_layers} to {len(sources)}"
         )
-    if (lost := next((i for i in range(num_layers) if i not in first), None)) is not None:
+    if (lost := next((i for i in range(num_layers) if i not in last), None)) is not None:
         raise ModelError(f"no layer of the grown model is layer {lost} of the base as it was")
-    layers = tuple(LayerSource(first[i]) for i in range(num_layers))
+    layers = tuple(LayerSource(last[i]) for i in range(num_layers))
     step = GrowthStep("ungrow", {}, layers, preserves_function=False)
     try:
         base = checked(found, apply_layer_map(found, layers, step))

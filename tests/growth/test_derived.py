@@ -235,6 +235,19 @@ def test_layers_that_stand_in_periods_are_grown_by_whole_periods(
     assert grown.returncode == 0, grown.stderr
 
 
+def test_a_single_period_is_grown_by_whole_copies(tmp_path: Path) -> None:
+    """That there is a period at all shows only when it comes a second time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TRAITS, "jamba", {**TRAITS["jamba"], "num_hidden_layers": 4})
+        folder = base_of("jamba", tmp_path / "base")
+    with pytest.raises(UsageError, match=r"^the grown model would not fit its config") as caught:
+        planned(read(LocalFolder(folder)), [("interpolate", {"g": 2})])
+    assert caught.value.hint == 'this fits: ("stack", {"g": 2})'
+    shown = call_hfgrow("stack", folder, "--g", "2", "--dry-run").stdout
+    assert "period 4\n" in shown
+    assert "that of the base" not in shown
+
+
 def test_layers_whose_formula_has_their_number_are_refused(base: MakeBase, tmp_path: Path) -> None:
     refused = call_hfgrow("stack", base("diffllama"), "--g", "2", "--out", tmp_path / "out")
     assert refused.returncode == 2
@@ -344,8 +357,11 @@ def test_a_key_that_only_a_newer_transformers_knows_is_refused(
     assert "was written by 9.9.9" in refused.stderr
     assert "pip install -U transformers; --untested" in refused.stderr
     assert call_hfgrow(*call, "--untested").returncode == 0
+    told = "note         not grown without --untested: config.json: "
+    assert told in call_hfgrow("inspect", folder).stdout
     edit_json(folder / "config.json", transformers_version=HERE)
     assert call_hfgrow(*call).returncode == 0
+    assert told not in call_hfgrow("inspect", folder).stdout
 
 
 @pytest.mark.parametrize("model_type", TYPES)

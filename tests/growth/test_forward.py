@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from benchmarks.reach.prove import base_of
@@ -134,6 +135,22 @@ def test_a_config_that_does_not_say_the_dtype_leaves_it_to_the_tensors(
     edit_json(folder / "config.json", dtype=..., torch_dtype=...)
     with torch.inference_mode():
         wanted = load(folder)[0](probe()[:1]).logits[0]
+    assert same(logits_of(read(LocalFolder(folder)), probe()[:1], ROLE)[0], wanted)
+
+
+def test_experts_of_several_dtypes_are_computed_in_that_of_the_config(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    """They are one parameter, whose rows lie in files as they were stored."""
+    folder = Path(shutil.copytree(make_checkpoint("mixtral", dtype="float32"), tmp_path / "base"))
+    tensors = tensors_of(folder)
+    name = "model.layers.1.block_sparse_moe.experts.2.w1.weight"
+    tensors[name] = tensors[name].bfloat16()
+    save_file(tensors, folder / SINGLE, {"format": "pt"})
+    with torch.inference_mode():
+        model = load(folder)[0]
+        model.set_experts_implementation("eager")
+        wanted = model(probe()[:1]).logits[0]
     assert same(logits_of(read(LocalFolder(folder)), probe()[:1], ROLE)[0], wanted)
 
 

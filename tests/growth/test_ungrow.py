@@ -261,6 +261,14 @@ def test_a_growth_of_a_derived_family_is_taken_back_bit_for_bit(
     assert read(LocalFolder(tmp_path / "back")).derived == read(LocalFolder(derived)).derived
 
 
+def test_of_a_layer_whose_keys_later_ones_take_the_last_copy_stores_them(tmp_path: Path) -> None:
+    """The first one is the older, and transformers builds another layer there."""
+    base = base_of("gemma3n_text", tmp_path / "base")
+    out = grown(base, [("interpolate", {"g": 2})], tmp_path / "grown")
+    assert not ungrow(out, tmp_path / "back").unproved
+    assert digest_of(tmp_path / "back") == digest_of(base)
+
+
 def test_a_layer_of_a_derived_family_that_nothing_copies_is_named(tmp_path: Path) -> None:
     out = grown(base_of("olmoe", tmp_path / "base"), [("stack", {"g": 2})], tmp_path / "grown")
     document = json.loads((out / "hfgrow.json").read_text())

@@ -189,10 +189,14 @@ def test_the_plan_says_how_many_experts_there_were_and_that_copies_are_alike(
     base = make_checkpoint("mixtral")
     planned = call_hfgrow("upcycle", base, "--experts", "8", "--dry-run").stdout
     assert "experts         4 -> 8 in a layer, of which a token passes 2 -> 4" in planned
-    assert "alike, and training cannot tell them apart" in planned
-    kept = call_hfgrow("upcycle", base, "--experts", "8", "--top-k", "2", "--dry-run").stdout
+    assert "alike, and training cannot tell them apart; --drop or a smaller --top-k" in planned
+    fewer = ("upcycle", base, "--experts", "8", "--top-k", "2", "--dry-run")
+    kept = call_hfgrow(*fewer).stdout
     assert "experts         4 -> 8 in a layer, of which a token passes 2\n" in kept
     assert "alike" not in kept
+    silent = call_hfgrow(*fewer, "--router-noise", "0").stdout
+    assert "alike, and training cannot tell them apart; --drop or --router-noise can" in silent
+    assert "alike" not in call_hfgrow(*fewer, "--router-noise", "0", "--drop", "0.5").stdout
 
 
 def test_a_mixture_is_said_to_grow_in_experts(make_checkpoint: MakeCheckpoint) -> None:

@@ -3,7 +3,7 @@
 Each is its dense relative with experts and a router in place of the MLP. A router gives a token's
 `num_experts_per_tok` experts of highest score shares that sum to 1, in Mixtral always and in the
 others where `norm_topk_prob` is true. A `*` in the name of a role stands for the number of an
-expert. They are read and grown in depth; widths grow before they become mixtures.
+expert. They grow in depth and in experts; widths grow before they become mixtures.
 """
 
 from collections.abc import Callable
