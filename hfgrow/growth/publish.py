@@ -19,7 +19,7 @@ from hfgrow.checkpoint.files import (
 from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import replace_text, translated
 from hfgrow.checkpoint.strict import read_bounded
-from hfgrow.console import Progress, counting
+from hfgrow.console import Progress
 from hfgrow.errors import (
     GrowthError,
     HubRefusedError,

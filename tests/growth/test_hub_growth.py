@@ -1,6 +1,7 @@
 """The main job through a Hub: from a name to a pushed model, with the program as people run it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,9 @@ def pushed(hub_with_base: Hub, tmp_path_factory: pytest.TempPathFactory) -> Mach
     finished = machine.hfgrow("stack", BASE, "--g", "4", "--push", "--repo", TARGET)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == "tiny-stack-g4\n"
-    assert len([line for line in finished.stderr.splitlines() if line]) <= 16
+    # What takes long tells each 5 s; how often it does is the machine's.
+    told = [line for line in finished.stderr.splitlines() if line and not re.search(r"\d s", line)]
+    assert len(told) <= 16
     return machine
 
 
