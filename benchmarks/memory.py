@@ -187,7 +187,7 @@ def _table(peaks: dict[str, list[float]], sizes: list[int]) -> str:
     rows = []
     for name, (one, other) in peaks.items():
         slope = (other - one) / (large - small)
-        rows.append([f"`{name}`", f"{one:.0f}", f"{other:.0f}", f"{slope:.2f}"])
+        rows.append([f"`{name}`", f"{one:.0f}", f"{other:.0f}", f"{round(slope, 2) + 0.0:.2f}"])
     return table([*head, "more a byte of the base"], rows)
 
 
