@@ -20,7 +20,17 @@ from hfgrow.checkpoint.read import read
 from hfgrow.checkpoint.staging import check_target, staged
 from hfgrow.checkpoint.write import check_free_space, config_with, write, write_texts
 from hfgrow.console import Progress, counting, usual_progress
-from hfgrow.errors import OutputError, Text, UsageError, argument, missing, printable, require
+from hfgrow.errors import (
+    GrowthError,
+    OutputError,
+    Text,
+    UsageError,
+    argument,
+    command,
+    missing,
+    printable,
+    require,
+)
 from hfgrow.growth.behaviour import TRANSFORMERS
 from hfgrow.growth.loading import COMPUTING, require_for
 from hfgrow.growth.models import base_name, files_of, folder_of, local_folder, locate
@@ -80,7 +90,7 @@ def grow(request: GrowthRequest, progress: Progress | None = None) -> Growth:
         manifest, can_measure = _know_base(request, manifest, look, progress)
         growth, manifest = _check(request, growth, manifest, staging, can_measure, progress)
         growth = _record(request, growth, manifest, staging, progress)
-    return _push(growth, client, progress)
+    return _push(request, growth, client, progress)
 
 
 def _resolve(
@@ -411,9 +421,22 @@ def _record(
     return replace(growth, manifest=manifest)
 
 
-def _push(growth: Growth, client: HubClient, progress: Progress) -> Growth:
-    """Push the complete output, if there is a target."""
+def _push(request: GrowthRequest, growth: Growth, client: HubClient, progress: Progress) -> Growth:
+    """Push the complete output, if there is a target; a failure says how to push what stays."""
     if growth.target is None or growth.manifest is None:
         return growth
-    pushed = push_files(growth.out, growth.manifest, growth.target, client, progress)
+    try:
+        pushed = push_files(growth.out, growth.manifest, growth.target, client, progress)
+    except GrowthError as error:
+        words = ("push", shlex.quote(printable(growth.out, 200)), growth.target.repo_id)
+        again = command(
+            " ".join(words),
+            private="" if request.private else None,
+            public="" if request.private is False else None,
+            create_pr="" if request.create_pr else None,
+            exist_ok="" if request.exist_ok else None,
+        )
+        said = f"{error.hint}; " if error.hint else ""
+        error.hint = Text(f"{said}the grown model is complete, and goes there by {again}")
+        raise
     return replace(growth, pushed=pushed)

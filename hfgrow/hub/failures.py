@@ -110,7 +110,7 @@ def translated(
         changed = ", the repository changed meanwhile" if repo_id else ""
         return HubConflictError(
             f"{what}: the Hub answered {status}{changed}{_said(error)}",
-            hint="run the same command again" + f", or add {argument('create_pr')}" * _writes(what),
+            hint=_again(what) + f", or add {argument('create_pr')}" * _writes(what),
         )
     if status == 408 or status == 429 or status >= 500:
         wait = retry_after_s(error)
@@ -182,6 +182,11 @@ def _writes(what: str) -> bool:
     return what.startswith(("pushing", "creating"))
 
 
+def _again(what: str) -> str:
+    # A growth whose push failed is not grown again.
+    return "push again" if _writes(what) else "run the same command again"
+
+
 def _without_answer(error: Exception, what: str) -> GrowthError | None:
     from huggingface_hub import errors
 
@@ -201,7 +206,7 @@ def _without_answer(error: Exception, what: str) -> GrowthError | None:
     if any(_is_http_library(link) for link in chain):
         return HubUnreachableError(
             f"{what}: no answer from the Hub ({type(root).__name__}: {text})",
-            hint="check the connection, and run the same command again: nothing is sent twice"
+            hint="check the connection, and push again: nothing is sent twice"
             if _writes(what)
             else "check the connection; with HF_HUB_OFFLINE=1 the cache alone is used",
         )
@@ -216,7 +221,7 @@ def _without_answer(error: Exception, what: str) -> GrowthError | None:
             hint="HF_HUB_DISABLE_XET=1 transfers without it",
         )
     if isinstance(error, OSError):
-        return HubUnreachableError(f"{what}: {text}", hint="run the same command again")
+        return HubUnreachableError(f"{what}: {text}", hint=_again(what))
     if isinstance(error, LookupError | ValueError | TypeError | RuntimeError | AssertionError):
         return HubUnreachableError(
             f"{what}: the Hub's answer makes no sense ({type(root).__name__}: {text})"

@@ -111,7 +111,7 @@ def push(
     if target.head not in (None, head.sha) and not target.create_pr:
         raise HubConflictError(
             f"pushing to {target.repo_id}: its main branch changed meanwhile",
-            hint=f"run the same command again, or add {argument('create_pr')}",
+            hint=f"push again, or add {argument('create_pr')}",
         )
     progress = progress or Silent()
     try:
@@ -128,7 +128,7 @@ def push(
                 state = "whether the files arrived is not known"
         if done is None:
             if not target.exists:
-                progress.say(f"Note: {url} was made and {state}: run the same command again")
+                progress.say(f"Note: {url} was made and {state}: push again")
             raise error
         return Pushed(url, done[1].sha, pull_request=done[0], notes=notes)
     try:
@@ -138,7 +138,7 @@ def push(
     except GrowthError as error:
         raise type(error)(
             f"{error}; the commit {info.oid} is there, only the look at it failed",
-            hint="run the same command again: it compares what is there and commits nothing twice",
+            hint="push again: it compares what is there and commits nothing twice",
             details=error.details,
         ) from error
     if not _holds(found_now, paths):

@@ -73,6 +73,10 @@ def test_a_remote_that_moved_meanwhile_is_a_conflict_and_the_local_model_stays(
     finished = machine.hfgrow(*words)
     hub_with_base.clear_faults()
     assert finished.returncode == 6, finished.stderr
+    assert finished.stderr.endswith(
+        "Hint: push again, or add --create-pr; the grown model is complete, and goes there by "
+        "hfgrow push tiny-stack-g2 alice/moved\n"
+    )
     assert machine.left_behind() == ["tiny-stack-g2"]
     assert machine.hfgrow("push", "tiny-stack-g2", "alice/moved").returncode == 0
 

@@ -270,7 +270,7 @@ def test_an_interrupted_push_leaves_the_branch_and_a_new_run_finishes(
 def test_a_repository_that_a_failed_push_left_empty_is_told(
     hub: Hub, grown: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    client, note = HubClient(ALICE, hub.url), "was made and is empty: run the same command again"
+    client, note = HubClient(ALICE, hub.url), "was made and is empty: push again"
     hub.fault("POST .*/commit/", status=403, times=50)
     with pytest.raises(HubRefusedError, match="403"):
         push(grown, sorted(FILES), check(client), client, Console(), message=MESSAGE)
@@ -290,7 +290,7 @@ def test_a_new_repository_that_cannot_be_looked_at_is_not_called_empty(
     hub.fault(f"GET .*/api/models/{TARGET}", status=500, times=50, skip=1)
     with pytest.raises(HubUnreachableError, match="500"):
         push(grown, sorted(FILES), target, client, Console(), message=MESSAGE)
-    said = "was made and whether the files arrived is not known: run the same command again"
+    said = "was made and whether the files arrived is not known: push again"
     assert f"Note: {hub.url}/{TARGET} {said}\n" in capfd.readouterr().err
 
 
