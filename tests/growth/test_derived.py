@@ -19,6 +19,7 @@ from hfgrow.errors import ModelError, UsageError
 from hfgrow.growth.proven_growths import with_suggestion
 from hfgrow.growth.steps import planned
 from hfgrow.plan.elsewhere import OffBeat, off_beat
+from hfgrow.plan.mixture import experts_of
 from hfgrow.plan.operators import apply
 from tests.checkpoints import edit_json, tensors_of
 from tests.program import call_hfgrow
@@ -437,6 +438,21 @@ def test_a_plan_says_where_the_rhythm_of_a_hybrid_breaks(base: MakeBase) -> None
     ):
         planned = call_hfgrow("partial", base("lfm2"), pattern, "--dry-run").stdout
         assert shown in planned
+
+
+def test_a_mixture_whose_config_counts_experts_layer_by_layer_grows(tmp_path: Path) -> None:
+    """As Hunyuan-A13B is published: a list for each of three keys, two of which no class reads."""
+    lists = {"moe_topk": [2] * 4, "num_shared_expert": [1] * 4, "moe_intermediate_size": [32] * 4}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TRAITS, "hunyuan_v1_moe", {**TRAITS.get("hunyuan_v1_moe", {}), **lists})
+        folder = base_of("hunyuan_v1_moe", tmp_path / "base")
+    plan = read(LocalFolder(folder))
+    assert len(plan.layer_map) == 4
+    assert experts_of(plan)["num_experts_per_tok"] == 2
+    outcome = prove(folder, tmp_path / "out", "interpolate")
+    assert outcome.verdict == "right", outcome.detail
+    grown = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+    assert {key: grown[key] for key in lists} == {key: value * 2 for key, value in lists.items()}
 
 
 def test_inspect_says_how_many_parameters_a_token_passes_of_a_mixture(base: MakeBase) -> None:

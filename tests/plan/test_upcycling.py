@@ -248,7 +248,9 @@ def test_a_dense_model_that_the_mixture_cannot_express_is_refused(
 @pytest.mark.parametrize(
     ("model_type", "changes", "said"),
     [
-        ("mixtral", {"num_local_experts": ...}, "num_experts must be a positive integer"),
+        ("mixtral", {"num_local_experts": ...}, "num_local_experts is missing"),
+        ("mixtral", {"num_experts_per_tok": ...}, "num_experts_per_tok is missing"),
+        ("mixtral", {"num_local_experts": 0}, "num_local_experts must be a positive integer"),
         ("mixtral", {"num_local_experts": 1 << 20}, "more than the 4096"),
         ("mixtral", {"num_experts_per_tok": 5}, "num_experts_per_tok 5 is more than"),
         ("qwen3_moe", {"moe_intermediate_size": "x"}, "moe_intermediate_size must be a positive"),

@@ -82,11 +82,21 @@ def experts_in(settings: Mapping[str, Any]) -> tuple[int, int]:
     # One class keeps them in a part of its config.
     parts = (settings, *(value for value in settings.values() if isinstance(value, Mapping)))
     for part in parts:
-        chosen = next((part[key] for key in _CHOSEN if type(part.get(key)) is int), None)
-        experts = next((part[key] for key in _EXPERTS if type(part.get(key)) is int), None)
+        chosen, experts = _count(part, _CHOSEN), _count(part, _EXPERTS)
         if chosen and experts:
             return min(chosen, experts), experts
     return 0, 0
+
+
+def _count(settings: Mapping[str, Any], keys: Sequence[str]) -> int | None:
+    """Return the first number under a key, or in a list that has the same for every layer."""
+    for key in keys:
+        value = settings.get(key)
+        if isinstance(value, list) and value and value.count(value[0]) == len(value):
+            value = value[0]
+        if type(value) is int:
+            return value
+    return None
 
 
 def is_of_experts(name: str, shape: Sequence[int], num_experts: int) -> bool:

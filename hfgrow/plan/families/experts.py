@@ -79,9 +79,14 @@ def normalises_shares(config: Config) -> bool:
 
 def experts_objection(config: Config) -> str:
     """Say what of a mixture hfgrow does not read, or cannot be."""
-    name = "num_local_experts" if config.get("num_local_experts") is not None else "num_experts"
+    is_local = config.get("num_local_experts") is not None or (
+        config["model_type"] == "mixtral" and config.get("num_experts") is None
+    )
+    name = "num_local_experts" if is_local else "num_experts"
     num_experts, top_k = config.get(name), config.get("num_experts_per_tok")
     for key, value in ((name, num_experts), ("num_experts_per_tok", top_k)):
+        if value is None:
+            return f"{key} is missing"
         if not is_count(value):
             return f"{key} must be a positive integer"
     assert isinstance(num_experts, int)

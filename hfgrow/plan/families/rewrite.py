@@ -64,8 +64,11 @@ _PER_LAYER = frozenset(
         "layer_types",
         "layers_block_type",
         "mlp_layer_types",
+        "moe_intermediate_size",
+        "moe_topk",
         "no_rope_layers",
         "num_attention_heads_per_layer",
+        "num_shared_expert",
     }
 )
 # Lists of layers -> the number of the first layer in them.
