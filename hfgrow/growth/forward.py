@@ -7,16 +7,18 @@ other), in the memory of a module, which may be all the experts of a layer. Deri
 loaded whole, and mapped where memory does not hold them three times.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from hfgrow.checkpoint.files import GENERATION
+from hfgrow.checkpoint.files import GENERATION, opened
 from hfgrow.errors import GrowthError, foreign, printable
 from hfgrow.growth.loading import (
     available_nbytes,
@@ -28,7 +30,10 @@ from hfgrow.growth.loading import (
 from hfgrow.plan.families import FAMILIES
 from hfgrow.plan.plan import GrowthPlan, stored_in
 from hfgrow.plan.promise import coarser
-from hfgrow.plan.tensors import CONFIG_NAMES
+from hfgrow.plan.tensors import CONFIG_NAMES, Stored
+
+# How far the kernel reads ahead of what computes: some layers of a model of billions.
+_AHEAD_NBYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +225,11 @@ class _Weights(Mapping[str, Any]):
         stored = {id(each): name for name, each in parameters if name in plan.tensors}
         self._names = {name: stored.get(id(each), name) for name, each in parameters}
         self._shapes = {name: tuple(each.shape) for name, each in parameters}
+        order = dict.fromkeys(name for name in self._names.values() if name in plan.tensors)
+        self._ahead = _ReadAhead(
+            [stored_in(plan.tensors[name]) for name in order],
+            files.enter_context(opened(self._folder)),
+        )
 
     def __getitem__(self, name: str) -> Any:
         name = self._names[name]
@@ -229,9 +239,10 @@ class _Weights(Mapping[str, Any]):
         from safetensors import safe_open
 
         stored = stored_in(self._tensors[name])
+        self._ahead.passed(stored)
         if stored.file not in self._opened:
-            opened = safe_open(self._folder / stored.file, framework="pt", backend="pread")
-            self._opened[stored.file] = self._files.enter_context(opened)
+            file = safe_open(self._folder / stored.file, framework="pt", backend="pread")
+            self._opened[stored.file] = self._files.enter_context(file)
         return self._opened[stored.file].get_tensor(stored.name)
 
     def _put_together(self, name: str) -> Any:
@@ -256,6 +267,33 @@ class _Weights(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+class _ReadAhead:
+    """Has the kernel read what comes next while a module computes.
+
+    An output that was written past the page cache is not in memory yet, and a module that waits for
+    the disk leaves the cores idle.
+    """
+
+    def __init__(self, tensors: Sequence[Stored], descriptor_of: Callable[[str], int]) -> None:
+        self._tensors = tensors
+        self._starts = [0, *accumulate(tensor.nbytes for tensor in tensors)]
+        self._places = dict(zip(tensors, self._starts, strict=False))
+        self._descriptor_of = descriptor_of
+        self._num_asked = 0
+
+    def passed(self, tensor: Stored) -> None:
+        """Ask for the tensors behind one that is read now; one that is in no order asks nothing."""
+        end = self._places.get(tensor, -_AHEAD_NBYTES) + _AHEAD_NBYTES
+        while self._num_asked < len(self._tensors) and self._starts[self._num_asked] < end:
+            one = self._tensors[self._num_asked]
+            self._num_asked += 1
+            # Advice alone, which not every system or file system takes.
+            with suppress(AttributeError, OSError):
+                os.posix_fadvise(
+                    self._descriptor_of(one.file), one.offset, one.nbytes, os.POSIX_FADV_WILLNEED
+                )
 
 
 def _count_modules(model: Any, nbytes: int, advance: Callable[[int], None]) -> None:

@@ -19,9 +19,11 @@ from hfgrow.checkpoint.files import SINGLE, LocalFolder
 from hfgrow.checkpoint.read import read
 from hfgrow.console import Silent
 from hfgrow.errors import ModelError, VerificationError
+from hfgrow.growth import forward
 from hfgrow.growth.behaviour import measure, num_probe_tokens
 from hfgrow.growth.forward import ModelRole, logits_of
 from hfgrow.plan.families import FAMILIES
+from hfgrow.plan.plan import stored_in
 from tests.checkpoints import MakeCheckpoint, edit_json, load, probe, tensors_of
 from tests.families import EVERY_FAMILY
 
@@ -102,6 +104,33 @@ def test_no_more_than_one_module_has_its_weights_in_memory(
     logits_of(read(LocalFolder(folder)), probe()[:1], ROLE)
     assert 0 < max(held) <= largest
     assert len(held) > 4
+
+
+def test_the_disk_reads_ahead_of_what_computes_each_tensor_once(
+    make_checkpoint: MakeCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = read(LocalFolder(make_checkpoint("llama")))
+    monkeypatch.setattr(forward, "_AHEAD_NBYTES", 1 << 14)
+    told: list[int] = []
+    wanted = [(stored_in(one).offset, stored_in(one).nbytes) for one in plan.tensors.values()]
+
+    def advise(descriptor: int, offset: int, nbytes: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        asked.append((offset, nbytes))
+
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    linear = torch.nn.functional.linear
+
+    def look(*arguments: Any) -> torch.Tensor:
+        told.append(len(asked))
+        return linear(*arguments)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", look)
+    logits_of(plan, probe()[:1], ROLE)
+    assert sorted(asked) == sorted(wanted)
+    # At the first product some are asked for, and not all.
+    assert 1 < told[0] < len(wanted)
 
 
 @pytest.mark.parametrize(
