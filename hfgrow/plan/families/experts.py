@@ -74,13 +74,13 @@ def with_experts(config: Config, experts: int, top_k: int) -> dict[str, Any]:
 
 def normalises_shares(config: Config) -> bool:
     """Say whether the shares of a token's experts are divided by their sum."""
-    return config["model_type"] == "mixtral" or bool(config.get("norm_topk_prob"))
+    return config.get("model_type") == "mixtral" or bool(config.get("norm_topk_prob"))
 
 
 def experts_objection(config: Config) -> str:
     """Say what of a mixture hfgrow does not read, or cannot be."""
     is_local = config.get("num_local_experts") is not None or (
-        config["model_type"] == "mixtral" and config.get("num_experts") is None
+        config.get("model_type") == "mixtral" and config.get("num_experts") is None
     )
     name = "num_local_experts" if is_local else "num_experts"
     num_experts, top_k = config.get(name), config.get("num_experts_per_tok")
