@@ -93,10 +93,10 @@ def is_copying(case: Case) -> bool:
 def is_sample(case: Case, one_in: int) -> bool:
     """Say whether it is one of a part in which every operator and every family stands."""
     if case.model_type in NEAR:
-        if one_in == A_THIRD or case.model_type in MIXTURES:
+        if case.model_type in MIXTURES:
             return True
         chosen = NEAR_OPERATORS.index(case.operator) - list(NEAR).index(case.model_type)
-        return chosen % len(NEAR_OPERATORS) == 0
+        return chosen % (A_THIRD if one_in == A_THIRD else len(NEAR_OPERATORS)) == 0
     chosen = list(COMMANDS).index(case.operator) - OWN.index(case.model_type)
     return chosen % one_in == 0
 

@@ -34,8 +34,17 @@ from tests.hub_server.fixtures import IGNORE_CLIENT_WARNING, hub_environment
 from tests.hub_server.pulls import BASE, STORED, fetch, names_in
 from tests.hub_server.pushes import FILES, TARGET, check, content, fill, send
 from tests.program import program
+from tests.sampling import sampled
 
 pytestmark = pytest.mark.filterwarnings(IGNORE_CLIENT_WARNING)
+
+CALLS_OF_A_PULL = [
+    "GET /api/models/bob/base$",
+    "/tree/",
+    "HEAD .*/resolve/",
+    "GET .*/resolve/",
+    "/storage/",
+]
 
 
 @pytest.fixture
@@ -75,9 +84,8 @@ def test_a_listing_of_very_many_files_is_read_and_refused(hub: Hub) -> None:
 
 
 @pytest.mark.case("F-13")
-@pytest.mark.parametrize("status", [302, 307, 308])
 @pytest.mark.parametrize(
-    "call", ["GET /api/models", "/tree/", "HEAD .*/resolve/", "GET .*/resolve/", "/storage/"]
+    ("call", "status"), sampled(["GET /api/models", *CALLS_OF_A_PULL[1:]], [302, 307, 308])
 )
 def test_no_redirect_takes_the_token_to_another_host(
     hub: Hub, elsewhere: Hub, call: str, status: int
@@ -229,11 +237,7 @@ def check_told(error: GrowthError, status: int, code: int | None = None) -> None
 
 
 @pytest.mark.case("F-1", "F-4", "F-6", "F-7", "F-8")
-@pytest.mark.parametrize("status", EXIT_CODES)
-@pytest.mark.parametrize(
-    "call",
-    ["GET /api/models/bob/base$", "/tree/", "HEAD .*/resolve/", "GET .*/resolve/", "/storage/"],
-)
+@pytest.mark.parametrize(("call", "status"), sampled(CALLS_OF_A_PULL, EXIT_CODES))
 def test_a_pull_tells_what_the_hub_answered(hub: Hub, call: str, status: int) -> None:
     hub.seed("bob/base", BASE)
     client = HubClient(ALICE, hub.url)

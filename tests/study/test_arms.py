@@ -14,6 +14,7 @@ from hfgrow.study.arms import check_arms, load_study
 from hfgrow.study.design import Design, design, selected
 from hfgrow.study.study_estimate import estimate
 from hfgrow.train.recipe.files import shipped_recipes
+from tests.sampling import sampled
 from tests.study.studies import tiny
 
 STUDIES = tuple(shipped_recipes("studies"))
@@ -39,8 +40,7 @@ def test_the_studies_are_there() -> None:
     }
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize(("name", "size"), sampled(STUDIES, SIZES))
 def test_every_study_ends_all_its_arms_as_its_target(name: str, size: str) -> None:
     found = designed(name, "seeds=[0]", size=size)
     assert {job.arm for job in found.arms} == set(found.study.arms)

@@ -157,7 +157,9 @@ def test_logits_exist_for_one_chunk_at_a_time() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("head", [Head(), Head(softcap=3.0)], ids=str)
+@pytest.mark.parametrize(
+    "head", [Head(softcap=3.0), pytest.param(Head(), marks=pytest.mark.slow)], ids=str
+)
 def test_the_compiled_gradient_of_a_chunk_is_the_same(head: Head) -> None:
     hidden, weight, targets = states()
     logits = (hidden @ weight.t()).detach()
