@@ -34,7 +34,8 @@ from hfgrow.plan.plan import GrowthPlan
 from hfgrow.plan.tensors import CONFIG_DTYPES
 
 from . import options
-from .grow import growth_document, parameters_of, plan_text, promise_of, steps_of
+from .grow import parameters_of, steps_of
+from .growth_text import growth_document, plan_text, promise_of
 from .models import inspected
 from .operator_pages import example_arguments
 from .options import parameter_of

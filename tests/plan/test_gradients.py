@@ -80,7 +80,7 @@ class Pair:
         return of_recipes(self.plan, gradient, base)
 
 
-@pytest.mark.parametrize(("model_type", "tied", "growth"), sampled(BASES, EXACT))
+@pytest.mark.parametrize(("model_type", "tied", "growth"), sampled(BASES, EXACT, one_in=3))
 def test_gradients_follow_the_maps(
     growth: str, model_type: str, tied: bool, make_checkpoint: MakeCheckpoint
 ) -> None:
