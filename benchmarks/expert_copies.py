@@ -10,20 +10,20 @@ cost what they cost the mixture that stays as it is, but for the rows of the rou
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import hfgrow
 from benchmarks.measure import table
-from benchmarks.upcycled import BATCH_TOKENS, SEQUENCE_LENGTH, held_out
+from benchmarks.upcycled import held_out, upcycling
 from hfgrow.train.recipe.recipe import recipe_of
 from hfgrow.train.run import Job, run_recipe
 
 TOKENS_OF_BASE, MAKING = 200_000, {"experts": 4, "top_k": 2, "drop": 0.5}
 NOISE = (0.0, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
 # Arm -> what it grows by before it trains.
-TRAINED: dict[str, dict[str, Any] | None] = {
-    "4 experts": None,
+TRAINED: dict[str, dict[str, object]] = {
+    "4 experts": {},
     **{f"noise {a:g}": {"experts": 8, "top_k": 2, "router_noise": a} for a in (0.0, 0.1, 3.0)},
 }
 
@@ -37,40 +37,30 @@ def main() -> None:
     given = parser.parse_args()
     base = given.folder / "base" / "final"
     if not base.is_dir():
-        run_recipe(job("demo", given.folder / "base", MAKING, TOKENS_OF_BASE, 1e-3, 0))
+        trained("demo", given.folder / "base", MAKING, TOKENS_OF_BASE, 0, learning_rate=1e-3)
     print(table(["noise", "loss just after"], list(after_growth(base, given.folder))), flush=True)
     rows = []
     for arm, step in TRAINED.items():
         for seed in given.seeds:
             output = given.folder / f"{arm.replace(' ', '-')}-{seed}"
-            run_recipe(job(str(base), output, step, given.tokens, 4e-4, seed))
-            first, *_, last = held_out(output)
+            first, *_, last = held_out(trained(str(base), output, step, given.tokens, seed))
             rows.append([arm, str(seed), f"{first:.4f}", f"{last:.4f}"])
             print(json.dumps(rows[-1]), flush=True)
     print(table(["arm", "seed", "loss before growth", "after training"], rows))
 
 
-def job(
-    base: str, output: Path, step: dict[str, Any] | None, tokens: int, rate: float, seed: int
-) -> Job:
-    """Return a run that upcycles, if it is to, and trains."""
-    grow = [] if step is None else [{"grow": {"operator": "upcycle", "seed": seed, **step}}]
-    train = {"tokens": tokens, "learning_rate": rate, "warmup": 0.05, "decay": 0.5}
-    recipe = {
-        "base": base,
-        "output": str(output),
-        "seed": seed,
-        "data": {
-            "train": [{"dataset": "demo", "split": "train"}],
-            "validation": [{"dataset": "demo", "split": "validation"}],
-            "sequence_length": SEQUENCE_LENGTH,
-        },
-        "batch_tokens": BATCH_TOKENS,
-        "micro_batch_size": BATCH_TOKENS // SEQUENCE_LENGTH,
-        "precision": "fp32",
-        "stages": [*grow, {"train": train}],
-    }
-    return Job(recipe=recipe_of(recipe), on_cpu=True, quiet=True)
+def trained(
+    base: str,
+    output: Path,
+    step: Mapping[str, object],
+    tokens: int,
+    seed: int,
+    learning_rate: float = 4e-4,
+) -> Path:
+    """Upcycle, if the step says anything, and train; return the folder of the run."""
+    recipe = recipe_of(upcycling(base, output, step, tokens, seed, learning_rate))
+    run_recipe(Job(recipe=recipe, on_cpu=True, quiet=True))
+    return output
 
 
 def after_growth(base: Path, folder: Path) -> list[list[str]]:

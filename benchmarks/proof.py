@@ -208,8 +208,8 @@ def multiply_in_float32() -> None:
             bias = bias.float()
         return linear(hidden.float(), weight.float(), bias).to(hidden.dtype)
 
-    # mypy and pyright know it as a builtin.
-    setattr(functional, "linear", rounded)  # noqa: B010
+    # Not as an attribute, which mypy and pyright know as a builtin.
+    setattr(functional, "linear", rounded)  # noqa: B010  # as above
 
 
 def main() -> None:

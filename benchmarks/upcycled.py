@@ -11,7 +11,7 @@ the text, and fresh routers, of its own.
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,24 @@ def main() -> None:
 
 def recipe_for(arm: str, seed: int, tokens: int, folder: Path) -> dict[str, Any]:
     """Return the recipe of an arm."""
-    grow = {"operator": "upcycle", "seed": seed, **ARMS[arm]}
-    train = {"tokens": tokens, "learning_rate": 4e-4, "warmup": 0.05, "decay": 0.5}
+    output = folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
+    return upcycling("demo", output, ARMS[arm], tokens, seed)
+
+
+def upcycling(
+    base: str,
+    output: Path,
+    step: Mapping[str, object],
+    tokens: int,
+    seed: int,
+    learning_rate: float = 4e-4,
+) -> dict[str, Any]:
+    """Return a recipe that upcycles, if the step says anything, and trains on the demo's text."""
+    grow = [{"grow": {"operator": "upcycle", "seed": seed, **step}}] if step else []
+    train = {"tokens": tokens, "learning_rate": learning_rate, "warmup": 0.05, "decay": 0.5}
     return {
-        "base": "demo",
-        "output": str(folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"),
+        "base": base,
+        "output": str(output),
         "seed": seed,
         "data": {
             "train": [{"dataset": "demo", "split": "train"}],
@@ -66,7 +79,7 @@ def recipe_for(arm: str, seed: int, tokens: int, folder: Path) -> dict[str, Any]
         "batch_tokens": BATCH_TOKENS,
         "micro_batch_size": BATCH_TOKENS // SEQUENCE_LENGTH,
         "precision": "fp32",
-        "stages": [*([{"grow": grow}] if ARMS[arm] else []), {"train": train}],
+        "stages": [*grow, {"train": train}],
     }
 
 

@@ -15,9 +15,7 @@ from hfgrow.growth.grow import grow
 from hfgrow.growth.mergekit import Passthrough
 from hfgrow.growth.request import Growth, GrowthRequest
 from hfgrow.growth.steps import read_steps
-from hfgrow.lineage.describe import (
-    describe_step,
-)
+from hfgrow.lineage.describe import describe_step
 from hfgrow.plan.operators import OPERATORS
 from hfgrow.plan.operators.operator import Operator
 
@@ -209,7 +207,7 @@ def growing_command(own: Sequence[inspect.Parameter], work: Work) -> Callable[..
     parameters = [*own, *(parameter_of(name, *shared) for name, shared in _SHARED.items())]
     parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
     # typer reads the options off the signature, which a function type does not declare.
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # as above
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 

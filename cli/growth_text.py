@@ -162,7 +162,7 @@ def growth_document(growth: Growth, *, dry_run: bool) -> dict[str, Any]:
             "grown": plan.num_hidden_layers,
         },
         "num_parameters": {"base": base.num_parameters, "grown": plan.num_parameters},
-        **({"experts": experts_of(plan)} if experts_of(plan) else {}),
+        **({"experts": experts} if (experts := experts_of(plan)) else {}),
         "num_non_embedding_parameters": {
             "base": non_embedding_parameters(base),
             "grown": non_embedding_parameters(plan),

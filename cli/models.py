@@ -251,7 +251,7 @@ def _derived_document(name: str, plan: GrowthPlan, family: DerivedFamily) -> dic
         "sizes": dict(family.sizes),
         "num_parameters": plan.num_parameters,
         "num_non_embedding_parameters": non_embedding_parameters(plan),
-        **({"experts": experts_of(plan)} if experts_of(plan) else {}),
+        **({"experts": experts} if (experts := experts_of(plan)) else {}),
         "nbytes": plan.nbytes,
         "dtypes": sorted({tensor.dtype for tensor in plan.tensors.values()}),
         "files": {name: file.nbytes for name, file in plan.files.items()},

@@ -25,6 +25,7 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from tests.checkpoints import MakeCheckpoint, write_checkpoint  # noqa: E402
+from tests.derived import MakeBase  # noqa: E402
 from tests.hub_server.fixtures import empty_hub, module_hub, running_xet_hub  # noqa: E402, F401
 from tests.hub_server.homes import empty_home  # noqa: E402, F401
 from tests.hub_server.machine import hub_with_base  # noqa: E402, F401
@@ -87,6 +88,21 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def derived_base(tmp_path_factory: pytest.TempPathFactory) -> MakeBase:
+    """Tiny models of transformers, each made once."""
+    from benchmarks.reach.prove import base_of
+
+    made: dict[str, Path] = {}
+
+    def get(model_type: str) -> Path:
+        if model_type not in made:
+            made[model_type] = base_of(model_type, tmp_path_factory.mktemp(model_type) / "base")
+        return made[model_type]
+
+    return get
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """One command for every operator on the tiny bases, and what some families cannot do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -224,3 +224,17 @@ def _exact_norm(norm: Any) -> Any:
         )
 
     return forward
+
+
+def kept_neurons(
+    mlp: str, after: Mapping[str, torch.Tensor], source: str, before: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """Return which neurons of an MLP are those of another, in all three of its matrices alike."""
+    same = {
+        part: after[f"{mlp}.{part}_proj.weight"] == before[f"{source}.{part}_proj.weight"]
+        for part in ("gate", "up", "down")
+    }
+    kept = same["gate"].all(1)
+    assert torch.equal(kept, same["up"].all(1))
+    assert torch.equal(kept, same["down"].all(0))
+    return kept

@@ -183,10 +183,11 @@ def as_stored(model: Any, tensors: dict[str, Any]) -> dict[str, Any]:
     """Return tensors of a model by the names of files, where experts lie one by one.
 
     Args:
-        model: A model of a family that has a table.
-        tensors: Parameters by name, or what stands for them in all but the last axis.
+        model: A model; those of families without a table are taken as they are.
+        tensors: Its tensors by name, or what stands for them in all but the last axis.
     """
-    if not FAMILIES[model.config.model_type].has_experts:
+    family = FAMILIES.get(model.config.model_type)
+    if family is None or not family.has_experts:
         return tensors
     from transformers.core_model_loading import revert_weight_conversion
 

@@ -133,18 +133,9 @@ def _parts(model: Any, config: Mapping[str, Any] | None) -> tuple[dict[str, Any]
     settings: dict[str, Any] = json.loads(model.config.to_json_string())
     settings["architectures"] = [type(model).__name__]
     settings["dtype"] = str(model.dtype).removeprefix("torch.")
-    return _as_saved(model), settings
+    from hfgrow.growth.forward import as_stored
 
-
-def _as_saved(model: Any) -> dict[str, Any]:
-    """Return the tensors of a model; the experts of a layer, one in memory, as a file has them."""
-    tensors = dict(model.state_dict())
-    family = FAMILIES.get(model.config.model_type)
-    if family is None or not family.has_experts:
-        return tensors
-    from transformers.core_model_loading import revert_weight_conversion
-
-    return dict(revert_weight_conversion(model, tensors))
+    return as_stored(model, dict(model.state_dict())), settings
 
 
 def _drop_tied_head(tensors: dict[str, Any], config: Mapping[str, Any]) -> None:

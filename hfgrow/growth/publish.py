@@ -31,7 +31,7 @@ from hfgrow.errors import (
     printable,
 )
 from hfgrow.growth.models import base_at_hand, base_folder, recorded
-from hfgrow.growth.verify import check_generation, compare_bytes, plan_again
+from hfgrow.growth.verify import check_generation, compare_bytes, of_another_size, plan_again
 from hfgrow.hub.client import HubClient
 from hfgrow.hub.listing import ModelRef
 from hfgrow.hub.preflight import PushTarget, planned_target, preflight
@@ -186,9 +186,8 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
     Raises:
         ModelError: A file has another size than is recorded, or is missing.
     """
-    for name, file in manifest.files.items():
-        if LocalFolder(folder).nbytes(name) != file.nbytes:
-            raise _changed(folder, name, manifest)
+    if found := of_another_size(folder, manifest):
+        raise _changed(folder, found[0], manifest)
 
 
 def is_local(manifest: Manifest | None) -> bool:

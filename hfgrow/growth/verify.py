@@ -381,15 +381,25 @@ def compare_bytes(folder: Path, plan: GrowthPlan, progress: Progress) -> Provena
 
 def _check_sizes(folder: Path, manifest: Manifest) -> None:
     """Find without the base what sizes tell: another program saved the weights since."""
-    for name, file in manifest.files.items():
-        nbytes = LocalFolder(folder).nbytes(name)
-        if nbytes != file.nbytes:
-            raise VerificationError(
-                f"{printable(name)} has {nbytes} bytes, its growth recorded {file.nbytes}",
-                hint="it was saved again since: "
-                + command("card FOLDER", trained_elsewhere="NOTE")
-                + " records a training by another program",
-            )
+    if found := of_another_size(folder, manifest):
+        name, nbytes = found
+        raise VerificationError(
+            f"{printable(name)} has {nbytes} bytes, its growth recorded "
+            f"{manifest.files[name].nbytes}",
+            hint="it was saved again since: "
+            + command("card FOLDER", trained_elsewhere="NOTE")
+            + " records a training by another program",
+        )
+
+
+def of_another_size(folder: Path, manifest: Manifest) -> tuple[str, int] | None:
+    """Return the first weight file whose size is not the recorded one, and its size; or None.
+
+    Raises:
+        ModelError: A file is missing.
+    """
+    sizes = ((name, LocalFolder(folder).nbytes(name)) for name in manifest.files)
+    return next((one for one in sizes if one[1] != manifest.files[one[0]].nbytes), None)
 
 
 def _verify_trained(folder: Path, manifest: Manifest, progress: Progress) -> Verified:

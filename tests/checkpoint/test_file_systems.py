@@ -19,7 +19,7 @@ from hfgrow.checkpoint.staging import staged
 from hfgrow.checkpoint.write import Written, write
 from hfgrow.errors import OutputError
 from hfgrow.growth.steps import Steps, planned
-from tests.checkpoint.test_output import is_direct
+from tests.checkpoint.ways import is_direct
 
 pytestmark = pytest.mark.slow
 

@@ -1,84 +1,40 @@
 """Families that no table knows, grown as transformers builds them."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmarks.reach.prove import base_of, prove, prove_step
 from benchmarks.reach.tiny import TRAITS
 from hfgrow.checkpoint.derived.grown import checked
-from hfgrow.checkpoint.derived.release import check_release
 from hfgrow.checkpoint.files import LocalFolder
 from hfgrow.checkpoint.read import read
-from hfgrow.errors import ModelError, UsageError
+from hfgrow.errors import UsageError
 from hfgrow.growth.proven_growths import with_suggestion
 from hfgrow.growth.steps import planned
 from hfgrow.plan.elsewhere import OffBeat, off_beat
 from hfgrow.plan.mixture import experts_of
 from hfgrow.plan.operators import apply
-from tests.checkpoints import edit_json, tensors_of
+from tests.checkpoints import tensors_of
+from tests.derived import HERE, TYPES, MakeBase
 from tests.program import call_hfgrow
 from tests.sampling import sampled
 
-TYPES = (
-    "falcon_h1",
-    "gemma4_text",
-    "gpt_oss",
-    "granitemoehybrid",
-    "lfm2",
-    "olmoe",
-    "qwen3_5_text",
-    "phimoe",
-)
-HERE = version("transformers")
 # llama4 does not run in transformers 5.24.0: findings/llama4-does-not-run.sh.
 SEEING = [
     model_type
     for model_type in ("gemma3", "gemma4", "llama4", "mistral3", "qwen3_5")
     if (model_type, HERE) != ("llama4", "5.24.0")
 ]
-MakeBase = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> MakeBase:
-    """Tiny models of transformers, each made once."""
-    made: dict[str, Path] = {}
-
-    def get(model_type: str) -> Path:
-        if model_type not in made:
-            made[model_type] = base_of(model_type, tmp_path_factory.mktemp(model_type) / "base")
-        return made[model_type]
-
-    return get
-
-
-def copied(folder: Path, target: Path) -> Path:
-    target.mkdir()
-    for file in folder.iterdir():
-        (target / file.name).write_bytes(file.read_bytes())
-    return target
-
-
-def with_tensors(folder: Path, names: dict[str, tuple[int, ...]], **given: Any) -> None:
-    """Add tensors to a model of one file: zeros of a shape, or given ones."""
-    import torch
-    from safetensors.torch import save_file
-
-    more = {name: torch.zeros(shape) for name, shape in names.items()}
-    save_file(tensors_of(folder) | more | given, folder / "model.safetensors")
 
 
 @pytest.mark.parametrize(("model_type", "operator"), sampled(TYPES, ("stack", "interpolate")))
 def test_a_growth_by_copies_computes_what_its_twins_do(
-    model_type: str, operator: str, base: MakeBase, tmp_path: Path
+    model_type: str, operator: str, derived_base: MakeBase, tmp_path: Path
 ) -> None:
-    outcome = prove(base(model_type), tmp_path / "out", operator)
+    outcome = prove(derived_base(model_type), tmp_path / "out", operator)
     assert outcome.verdict == "right", outcome.detail
 
 
@@ -94,33 +50,37 @@ def test_a_growth_by_copies_computes_what_its_twins_do(
     ids=lambda value: "" if isinstance(value, str) else value[0],
 )
 def test_every_map_of_layers_computes_what_its_twins_do(
-    name: str, step: tuple[str, dict[str, object]], base: MakeBase, tmp_path: Path
+    name: str, step: tuple[str, dict[str, object]], derived_base: MakeBase, tmp_path: Path
 ) -> None:
-    outcome = prove_step(base("lfm2"), tmp_path / "out", name, step)
+    outcome = prove_step(derived_base("lfm2"), tmp_path / "out", name, step)
     assert outcome.verdict == "right", outcome.detail
 
 
 @pytest.mark.parametrize("operator", ["average", "lesa"])
-def test_what_mixes_layers_is_refused(operator: str, base: MakeBase) -> None:
+def test_what_mixes_layers_is_refused(operator: str, derived_base: MakeBase) -> None:
     said = (
         f"^{operator} mixes layers, for which hfgrow has to know that they are of one kind and the "
         "roles of their tensors; of a lfm2 it knows none$"
     )
     with pytest.raises(UsageError, match=said):
-        planned(read(LocalFolder(base("lfm2"))), [(operator, {"layers": 6})])
+        planned(read(LocalFolder(derived_base("lfm2"))), [(operator, {"layers": 6})])
 
 
 @pytest.mark.parametrize("model_type", ["falcon_h1", "gemma4_text", "olmoe", "qwen3_5_text"])
 def test_layers_that_add_nothing_change_not_a_single_bit(
-    model_type: str, base: MakeBase, tmp_path: Path
+    model_type: str, derived_base: MakeBase, tmp_path: Path
 ) -> None:
-    outcome = prove(base(model_type), tmp_path / "out", "zero-depth")
+    outcome = prove(derived_base(model_type), tmp_path / "out", "zero-depth")
     assert (outcome.verdict, outcome.detail) == ("right", "base 0")
 
 
-def test_fresh_layers_on_top_add_nothing_and_are_fresh(base: MakeBase, tmp_path: Path) -> None:
+def test_fresh_layers_on_top_add_nothing_and_are_fresh(
+    derived_base: MakeBase, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    grown = call_hfgrow("random-depth", base("olmoe"), "--layers", "5", "--verify", "--out", out)
+    grown = call_hfgrow(
+        "random-depth", derived_base("olmoe"), "--layers", "5", "--verify", "--out", out
+    )
     assert grown.returncode == 0, grown.stderr
     assert "|dlogit| max 0" in grown.stderr
     tensors = tensors_of(out)
@@ -128,8 +88,8 @@ def test_fresh_layers_on_top_add_nothing_and_are_fresh(base: MakeBase, tmp_path:
     assert not tensors[f"model.layers.4.{name}"].equal(tensors[f"model.layers.3.{name}"])
 
 
-def test_a_layer_with_a_tensor_that_no_proof_had_is_not_silenced(base: MakeBase) -> None:
-    plan = read(LocalFolder(base("olmoe")))
+def test_a_layer_with_a_tensor_that_no_proof_had_is_not_silenced(derived_base: MakeBase) -> None:
+    plan = read(LocalFolder(derived_base("olmoe")))
     assert plan.derived is not None
     plan = replace(plan, derived=replace(plan.derived, seen=frozenset({"mlp.gate.weight"})))
     with pytest.raises(UsageError, match="found out on layers without"):
@@ -168,10 +128,10 @@ def test_a_gemma_3_that_sees_is_told_to_be_off_the_beat_of_six(tmp_path: Path) -
 
 @pytest.mark.parametrize("model_type", ["olmoe", "gemma4_text"])
 def test_a_growth_is_verified_and_reproduced(
-    model_type: str, base: MakeBase, tmp_path: Path
+    model_type: str, derived_base: MakeBase, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    grown = call_hfgrow("stack", base(model_type), "--g", "2", "--verify", "--out", out)
+    grown = call_hfgrow("stack", derived_base(model_type), "--g", "2", "--verify", "--out", out)
     assert grown.returncode == 0, grown.stderr
     assert "transformers expects exactly these" in grown.stderr
     assert call_hfgrow("verify", out).returncode == 0
@@ -180,9 +140,9 @@ def test_a_growth_is_verified_and_reproduced(
     assert link["versions"]["transformers"] == HERE
 
 
-def test_a_grown_model_grows_again(base: MakeBase, tmp_path: Path) -> None:
+def test_a_grown_model_grows_again(derived_base: MakeBase, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    assert call_hfgrow("stack", base("lfm2"), "--g", "2", "--out", one).returncode == 0
+    assert call_hfgrow("stack", derived_base("lfm2"), "--g", "2", "--out", one).returncode == 0
     assert call_hfgrow("interpolate", one, "--g", "2", "--out", two).returncode == 0
     assert read(LocalFolder(two)).num_hidden_layers == 16
     assert call_hfgrow("reproduce", two).returncode == 0
@@ -206,18 +166,20 @@ def test_a_grown_model_grows_again(base: MakeBase, tmp_path: Path) -> None:
     ids=str,
 )
 def test_a_config_that_says_something_else_than_the_layer_map_is_refused(
-    model_type: str, said: dict[str, object], message: str, base: MakeBase
+    model_type: str, said: dict[str, object], message: str, derived_base: MakeBase
 ) -> None:
-    before = read(LocalFolder(base(model_type)))
+    before = read(LocalFolder(derived_base(model_type)))
     after = apply(before, "stack", {"g": 2})
     with pytest.raises(UsageError, match=message):
         checked(before, replace(after, config={**after.config, **said}))
 
 
 def test_dense_layers_that_can_only_come_first_are_named_with_what_fits(
-    base: MakeBase, tmp_path: Path
+    derived_base: MakeBase, tmp_path: Path
 ) -> None:
-    refused = call_hfgrow("stack", base("deepseek_v3"), "--g", "2", "--out", tmp_path / "out")
+    refused = call_hfgrow(
+        "stack", derived_base("deepseek_v3"), "--g", "2", "--out", tmp_path / "out"
+    )
     assert refused.returncode == 2
     assert "first_k_dense_replace" in refused.stderr
     assert "this fits: hfgrow interpolate MODEL --layers 8" in refused.stderr
@@ -225,13 +187,15 @@ def test_dense_layers_that_can_only_come_first_are_named_with_what_fits(
 
 
 def test_layers_that_stand_in_periods_are_grown_by_whole_periods(
-    base: MakeBase, tmp_path: Path
+    derived_base: MakeBase, tmp_path: Path
 ) -> None:
-    refused = call_hfgrow("interpolate", base("jamba"), "--g", "2", "--out", tmp_path / "out")
+    refused = call_hfgrow(
+        "interpolate", derived_base("jamba"), "--g", "2", "--out", tmp_path / "out"
+    )
     assert refused.returncode == 2
     assert "this fits: hfgrow partial MODEL '[1:4]*2-[5:8]*2'" in refused.stderr
     grown = call_hfgrow(
-        "partial", base("jamba"), "[1:4]*2-[5:8]*2", "--verify", "--out", tmp_path / "out"
+        "partial", derived_base("jamba"), "[1:4]*2-[5:8]*2", "--verify", "--out", tmp_path / "out"
     )
     assert grown.returncode == 0, grown.stderr
 
@@ -249,185 +213,47 @@ def test_a_single_period_is_grown_by_whole_copies(tmp_path: Path) -> None:
     assert "that of the base" not in shown
 
 
-def test_layers_whose_formula_has_their_number_are_refused(base: MakeBase, tmp_path: Path) -> None:
-    refused = call_hfgrow("stack", base("diffllama"), "--g", "2", "--out", tmp_path / "out")
+def test_layers_whose_formula_has_their_number_are_refused(
+    derived_base: MakeBase, tmp_path: Path
+) -> None:
+    refused = call_hfgrow("stack", derived_base("diffllama"), "--g", "2", "--out", tmp_path / "out")
     assert refused.returncode == 2
     assert "layer 4 comes from layer 0" in refused.stderr
     assert "lambda_init" in refused.stderr
 
 
-@pytest.mark.parametrize("model_type", ["falcon_mamba", "mamba", "mamba2"])
-def test_weights_that_are_divided_by_the_depth_at_loading_are_refused(
-    model_type: str, base: MakeBase, tmp_path: Path
-) -> None:
-    folder = copied(base(model_type), tmp_path / "base")
-    assert read(LocalFolder(folder)).num_hidden_layers == 4
-    edit_json(folder / "config.json", rescale_prenorm_residual=True)
-    said = (
-        f"^config\\.json: a {model_type} with rescale_prenorm_residual cannot be grown: "
-        "transformers divides out_proj by the root of the number of layers at every loading$"
-    )
-    with pytest.raises(ModelError, match=said):
-        read(LocalFolder(folder))
-
-
-def test_blocks_that_predict_further_tokens_are_left_out_and_named(
-    base: MakeBase, tmp_path: Path
-) -> None:
-    folder = copied(base("deepseek_v3"), tmp_path / "base")
-    with_tensors(folder, {"model.layers.4.eh_proj.weight": (32, 64)})
-    edit_json(folder / "config.json", num_nextn_predict_layers=1)
-    grown = call_hfgrow("interpolate", folder, "--g", "2", "--verify", "--out", tmp_path / "out")
-    assert grown.returncode == 0, grown.stderr
-    assert "1 tensors such as model.layers.4.eh_proj.weight predict tokens" in grown.stderr
-    assert (
-        json.loads((tmp_path / "out" / "config.json").read_text())["num_nextn_predict_layers"] == 0
-    )
-
-
-def test_what_is_recomputed_or_stored_twice_is_read_once_and_named(
-    base: MakeBase, tmp_path: Path
-) -> None:
-    folder = copied(base("lfm2"), tmp_path / "base")
-    inverse, head = "model.layers.0.self_attn.rotary_emb.inv_freq", "lm_head.weight"
-    embeddings = tensors_of(folder)["model.embed_tokens.weight"]
-    with_tensors(folder, {inverse: (4,), head: tuple(embeddings.shape)})
-    with pytest.raises(ModelError, match=r"lm_head\.weight differs from model\.embed_tokens"):
-        read(LocalFolder(folder))
-    with_tensors(folder, {inverse: (4,)}, **{head: embeddings.clone()})
-    plan = read(LocalFolder(folder))
-    assert not {inverse, head} & plan.tensors.keys()
-    notes = " ".join(plan.notes)
-    assert f"1 buffers such as {inverse} were dropped" in notes
-    assert f"{head} is tied to model.embed_tokens.weight and is stored once" in notes
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("model.layers.4.mlp.gate.weight", "config.json says 4 layers, but the files hold"),
-        ("model.extra.weight", "model.extra.weight is no tensor of a OlmoeForCausalLM"),
-    ],
-)
-def test_a_tensor_that_the_model_lacks_is_refused(
-    name: str, said: str, base: MakeBase, tmp_path: Path
-) -> None:
-    folder = copied(base("olmoe"), tmp_path / "base")
-    with_tensors(folder, {name: (4, 32)})
-    refused = call_hfgrow("check", folder)
-    assert refused.returncode == 3
-    assert said in refused.stderr
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"num_hidden_layers": 10**9}, "but the files hold only"),
-        ({"num_hidden_layers": 5}, "is missing"),
-        ({"num_hidden_layers": "four"}, "must be an integer"),
-        ({"hidden_size": 64}, "has shape"),
-        ({"model_type": "olmoe_of_tomorrow"}, "is unknown"),
-        ({"architectures": ["OlmoeForTokenClassification"]}, "is a OlmoeForCausalLM here"),
-        ({"num_attention_heads": "many"}, "transformers refuses it"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "is quantised"),
-    ],
-    ids=str,
-)
-def test_a_config_that_is_not_that_of_the_files_is_refused(
-    change: dict[str, object], said: str, base: MakeBase, tmp_path: Path
-) -> None:
-    folder = copied(base("olmoe"), tmp_path / "base")
-    edit_json(folder / "config.json", **change)
-    refused = call_hfgrow("stack", folder, "--g", "2", "--out", tmp_path / "out")
-    assert refused.returncode == 3
-    assert said in refused.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_key_that_only_a_newer_transformers_knows_is_refused(
-    base: MakeBase, tmp_path: Path
-) -> None:
-    folder = copied(base("lfm2"), tmp_path / "base")
-    edit_json(folder / "config.json", transformers_version="9.9.9", unsloth_fixed=True)
-    call = ("stack", folder, "--g", "2", "--dry-run")
-    assert call_hfgrow(*call).returncode == 0
-    edit_json(folder / "config.json", use_new_gate=True)
-    refused = call_hfgrow(*call)
-    assert refused.returncode == 3
-    assert f"use_new_gate is unknown to the installed transformers {HERE}" in refused.stderr
-    assert "was written by 9.9.9" in refused.stderr
-    assert "pip install -U transformers; --untested" in refused.stderr
-    assert call_hfgrow(*call, "--untested").returncode == 0
-    told = "note         not grown without --untested: config.json: "
-    assert told in call_hfgrow("inspect", folder).stdout
-    edit_json(folder / "config.json", transformers_version=HERE)
-    assert call_hfgrow(*call).returncode == 0
-    assert told not in call_hfgrow("inspect", folder).stdout
-
-
-@pytest.mark.parametrize("model_type", TYPES)
-def test_what_a_class_writes_itself_is_no_newer_key(model_type: str, base: MakeBase) -> None:
-    config = json.loads((base(model_type) / "config.json").read_text(encoding="utf-8"))
-    check_release({**config, "transformers_version": "9.9.9"})
-
-
-def test_a_newer_key_in_the_part_with_the_layers_is_refused_with_its_place() -> None:
-    text = {"num_hidden_layers": 1, "use_new_gate": True}
-    config = {"model_type": "gemma3", "text_config": text, "transformers_version": "9.9.9"}
-    with pytest.raises(ModelError, match=r"config\.json: text_config\.use_new_gate is unknown"):
-        check_release(config)
-
-
-def test_what_does_not_fit_as_silent_layers_is_hinted_at_as_copies(base: MakeBase) -> None:
-    plan = read(LocalFolder(base("olmoe")))
+def test_what_does_not_fit_as_silent_layers_is_hinted_at_as_copies(derived_base: MakeBase) -> None:
+    plan = read(LocalFolder(derived_base("olmoe")))
     error = UsageError("it does not fit", details={"layer_map": [*range(len(plan.layer_map))] * 2})
     hint = with_suggestion(plan, error, "zero-depth").hint
     assert hint.startswith("as copies it fits, the function not preserved: ")
     assert with_suggestion(plan, error, "stack").hint.startswith("this fits: ")
 
 
-def test_what_needs_a_table_of_tensors_is_refused(base: MakeBase, tmp_path: Path) -> None:
+def test_what_needs_a_table_of_tensors_is_refused(derived_base: MakeBase, tmp_path: Path) -> None:
     for command in (("hyperclone", "--g", "2"), ("untie",)):
-        refused = call_hfgrow(command[0], base("olmoe"), *command[1:], "--out", tmp_path / "out")
+        refused = call_hfgrow(
+            command[0], derived_base("olmoe"), *command[1:], "--out", tmp_path / "out"
+        )
         assert refused.returncode == 2
         assert "grows in depth alone" in refused.stderr
 
 
-def test_a_dry_run_reads_headers_alone(base: MakeBase, tmp_path: Path) -> None:
-    folder = copied(base("olmoe"), tmp_path / "base")
-    raw = (folder / "model.safetensors").read_bytes()
-    length = 8 + int.from_bytes(raw[:8], "little")
-    (folder / "model.safetensors").write_bytes(raw[:length] + bytes(len(raw) - length))
-    shown = call_hfgrow("stack", folder, "--g", "2", "--dry-run")
-    assert shown.returncode == 0, shown.stderr
-    assert "4 -> 8 layers" in shown.stdout
-    assert "to verify       the grown model is loaded whole: " in shown.stdout
-
-
-def test_inspect_says_where_a_family_comes_from_and_what_its_layers_are(base: MakeBase) -> None:
-    shown = call_hfgrow("inspect", base("jamba")).stdout
-    assert f"derived from transformers {HERE}" in shown
-    assert "3 kinds" in shown
-    assert "period 4" in shown
-
-
-def test_inspect_calls_kinds_of_layers_what_config_does(base: MakeBase) -> None:
-    shown = call_hfgrow("inspect", base("lfm2")).stdout
-    assert "2 kinds: 2 A (conv), 2 B (full_attention)" in shown
-    assert "copies of layers (proven by stack, interpolate)" in shown
-
-
-def test_the_record_names_the_kind_of_every_grown_layer(base: MakeBase, tmp_path: Path) -> None:
+def test_the_record_names_the_kind_of_every_grown_layer(
+    derived_base: MakeBase, tmp_path: Path
+) -> None:
     """Its one dense layer stands first, and first twice in the deeper model."""
-    kinds = read(LocalFolder(base("deepseek_v3"))).derived
+    kinds = read(LocalFolder(derived_base("deepseek_v3"))).derived
     assert kinds is not None
-    grown = call_hfgrow("interpolate", base("deepseek_v3"), "--g", "2", "--out", tmp_path / "out")
+    grown = call_hfgrow(
+        "interpolate", derived_base("deepseek_v3"), "--g", "2", "--out", tmp_path / "out"
+    )
     assert grown.returncode == 0, grown.stderr
     result = json.loads((tmp_path / "out" / "hfgrow.json").read_text())["chain"][0]["result"]
     assert result["layer_types"].split() == [kind for kind in kinds.kinds for _ in range(2)]
 
 
-def test_a_plan_says_where_the_rhythm_of_a_hybrid_breaks(base: MakeBase) -> None:
+def test_a_plan_says_where_the_rhythm_of_a_hybrid_breaks(derived_base: MakeBase) -> None:
     for pattern, shown in (
         ("[1:4]*2", "rhythm          A B A B A B A B; period 2\n"),
         (
@@ -436,7 +262,7 @@ def test_a_plan_says_where_the_rhythm_of_a_hybrid_breaks(base: MakeBase) -> None
             "period 2\n",
         ),
     ):
-        planned = call_hfgrow("partial", base("lfm2"), pattern, "--dry-run").stdout
+        planned = call_hfgrow("partial", derived_base("lfm2"), pattern, "--dry-run").stdout
         assert shown in planned
 
 
@@ -453,23 +279,6 @@ def test_a_mixture_whose_config_counts_experts_layer_by_layer_grows(tmp_path: Pa
     assert outcome.verdict == "right", outcome.detail
     grown = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
     assert {key: grown[key] for key in lists} == {key: value * 2 for key, value in lists.items()}
-
-
-def test_inspect_says_how_many_parameters_a_token_passes_of_a_mixture(base: MakeBase) -> None:
-    plan = read(LocalFolder(base("olmoe")))
-    experts = sum(t.num_elements for name, t in plan.tensors.items() if ".experts." in name)
-    num_experts, chosen = (plan.settings[key] for key in ("num_experts", "num_experts_per_tok"))
-    active = plan.num_parameters - experts + experts * chosen // num_experts
-    shown = call_hfgrow("inspect", base("olmoe")).stdout
-    assert f"{num_experts} in a layer, of which a token passes {chosen}: {active:,}" in shown
-    assert "\nexperts " not in call_hfgrow("inspect", base("lfm2")).stdout
-
-
-def test_layers_store_no_keys_where_none_takes_them(base: MakeBase) -> None:
-    """Since 5.24 transformers says so of the last one of each kind all the same."""
-    family = read(LocalFolder(base("gemma4_text"))).derived
-    assert family is not None
-    assert family.kinds == tuple("AAAAAB")
 
 
 def test_embeddings_of_layers_are_told_from_the_vocabulary_by_their_name(

@@ -14,7 +14,7 @@ from hfgrow.errors import UsageError
 from hfgrow.plan.mixture import experts_of
 from hfgrow.plan.operators import apply
 from tests.checkpoints import MakeCheckpoint, edit_json, load, logits, tensors_of
-from tests.growths import MIXTURES
+from tests.growths import MIXTURES, kept_neurons
 from tests.program import call_hfgrow
 from tests.sampling import sampled
 
@@ -139,14 +139,7 @@ def test_a_share_of_the_neurons_of_copies_begins_anew(
     dropped = []
     for expert in range(12):
         mlp = "model.layers.2.mlp.experts"
-        same = {
-            part: after[f"{mlp}.{expert}.{part}_proj.weight"]
-            == before[f"{mlp}.{expert % 4}.{part}_proj.weight"]
-            for part in ("gate", "up", "down")
-        }
-        kept = same["gate"].all(1)
-        assert torch.equal(kept, same["up"].all(1))
-        assert torch.equal(kept, same["down"].all(0))
+        kept = kept_neurons(f"{mlp}.{expert}", after, f"{mlp}.{expert % 4}", before)
         assert int((~kept).sum()) == (4 if expert >= 4 else 0)
         dropped.append(tuple(kept.tolist()))
     assert len(set(dropped[4:])) == 8

@@ -17,7 +17,7 @@ from hfgrow.plan.mixture import experts_of
 from hfgrow.plan.operators import apply
 from tests.attacks.craft import drop_tensors
 from tests.checkpoints import MakeCheckpoint, edit_json, load, logits, tensors_of
-from tests.growths import UPCYCLED, Case
+from tests.growths import UPCYCLED, Case, kept_neurons
 from tests.program import call_hfgrow
 from tests.sampling import sampled
 from tests.skeletons import config_of
@@ -143,14 +143,7 @@ def test_a_share_of_each_experts_neurons_begins_anew(
     dropped = []
     for expert in range(3):
         name = "model.layers.1.mlp"
-        same = {
-            part: after[f"{name}.experts.{expert}.{part}_proj.weight"]
-            == before[f"{name}.{part}_proj.weight"]
-            for part in ("gate", "up", "down")
-        }
-        kept = same["gate"].all(1)
-        assert torch.equal(kept, same["up"].all(1))
-        assert torch.equal(kept, same["down"].all(0))
+        kept = kept_neurons(f"{name}.experts.{expert}", after, name, before)
         assert int((~kept).sum()) == 12
         assert after[f"{name}.experts.{expert}.gate_proj.weight"][~kept].abs().min() > 0
         dropped.append(tuple(kept.tolist()))

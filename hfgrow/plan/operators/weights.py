@@ -170,7 +170,10 @@ def branch_scale(
             hint=f"try {growth('stack', g=4, branch_scale=0.5)}",
         )
     if all(source.mode == "random" for source in base.layer_map):
-        raise UsageError("branch-scale counts the layers of the root, and here that had none")
+        raise UsageError(
+            "branch-scale counts the layers of the root, and here that had none",
+            hint="leave it out",
+        )
     factors = [(num_sources / num_layers) ** exponent] * num_layers
     arguments: dict[str, object] = {"exponent": float(exponent)}
     if repeats:
