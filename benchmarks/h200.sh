@@ -11,9 +11,9 @@
 # accelerate and pydantic, and hfgrow not installed. LIMIT_S is the limit of all together, 580.
 set -uo pipefail
 
-toy=
-if [ "${1:-}" = --toy ]; then toy=yes; shift; fi
-out=${1:-${OUT:-}}
+toy= out=
+for word; do if [ "$word" = --toy ]; then toy=yes; else out=$word; fi; done
+out=${out:-${OUT:-}}
 [ -n "$out" ] || { sed -n '4,5s/^# *//p' "$0" >&2; exit 2; }
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1

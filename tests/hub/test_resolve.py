@@ -192,7 +192,7 @@ def test_a_name_that_nobody_knows_has_no_candidates(hub: Hub) -> None:
 def test_of_a_folder_that_is_no_model_the_folder_is_spoken_of_and_not_the_network(
     home: Path, hub: Hub
 ) -> None:
-    (home / "work" / "empty").mkdir()
+    (home / "models" / "empty").mkdir()
     found = r"^'empty' is a folder without a config\.json and no alias"
     with pytest.raises(UsageError, match=f"{found}, and the Hub knows none either$"):
         resolve("empty", HubClient(ALICE, hub.url))
@@ -208,13 +208,13 @@ def test_a_search_may_be_the_first_question_of_a_program(hub: Hub) -> None:
 
 
 @pytest.mark.case("D6")
-@pytest.mark.parametrize("shape", ["./here", "../work/here", "~/work/here", "/here"])
+@pytest.mark.parametrize("shape", ["./here", "../models/here", "~/models/here", "/here"])
 def test_an_explicit_path_is_a_folder(home: Path, shape: str) -> None:
-    model_folder(home / "work" / "here")
-    name = str(home / "work" / "here") if shape == "/here" else shape
+    model_folder(home / "models" / "here")
+    name = str(home / "models" / "here") if shape == "/here" else shape
     ref = parse(name)
     assert ref.path is not None
-    assert ref.path.samefile(home / "work" / "here")
+    assert ref.path.samefile(home / "models" / "here")
     assert ref.notes == ()
 
 
@@ -222,14 +222,14 @@ def test_an_explicit_path_is_a_folder(home: Path, shape: str) -> None:
 def test_a_bare_folder_is_used_and_said_where_it_could_be_a_repository(
     home: Path,
 ) -> None:
-    model_folder(home / "work" / "grown")
-    model_folder(home / "work" / "runs" / "grown")
-    (home / "work" / "empty").mkdir()
+    model_folder(home / "models" / "grown")
+    model_folder(home / "models" / "runs" / "grown")
+    (home / "models" / "empty").mkdir()
     assert parse("grown").path == Path("grown")
     assert parse("grown").notes == ()
     assert parse("runs/grown").path == Path("runs/grown")
     assert parse("runs/grown").notes == ("using the folder ./runs/grown",)
-    (home / "work" / "runs" / "grown" / "hfgrow.json").touch()
+    (home / "models" / "runs" / "grown" / "hfgrow.json").touch()
     assert parse("runs/grown").notes == ()
     with pytest.raises(UnknownNameError):
         parse("empty")
@@ -323,7 +323,7 @@ def test_a_real_revision_passes(revision: str) -> None:
 
 
 def test_a_revision_is_not_ignored(home: Path) -> None:
-    model_folder(home / "work" / "grown")
+    model_folder(home / "models" / "grown")
     with pytest.raises(UsageError, match=r"^revision is for models on the Hub"):
         parse("./grown", "main")
     with pytest.raises(UsageError, match="another revision"):
@@ -376,7 +376,7 @@ def test_the_demo_alias_is_the_folder_of_the_package() -> None:
 @pytest.mark.case("D6")
 @pytest.mark.parametrize("name", ["TinyLlama", "tinyllama", "demo"])
 def test_a_folder_named_like_an_alias_must_be_told_apart(home: Path, name: str) -> None:
-    model_folder(home / "work" / name)
+    model_folder(home / "models" / name)
     with pytest.raises(UsageError, match="folder here, and also an alias") as caught:
         parse(name)
     assert f"./{name}" in caught.value.hint

@@ -9,10 +9,10 @@ import pytest
 def empty_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A home without aliases, and an empty working folder."""
     path = tmp_path / "home"
-    (path / "work").mkdir(parents=True)
+    (path / "models").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(path))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    monkeypatch.chdir(path / "work")
+    monkeypatch.chdir(path / "models")
     return path
 
 
